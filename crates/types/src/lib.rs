@@ -1,1 +1,52 @@
-//! Placeholder.
+//! The resources that people state and controllers make true, in the shape of the Kubernetes API:
+//! `apiVersion`, `kind`, `metadata`, `spec`, `status.conditions`.
+//!
+//! Everything here is plain data: no I/O, no async, no clock. A manifest becomes a typed resource in one
+//! place ([`KindInfo::admit`]), which fills in defaults and answers with one [`FieldError`] per mistake, each
+//! naming the field, the value and the remedy. Doc comments of fields are the descriptions that
+//! `kubectl explain` shows.
+#![warn(missing_docs)]
+
+pub mod names;
+
+mod application;
+mod assignment;
+mod condition;
+mod digest;
+mod field_error;
+mod function;
+mod kind;
+mod meta;
+mod model;
+mod placement;
+mod quantity;
+mod registry;
+mod selector;
+mod site;
+
+pub use application::{Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus};
+pub use assignment::{
+    AssignedFunction, AssignedModel, AssignedOutput, Assignment, AssignmentSpec, AssignmentStatus, InvocationCounts,
+};
+pub use condition::{Condition, ConditionStatus, condition, set_condition};
+pub use digest::{Digest, InvalidDigest};
+pub use field_error::{FieldError, FieldErrors};
+pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
+pub use kind::{Kind, Resource};
+pub use meta::{ObjectMeta, OwnerReference, Time};
+pub use model::{Artifact, Engine, Model, ModelSpec, ModelStatus, ModelVersion};
+pub use placement::{
+    Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,
+    PlacementStatus, SiteDecision,
+};
+pub use quantity::Quantity;
+pub use registry::{Column, KindInfo, kind_named, kinds};
+pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Selector};
+pub use site::{Capacity, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration};
+
+/// The API group of every kind here.
+pub const GROUP: &str = "avocet.dev";
+/// The one version of the group so far.
+pub const VERSION: &str = "v1alpha1";
+/// `GROUP/VERSION`, as manifests write it.
+pub const API_VERSION: &str = "avocet.dev/v1alpha1";

@@ -1,0 +1,218 @@
+//! `Application`: components, their data flow and their placement.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, FieldError, InvocationCounts, Kind, Resource, names};
+
+/// An AI application over many sites.
+pub type Application = Resource<ApplicationSpec>;
+
+/// What the application consists of.
+///
+/// Data flow is stated by paths: what one component writes to a path goes to the sites of the components that
+/// read it, and stays where it was made if none does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplicationSpec {
+    /// The application's parts.
+    pub components: Vec<Component>,
+}
+
+/// One part of an application.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Component {
+    /// Unique within the application.
+    pub name: String,
+    /// The Placement, in the same namespace, that says on which sites the component runs.
+    pub placement: String,
+    /// The Function, in the same namespace, that runs for each new object in `inputs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// The Models, in the same namespace, that are served beside it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// New objects there invoke the function.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<BucketPath>,
+    /// Where the function's outputs go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<BucketPath>,
+}
+
+/// A folder of a bucket, and which of its objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BucketPath {
+    /// `bucket/folder`, for example `photos/in`.
+    pub path: String,
+    /// Takes only names that end with one of these; empty takes all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suffixes: Vec<String>,
+}
+
+impl BucketPath {
+    /// The bucket.
+    pub fn bucket(&self) -> &str {
+        self.path.split_once('/').map_or(self.path.as_str(), |(bucket, _)| bucket)
+    }
+
+    /// What keys begin with: the folder and a slash, or nothing for a whole bucket.
+    pub fn key_prefix(&self) -> String {
+        match self.path.split_once('/') {
+            Some((_, folder)) if !folder.is_empty() => format!("{}/", folder.trim_end_matches('/')),
+            _ => String::new(),
+        }
+    }
+
+    /// Whether an object with this key belongs to the path. Keys that end with `/` are folder markers and never do.
+    pub fn matches(&self, bucket: &str, key: &str) -> bool {
+        bucket == self.bucket()
+            && key.strip_prefix(self.key_prefix().as_str()).is_some_and(|rest| !rest.is_empty())
+            && !key.ends_with('/')
+            && self.takes(key)
+    }
+
+    /// Whether a name has one of the suffixes.
+    pub fn takes(&self, name: &str) -> bool {
+        self.suffixes.is_empty() || self.suffixes.iter().any(|suffix| name.ends_with(suffix.as_str()))
+    }
+
+    fn check(&self, errors: &mut Vec<FieldError>, field: &str) {
+        let folder = self.path.split_once('/').map(|(_, folder)| folder);
+        let folder_is_clean = folder.is_none_or(|folder| {
+            folder.len() <= 512 && folder.split('/').all(|part| !matches!(part, "" | "." | ".."))
+        });
+        if !names::is_bucket(self.bucket()) || !folder_is_clean {
+            errors.push(FieldError::new(
+                format!("{field}.path"),
+                format!("{:?}", self.path),
+                "is not `bucket/folder`: write a bucket of 3 to 63 of a-z, 0-9, '-' and a folder, as in photos/in",
+            ));
+        }
+    }
+}
+
+/// How an application stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApplicationStatus {
+    /// `Ready`: every component runs where it should.
+    pub conditions: Vec<Condition>,
+    /// How each component stands.
+    pub components: Vec<ComponentStatus>,
+    /// How many components are ready, of how many, for example `2/2`.
+    pub ready: String,
+    /// Invocations over all components and sites, as last reported.
+    pub invocations: InvocationCounts,
+    /// The generation that this status is about.
+    pub observed_generation: i64,
+}
+
+/// How one component stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ComponentStatus {
+    /// The component.
+    pub name: String,
+    /// Where it is placed.
+    pub sites: Vec<String>,
+    /// On how many of them it runs.
+    pub ready_sites: u32,
+    /// What keeps it from running, if anything.
+    #[serde(default)]
+    pub message: String,
+}
+
+impl Kind for ApplicationSpec {
+    const KIND: &'static str = "Application";
+    const PLURAL: &'static str = "applications";
+    type Status = ApplicationStatus;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        if self.components.is_empty() || self.components.len() > 256 {
+            errors.push(FieldError::new(
+                "spec.components",
+                format!("{} components", self.components.len()),
+                "is out of range: an application has 1 to 256 components",
+            ));
+        }
+        for (index, component) in self.components.iter().enumerate() {
+            let field = format!("spec.components[{index}]");
+            names::check_dns_label(errors, &format!("{field}.name"), &component.name);
+            if self.components.iter().take(index).any(|earlier| earlier.name == component.name) {
+                errors.push(FieldError::new(
+                    format!("{field}.name"),
+                    format!("{:?}", component.name),
+                    "is there twice: give each component its own name",
+                ));
+            }
+            if component.placement.is_empty() {
+                errors.push(FieldError::new(
+                    format!("{field}.placement"),
+                    "\"\"",
+                    "is empty: name the Placement that says where it runs",
+                ));
+            }
+            if component.function.is_none() && component.models.is_empty() {
+                errors.push(FieldError::new(
+                    field.clone(),
+                    format!("{:?}", component.name),
+                    "has nothing to run: name a function, models, or both",
+                ));
+            }
+            if component.function.is_none() && !(component.inputs.is_empty() && component.outputs.is_empty()) {
+                errors.push(FieldError::new(
+                    format!("{field}.function"),
+                    "",
+                    "is missing: inputs and outputs need a function that reads and writes them",
+                ));
+            }
+            for (kind, paths) in [("inputs", &component.inputs), ("outputs", &component.outputs)] {
+                for (index, path) in paths.iter().enumerate() {
+                    path.check(errors, &format!("{field}.{kind}[{index}]"));
+                }
+            }
+        }
+        self.check_cycles(errors);
+    }
+}
+
+impl ApplicationSpec {
+    /// Whether an object that lands under `output` would invoke a reader of `input`.
+    fn feeds(output: &BucketPath, input: &BucketPath) -> bool {
+        output.bucket() == input.bucket() && output.key_prefix().starts_with(&input.key_prefix())
+    }
+
+    /// A data flow that leads back to its own beginning would never end.
+    fn check_cycles(&self, errors: &mut Vec<FieldError>) {
+        let readers = |from: &Component| -> Vec<usize> {
+            let feeds = |to: &Component| {
+                from.outputs.iter().any(|output| to.inputs.iter().any(|input| Self::feeds(output, input)))
+            };
+            (0..self.components.len()).filter(|index| self.components.get(*index).is_some_and(feeds)).collect()
+        };
+        let edges: Vec<Vec<usize>> = self.components.iter().map(readers).collect();
+        for start in 0..self.components.len() {
+            let mut seen = vec![false; self.components.len()];
+            let mut open: Vec<usize> = edges.get(start).cloned().unwrap_or_default();
+            while let Some(next) = open.pop() {
+                if next == start {
+                    let name = self.components.get(start).map(|component| component.name.as_str());
+                    errors.push(FieldError::new(
+                        format!("spec.components[{start}].outputs"),
+                        format!("{:?}", name.unwrap_or_default()),
+                        "flows back into its own inputs, so it would never end: write to a folder that no \
+                         earlier component reads",
+                    ));
+                    return;
+                }
+                if let Some(seen) = seen.get_mut(next).filter(|seen| !**seen) {
+                    *seen = true;
+                    open.extend(edges.get(next).into_iter().flatten());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `Assignment`: what one site must run.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{BucketPath, Condition, FunctionSpec, Kind, ModelSpec, Resource};
+
+/// What one site must run of one component; its namespace is the site's name. Controllers write it, the
+/// site's agent reads it and reports back.
+pub type Assignment = Resource<AssignmentSpec>;
+
+/// All that the site needs to know, resolved: it never has to look anything else up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AssignmentSpec {
+    /// The application's namespace.
+    pub application_namespace: String,
+    /// The application.
+    pub application: String,
+    /// The component.
+    pub component: String,
+    /// The function to run for each new input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<AssignedFunction>,
+    /// The models to serve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<AssignedModel>,
+    /// New objects there invoke the function.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<BucketPath>,
+    /// Where the function's outputs go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<AssignedOutput>,
+}
+
+/// A function as it was when it was assigned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AssignedFunction {
+    /// The function's name.
+    pub name: String,
+    /// The function's spec.
+    pub spec: FunctionSpec,
+}
+
+/// A model as it was when it was assigned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AssignedModel {
+    /// The model's name.
+    pub name: String,
+    /// The model's spec.
+    pub spec: ModelSpec,
+}
+
+/// A path that outputs go to, and where it lives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AssignedOutput {
+    /// The path, and which names go there.
+    pub to: BucketPath,
+    /// The sites whose bucket receives it.
+    pub sites: Vec<String>,
+}
+
+/// How the assignment stands on its site.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AssignmentStatus {
+    /// `Available`: artifacts are there, models answer, triggers are armed.
+    pub conditions: Vec<Condition>,
+    /// Invocations of its function so far.
+    pub invocations: InvocationCounts,
+    /// The generation that this status is about.
+    pub observed_generation: i64,
+}
+
+/// Counts of invocations by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InvocationCounts {
+    /// Waiting or running.
+    pub pending: u64,
+    /// Exited with 0 and published its outputs.
+    pub succeeded: u64,
+    /// Failed for good, until replayed.
+    pub failed: u64,
+    /// Outputs that wait to reach another site.
+    pub undelivered: u64,
+}
+
+impl std::ops::AddAssign for InvocationCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.pending += other.pending;
+        self.succeeded += other.succeeded;
+        self.failed += other.failed;
+        self.undelivered += other.undelivered;
+    }
+}
+
+impl Kind for AssignmentSpec {
+    const KIND: &'static str = "Assignment";
+    const PLURAL: &'static str = "assignments";
+    type Status = AssignmentStatus;
+}

@@ -1,0 +1,62 @@
+//! The naming rules that several kinds share.
+
+use crate::FieldError;
+
+/// Labels and annotations that Avocet itself writes.
+pub mod label {
+    /// The application that an Assignment belongs to.
+    pub const APPLICATION: &str = "avocet.dev/application";
+    /// The namespace of that application.
+    pub const APPLICATION_NAMESPACE: &str = "avocet.dev/application-namespace";
+    /// The component of that application.
+    pub const COMPONENT: &str = "avocet.dev/component";
+    /// The Placement that a PlacementDecision answers.
+    pub const PLACEMENT: &str = "avocet.dev/placement";
+    /// Set on every Site to its own tier, so that selectors can use it.
+    pub const TIER: &str = "avocet.dev/tier";
+}
+
+/// A DNS subdomain (RFC 1123): 1..=253 of `a-z 0-9 - .`, alphanumeric at the ends of each part.
+pub fn is_dns_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_label)
+}
+
+/// A DNS label (RFC 1123): 1..=63 of `a-z 0-9 -`, alphanumeric at both ends.
+pub fn is_dns_label(name: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= 63
+        && name.starts_with(alphanumeric)
+        && name.ends_with(alphanumeric)
+        && name.chars().all(|c| alphanumeric(c) || c == '-')
+}
+
+/// A label value: up to 63 of `A-Z a-z 0-9 - _ .`, alphanumeric at both ends, or empty.
+pub fn is_label_value(value: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    value.is_empty()
+        || (value.len() <= 63
+            && value.starts_with(alphanumeric)
+            && value.ends_with(alphanumeric)
+            && value.chars().all(|c| alphanumeric(c) || matches!(c, '-' | '_' | '.')))
+}
+
+/// A label key: `name` or `prefix/name`, the prefix a DNS subdomain.
+pub fn is_label_key(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    !name.is_empty() && is_label_value(name) && prefix.is_none_or(is_dns_subdomain)
+}
+
+/// A bucket name as S3 has it: 3..=63 of `a-z 0-9 - .`, alphanumeric at both ends, no `..`.
+pub fn is_bucket(name: &str) -> bool {
+    name.len() >= 3 && name.len() <= 63 && is_dns_subdomain(name)
+}
+
+pub(crate) fn check_dns_label(errors: &mut Vec<FieldError>, field: &str, name: &str) {
+    if !is_dns_label(name) {
+        errors.push(FieldError::new(
+            field,
+            format!("{name:?}"),
+            "is not a name: write 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends",
+        ));
+    }
+}

@@ -1,0 +1,90 @@
+//! Manifests, as people write them: what is admitted, and what a mistake is answered with.
+
+use avocet_types::{Application, kind_named};
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+
+fn manifest(kind: &str, spec: Value) -> Value {
+    json!({"apiVersion": "avocet.dev/v1alpha1", "kind": kind, "metadata": {"name": "x"}, "spec": spec})
+}
+
+fn mistakes(kind: &str, spec: Value, expected: &Expect) {
+    let answer = kind_named(kind).unwrap().admit(&manifest(kind, spec));
+    expected.assert_eq(&answer.expect_err("a mistake").to_string());
+}
+
+const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+#[test]
+fn defaults_are_filled_in() {
+    let spec = json!({"runtime": "python", "handler": "a.py", "artifact": {"digest": DIGEST}});
+    let function = kind_named("fn").unwrap().admit(&manifest("Function", spec)).unwrap();
+    assert_eq!(function["spec"]["timeoutSeconds"], 60);
+    assert_eq!(function["spec"]["parallelism"], 1);
+    assert_eq!(function["spec"]["memory"], "1024Mi");
+}
+
+#[test]
+fn promise_6_a_mistake_names_the_field_the_value_and_the_remedy() {
+    mistakes(
+        "Placement",
+        json!({"numberOfSites": -1}),
+        &expect!["`spec.numberOfSites` = -1: invalid value: integer `-1`, expected u32"],
+    );
+    mistakes(
+        "Placement",
+        json!({"tier": "edge"}),
+        &expect![[r#"`spec.tier` = "edge": unknown field `tier`, expected one of `siteSelector`, `tiers`, `numberOfSites`, `tolerations`, `near`"#]],
+    );
+    mistakes(
+        "Function",
+        json!({"runtime": "python", "handler": "../a.py", "artifact": {"path": "functions"}, "parallelism": 0}),
+        &expect![[r#"`spec.handler` = "../a.py": is not a file inside the artifact: write a relative path without `..`, for example handler.py; `spec.artifact.path` = "functions": is on your machine, which the server can't see: use `avocet apply`, which uploads it, or run `avocet push` and write the digest that it prints; `spec.parallelism` = 0: is out of range: write 1 to 1024"#]],
+    );
+    mistakes(
+        "Model",
+        json!({"versions": [{"name": "1", "artifact": {"digest": "sha256:12"}}]}),
+        &expect![[r#"`spec.versions[0].artifact.digest` = "sha256:12": `sha256:12` is not a digest; write `sha256:` and 64 lower-case hex digits"#]],
+    );
+}
+
+#[test]
+fn a_data_flow_that_never_ends_is_refused() {
+    let component = |name: &str, from: &str, to: &str| {
+        json!({"name": name, "placement": "p", "function": "f", "inputs": [{"path": from}], "outputs": [{"path": to}]})
+    };
+    let looping = json!({"components": [component("a", "data/in", "data/mid"), component("b", "data/mid", "data/in/x")]});
+    mistakes(
+        "Application",
+        looping,
+        &expect![[r#"`spec.components[0].outputs` = "a": flows back into its own inputs, so it would never end: write to a folder that no earlier component reads"#]],
+    );
+    let chain = json!({"components": [component("a", "data/in", "data/mid"), component("b", "data/mid", "data/out")]});
+    kind_named("app").unwrap().admit(&manifest("Application", chain)).unwrap();
+}
+
+#[test]
+fn objects_match_the_paths_they_are_in() {
+    let spec = json!({"components": [{"name": "a", "placement": "p", "function": "f",
+        "inputs": [{"path": "photos/in", "suffixes": [".jpg"]}]}]});
+    let application: Application = serde_json::from_value(manifest("Application", spec)).unwrap();
+    let path = &application.spec.components[0].inputs[0];
+    for (bucket, key, expected) in [
+        ("photos", "in/a.jpg", true),
+        ("photos", "in/deep/a.jpg", true),
+        ("photos", "in/a.png", false),
+        ("photos", "inner/a.jpg", false),
+        ("photos", "in/", false),
+        ("other", "in/a.jpg", false),
+    ] {
+        assert_eq!(path.matches(bucket, key), expected, "{bucket}/{key}");
+    }
+}
+
+#[test]
+fn every_kind_has_a_schema_with_descriptions() {
+    for info in avocet_types::kinds() {
+        let schema = (info.schema)().to_value();
+        assert!(schema["properties"]["spec"]["description"].is_string(), "{}", info.kind);
+    }
+}
