@@ -1,1 +1,16 @@
-//! Placeholder.
+//! What every long-running part needs: named tasks that end together, backoff with jitter, files that survive
+//! `kill -9`, one clock for wall time, one set-up of logs.
+
+mod backoff;
+mod clock;
+mod files;
+mod logs;
+mod secrets;
+mod tasks;
+
+pub use backoff::Backoff;
+pub use clock::now;
+pub use files::{sync_folder, write_durably, write_private};
+pub use logs::start_logs;
+pub use secrets::{random_hex, same_secret};
+pub use tasks::{Shutdown, Tasks, wait_for_signal};

@@ -162,7 +162,8 @@ impl Kind for ApplicationSpec {
                     "has nothing to run: name a function, models, or both",
                 ));
             }
-            if component.function.is_none() && !(component.inputs.is_empty() && component.outputs.is_empty()) {
+            if component.function.is_none() && !(component.inputs.is_empty() && component.outputs.is_empty())
+            {
                 errors.push(FieldError::new(
                     format!("{field}.function"),
                     "",
@@ -191,7 +192,9 @@ impl ApplicationSpec {
             let feeds = |to: &Component| {
                 from.outputs.iter().any(|output| to.inputs.iter().any(|input| Self::feeds(output, input)))
             };
-            (0..self.components.len()).filter(|index| self.components.get(*index).is_some_and(feeds)).collect()
+            (0..self.components.len())
+                .filter(|index| self.components.get(*index).is_some_and(feeds))
+                .collect()
         };
         let edges: Vec<Vec<usize>> = self.components.iter().map(readers).collect();
         for start in 0..self.components.len() {

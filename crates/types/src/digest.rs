@@ -83,14 +83,18 @@ mod tests {
     #[test]
     fn a_digest_reads_back_as_it_was_written() {
         let digest = Digest::of(b"");
-        assert_eq!(digest.to_string(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            digest.to_string(),
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         assert_eq!(digest.to_string().parse(), Ok(digest));
     }
 
     #[test]
     fn what_is_not_a_digest_is_refused() {
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        for text in ["", hex, "sha256:", "sha512:00", &format!("sha256:{}", hex.to_uppercase()), "sha256:é3"] {
+        for text in ["", hex, "sha256:", "sha512:00", &format!("sha256:{}", hex.to_uppercase()), "sha256:é3"]
+        {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }

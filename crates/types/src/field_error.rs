@@ -28,7 +28,10 @@ impl FieldError {
     }
 
     /// From a failed deserialisation of `document`: finds the value that the path names.
-    pub(crate) fn from_serde(error: &serde_path_to_error::Error<serde_json::Error>, document: &Value) -> Self {
+    pub(crate) fn from_serde(
+        error: &serde_path_to_error::Error<serde_json::Error>,
+        document: &Value,
+    ) -> Self {
         use serde_path_to_error::Segment;
         let mut found = Some(document);
         for segment in error.path().iter() {

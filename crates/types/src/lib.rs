@@ -24,9 +24,12 @@ mod registry;
 mod selector;
 mod site;
 
-pub use application::{Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus};
+pub use application::{
+    Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus,
+};
 pub use assignment::{
-    AssignedFunction, AssignedModel, AssignedOutput, Assignment, AssignmentSpec, AssignmentStatus, InvocationCounts,
+    AssignedFunction, AssignedModel, AssignedOutput, Assignment, AssignmentSpec, AssignmentStatus,
+    InvocationCounts,
 };
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
 pub use digest::{Digest, InvalidDigest};

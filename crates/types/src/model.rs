@@ -101,7 +101,11 @@ impl Kind for ModelSpec {
 
     fn check(&self, errors: &mut Vec<FieldError>) {
         if self.versions.is_empty() {
-            errors.push(FieldError::new("spec.versions", "[]", "is empty: a model needs at least one version"));
+            errors.push(FieldError::new(
+                "spec.versions",
+                "[]",
+                "is empty: a model needs at least one version",
+            ));
         }
         for (index, version) in self.versions.iter().enumerate() {
             names::check_dns_label(errors, &format!("spec.versions[{index}].name"), &version.name);

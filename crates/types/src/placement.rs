@@ -68,7 +68,11 @@ impl Kind for PlacementSpec {
             let field = || format!("spec.siteSelector.matchExpressions[{index}].values");
             match (requirement.operator, requirement.values.is_empty()) {
                 (Operator::In | Operator::NotIn, true) => {
-                    errors.push(FieldError::new(field(), "[]", "is empty: In and NotIn need at least one value"));
+                    errors.push(FieldError::new(
+                        field(),
+                        "[]",
+                        "is empty: In and NotIn need at least one value",
+                    ));
                 }
                 (Operator::Exists | Operator::DoesNotExist, false) => {
                     errors.push(FieldError::new(
@@ -82,9 +86,13 @@ impl Kind for PlacementSpec {
         }
         if let Some(Near { site, max_round_trip_milliseconds }) = &self.near {
             if site.is_empty() {
-                errors.push(FieldError::new("spec.near.site", "\"\"", "is empty: name the site to be near to"));
+                errors.push(FieldError::new(
+                    "spec.near.site",
+                    "\"\"",
+                    "is empty: name the site to be near to",
+                ));
             }
-            if let Some(limit) = max_round_trip_milliseconds.filter(|limit| !(*limit > 0.0)) {
+            if let Some(limit) = max_round_trip_milliseconds.filter(|limit| limit.is_nan() || *limit <= 0.0) {
                 errors.push(FieldError::new(
                     "spec.near.maxRoundTripMilliseconds",
                     limit,

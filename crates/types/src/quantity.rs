@@ -51,7 +51,9 @@ impl FromStr for Quantity {
                 let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
                 Some(Self { text: text.to_owned(), bytes: number.checked_mul(*factor)? })
             })
-            .ok_or_else(|| format!("`{text}` is not an amount of bytes; write for example 512Mi, 2Gi or 1048576"))
+            .ok_or_else(|| {
+                format!("`{text}` is not an amount of bytes; write for example 512Mi, 2Gi or 1048576")
+            })
     }
 }
 

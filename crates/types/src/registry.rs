@@ -118,7 +118,13 @@ static KINDS: [KindInfo; 7] = [
         &[],
         &[
             column("Tier", "string", ".spec.tier", 0, "place in the landscape"),
-            column("Ready", "string", ".status.conditions[?(@.type==\"Ready\")].status", 0, "heartbeats arrive"),
+            column(
+                "Ready",
+                "string",
+                ".status.conditions[?(@.type==\"Ready\")].status",
+                0,
+                "heartbeats arrive",
+            ),
             column("Parent", "string", ".spec.parent", 0, "the site it is joined to"),
             column("Cpus", "integer", ".status.capacity.cpus", 0, "logical CPUs"),
             column("Engines", "string", ".status.engines", 0, "inference engines that work there"),

@@ -89,7 +89,9 @@ impl FromStr for Selector {
             .into_iter()
             .map(str::trim)
             .filter(|part| !part.is_empty())
-            .map(|part| parse_requirement(part).ok_or_else(|| InvalidSelector(part.chars().take(80).collect())))
+            .map(|part| {
+                parse_requirement(part).ok_or_else(|| InvalidSelector(part.chars().take(80).collect()))
+            })
             .collect::<Result<_, _>>()
             .map(Self)
     }
@@ -112,7 +114,8 @@ fn parse_requirement(part: &str) -> Option<Requirement> {
     let requirement = |key: &str, operator, values: Vec<&str>| {
         let key = key.trim();
         let values: Vec<String> = values.into_iter().map(|value| value.trim().to_owned()).collect();
-        let valid = crate::names::is_label_key(key) && values.iter().all(|value| crate::names::is_label_value(value));
+        let valid =
+            crate::names::is_label_key(key) && values.iter().all(|value| crate::names::is_label_value(value));
         valid.then(|| Requirement { key: key.to_owned(), operator, values })
     };
     let list = |text: &'_ str| -> Option<Vec<String>> {
@@ -160,7 +163,11 @@ mod tests {
             ("!legacy", true),
             ("!tier", false),
         ] {
-            assert_eq!(text.parse::<Selector>().map(|selector| selector.matches(&site)), Ok(expected), "{text}");
+            assert_eq!(
+                text.parse::<Selector>().map(|selector| selector.matches(&site)),
+                Ok(expected),
+                "{text}"
+            );
         }
     }
 

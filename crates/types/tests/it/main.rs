@@ -1,5 +1,6 @@
 //! Manifests, as people write them: what is admitted, and what a mistake is answered with.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 use avocet_types::{Application, kind_named};
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
@@ -34,30 +35,36 @@ fn promise_6_a_mistake_names_the_field_the_value_and_the_remedy() {
     mistakes(
         "Placement",
         json!({"tier": "edge"}),
-        &expect![[r#"`spec.tier` = "edge": unknown field `tier`, expected one of `siteSelector`, `tiers`, `numberOfSites`, `tolerations`, `near`"#]],
+        &expect![[
+            r#"`spec.tier` = "edge": unknown field `tier`, expected one of `siteSelector`, `tiers`, `numberOfSites`, `tolerations`, `near`"#
+        ]],
     );
     mistakes(
         "Function",
         json!({"runtime": "python", "handler": "../a.py", "artifact": {"path": "functions"}, "parallelism": 0}),
-        &expect![[r#"`spec.handler` = "../a.py": is not a file inside the artifact: write a relative path without `..`, for example handler.py; `spec.artifact.path` = "functions": is on your machine, which the server can't see: use `avocet apply`, which uploads it, or run `avocet push` and write the digest that it prints; `spec.parallelism` = 0: is out of range: write 1 to 1024"#]],
+        &expect![[
+            r#"`spec.handler` = "../a.py": is not a file inside the artifact: write a relative path without `..`, for example handler.py; `spec.artifact.path` = "functions": is on your machine, which the server can't see: use `avocet apply`, which uploads it, or run `avocet push` and write the digest that it prints; `spec.parallelism` = 0: is out of range: write 1 to 1024"#
+        ]],
     );
     mistakes(
         "Model",
         json!({"versions": [{"name": "1", "artifact": {"digest": "sha256:12"}}]}),
-        &expect![[r#"`spec.versions[0].artifact.digest` = "sha256:12": `sha256:12` is not a digest; write `sha256:` and 64 lower-case hex digits"#]],
+        &expect![[
+            r#"`spec.versions[0].artifact.digest` = "sha256:12": `sha256:12` is not a digest; write `sha256:` and 64 lower-case hex digits"#
+        ]],
     );
 }
 
 #[test]
 fn a_data_flow_that_never_ends_is_refused() {
-    let component = |name: &str, from: &str, to: &str| {
-        json!({"name": name, "placement": "p", "function": "f", "inputs": [{"path": from}], "outputs": [{"path": to}]})
-    };
+    let component = |name: &str, from: &str, to: &str| json!({"name": name, "placement": "p", "function": "f", "inputs": [{"path": from}], "outputs": [{"path": to}]});
     let looping = json!({"components": [component("a", "data/in", "data/mid"), component("b", "data/mid", "data/in/x")]});
     mistakes(
         "Application",
         looping,
-        &expect![[r#"`spec.components[0].outputs` = "a": flows back into its own inputs, so it would never end: write to a folder that no earlier component reads"#]],
+        &expect![[
+            r#"`spec.components[0].outputs` = "a": flows back into its own inputs, so it would never end: write to a folder that no earlier component reads"#
+        ]],
     );
     let chain = json!({"components": [component("a", "data/in", "data/mid"), component("b", "data/mid", "data/out")]});
     kind_named("app").unwrap().admit(&manifest("Application", chain)).unwrap();
