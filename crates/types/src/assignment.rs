@@ -17,6 +17,8 @@ pub struct AssignmentSpec {
     pub application_namespace: String,
     /// The application.
     pub application: String,
+    /// The application's UID: tells it from a later one of the same name.
+    pub application_uid: String,
     /// The component.
     pub component: String,
     /// The function to run for each new input.
