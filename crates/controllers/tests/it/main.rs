@@ -1,0 +1,169 @@
+//! From manifests to assignments and back, over a real store, with the loop that production runs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::time::Duration;
+
+use avocet_controllers::{Heartbeats, run};
+use daemon::Tasks;
+use serde_json::{Value, json};
+use store::{Key, Ledger, Object, Store};
+use types::Digest;
+
+struct Hub {
+    store: Store,
+    heartbeats: Heartbeats,
+    tasks: Tasks,
+}
+
+impl Hub {
+    fn start(grace: Duration) -> Self {
+        let plurals: Vec<&'static str> = types::kinds().iter().map(|info| info.plural).collect();
+        let store = Store::open(Ledger::memory().unwrap(), &plurals).unwrap();
+        let heartbeats = Heartbeats::new(grace);
+        let tasks = Tasks::default();
+        let (running, heard) = (store.clone(), heartbeats.clone());
+        tasks.supervise("controllers", move |shutdown| run(running.clone(), heard.clone(), shutdown));
+        Self { store, heartbeats, tasks }
+    }
+
+    async fn apply(&self, kind: &str, name: &str, spec: Value) {
+        let info = types::kind_named(kind).unwrap();
+        let namespace = if info.namespaced { "default" } else { "" };
+        let key = Key::new(info.plural, namespace, name);
+        let manifest = json!({"apiVersion": types::API_VERSION, "kind": info.kind,
+            "metadata": {"name": name, "namespace": namespace}, "spec": spec});
+        let manifest = info.admit(&manifest).unwrap();
+        match self.store.create(key.clone(), manifest.clone(), daemon::now()).await {
+            Err(store::Error::Exists(_)) => self.store.update(key, manifest, false).await.unwrap(),
+            other => other.unwrap(),
+        };
+    }
+
+    async fn site(&self, name: &str, tier: &str) {
+        self.heartbeats.hear(name);
+        self.apply("site", name, json!({"tier": tier})).await;
+    }
+
+    async fn application(&self) {
+        let artifact = json!({"digest": Digest::of(b"f"), "size": 1});
+        self.apply("function", "f", json!({"runtime": "shell", "handler": "f.sh", "artifact": artifact}))
+            .await;
+        self.apply("placement", "edges", json!({"tiers": ["edge"]})).await;
+        let component = json!({"name": "work", "placement": "edges", "function": "f",
+            "inputs": [{"path": "data/in"}], "outputs": [{"path": "data/out"}]});
+        self.apply("application", "app", json!({"components": [component]})).await;
+    }
+
+    /// Waits until a resource is as `holds` says.
+    async fn until(
+        &self,
+        plural: &'static str,
+        namespace: &str,
+        name: &str,
+        holds: impl Fn(&Object) -> bool,
+    ) {
+        let key = Key::new(plural, namespace, name);
+        let reached = async {
+            let mut watch = self.store.watch(self.store.version()).unwrap();
+            while !self.store.get(&key).is_some_and(|object| holds(&object)) {
+                watch.next().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| {
+            panic!(
+                "{key} did not get there: {:#?}",
+                self.store.get(&key).map(|object| object.manifest.clone())
+            )
+        });
+    }
+
+    fn assigned(&self, site: &str) -> usize {
+        self.store.list("assignments", Some(site)).0.len()
+    }
+}
+
+fn message(object: &Object, condition: &str) -> String {
+    let conditions = object.manifest["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let found = conditions.iter().find(|entry| entry["type"] == condition);
+    found.map_or_else(String::new, |found| found["message"].as_str().unwrap().to_owned())
+}
+
+const ASSIGNMENT: &str = "work.app.default";
+
+#[tokio::test]
+async fn an_application_becomes_assignments_and_their_reports_become_its_status() {
+    let hub = Hub::start(Duration::from_secs(60));
+    hub.site("plant", "edge").await;
+    hub.site("cloud", "cloud").await;
+    hub.application().await;
+    hub.until("assignments", "plant", ASSIGNMENT, |_| true).await;
+    assert_eq!(hub.assigned("cloud"), 0);
+    hub.until("applications", "default", "app", |app| app.manifest["status"]["ready"] == "0/1").await;
+
+    let key = Key::new("assignments", "plant", ASSIGNMENT);
+    let mut report = hub.store.get(&key).unwrap().manifest.clone();
+    report["status"] = json!({"conditions": [{"type": "Available", "status": "True", "observedGeneration": 1,
+        "lastTransitionTime": daemon::now(), "reason": "Running", "message": ""}],
+        "invocations": {"succeeded": 3}, "observedGeneration": 1});
+    hub.store.update(key, report, true).await.unwrap();
+    hub.until("applications", "default", "app", |app| {
+        app.manifest["status"]["ready"] == "1/1" && app.manifest["status"]["invocations"]["succeeded"] == 3
+    })
+    .await;
+    assert!(hub.tasks.end(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn promise_1_a_policy_that_selects_nothing_keeps_the_last_good_decision() {
+    let hub = Hub::start(Duration::from_secs(60));
+    hub.site("plant", "edge").await;
+    hub.application().await;
+    hub.until("assignments", "plant", ASSIGNMENT, |_| true).await;
+    hub.apply("placement", "edges", json!({"tiers": ["moon"]})).await;
+    hub.until("placements", "default", "edges", |placement| {
+        message(placement, "Satisfied").contains("what was decided before is kept (plant)")
+    })
+    .await;
+    assert_eq!(hub.assigned("plant"), 1);
+}
+
+#[tokio::test]
+async fn promise_1_a_silent_site_keeps_its_assignment() {
+    let hub = Hub::start(Duration::from_millis(300));
+    hub.site("plant", "edge").await;
+    hub.application().await;
+    hub.until("assignments", "plant", ASSIGNMENT, |_| true).await;
+    hub.until("sites", "", "plant", |site| message(site, "Ready").contains("no heartbeat")).await;
+    hub.until("applications", "default", "app", |app| message(app, "Ready").contains("is silent")).await;
+    assert_eq!(hub.assigned("plant"), 1);
+    hub.heartbeats.hear("plant");
+    hub.until("sites", "", "plant", |site| message(site, "Ready").is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_takes_its_assignments_and_decisions_with_it() {
+    let hub = Hub::start(Duration::from_secs(60));
+    hub.site("plant", "edge").await;
+    hub.application().await;
+    hub.until("assignments", "plant", ASSIGNMENT, |_| true).await;
+    let mut watch = hub.store.watch(hub.store.version()).unwrap();
+    for (plural, name) in [("applications", "app"), ("placements", "edges")] {
+        hub.store.delete(Key::new(plural, "default", name), None, daemon::now()).await.unwrap();
+    }
+    while hub.assigned("plant") > 0 || !hub.store.list("placementdecisions", None).0.is_empty() {
+        tokio::time::timeout(Duration::from_secs(10), watch.next()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_missing_function_is_named_in_the_application_status() {
+    let hub = Hub::start(Duration::from_secs(60));
+    hub.site("plant", "edge").await;
+    hub.apply("placement", "edges", json!({"tiers": ["edge"]})).await;
+    let component = json!({"name": "work", "placement": "edges", "function": "nowhere"});
+    hub.apply("application", "app", json!({"components": [component]})).await;
+    hub.until("applications", "default", "app", |app| {
+        message(app, "Ready") == "work: Function `nowhere` does not exist in this namespace; apply it"
+    })
+    .await;
+}
