@@ -1,0 +1,90 @@
+//! Artifacts by digest: pushed by people, fetched by sites, resumable by range.
+
+use std::io::SeekFrom;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json};
+use futures::TryStreamExt;
+use serde_json::{Value, json};
+use tokio::io::AsyncSeekExt;
+use tokio_util::io::{ReaderStream, StreamReader};
+use types::Digest;
+
+use crate::auth::Identity;
+use crate::{ApiError, Hub, access};
+
+/// How large an artifact may be, in bytes.
+const LARGEST: usize = 16 << 30;
+const CHUNK: usize = 256 << 10;
+
+pub fn routes() -> Router<Hub> {
+    // GET serves HEAD as well: the body is dropped before it is read.
+    Router::new()
+        .route("/avocet/v1/blobs/{digest}", get(read).put(write))
+        .layer(DefaultBodyLimit::max(LARGEST))
+}
+
+fn parse(digest: &str) -> Result<Digest, ApiError> {
+    digest.parse().map_err(|error: types::InvalidDigest| ApiError::bad_request(error.to_string()))
+}
+
+fn refuse(error: &artifacts::Error) -> ApiError {
+    match error {
+        artifacts::Error::Missing { .. } => ApiError::not_found(error.to_string()),
+        artifacts::Error::Corrupt { .. } => ApiError::bad_request(error.to_string()),
+        _ => ApiError::internal(error),
+    }
+}
+
+async fn read(
+    State(hub): State<Hub>,
+    Path(digest): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let digest = parse(&digest)?;
+    let size = hub.blobs.size(&digest).map_err(|error| refuse(&error))?;
+    let offset = match headers.get(RANGE).map(|range| range.to_str().unwrap_or_default()) {
+        None => 0,
+        Some(range) => {
+            let start = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-'));
+            let start = start.and_then(|start| start.parse::<u64>().ok()).filter(|start| *start < size);
+            start.ok_or_else(|| {
+                ApiError::bad_request(format!(
+                    "range `{range}` can't be served; send `bytes=N-` with N below {size}"
+                ))
+            })?
+        }
+    };
+    let mut file =
+        tokio::fs::File::open(hub.blobs.path(&digest)).await.map_err(|error| ApiError::internal(&error))?;
+    file.seek(SeekFrom::Start(offset)).await.map_err(|error| ApiError::internal(&error))?;
+    let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK));
+    let mut response = ([(CONTENT_LENGTH, (size - offset).to_string())], body).into_response();
+    response.headers_mut().insert(ACCEPT_RANGES, axum::http::HeaderValue::from_static("bytes"));
+    if offset > 0 {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        if let Ok(range) = format!("bytes {offset}-{}/{size}", size - 1).parse() {
+            response.headers_mut().insert(CONTENT_RANGE, range);
+        }
+    }
+    Ok(response)
+}
+
+async fn write(
+    State(hub): State<Hub>,
+    Extension(identity): Extension<Identity>,
+    Path(digest): Path<String>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    access::admin(&identity)?;
+    let digest = parse(&digest)?;
+    let reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
+    let size = hub.blobs.put_expected(&digest, reader).await.map_err(|error| refuse(&error))?;
+    Ok(Json(json!({"digest": digest, "size": size})))
+}

@@ -1,0 +1,134 @@
+//! Errors as the Kubernetes API words them: a `Status` object.
+
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tracing::error;
+use types::FieldErrors;
+
+/// An answer that refuses.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// The HTTP status.
+    pub code: u16,
+    /// A CamelCase word for programs.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub message: String,
+    /// One cause a mistake: field and message.
+    pub causes: Vec<(String, String)>,
+}
+
+impl ApiError {
+    fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code: code.as_u16(), reason, message: message.into(), causes: vec![] }
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", message)
+    }
+
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    pub fn method_not_allowed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+    }
+
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "Conflict", message)
+    }
+
+    pub fn gone(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "Expired", message)
+    }
+
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+    }
+
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
+    /// The server's own failure: the cause goes to the log, the client learns that it isn't their fault.
+    pub fn internal(cause: &dyn std::error::Error) -> Self {
+        error!(error = %chain(cause), "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", chain(cause))
+    }
+
+    /// Mistakes in a manifest.
+    pub fn invalid(kind: &str, name: &str, errors: &FieldErrors) -> Self {
+        let message = format!("{kind} \"{name}\" is invalid: {errors}");
+        let causes = errors.0.iter().map(|error| (error.field.clone(), error.to_string())).collect();
+        Self { causes, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
+    }
+
+    /// The `Status` object.
+    pub fn status(&self) -> Value {
+        let causes: Vec<Value> = self
+            .causes
+            .iter()
+            .map(
+                |(field, message)| json!({"reason": "FieldValueInvalid", "field": field, "message": message}),
+            )
+            .collect();
+        json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "details": {"causes": causes}, "code": self.code,
+        })
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl From<store::Error> for ApiError {
+    fn from(error: store::Error) -> Self {
+        match &error {
+            store::Error::NotFound(key) => {
+                Self::not_found(format!("{} \"{}\" not found", key.plural, key.name))
+            }
+            store::Error::Exists(key) => {
+                let message = format!("{} \"{}\" already exists", key.plural, key.name);
+                Self::new(StatusCode::CONFLICT, "AlreadyExists", message)
+            }
+            store::Error::Conflict { .. } => Self::conflict(error.to_string()),
+            store::Error::Expired(_) => Self::gone(error.to_string()),
+            store::Error::Manifest { .. } => Self::bad_request(chain(&error)),
+            store::Error::Ledger(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<store::ledger::Error> for ApiError {
+    fn from(error: store::ledger::Error) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (code, [(CONTENT_TYPE, "application/json")], self.status().to_string()).into_response()
+    }
+}

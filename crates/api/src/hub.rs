@@ -1,0 +1,24 @@
+//! What every request handler needs.
+
+use artifacts::Blobs;
+use controllers::Heartbeats;
+use daemon::Shutdown;
+use store::Store;
+
+use crate::Mailbox;
+use crate::auth::Tokens;
+
+/// A hub's state. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub {
+    /// Tells this hub from another one that took its address: an agent never obeys another than it joined.
+    pub id: String,
+    /// The name of the site that the hub is at, which is the parent of all who join.
+    pub site: String,
+    pub store: Store,
+    pub tokens: Tokens,
+    pub heartbeats: Heartbeats,
+    pub blobs: Blobs,
+    pub mailbox: Mailbox,
+    pub shutdown: Shutdown,
+}

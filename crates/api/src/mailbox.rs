@@ -1,0 +1,237 @@
+//! Outputs on their way from site to site.
+//!
+//! A site that made something for another puts it into the other's box at the hub; the other takes it when it
+//! comes by. So every site needs to reach only its parent, and neither needs the other to be there. A delivery
+//! has the same id however often it is sent, so it lies in the box once; it leaves the box when the receiver says
+//! that it has it durably.
+
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json};
+use futures::TryStreamExt;
+use objects::{List, Objects, PutOptions};
+use serde::{Deserialize, Serialize};
+use store::{Key, Ledger};
+use tokio_util::io::ReaderStream;
+use types::{Assignment, AssignmentSpec, Digest, Kind, SiteSpec};
+
+use crate::auth::Identity;
+use crate::{ApiError, Hub, access};
+
+const BUCKET: &str = "mailbox";
+/// How many deliveries one answer tells of; the receiver asks again.
+const PAGE: usize = 100;
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How large a delivery may be, in bytes.
+const LARGEST: usize = 5 << 30;
+
+/// Something that waits for a site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    /// The same however often it is sent.
+    pub id: String,
+    /// The bucket that it goes to.
+    pub bucket: String,
+    /// The key that it gets there.
+    pub key: String,
+    /// Its media type, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Size in bytes.
+    #[serde(default)]
+    pub size: u64,
+    /// What its content hashes to.
+    pub digest: Digest,
+}
+
+/// The boxes of all sites, on the hub's disk.
+#[derive(Clone)]
+pub struct Mailbox {
+    objects: Objects,
+}
+
+impl Mailbox {
+    /// Opens the boxes in a folder.
+    ///
+    /// # Errors
+    /// If the folder can't be read.
+    pub fn open(folder: &FilePath, ledger: Ledger) -> Result<Self, objects::Error> {
+        Ok(Self { objects: Objects::open(folder, ledger)? })
+    }
+
+    async fn waiting(&self, site: &str) -> Result<Vec<Delivery>, objects::Error> {
+        let prefix = format!("{site}/");
+        let list = List { prefix: prefix.clone(), limit: PAGE, ..List::default() };
+        let page = match self.objects.list(BUCKET, list).await {
+            Err(objects::Error::NoSuchBucket(_)) => return Ok(vec![]),
+            page => page?,
+        };
+        let deliveries = page.objects.into_iter().map(|info| {
+            let meta = |name: &str| info.metadata.get(name).cloned().unwrap_or_default();
+            Delivery {
+                id: info.key.strip_prefix(&prefix).unwrap_or_default().to_owned(),
+                bucket: meta("bucket"),
+                key: meta("key"),
+                content_type: info.content_type.clone(),
+                size: info.size,
+                digest: info.digest,
+            }
+        });
+        Ok(deliveries.collect())
+    }
+}
+
+pub fn routes() -> Router<Hub> {
+    Router::new()
+        .route("/avocet/v1/mailbox/{site}", get(list))
+        .route("/avocet/v1/mailbox/{site}/{id}", get(take).put(send).delete(confirm))
+        .layer(DefaultBodyLimit::max(LARGEST))
+}
+
+fn refuse(error: objects::Error) -> ApiError {
+    match &error {
+        objects::Error::NoSuchKey { .. } | objects::Error::NoSuchBucket(_) => {
+            ApiError::not_found(error.to_string())
+        }
+        objects::Error::TooLarge { .. } => ApiError::too_large(error.to_string()),
+        objects::Error::Invalid(_)
+        | objects::Error::BucketName(_)
+        | objects::Error::Mismatch { .. }
+        | objects::Error::Incomplete { .. }
+        | objects::Error::Body(_) => ApiError::bad_request(error.to_string()),
+        _ => ApiError::internal(&error),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Address {
+    bucket: String,
+    key: String,
+    digest: Digest,
+    content_type: Option<String>,
+}
+
+async fn send(
+    State(hub): State<Hub>,
+    Extension(identity): Extension<Identity>,
+    Path((site, id)): Path<(String, String)>,
+    Query(address): Query<Address>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    check_sender(&hub, &identity, &address)?;
+    if hub.store.get(&Key::new(SiteSpec::PLURAL, "", &*site)).is_none() {
+        return Err(ApiError::not_found(format!(
+            "sites \"{site}\" not found; nothing can be delivered to it"
+        )));
+    }
+    if !types::names::is_label_value(&id) || id.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "`{id}` is not a delivery id: write 1 to 63 of A-Z a-z 0-9 - _ ."
+        )));
+    }
+    if !types::names::is_bucket(&address.bucket) || address.key.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "`{}/{}` is not a bucket and a key",
+            address.bucket, address.key
+        )));
+    }
+    let name = format!("{site}/{id}");
+    let metadata = BTreeMap::from([("bucket".to_owned(), address.bucket), ("key".to_owned(), address.key)]);
+    let options = PutOptions {
+        content_type: address.content_type,
+        metadata,
+        idempotency_key: Some(name.clone()),
+        expected_digest: Some(address.digest),
+        create_bucket: true,
+        ..PutOptions::default()
+    };
+    let body = body.into_data_stream().map_err(std::io::Error::other);
+    hub.mailbox.objects.put(BUCKET, &name, body, options).await.map_err(refuse)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A site may send what one of its assignments makes, and nothing else.
+fn check_sender(hub: &Hub, identity: &Identity, address: &Address) -> Result<(), ApiError> {
+    let Identity::Site(sender) = identity else { return Ok(()) };
+    let (assignments, _) = hub.store.list(AssignmentSpec::PLURAL, Some(sender));
+    let makes = assignments.iter().any(|object| {
+        let Ok(assignment) = Assignment::deserialize(&object.manifest) else { return false };
+        assignment.spec.outputs.iter().any(|output| output.to.matches(&address.bucket, &address.key))
+    });
+    if makes {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(format!(
+        "{} has no assignment that writes `{}/{}`",
+        identity.user(),
+        address.bucket,
+        address.key
+    )))
+}
+
+#[derive(Deserialize)]
+struct Wait {
+    /// For how many seconds to wait if nothing is there.
+    #[serde(default)]
+    wait: u64,
+}
+
+#[derive(Serialize)]
+struct Deliveries {
+    deliveries: Vec<Delivery>,
+}
+
+async fn list(
+    State(hub): State<Hub>,
+    Extension(identity): Extension<Identity>,
+    Path(site): Path<String>,
+    Query(Wait { wait }): Query<Wait>,
+) -> Result<Json<Deliveries>, ApiError> {
+    access::site(&identity, &site)?;
+    let until = tokio::time::Instant::now() + Duration::from_secs(wait).min(LONGEST_WAIT);
+    loop {
+        let seen = hub.mailbox.objects.latest_sequence();
+        let deliveries = hub.mailbox.waiting(&site).await.map_err(refuse)?;
+        if !deliveries.is_empty() {
+            return Ok(Json(Deliveries { deliveries }));
+        }
+        tokio::select! {
+            _ = hub.mailbox.objects.changed_after(seen) => {}
+            () = hub.shutdown.wait() => return Ok(Json(Deliveries { deliveries })),
+            () = tokio::time::sleep_until(until) => return Ok(Json(Deliveries { deliveries })),
+        }
+    }
+}
+
+async fn take(
+    State(hub): State<Hub>,
+    Extension(identity): Extension<Identity>,
+    Path((site, id)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    access::site(&identity, &site)?;
+    let (_, file) = hub.mailbox.objects.get(BUCKET, &format!("{site}/{id}")).await.map_err(refuse)?;
+    Ok(Body::from_stream(ReaderStream::new(file)).into_response())
+}
+
+async fn confirm(
+    State(hub): State<Hub>,
+    Extension(identity): Extension<Identity>,
+    Path((site, id)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    access::site(&identity, &site)?;
+    let boxes = &hub.mailbox.objects;
+    boxes.delete(BUCKET, &format!("{site}/{id}")).await.map_err(refuse)?;
+    // Nobody reads the boxes' history.
+    boxes.trim_changes(boxes.latest_sequence()).await.map_err(refuse)?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,88 @@
+//! All routes, and who may enter.
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{any, get, post};
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+
+use crate::{ApiError, Hub, blobs, discovery, mailbox, resources, sites, ui};
+
+/// How large a manifest may be, in bytes.
+const LARGEST_MANIFEST: usize = 3 << 20;
+
+/// Everything that a hub serves.
+pub fn router(hub: Hub) -> Router {
+    let open = Router::new()
+        .route("/healthz", get(ok))
+        .route("/livez", get(ok))
+        .route("/readyz", get(ok))
+        .route("/version", get(discovery::version))
+        .route("/avocet/v1/join", post(sites::join))
+        .merge(ui::routes());
+    let guarded = Router::new()
+        .route("/api", get(discovery::core_versions))
+        .route("/api/v1", get(discovery::core_resources))
+        .route("/apis", get(discovery::groups))
+        .route("/apis/avocet.dev", get(discovery::our_group))
+        .route("/apis/avocet.dev/v1alpha1", get(discovery::our_resources))
+        .route("/apis/avocet.dev/v1alpha1/{*path}", any(resources::handle))
+        .route("/openapi/v3", get(discovery::openapi_index))
+        .route("/openapi/v3/apis/avocet.dev/v1alpha1", get(discovery::openapi_group))
+        .route("/apis/authentication.k8s.io/v1/tokenreviews", post(sites::review_token))
+        .route("/apis/authentication.k8s.io/v1/selfsubjectreviews", post(sites::who_am_i))
+        .route("/avocet/v1/join-tokens", post(sites::create_join_token))
+        .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
+        .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
+        .merge(blobs::routes())
+        .merge(mailbox::routes())
+        .layer(from_fn_with_state(hub.clone(), authenticate));
+    open.merge(guarded).fallback(not_found).with_state(hub)
+}
+
+async fn ok() -> &'static str {
+    "ok"
+}
+
+async fn not_found(request: Request) -> ApiError {
+    ApiError::not_found(format!(
+        "the server could not find the requested resource `{}`",
+        request.uri().path()
+    ))
+}
+
+async fn authenticate(
+    State(hub): State<Hub>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let token = bearer_token(&request).ok_or_else(|| {
+        ApiError::unauthorized("no bearer token was sent; use the kubeconfig that `avocet up` wrote")
+    })?;
+    let identity = hub.tokens.identify(token)?;
+    request.extensions_mut().insert(identity);
+    Ok(next.run(request).await)
+}
+
+/// The bearer token of a request.
+pub fn bearer_token(request: &Request) -> Option<&str> {
+    let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Serves until the hub's shutdown.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(listener: TcpListener, hub: Hub) -> std::io::Result<()> {
+    let shutdown = hub.shutdown.clone();
+    // Small answers must not wait for more to send (Nagle's algorithm costs 40 ms a request).
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    axum::serve(listener, router(hub)).with_graceful_shutdown(async move { shutdown.wait().await }).await
+}

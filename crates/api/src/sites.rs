@@ -1,0 +1,143 @@
+//! Joining, heartbeats, and who has a token: what sites ask of their hub.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::Key;
+use types::{Kind, ObjectMeta, Site, SiteSpec};
+
+use crate::auth::Identity;
+use crate::{ApiError, Hub, access};
+
+/// What an agent sends to join.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The single-use join token.
+    pub token: String,
+    /// A random secret of the agent's own making, at least 32 characters: its bearer token from now on.
+    pub secret: String,
+    /// The site's tier.
+    pub tier: String,
+    /// The site's labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What the hub answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinResponse {
+    /// The name that the token was made for.
+    pub site: String,
+    /// The hub's identity.
+    pub hub: String,
+    /// The site that the hub is at.
+    pub parent: String,
+}
+
+pub async fn join(
+    State(hub): State<Hub>,
+    Json(request): Json<JoinRequest>,
+) -> Result<Json<JoinResponse>, ApiError> {
+    let now = daemon::now();
+    // The manifest is made first: a bad tier or label must not use up the token.
+    let site = |name: &str| {
+        let parent = if hub.site == name { String::new() } else { hub.site.clone() };
+        let metadata = ObjectMeta { labels: request.labels.clone(), ..ObjectMeta::named(name) };
+        let site =
+            Site::new(metadata, SiteSpec { tier: request.tier.clone(), parent, ..SiteSpec::default() });
+        admit(&site)
+    };
+    site("site")?;
+    let name = hub.tokens.join(&request.token, &request.secret, now).await?;
+    match hub.store.create(Key::new(SiteSpec::PLURAL, "", &*name), site(&name)?, now).await {
+        // A site that was stated before, or joins again: what was stated of it stays.
+        Ok(_) | Err(store::Error::Exists(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    hub.heartbeats.hear(&name);
+    tracing::info!(site = %name, "joined");
+    Ok(Json(JoinResponse { site: name, hub: hub.id.clone(), parent: hub.site.clone() }))
+}
+
+fn admit(site: &Site) -> Result<Value, ApiError> {
+    let invalid = |errors| ApiError::invalid(SiteSpec::KIND, site.name(), &errors);
+    let info =
+        types::kind_named(SiteSpec::PLURAL).ok_or_else(|| ApiError::not_found("sites are not served"))?;
+    let manifest = serde_json::to_value(site).map_err(|error| ApiError::internal(&error))?;
+    info.admit(&manifest).map_err(invalid)
+}
+
+pub async fn heartbeat(
+    State(hub): State<Hub>,
+    Extension(identity): Extension<Identity>,
+    Path(site): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    access::site(&identity, &site)?;
+    if hub.store.get(&Key::new(SiteSpec::PLURAL, "", &*site)).is_none() {
+        return Err(ApiError::not_found(format!("sites \"{site}\" not found; was it deleted? join again")));
+    }
+    hub.heartbeats.hear(&site);
+    Ok(Json(json!({"hub": hub.id})))
+}
+
+/// Asks for a join token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JoinTokenRequest {
+    /// The name that the joining site gets.
+    pub site: String,
+    /// For how long the token is good, in seconds.
+    pub ttl_seconds: u64,
+}
+
+const LONGEST_TTL: u64 = 30 * 24 * 3600;
+
+pub async fn create_join_token(
+    State(hub): State<Hub>,
+    Extension(identity): Extension<Identity>,
+    Json(request): Json<JoinTokenRequest>,
+) -> Result<Json<Value>, ApiError> {
+    access::admin(&identity)?;
+    if !types::names::is_dns_label(&request.site) {
+        return Err(ApiError::bad_request(format!(
+            "`site` = {:?} is not a name: write 1 to 63 of a-z, 0-9 and '-'",
+            request.site
+        )));
+    }
+    if !(1..=LONGEST_TTL).contains(&request.ttl_seconds) {
+        return Err(ApiError::bad_request(format!(
+            "`ttlSeconds` = {} is out of range: write 1 to {LONGEST_TTL}",
+            request.ttl_seconds
+        )));
+    }
+    let ttl = Duration::from_secs(request.ttl_seconds);
+    let token = hub.tokens.create_join_token(&request.site, daemon::now(), ttl).await?;
+    Ok(Json(json!({"token": token, "site": request.site})))
+}
+
+/// `TokenReview`, as Kubernetes words it: a site asks who the bearer of a token is that it does not know itself.
+pub async fn review_token(State(hub): State<Hub>, Json(review): Json<Value>) -> Json<Value> {
+    let token = review.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
+    let status = match hub.tokens.identify(token) {
+        Ok(identity) => json!({
+            "authenticated": true, "user": {"username": identity.user(), "groups": identity.groups()},
+        }),
+        Err(error) => json!({"authenticated": false, "error": error.message}),
+    };
+    Json(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}))
+}
+
+/// Who the caller is, for `kubectl auth whoami`.
+pub async fn who_am_i(Extension(identity): Extension<Identity>) -> Json<Value> {
+    let user = json!({"username": identity.user(), "groups": identity.groups()});
+    Json(json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview", "metadata": {},
+        "status": {"userInfo": user},
+    }))
+}
