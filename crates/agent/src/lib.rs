@@ -1,1 +1,34 @@
-//! Placeholder.
+//! A site.
+//!
+//! The agent keeps on its own disk all that it needs: its membership, its Assignments, the artifacts they name,
+//! its buckets, every invocation, and outputs that have yet to travel. So it starts, serves and works whether or
+//! not its hub can be reached, and tells the hub when it can.
+//!
+//! ```text
+//! hub ──assignments──▶ sync ─▶ prepare (artifacts, models, functions)
+//! objects put ─▶ trigger ─▶ invocations ─▶ work (runtimes) ─▶ publish ─▶ own buckets
+//!                                                                  └──▶ outbox ─▶ hub ─▶ another site's inbox
+//! ```
+//!
+//! Each arrow ends in a durable record that names what comes next, so a crash between any two steps repeats the
+//! step, and ids that are functions of the input make the repetition harmless.
+
+mod assignments;
+mod config;
+mod front;
+mod inbox;
+mod invocations;
+mod membership;
+mod outbox;
+mod prepare;
+mod publish;
+mod report;
+mod site;
+mod sync;
+mod trigger;
+mod work;
+
+pub use config::{Access, Config};
+pub use invocations::{Invocation, Output, State};
+pub use membership::{Membership, join};
+pub use site::{Error, start};

@@ -156,8 +156,7 @@ impl Client {
         self.send(request.body(patch)).await.map(drop)
     }
 
-    /// Creates a resource from its manifest, or replaces what was stated of it before; answers what is stored and
-    /// whether it is new.
+    /// Creates a resource from its manifest, or replaces what was stated of it before.
     ///
     /// # Errors
     /// As [`Self::json`].
@@ -166,15 +165,17 @@ impl Client {
         info: &KindInfo,
         namespace: &str,
         manifest: &Value,
-    ) -> Result<(Value, bool), Error> {
+    ) -> Result<Applied, Error> {
         let name = manifest.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
         let create = self.request(Method::POST, &path(info.plural, namespace, "")).json(manifest);
-        match self.json(create).await {
+        match self.send(create).await {
             Err(Error::Refused { code: 409, .. }) => {}
-            other => return Ok((other?, true)),
+            other => return other.map(|_| Applied::Created),
         }
         let url = path(info.plural, namespace, name);
         let current: Value = self.json(self.request(Method::GET, &url)).await?;
+        let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
+        let before = version(&current);
         // What others put there (labels, finalizers) stays unless the manifest states it.
         let mut merged = current;
         for part in ["labels", "annotations"] {
@@ -185,8 +186,8 @@ impl Client {
             }
         }
         merged["spec"] = manifest.get("spec").cloned().unwrap_or_default();
-        let replaced = self.json(self.request(Method::PUT, &url).json(&merged)).await?;
-        Ok((replaced, false))
+        let replaced: Value = self.json(self.request(Method::PUT, &url).json(&merged)).await?;
+        Ok(if version(&replaced) == before { Applied::Unchanged } else { Applied::Configured })
     }
 
     /// Deletes a resource.
@@ -213,15 +214,41 @@ impl Client {
             path(plural, namespace, ""),
             timeout.as_secs()
         );
-        let response = self.send(self.request(Method::GET, &url)).await?;
-        let base = self.base.clone();
-        let lines = lines(response.bytes_stream());
-        Ok(lines.map(move |line| {
-            let line = line.map_err(|source| Error::Unreachable { url: base.clone(), source })?;
-            serde_json::from_slice(&line)
-                .map_err(|error| Error::Answer { url: base.clone(), problem: error.to_string() })
-        }))
+        Ok(changes(self.send(self.request(Method::GET, &url)).await?))
     }
+}
+
+/// What an apply did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The resource is new.
+    Created,
+    /// It changed.
+    Configured,
+    /// It was so already.
+    Unchanged,
+}
+
+impl Applied {
+    /// The word that kubectl uses.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// The changes in the answer to a watch.
+pub fn changes(response: Response) -> impl Stream<Item = Result<Change, Error>> + use<> {
+    let url = response.url().to_string();
+    lines(response.bytes_stream()).map(move |line| {
+        let line =
+            line.map_err(|source| Error::Unreachable { url: url.clone(), source: source.without_url() })?;
+        serde_json::from_slice(&line)
+            .map_err(|error| Error::Answer { url: url.clone(), problem: error.to_string() })
+    })
 }
 
 /// One line of a watch.

@@ -180,6 +180,7 @@ fn check_sender(hub: &Hub, identity: &Identity, address: &Address) -> Result<(),
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wait {
     /// For how many seconds to wait if nothing is there.
     #[serde(default)]
@@ -187,7 +188,7 @@ struct Wait {
 }
 
 #[derive(Serialize)]
-struct Deliveries {
+pub(crate) struct Deliveries {
     deliveries: Vec<Delivery>,
 }
 

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Models and functions as files that are named by what they contain.
+//!
+//! [`Blobs`] keeps them in a folder: a name is the SHA-256 of the content, so what is there is right or is
+//! found out by [`Blobs::verify`]. [`fetch`] brings a blob from elsewhere, goes on where an interrupted fetch
+//! stopped, and lets in only what has the right size and digest. [`bundle`] makes one blob of a folder of code
+//! and back.
+#![warn(missing_docs)]
+
+pub mod bundle;
+
+mod blobs;
+mod error;
+mod fetch;
+mod partial;
+
+pub use blobs::{Blobs, Collected, Stored};
+pub use error::Error;
+pub use fetch::{Source, fetch};

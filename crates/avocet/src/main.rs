@@ -1,1 +1,71 @@
-fn main() {}
+//! Avocet runs AI applications over cloud and edge.
+
+mod apply;
+mod cli;
+mod config;
+mod copy;
+mod describe;
+mod engines;
+mod explain;
+mod get;
+mod hub;
+mod invocations;
+mod manifest;
+mod output;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // The shim confines itself and becomes a function; it must come before any thread is there.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "runtime-shim") {
+        return runtimes::shim_main();
+    }
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: can't start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let client = &cli.client;
+    match cli.command {
+        Command::Up(options) => up::up(options).await,
+        Command::Hub(options) => up::hub(options).await,
+        Command::Agent(options) => up::agent(options).await,
+        Command::JoinToken(options) => hub::join_token(client, options).await,
+        Command::Apply(options) => apply::apply(client, options).await,
+        Command::Push(options) => apply::push(client, &options).await,
+        Command::Get(options) => get::get(client, options).await,
+        Command::Describe(options) => describe::describe(client, options).await,
+        Command::Delete(options) => apply::delete(client, options).await,
+        Command::Logs(options) => invocations::logs(client, options).await,
+        Command::Invoke(options) => invocations::invoke(client, options).await,
+        Command::Cp(options) => copy::copy(client, options).await,
+        Command::Ls(options) => copy::list(client, options).await,
+        Command::Explain(options) => explain::explain(client, options).await,
+        Command::Engines(options) => engines::engines(&options),
+        Command::Version => {
+            println!("avocet {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            cli::complete(shell);
+            Ok(())
+        }
+    }
+}

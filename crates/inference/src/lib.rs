@@ -1,1 +1,53 @@
-//! Placeholder.
+//! Models in, tensors through, tensors out: what a site needs to answer predictions, without HTTP.
+//!
+//! A [`Repository`] holds loaded models by name and version and runs requests on its own few threads,
+//! so that a caller (an async server, a function, a test) only waits. Which library does the arithmetic is an
+//! [`Engine`]: pure-Rust `rten` is always there, ONNX Runtime where its shared library is found;
+//! [`Engines::discover`] says which, and why not.
+//!
+//! ```no_run
+//! use avocet_inference::{EngineOptions, Engines, LoadRequest, Options, Repository, Request, Tensor};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let repository = Repository::new(Engines::discover(&EngineOptions::default()), Options::default())?;
+//! repository.load(LoadRequest::new("iris", "1", "iris.onnx"))?;
+//! let input = Tensor::from_vec("x", [1, 4], vec![5.1_f32, 3.5, 1.4, 0.2])?;
+//! let answer = repository.get("iris", None)?.infer(Request::new([input]))?.wait()?;
+//! println!("{:?}", answer.outputs);
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(target_endian = "big")]
+compile_error!(
+    "tensors are little-endian in memory and on the wire; big-endian targets need byte swaps first"
+);
+
+mod datatype;
+mod tensor;
+
+mod signature;
+
+mod onnx;
+
+mod engine;
+mod engines;
+
+mod error;
+mod pool;
+mod queue;
+mod repository;
+mod stats;
+
+pub use datatype::{Datatype, UnknownDatatype};
+pub use engine::{
+    Engine, EngineChoice, EngineError, EngineInfo, EngineOptions, LoadOptions, LoadedModel, Name,
+    UnknownEngine,
+};
+pub use engines::{EngineStatus, Engines, Loaded};
+pub use error::{Error, LoadError};
+pub use onnx::{FormatError, read_signature};
+pub use repository::{Answer, LoadRequest, Model, ModelStatus, Options, Pending, Repository, Request, State};
+pub use signature::{InvalidInput, Limits, Signature, TensorSpec};
+pub use stats::{StatsSnapshot, Timed};
+pub use tensor::{Element, Tensor, TensorError};

@@ -32,7 +32,7 @@ pub use assignment::{
     InvocationCounts,
 };
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
-pub use digest::{Digest, InvalidDigest};
+pub use digest::{Digest, DigestWriter, InvalidDigest};
 pub use field_error::{FieldError, FieldErrors};
 pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
 pub use kind::{Kind, Resource};

@@ -1,0 +1,113 @@
+//! How a site is set up, and the keys to it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How a site is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where all state is kept.
+    pub data: PathBuf,
+    /// The hub's address, for example `http://127.0.0.1:8080`; empty uses the one that was joined.
+    pub hub: String,
+    /// A join token, needed the first time.
+    pub join_token: Option<String>,
+    /// The tier to join as.
+    pub tier: String,
+    /// The labels to join with.
+    pub labels: BTreeMap<String, String>,
+    /// Where the Open Inference Protocol, functions and invocations are served.
+    pub listen: SocketAddr,
+    /// Where S3 is served.
+    pub listen_objects: SocketAddr,
+    /// The Python that runs functions; absent looks for `python3`.
+    pub python: Option<PathBuf>,
+    /// ONNX Runtime's shared library; absent looks in the usual places.
+    pub onnxruntime: Option<PathBuf>,
+    /// Runs functions even where the kernel can't confine them.
+    pub allow_unconfined: bool,
+    /// How often the hub hears of the site.
+    pub heartbeat: Duration,
+}
+
+impl Config {
+    /// Where invocations work.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.data.join("work")
+    }
+
+    /// Where the logs of invocations are kept.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.data.join("logs")
+    }
+
+    /// Where outputs wait to travel.
+    pub(crate) fn outbox(&self) -> PathBuf {
+        self.data.join("outbox")
+    }
+
+    /// Where unpacked functions are.
+    pub(crate) fn functions(&self) -> PathBuf {
+        self.data.join("functions")
+    }
+}
+
+/// The keys to a site and where it listens, in `access.json` of its data folder, readable by its owner.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Access {
+    /// The site's name.
+    pub site: String,
+    /// URL of the Open Inference Protocol, functions and invocations.
+    pub inference: String,
+    /// URL of S3.
+    pub objects: String,
+    /// Bearer token for functions and invocations.
+    pub token: String,
+    /// S3 access key.
+    pub access_key: String,
+    /// S3 secret key.
+    pub secret_key: String,
+}
+
+impl Access {
+    /// The file in a data folder.
+    pub fn file(data: &Path) -> PathBuf {
+        data.join("access.json")
+    }
+
+    /// Reads the keys of a data folder.
+    ///
+    /// # Errors
+    /// If the file is not there or can't be read.
+    pub fn read(data: &Path) -> std::io::Result<Self> {
+        Ok(serde_json::from_slice(&std::fs::read(Self::file(data))?)?)
+    }
+
+    /// Keeps the keys that are there, makes them the first time, and notes where the site listens now.
+    pub(crate) fn renew(
+        data: &Path,
+        site: &str,
+        inference: String,
+        objects: String,
+    ) -> std::io::Result<Self> {
+        let access = match Self::read(data) {
+            Ok(old) => Self { site: site.to_owned(), inference, objects, ..old },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self {
+                site: site.to_owned(),
+                inference,
+                objects,
+                token: daemon::random_hex(24)?,
+                access_key: daemon::random_hex(10)?,
+                secret_key: daemon::random_hex(20)?,
+            },
+            Err(error) => return Err(error),
+        };
+        daemon::write_private(&Self::file(data), serde_json::to_string_pretty(&access)?.as_bytes())?;
+        Ok(access)
+    }
+}

@@ -1,0 +1,61 @@
+//! Takes what waits for this site at the hub into its own buckets.
+
+use std::time::Duration;
+
+use api::{Client, Delivery};
+use daemon::Shutdown;
+use futures::TryStreamExt;
+use objects::{Objects, PutOptions};
+use reqwest::Method;
+use serde::Deserialize;
+use tracing::debug;
+
+use crate::{Error, Membership};
+
+const WAIT_SECONDS: u64 = 30;
+
+#[derive(Deserialize)]
+struct Waiting {
+    deliveries: Vec<Delivery>,
+}
+
+/// Receives until the hub can't be reached. Whatever is received twice is published once: the delivery's id is
+/// the key of its publication.
+pub(crate) async fn receive_all(
+    client: Client,
+    membership: Membership,
+    objects: Objects,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let address = format!("/avocet/v1/mailbox/{}", membership.site);
+    loop {
+        let ask = client
+            .request(Method::GET, &format!("{address}?wait={WAIT_SECONDS}"))
+            .timeout(Duration::from_secs(WAIT_SECONDS + 15));
+        let waiting: Waiting = tokio::select! {
+            () = shutdown.wait() => return Ok(()),
+            waiting = client.json(ask) => waiting?,
+        };
+        for delivery in waiting.deliveries {
+            receive(&client, &address, &objects, delivery).await?;
+        }
+    }
+}
+
+async fn receive(client: &Client, address: &str, objects: &Objects, delivery: Delivery) -> Result<(), Error> {
+    let Delivery { id, bucket, key, content_type, size, digest } = delivery;
+    let response = client.send(client.request(Method::GET, &format!("{address}/{id}"))).await?;
+    let body = response.bytes_stream().map_err(std::io::Error::other);
+    let options = PutOptions {
+        content_type,
+        idempotency_key: Some(id.clone()),
+        expected_length: Some(size),
+        expected_digest: Some(digest),
+        create_bucket: true,
+        ..PutOptions::default()
+    };
+    objects.put(&bucket, &key, body, options).await?;
+    client.send(client.request(Method::DELETE, &format!("{address}/{id}"))).await?;
+    debug!(id, bucket, key, "received");
+    Ok(())
+}

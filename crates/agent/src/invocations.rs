@@ -1,0 +1,324 @@
+//! Every run of a function: what it was for, how far it is, how it ended.
+//!
+//! An invocation's id is a hash of what it is for, so the same event makes the same invocation however often it
+//! is told, and its outputs appear once (promise 3).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use store::ledger::{self, Ledger, Tables};
+use tokio::sync::watch;
+use types::{Assignment, Digest, InvocationCounts, Time};
+
+const TABLE: &str = "invocations";
+/// Ids of invocations that have not ended, so that a start does not read the whole history.
+const OPEN: &str = "open-invocations";
+const COUNTS: &str = "invocation-counts";
+const ARMED: &str = "armed-triggers";
+const CURSOR: &str = "cursors";
+
+/// How far an invocation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Waits for its turn.
+    Pending,
+    /// Its process runs.
+    Running,
+    /// Its process succeeded; its outputs are being published.
+    Publishing,
+    /// Ended well, and its outputs are published.
+    Succeeded,
+    /// Ended badly; it can be replayed.
+    Failed,
+}
+
+/// One output of an invocation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// The bucket that it goes to.
+    pub bucket: String,
+    /// The key that it gets.
+    pub key: String,
+    /// The sites that it goes to.
+    pub sites: Vec<String>,
+    /// Path below the invocation's output folder.
+    pub file: String,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// One run of a function.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Invocation {
+    /// A hash of what it is for.
+    pub id: String,
+    /// The site where it runs.
+    pub site: String,
+    /// The assignment that it belongs to.
+    pub assignment: String,
+    /// The application.
+    pub application: String,
+    /// The component.
+    pub component: String,
+    /// The function.
+    pub function: String,
+    /// The bucket of its input; empty for a request.
+    pub bucket: String,
+    /// The key of its input, or for a request the name of the file.
+    pub key: String,
+    /// The input's ETag.
+    pub etag: String,
+    /// How far it is.
+    pub state: State,
+    /// How many times it was started and ended by itself.
+    pub attempts: u32,
+    /// How many times it was cut off by the end of the agent.
+    pub interruptions: u32,
+    /// Why it failed: a word for programs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Why it failed: a sentence for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When the event arrived.
+    pub created: Time,
+    /// When it last began or ended.
+    pub changed: Time,
+    /// How long its process took, in milliseconds.
+    pub duration_milliseconds: u64,
+    /// What it made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<Output>,
+}
+
+/// What an object is for a trigger.
+#[derive(Debug, Clone)]
+pub(crate) struct Input {
+    pub bucket: String,
+    pub key: String,
+    pub etag: String,
+}
+
+impl Invocation {
+    /// The invocation of an assignment's function for an input; `None` if it has no function.
+    pub(crate) fn new(assignment: &Assignment, input: Input, now: Time) -> Option<Self> {
+        let function = assignment.spec.function.as_ref()?;
+        let spec = &assignment.spec;
+        let revision = serde_json::to_string(&function.spec).unwrap_or_default();
+        let identity =
+            [&spec.application_uid, &spec.component, &revision, &input.bucket, &input.key, &input.etag];
+        let hash = Digest::of(identity.map(String::as_str).join("\0").as_bytes());
+        Some(Self {
+            id: hash.hex().chars().take(40).collect(),
+            site: assignment.namespace().to_owned(),
+            assignment: assignment.name().to_owned(),
+            application: spec.application.clone(),
+            component: spec.component.clone(),
+            function: function.name.clone(),
+            bucket: input.bucket,
+            key: input.key,
+            etag: input.etag,
+            state: State::Pending,
+            attempts: 0,
+            interruptions: 0,
+            reason: String::new(),
+            message: String::new(),
+            created: now,
+            changed: now,
+            duration_milliseconds: 0,
+            outputs: vec![],
+        })
+    }
+
+    /// Whether it has come to its end.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Succeeded | State::Failed)
+    }
+}
+
+/// All invocations of a site, and the queue of those that wait. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Invocations {
+    ledger: Ledger,
+    waiting: Arc<Mutex<BTreeMap<String, VecDeque<String>>>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Invocations {
+    /// Takes up what was open when the agent last ended.
+    pub(crate) fn load(ledger: Ledger) -> Result<Self, ledger::Error> {
+        let mut open: Vec<Invocation> = ledger.read(|tables| {
+            let ids: Vec<(String, String)> = tables.range(OPEN, "", "", usize::MAX)?;
+            let found: Result<Vec<Option<Invocation>>, _> =
+                ids.iter().map(|(id, _)| tables.get(TABLE, id)).collect();
+            Ok::<_, ledger::Error>(found?.into_iter().flatten().collect())
+        })?;
+        open.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
+        let mut waiting: BTreeMap<String, VecDeque<String>> = BTreeMap::new();
+        for invocation in open {
+            waiting.entry(invocation.assignment).or_default().push_back(invocation.id);
+        }
+        Ok(Self { ledger, waiting: Arc::new(Mutex::new(waiting)), changed: watch::Sender::new(0) })
+    }
+
+    /// Tells of every change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Result<Option<Invocation>, ledger::Error> {
+        self.ledger.read(|tables| tables.get(TABLE, id))
+    }
+
+    /// All invocations, newest first, up to a limit.
+    pub(crate) fn list(&self, limit: usize) -> Result<Vec<Invocation>, ledger::Error> {
+        let rows: Vec<(String, Invocation)> =
+            self.ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
+        let mut all: Vec<Invocation> = rows.into_iter().map(|(_, invocation)| invocation).collect();
+        all.sort_by(|a, b| (b.created, &b.key).cmp(&(a.created, &a.key)));
+        all.truncate(limit);
+        Ok(all)
+    }
+
+    /// How many of an assignment's invocations are in which state.
+    pub(crate) fn counts(&self, assignment: &str) -> Result<InvocationCounts, ledger::Error> {
+        let mut counts = self.ledger.read(|tables| read_counts(tables, assignment))?;
+        let open: Vec<(String, String)> =
+            self.ledger.read(|tables| tables.range(OPEN, "", "", usize::MAX))?;
+        counts.pending = open.iter().filter(|(_, of)| of == assignment).count() as u64;
+        Ok(counts)
+    }
+
+    /// The oldest invocation of an assignment that waits.
+    pub(crate) fn take_waiting(&self, assignment: &str) -> Option<String> {
+        self.lock().get_mut(assignment)?.pop_front()
+    }
+
+    /// Puts an invocation (back) into the queue.
+    pub(crate) fn wait(&self, assignment: &str, id: String) {
+        self.lock().entry(assignment.to_owned()).or_default().push_back(id);
+        self.tell();
+    }
+
+    /// Up to which change of the objects events were taken.
+    pub(crate) fn cursor(&self) -> Result<u64, ledger::Error> {
+        Ok(self.ledger.read(|tables| tables.get(CURSOR, "objects"))?.unwrap_or(0))
+    }
+
+    /// Whether the trigger of an application's component was armed before on this site.
+    pub(crate) fn is_armed(&self, assignment: &Assignment) -> Result<bool, ledger::Error> {
+        let key = armed_key(assignment);
+        Ok(self.ledger.read(|tables| tables.get::<bool>(ARMED, &key))?.is_some())
+    }
+
+    /// Takes events in: those that are new become waiting invocations; one that failed before waits again, one
+    /// that is open or succeeded stays as it is. Notes how far the events were read, or that a trigger was armed,
+    /// in the same commit.
+    pub(crate) async fn admit(&self, new: Vec<Invocation>, mark: Mark) -> Result<(), ledger::Error> {
+        let queue = self.clone();
+        let now = daemon::now();
+        let write = move |tables: &Tables| {
+            let mut admitted = Vec::new();
+            for invocation in new {
+                match tables.get::<Invocation>(TABLE, &invocation.id)? {
+                    None => put(tables, &invocation)?,
+                    Some(known) if known.state == State::Failed => reopen(tables, known, now)?,
+                    Some(_) => continue,
+                }
+                admitted.push((invocation.assignment, invocation.id));
+            }
+            match mark {
+                Mark::Cursor(sequence) => tables.put(CURSOR, "objects", &sequence)?,
+                Mark::Armed(key) => tables.put(ARMED, &key, &true)?,
+                Mark::None => {}
+            }
+            Ok::<_, ledger::Error>(admitted)
+        };
+        let after = move |admitted: Vec<(String, String)>| {
+            for (assignment, id) in admitted {
+                queue.wait(&assignment, id);
+            }
+        };
+        self.ledger.write_then(write, after).await
+    }
+
+    /// Runs a failed invocation anew. Answers `None` if there is none of that id, and it unchanged if it has not
+    /// failed.
+    pub(crate) async fn replay(&self, id: &str) -> Result<Option<Invocation>, ledger::Error> {
+        let Some(known) = self.get(id)? else { return Ok(None) };
+        self.admit(vec![known], Mark::None).await?;
+        self.get(id)
+    }
+
+    /// Notes how far an invocation is.
+    pub(crate) async fn update(&self, invocation: &Invocation) -> Result<(), ledger::Error> {
+        let invocation = invocation.clone();
+        let told = self.clone();
+        self.ledger
+            .write_then(
+                move |tables| {
+                    put(tables, &invocation)?;
+                    if invocation.has_ended() {
+                        tables.delete(OPEN, &invocation.id)?;
+                        let mut counts = read_counts(tables, &invocation.assignment)?;
+                        match invocation.state {
+                            State::Succeeded => counts.succeeded += 1,
+                            _ => counts.failed += 1,
+                        }
+                        tables.put(COUNTS, &invocation.assignment, &counts)?;
+                    }
+                    Ok::<_, ledger::Error>(())
+                },
+                move |()| told.tell(),
+            )
+            .await
+    }
+
+    pub(crate) fn tell(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, VecDeque<String>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is noted together with new invocations.
+pub(crate) enum Mark {
+    /// Changes of objects were read up to this one.
+    Cursor(u64),
+    /// The trigger of this [`armed_key`] has seen what was there before it.
+    Armed(String),
+    /// Nothing.
+    None,
+}
+
+/// Names the trigger of one component of one application.
+pub(crate) fn armed_key(assignment: &Assignment) -> String {
+    format!("{}/{}", assignment.spec.application_uid, assignment.spec.component)
+}
+
+fn put(tables: &Tables, invocation: &Invocation) -> Result<(), ledger::Error> {
+    if !invocation.has_ended() {
+        tables.put(OPEN, &invocation.id, &invocation.assignment)?;
+    }
+    tables.put(TABLE, &invocation.id, invocation)
+}
+
+fn reopen(tables: &Tables, mut failed: Invocation, now: Time) -> Result<(), ledger::Error> {
+    failed.state = State::Pending;
+    failed.attempts = 0;
+    failed.interruptions = 0;
+    failed.changed = now;
+    let mut counts = read_counts(tables, &failed.assignment)?;
+    counts.failed = counts.failed.saturating_sub(1);
+    tables.put(COUNTS, &failed.assignment, &counts)?;
+    put(tables, &failed)
+}
+
+fn read_counts(tables: &Tables, assignment: &str) -> Result<InvocationCounts, ledger::Error> {
+    Ok(tables.get(COUNTS, assignment)?.unwrap_or_default())
+}

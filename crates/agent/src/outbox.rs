@@ -1,0 +1,171 @@
+//! Outputs for other sites, kept until the hub has them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api::{Client, client};
+use daemon::Shutdown;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use store::ledger::{self, Ledger, Tables};
+use tokio::sync::watch;
+use tokio_util::io::ReaderStream;
+use tracing::{debug, warn};
+use types::Digest;
+
+use crate::Error;
+
+const TABLE: &str = "outbox";
+/// What the hub refused for good. It is kept, counted as undelivered and tried again when the agent starts.
+const REFUSED: &str = "outbox-refused";
+
+/// One output on its way to one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Parcel {
+    /// The same however often it is made; also the name of its file.
+    pub id: String,
+    pub assignment: String,
+    pub site: String,
+    pub bucket: String,
+    pub key: String,
+    pub digest: Digest,
+    pub size: u64,
+}
+
+/// The outbox. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Outbox {
+    ledger: Ledger,
+    folder: PathBuf,
+    changed: watch::Sender<u64>,
+}
+
+impl Outbox {
+    pub(crate) fn open(ledger: Ledger, folder: PathBuf) -> Result<Self, ledger::Error> {
+        Ok(Self { ledger, folder, changed: watch::Sender::new(0) })
+    }
+
+    /// Tells when something was added or delivered.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Where a parcel's content is.
+    pub(crate) fn file(&self, id: &str) -> PathBuf {
+        self.folder.join(id)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Takes parcels in; their files must be in place, durably.
+    pub(crate) async fn add(&self, parcels: Vec<Parcel>) -> Result<(), ledger::Error> {
+        let changed = self.changed.clone();
+        let write = move |tables: &Tables| {
+            parcels.iter().try_for_each(|parcel| tables.put(TABLE, &parcel.id, parcel))
+        };
+        self.ledger.write_then(write, move |()| changed.send_modify(|count| *count += 1)).await
+    }
+
+    /// How many parcels of an assignment have not reached the hub.
+    pub(crate) fn count(&self, assignment: &str) -> Result<u64, ledger::Error> {
+        let all: Vec<(String, Parcel)> = self.ledger.read(|tables| {
+            let mut all = tables.range(TABLE, "", "", usize::MAX)?;
+            all.extend(tables.range(REFUSED, "", "", usize::MAX)?);
+            Ok::<_, ledger::Error>(all)
+        })?;
+        Ok(all.iter().filter(|(_, parcel)| parcel.assignment == assignment).count() as u64)
+    }
+
+    async fn done(&self, id: &str) -> Result<(), Error> {
+        let (key, changed) = (id.to_owned(), self.changed.clone());
+        let write = move |tables: &Tables| tables.delete(TABLE, &key).map(drop);
+        self.ledger.write_then(write, move |()| changed.send_modify(|count| *count += 1)).await?;
+        let file = self.file(id);
+        tokio::fs::remove_file(&file).await.map_err(|error| Error::disk(&file, error))
+    }
+
+    async fn refused(&self, parcel: Parcel) -> Result<(), ledger::Error> {
+        self.ledger
+            .write(move |tables| {
+                tables.delete(TABLE, &parcel.id)?;
+                tables.put(REFUSED, &parcel.id, &parcel)
+            })
+            .await
+    }
+
+    /// Puts what was refused before back into the outbox: another time, another answer.
+    pub(crate) async fn retry_refused(&self) -> Result<(), ledger::Error> {
+        self.ledger
+            .write(|tables| {
+                let refused: Vec<(String, Parcel)> = tables.range(REFUSED, "", "", usize::MAX)?;
+                for (id, parcel) in refused {
+                    tables.delete(REFUSED, &id)?;
+                    tables.put(TABLE, &id, &parcel)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// How many parcels are looked up at once.
+const PAGE: usize = 64;
+
+/// Sends what is in the outbox, and what comes into it, until the hub can't be reached.
+pub(crate) async fn send_all(client: Client, outbox: Outbox, shutdown: Shutdown) -> Result<(), Error> {
+    let mut changed = outbox.subscribe();
+    loop {
+        let waiting: Vec<(String, Parcel)> =
+            outbox.ledger.read(|tables| tables.range(TABLE, "", "", PAGE))?;
+        if waiting.is_empty() {
+            tokio::select! {
+                () = shutdown.wait() => return Ok(()),
+                _ = changed.changed() => continue,
+            }
+        }
+        for (id, parcel) in waiting {
+            if shutdown.is_due() {
+                return Ok(());
+            }
+            match send(&client, &outbox, &parcel).await {
+                Ok(()) => {
+                    debug!(id, site = parcel.site, key = parcel.key, "output is at the hub");
+                    outbox.done(&id).await?;
+                }
+                Err(Error::Hub(client::Error::Refused { code: code @ (400 | 403 | 404 | 413), message })) => {
+                    warn!(
+                        id,
+                        site = parcel.site,
+                        key = parcel.key,
+                        code,
+                        message,
+                        "the hub refused an output; it is kept"
+                    );
+                    outbox.refused(parcel).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+const LONGEST_SEND: Duration = Duration::from_secs(3600);
+
+async fn send(client: &Client, outbox: &Outbox, parcel: &Parcel) -> Result<(), Error> {
+    let path = outbox.file(&parcel.id);
+    let file = tokio::fs::File::open(&path).await.map_err(|error| Error::disk(&path, error))?;
+    let request = client
+        .request(Method::PUT, &format!("/avocet/v1/mailbox/{}/{}", parcel.site, parcel.id))
+        .query(&[
+            ("bucket", parcel.bucket.as_str()),
+            ("key", &parcel.key),
+            ("digest", &parcel.digest.to_string()),
+        ])
+        .header("content-length", parcel.size)
+        .timeout(LONGEST_SEND)
+        .body(reqwest::Body::wrap_stream(ReaderStream::new(file)));
+    client.send(request).await?;
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! Brings what assignments name onto the site: artifacts, unpacked functions, loaded models.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api::Client;
+use artifacts::{Blobs, Source};
+use bytes::Bytes;
+use daemon::{Backoff, Shutdown};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use inference::{EngineChoice, LoadRequest, Repository};
+use reqwest::Method;
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+use types::{Artifact, AssignedModel, Assignment, Digest, Engine};
+
+use crate::Error;
+use crate::assignments::{Assignments, Progress};
+
+/// What preparing needs.
+#[derive(Clone)]
+pub(crate) struct Preparer {
+    pub client: Client,
+    pub blobs: Blobs,
+    pub functions: PathBuf,
+    pub repository: Repository,
+    pub assignments: Assignments,
+}
+
+/// The name that a model is served under: its own in the namespace `default`, `namespace.name` elsewhere.
+pub(crate) fn served_name(namespace: &str, model: &str) -> String {
+    if namespace == "default" { model.to_owned() } else { format!("{namespace}.{model}") }
+}
+
+/// How many artifacts are fetched at once.
+const FETCHES: usize = 4;
+/// How long a blob that nothing names any more is kept, for the assignment that comes back.
+const KEEP_UNUSED: Duration = Duration::from_secs(3600);
+
+/// A problem with one assignment: a word for programs and a sentence for people.
+type Problem = (&'static str, String);
+
+/// Prepares whatever is assigned, again whenever that changes or something failed, until the shutdown.
+pub(crate) async fn run(preparer: Preparer, shutdown: Shutdown) -> Result<(), Error> {
+    let mut changed = preparer.assignments.subscribe();
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    // Content is checked once a process: what changed on disk while nobody looked is found before it is used.
+    let mut verified = HashSet::new();
+    loop {
+        changed.borrow_and_update();
+        let before = preparer.assignments.all();
+        let all_ready = preparer.prepare_all(&mut verified).await?;
+        let retry = if all_ready {
+            backoff.reset();
+            Duration::from_secs(3600)
+        } else {
+            backoff.next_wait()
+        };
+        loop {
+            tokio::select! {
+                () = shutdown.wait() => return Ok(()),
+                () = tokio::time::sleep(retry) => break,
+                _ = changed.changed() => {}
+            }
+            // Our own notes of progress are no news.
+            let now = preparer.assignments.all();
+            let same = now.len() == before.len()
+                && now
+                    .iter()
+                    .zip(&before)
+                    .all(|(now, old)| std::sync::Arc::ptr_eq(&now.assignment, &old.assignment));
+            if !same {
+                backoff.reset();
+                break;
+            }
+        }
+    }
+}
+
+impl Preparer {
+    /// Answers whether everything is ready.
+    async fn prepare_all(&self, verified: &mut HashSet<Digest>) -> Result<bool, Error> {
+        let all = self.assignments.all();
+        let needed: BTreeMap<Digest, u64> =
+            all.iter().flat_map(|known| artifacts_of(&known.assignment)).collect();
+        let fetched = self.bring(&needed, verified).await;
+        let mut all_ready = true;
+        let mut models = BTreeSet::new();
+        for known in all {
+            let problem = match self.make_ready(&known.assignment, &fetched, &mut models).await {
+                Ok(bundle) => {
+                    self.assignments.note(&known.assignment, Progress::Ready { bundle });
+                    continue;
+                }
+                Err(problem) => problem,
+            };
+            all_ready = false;
+            let (reason, message) = problem;
+            warn!(assignment = known.assignment.name(), reason, message, "not ready; it is tried again");
+            let bundle = known.progress.bundle().cloned();
+            self.assignments.note(&known.assignment, Progress::Blocked { reason, message, bundle });
+        }
+        self.unload_others(&models);
+        if all_ready {
+            let keep: HashSet<Digest> = needed.into_keys().collect();
+            self.blobs.collect_garbage(&keep, KEEP_UNUSED)?;
+        }
+        Ok(all_ready)
+    }
+
+    /// Fetches and verifies artifacts; answers what went wrong with which.
+    async fn bring(
+        &self,
+        needed: &BTreeMap<Digest, u64>,
+        verified: &mut HashSet<Digest>,
+    ) -> HashMap<Digest, Problem> {
+        let unknown: Vec<(Digest, u64)> = needed
+            .iter()
+            .filter(|(digest, _)| !verified.contains(*digest))
+            .map(|(digest, size)| (*digest, *size))
+            .collect();
+        let fetches = unknown
+            .into_iter()
+            .map(|(digest, size)| async move { (digest, self.bring_one(&digest, size).await) });
+        let outcomes: Vec<_> = futures::stream::iter(fetches).buffer_unordered(FETCHES).collect().await;
+        let mut problems = HashMap::new();
+        for (digest, outcome) in outcomes {
+            match outcome {
+                Ok(()) => {
+                    verified.insert(digest);
+                }
+                Err(error) => {
+                    let reason = match error {
+                        artifacts::Error::Corrupt { .. } => "ArtifactCorrupt",
+                        artifacts::Error::Io { .. } => "DiskFailed",
+                        _ => "ArtifactUnavailable",
+                    };
+                    problems.insert(digest, (reason, crate::site::chain(&error)));
+                }
+            }
+        }
+        problems
+    }
+
+    async fn bring_one(&self, digest: &Digest, size: u64) -> Result<(), artifacts::Error> {
+        if self.blobs.has(digest) {
+            match self.blobs.verify(digest).await {
+                Ok(()) => return Ok(()),
+                Err(error @ artifacts::Error::Corrupt { .. }) => {
+                    let aside = self.blobs.quarantine(digest)?;
+                    warn!(%digest, %error, aside = %aside.display(), "a stored artifact was damaged; fetching it again");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        artifacts::fetch(&self.blobs, digest, size, &Hub(&self.client)).await?;
+        info!(%digest, size, "artifact fetched");
+        Ok(())
+    }
+
+    /// Loads models and unpacks the function; answers the function's bundle.
+    async fn make_ready(
+        &self,
+        assignment: &Assignment,
+        fetched: &HashMap<Digest, Problem>,
+        models: &mut BTreeSet<(String, String)>,
+    ) -> Result<Option<PathBuf>, Problem> {
+        let spec = &assignment.spec;
+        let mut first_problem = None;
+        for model in &spec.models {
+            let name = served_name(&spec.application_namespace, &model.name);
+            models.extend(model.spec.versions.iter().map(|version| (name.clone(), version.name.clone())));
+            if let Err(problem) = self.load_model(name, model, fetched).await {
+                first_problem.get_or_insert(problem);
+            }
+        }
+        if let Some(problem) = first_problem {
+            return Err(problem);
+        }
+        let Some(function) = &spec.function else { return Ok(None) };
+        let digest = present(&function.spec.artifact, fetched)?;
+        self.unpack(digest).await.map(Some)
+    }
+
+    async fn load_model(
+        &self,
+        name: String,
+        model: &AssignedModel,
+        fetched: &HashMap<Digest, Problem>,
+    ) -> Result<(), Problem> {
+        for version in &model.spec.versions {
+            let digest = present(&version.artifact, fetched)?;
+            let request = LoadRequest {
+                name: name.clone(),
+                version: version.name.clone(),
+                path: self.blobs.path(&digest),
+                engine: match model.spec.engine {
+                    Engine::Auto => EngineChoice::Auto,
+                    Engine::OnnxRuntime => EngineChoice::OnnxRuntime,
+                    Engine::Rten => EngineChoice::Rten,
+                },
+                default: model.spec.default_version() == Some(&version.name),
+            };
+            let repository = self.repository.clone();
+            let loaded = spawn_blocking(move || repository.load(request)).await;
+            let loaded =
+                loaded.map_err(|_| ("ModelFailed", format!("loading model `{name}` was cut off")))?;
+            loaded.map_err(|error| {
+                (
+                    "ModelFailed",
+                    format!("model `{name}` version `{}`: {}", version.name, crate::site::chain(&error)),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn unpack(&self, digest: Digest) -> Result<PathBuf, Problem> {
+        let bundle = self.functions.join(digest.hex());
+        let (archive, into) = (self.blobs.path(&digest), bundle.clone());
+        let unpacked = spawn_blocking(move || artifacts::bundle::unpack(&archive, &into)).await;
+        let unpacked = unpacked.map_err(|_| ("FunctionFailed", "unpacking was cut off".to_owned()))?;
+        unpacked.map_err(|error| {
+            ("FunctionFailed", format!("the function's artifact: {}", crate::site::chain(&error)))
+        })?;
+        Ok(bundle)
+    }
+
+    fn unload_others(&self, wanted: &BTreeSet<(String, String)>) {
+        for model in self.repository.list() {
+            if !wanted.contains(&(model.name.clone(), model.version.clone())) {
+                // It may be gone already; that is what is wanted.
+                let _ = self.repository.unload(&model.name, &model.version);
+            }
+        }
+    }
+}
+
+fn artifacts_of(assignment: &Assignment) -> Vec<(Digest, u64)> {
+    let spec = &assignment.spec;
+    let models = spec.models.iter().flat_map(|model| &model.spec.versions).map(|version| &version.artifact);
+    let function = spec.function.iter().map(|function| &function.spec.artifact);
+    models.chain(function).filter_map(|artifact| Some((artifact.digest?, artifact.size))).collect()
+}
+
+fn present(artifact: &Artifact, fetched: &HashMap<Digest, Problem>) -> Result<Digest, Problem> {
+    let digest = artifact.digest.ok_or(("ArtifactUnavailable", "the artifact has no digest".to_owned()))?;
+    match fetched.get(&digest) {
+        Some(problem) => Err(problem.clone()),
+        None => Ok(digest),
+    }
+}
+
+/// The hub as a source of blobs.
+struct Hub<'a>(&'a Client);
+
+impl Source for Hub<'_> {
+    async fn open(&self, digest: &Digest, offset: u64) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
+        let mut request = self.0.request(Method::GET, &format!("/avocet/v1/blobs/{digest}"));
+        if offset > 0 {
+            request = request.header("range", format!("bytes={offset}-"));
+        }
+        let response = self.0.send(request).await.map_err(io::Error::other)?;
+        if offset > 0 && response.status() != reqwest::StatusCode::PARTIAL_CONTENT {
+            return Err(io::Error::other("the hub began at the beginning although the rest was asked for"));
+        }
+        Ok(response.bytes_stream().map_err(io::Error::other).boxed())
+    }
+}
+
+/// Removes unpacked functions that no assignment names; called at the start, when nothing runs.
+pub(crate) fn sweep_functions(folder: &Path, assignments: &Assignments) -> io::Result<()> {
+    let all = assignments.all();
+    let kept: HashSet<String> = all
+        .iter()
+        .flat_map(|known| artifacts_of(&known.assignment))
+        .map(|(digest, _)| digest.hex())
+        .collect();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if !kept.contains(entry.file_name().to_string_lossy().as_ref()) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}

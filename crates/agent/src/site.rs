@@ -1,0 +1,343 @@
+//! Puts the parts of a site together and starts them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use api::{Client, client};
+use artifacts::Blobs;
+use axum::serve::ListenerExt;
+use daemon::Tasks;
+use inference::{EngineOptions, Engines, Repository};
+use objects::Objects;
+use runtimes::Runtimes;
+use store::{Ledger, ledger};
+use tokio::net::TcpListener;
+use tracing::info;
+use types::{Capacity, Endpoints, SiteStatus};
+
+use crate::assignments::{Assignments, Progress};
+use crate::config::{Access, Config};
+use crate::front::{self, Front};
+use crate::invocations::Invocations;
+use crate::membership::Membership;
+use crate::outbox::Outbox;
+use crate::prepare::{self, Preparer};
+use crate::work::{self, Worker};
+use crate::{inbox, outbox, report, sync, trigger};
+
+/// Why a site can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The site never joined and has no token to do so.
+    #[error(
+        "this site has not joined a hub yet; make a token with `avocet join-token --site NAME` there and pass it as --token"
+    )]
+    NotJoined,
+    /// The hub refused the join token.
+    #[error("the hub refused to let this site join")]
+    JoinRefused(#[source] client::Error),
+    /// Another hub answers at the hub's address.
+    #[error(
+        "{url} is another hub (`{found}`) than the one this site joined (`{expected}`); it is not obeyed. Correct the address, or join anew with an empty data folder"
+    )]
+    AnotherHub {
+        /// Where it was met.
+        url: String,
+        /// The hub that was joined.
+        expected: String,
+        /// The hub that answers.
+        found: String,
+    },
+    /// The hub can't be reached or refuses.
+    #[error("the hub does not answer as it should")]
+    Hub(#[from] client::Error),
+    /// A manifest from the hub can't be read.
+    #[error("the hub sent something that can't be read; is it newer than this agent?")]
+    Assignment(#[source] serde_json::Error),
+    /// The site's own records can't be read or written.
+    #[error("the site's records can't be read or written")]
+    Ledger(#[from] ledger::Error),
+    /// The buckets can't be read or written.
+    #[error("the site's buckets can't be read or written")]
+    Objects(#[from] objects::Error),
+    /// The artifacts can't be read or written.
+    #[error("the site's artifacts can't be read or written")]
+    Artifacts(#[from] artifacts::Error),
+    /// The disk failed.
+    #[error("can't read or write `{}`", path.display())]
+    Disk {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A port can't be listened on.
+    #[error("can't listen on {address}; is it taken? Another port, or 0 for a free one, can be given")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Inference can't start.
+    #[error("inference can't start")]
+    Inference(#[source] inference::Error),
+    /// An invocation left more files than allowed.
+    #[error("it left more than {0} files; write fewer, or one archive")]
+    TooManyOutputs(usize),
+    /// The process is ending.
+    #[error("the process is ending")]
+    Interrupted,
+}
+
+impl Error {
+    pub(crate) fn disk(path: &Path, source: std::io::Error) -> Self {
+        Self::Disk { path: path.to_owned(), source }
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Failures of supervised tasks are logged with their causes.
+struct Chained(Error);
+
+impl std::fmt::Display for Chained {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&chain(&self.0))
+    }
+}
+
+/// Starts a site that has joined; answers its keys once it listens. `shim` is the command that confines functions.
+///
+/// # Errors
+/// If its state can't be read or a port is taken. A hub that can't be reached is no error.
+pub async fn start(
+    config: Config,
+    membership: Membership,
+    shim: Vec<std::ffi::OsString>,
+    tasks: &Tasks,
+) -> Result<Arc<Access>, Error> {
+    for folder in [config.work(), config.logs(), config.outbox(), config.functions()] {
+        std::fs::create_dir_all(&folder).map_err(|error| Error::disk(&folder, error))?;
+    }
+    let listener = listen(config.listen).await?;
+    let objects_listener = listen(config.listen_objects).await?;
+    let inference = format!("http://{}", address(&listener)?);
+    let access = Access::renew(
+        &config.data,
+        &membership.site,
+        inference.clone(),
+        format!("http://{}", address(&objects_listener)?),
+    );
+    let access = Arc::new(access.map_err(|error| Error::disk(&Access::file(&config.data), error))?);
+
+    let ledger = Ledger::open(&config.data.join("site.db"))?;
+    let objects = Objects::open(&config.data.join("objects"), ledger.clone())?;
+    let blobs = Blobs::open(config.data.join("artifacts"))?;
+    let assignments = Assignments::load(ledger.clone())?;
+    prepare::sweep_functions(&config.functions(), &assignments)
+        .map_err(|error| Error::disk(&config.functions(), error))?;
+    let invocations = Invocations::load(ledger.clone())?;
+    let outbox = Outbox::open(ledger, config.outbox())?;
+    outbox.retry_refused().await?;
+    let engines = Engines::discover(&EngineOptions {
+        onnxruntime: config.onnxruntime.clone(),
+        ..EngineOptions::default()
+    });
+    let repository = Repository::new(engines, inference::Options::default()).map_err(Error::Inference)?;
+    let runtimes = Runtimes::discover(runtimes::Options {
+        python: config.python.clone(),
+        shim,
+        allow_unconfined: config.allow_unconfined,
+    })
+    .await;
+    let facts = facts(&access, &repository, &runtimes);
+    let client = Client::new(&membership.url, &membership.secret);
+    let worker = Worker {
+        work: config.work(),
+        logs: config.logs(),
+        runtimes,
+        objects: objects.clone(),
+        outbox: outbox.clone(),
+        invocations: invocations.clone(),
+        assignments: assignments.clone(),
+        inference_port: address(&listener)?.port(),
+        inference,
+        running: Arc::new(Mutex::new(HashMap::new())),
+    };
+    let site = Site { config, membership, client, objects, assignments, invocations, outbox, worker };
+    site.serve(listener, objects_listener, &access, &repository, tasks)?;
+    site.work(blobs, repository, tasks);
+    site.follow_hub(facts, tasks);
+    info!(site = access.site, inference = access.inference, objects = access.objects, "site is up");
+    Ok(access)
+}
+
+/// The parts that tasks share.
+struct Site {
+    config: Config,
+    membership: Membership,
+    client: Client,
+    objects: Objects,
+    assignments: Assignments,
+    invocations: Invocations,
+    outbox: Outbox,
+    worker: Worker,
+}
+
+impl Site {
+    /// What others ask of the site: models, functions, buckets.
+    fn serve(
+        &self,
+        listener: TcpListener,
+        objects_listener: TcpListener,
+        access: &Arc<Access>,
+        repository: &Repository,
+        tasks: &Tasks,
+    ) -> Result<(), Error> {
+        let assigned = self.assignments.clone();
+        let models = serving::ServerState::new(repository.clone()).ready_when(move || {
+            assigned.all().iter().all(|known| matches!(known.progress, Progress::Ready { .. }))
+        });
+        let front = Front {
+            access: access.clone(),
+            client: self.client.clone(),
+            invocations: self.invocations.clone(),
+            assignments: self.assignments.clone(),
+            objects: self.objects.clone(),
+            worker: self.worker.clone(),
+            known_admin: Arc::default(),
+        };
+        let router = front::router(front, serving::router(models));
+        let shutdown = tasks.shutdown();
+        tasks.spawn("inference-front", async move {
+            let listener = listener.tap_io(|stream| {
+                let _ = stream.set_nodelay(true);
+            });
+            let served =
+                axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.wait().await });
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the inference front ended");
+            }
+        });
+        let credentials = objects::front::Credentials::new(&access.access_key, &access.secret_key)?;
+        let (objects, shutdown) = (self.objects.clone(), tasks.shutdown());
+        tasks.spawn("objects-front", objects::front::serve(objects_listener, objects, credentials, shutdown));
+        Ok(())
+    }
+
+    /// What the site does whether or not its hub is there.
+    fn work(&self, blobs: Blobs, repository: Repository, tasks: &Tasks) {
+        let preparer = Preparer {
+            client: self.client.clone(),
+            blobs,
+            functions: self.config.functions(),
+            repository,
+            assignments: self.assignments.clone(),
+        };
+        supervise(tasks, "prepare", move |shutdown| prepare::run(preparer.clone(), shutdown));
+        let (objects, assignments, invocations) =
+            (self.objects.clone(), self.assignments.clone(), self.invocations.clone());
+        supervise(tasks, "trigger", move |shutdown| {
+            trigger::run(objects.clone(), assignments.clone(), invocations.clone(), shutdown)
+        });
+        let (worker, children) = (self.worker.clone(), tasks.clone());
+        supervise(tasks, "work", move |shutdown| work::run(worker.clone(), children.clone(), shutdown));
+    }
+
+    /// What the site and its hub tell each other.
+    fn follow_hub(&self, facts: SiteStatus, tasks: &Tasks) {
+        let (client, membership) = (self.client.clone(), self.membership.clone());
+        let every = self.config.heartbeat;
+        supervise(tasks, "heartbeat", move |shutdown| {
+            report::beat(client.clone(), membership.clone(), facts.clone(), every, shutdown)
+        });
+        let (client, membership, assignments) =
+            (self.client.clone(), self.membership.clone(), self.assignments.clone());
+        supervise(tasks, "sync", move |shutdown| {
+            sync::follow(client.clone(), membership.clone(), assignments.clone(), shutdown)
+        });
+        let (client, membership) = (self.client.clone(), self.membership.clone());
+        let (assignments, invocations, parcels) =
+            (self.assignments.clone(), self.invocations.clone(), self.outbox.clone());
+        supervise(tasks, "report", move |shutdown| {
+            let (assignments, invocations) = (assignments.clone(), invocations.clone());
+            let parcels = parcels.clone();
+            report::report_assignments(
+                client.clone(),
+                membership.clone(),
+                assignments,
+                invocations,
+                parcels,
+                shutdown,
+            )
+        });
+        let (client, parcels) = (self.client.clone(), self.outbox.clone());
+        supervise(tasks, "outbox", move |shutdown| {
+            outbox::send_all(client.clone(), parcels.clone(), shutdown)
+        });
+        let (client, membership, objects) =
+            (self.client.clone(), self.membership.clone(), self.objects.clone());
+        supervise(tasks, "inbox", move |shutdown| {
+            inbox::receive_all(client.clone(), membership.clone(), objects.clone(), shutdown)
+        });
+    }
+}
+
+fn supervise<W, F>(tasks: &Tasks, name: &'static str, mut work: W)
+where
+    W: FnMut(daemon::Shutdown) -> F + Send + 'static,
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    tasks.supervise(name, move |shutdown| {
+        let work = work(shutdown);
+        async move { work.await.map_err(Chained) }
+    });
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}
+
+fn address(listener: &TcpListener) -> Result<std::net::SocketAddr, Error> {
+    listener.local_addr().map_err(|error| Error::disk(Path::new("the socket's address"), error))
+}
+
+fn facts(access: &Access, repository: &Repository, runtimes: &Runtimes) -> SiteStatus {
+    let engines = repository.engines().list();
+    let available = engines.into_iter().filter(|engine| engine.available);
+    SiteStatus {
+        version: env!("CARGO_PKG_VERSION").into(),
+        endpoints: Endpoints { inference: access.inference.clone(), objects: access.objects.clone() },
+        capacity: Capacity {
+            cpus: std::thread::available_parallelism()
+                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
+            memory_bytes: memory_bytes(),
+        },
+        architecture: std::env::consts::ARCH.into(),
+        operating_system: std::env::consts::OS.into(),
+        engines: available.map(|engine| engine.name.to_owned()).collect(),
+        runtimes: runtimes.available().into_iter().map(|(runtime, _)| runtime.as_str().to_owned()).collect(),
+        ..SiteStatus::default()
+    }
+}
+
+/// The machine's memory as Linux tells it; 0 where it does not.
+fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kibibytes.unwrap_or(0) * 1024
+}

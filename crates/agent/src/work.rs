@@ -1,0 +1,307 @@
+//! Runs waiting invocations, as many at once as their functions allow.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use daemon::{Shutdown, Tasks};
+use objects::Objects;
+use runtimes::{Outcome, Run, Runtimes};
+use serde_json::json;
+use tracing::{debug, info, warn};
+use types::{AssignedFunction, Assignment};
+
+use crate::Error;
+use crate::assignments::{Assigned, Assignments};
+use crate::invocations::{Invocation, Invocations, State};
+use crate::outbox::Outbox;
+use crate::publish::{collect, publish};
+
+/// How often an invocation may be cut off by the end of the agent before it is taken to be the cause.
+const MOST_INTERRUPTIONS: u32 = 5;
+/// How many invocations of all functions run at once at most.
+const MOST_RUNNING: usize = 64;
+
+/// What running takes. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Worker {
+    pub work: PathBuf,
+    pub logs: PathBuf,
+    pub runtimes: Runtimes,
+    pub objects: Objects,
+    pub outbox: Outbox,
+    pub invocations: Invocations,
+    pub assignments: Assignments,
+    /// Where the site's models answer.
+    pub inference: String,
+    pub inference_port: u16,
+    pub running: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// Starts invocations until the shutdown.
+pub(crate) async fn run(worker: Worker, tasks: Tasks, shutdown: Shutdown) -> Result<(), Error> {
+    let (mut invoked, mut assigned) = (worker.invocations.subscribe(), worker.assignments.subscribe());
+    loop {
+        invoked.borrow_and_update();
+        assigned.borrow_and_update();
+        for known in worker.assignments.all() {
+            worker.start_waiting(&known, &tasks);
+        }
+        tokio::select! {
+            () = shutdown.wait() => return Ok(()),
+            _ = invoked.changed() => {}
+            _ = assigned.changed() => {}
+        }
+    }
+}
+
+/// A place among those that may run; gives it back when dropped.
+struct Place {
+    assignment: String,
+    running: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(&self.assignment) {
+            *count -= 1;
+        }
+    }
+}
+
+impl Worker {
+    fn start_waiting(&self, known: &Assigned, tasks: &Tasks) {
+        let (Some(function), Some(bundle)) = (&known.assignment.spec.function, known.progress.bundle())
+        else {
+            return;
+        };
+        let parallelism = usize::try_from(function.spec.parallelism).unwrap_or(1);
+        while let Some(place) = self.take_place(known.assignment.name(), parallelism) {
+            let Some(id) = self.invocations.take_waiting(known.assignment.name()) else { return };
+            let (worker, assignment, bundle) = (self.clone(), known.assignment.clone(), bundle.clone());
+            let (shutdown, retries) = (tasks.shutdown(), tasks.clone());
+            tasks.spawn("invocation", async move {
+                let outcome = worker.process(&assignment, &bundle, &id, &shutdown).await;
+                drop(place);
+                let wait = match outcome {
+                    Ok(wait) => wait,
+                    Err(error) => {
+                        warn!(id, error = %crate::site::chain(&error), "invocation can't go on; it is tried again");
+                        Some(Duration::from_secs(5))
+                    }
+                };
+                match wait {
+                    None => worker.invocations.tell(),
+                    Some(wait) => retries.spawn("invocation-retry", async move {
+                        if shutdown.sleep(wait).await {
+                            worker.invocations.wait(assignment.name(), id);
+                        }
+                    }),
+                }
+            });
+        }
+    }
+
+    fn take_place(&self, assignment: &str, parallelism: usize) -> Option<Place> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = running.values().sum();
+        let own = running.entry(assignment.to_owned()).or_default();
+        if *own >= parallelism || all >= MOST_RUNNING {
+            return None;
+        }
+        *own += 1;
+        Some(Place { assignment: assignment.to_owned(), running: self.running.clone() })
+    }
+
+    /// Takes an invocation as far as it goes; answers after how long it is to be tried again, if it is.
+    async fn process(
+        &self,
+        assignment: &Assignment,
+        bundle: &Path,
+        id: &str,
+        shutdown: &Shutdown,
+    ) -> Result<Option<Duration>, Error> {
+        let Some(mut invocation) = self.invocations.get(id)? else { return Ok(None) };
+        let folder = self.work.join(id);
+        if invocation.state == State::Running {
+            invocation.interruptions += 1;
+        }
+        if invocation.interruptions > MOST_INTERRUPTIONS {
+            let message =
+                format!("the agent ended {MOST_INTERRUPTIONS} times while it ran; replay it to try again");
+            return self.fail(invocation, &folder, "Interrupted", message).await;
+        }
+        if invocation.state != State::Publishing {
+            let Some(function) = &assignment.spec.function else { return Ok(None) };
+            invocation.state = State::Running;
+            invocation.changed = daemon::now();
+            self.invocations.update(&invocation).await?;
+            let input = match self.stage(&invocation, &folder).await {
+                Ok(input) => input,
+                Err(error @ (objects::Error::NoSuchKey { .. } | objects::Error::NoSuchBucket(_))) => {
+                    let message = format!("its input is gone: {error}");
+                    return self.fail(invocation, &folder, "InputMissing", message).await;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let Some(input) = input else {
+                let message = "its input was replaced by newer content, which has an invocation of its own";
+                return self.fail(invocation, &folder, "Superseded", message.to_owned()).await;
+            };
+            let run = self.describe(&invocation, function, bundle, &folder, input);
+            let outcome = tokio::select! {
+                outcome = self.runtimes.run(&run) => outcome,
+                () = shutdown.wait() => {
+                    // Cut off on purpose: that is no fault of the invocation.
+                    invocation.state = State::Pending;
+                    self.invocations.update(&invocation).await?;
+                    return Ok(None);
+                }
+            };
+            invocation.attempts += 1;
+            invocation.duration_milliseconds =
+                u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX);
+            if !outcome.succeeded() {
+                return self.retry_or_fail(invocation, function, &folder, &outcome).await;
+            }
+            match collect(assignment, &run.output) {
+                Ok(outputs) => invocation.outputs = outputs,
+                Err(error @ Error::TooManyOutputs(_)) => {
+                    return self.fail(invocation, &folder, "TooManyOutputs", error.to_string()).await;
+                }
+                Err(error) => return Err(error),
+            }
+            for output in &invocation.outputs {
+                let path = run.output.join(&output.file);
+                let file = tokio::fs::File::open(&path).await.map_err(|error| Error::disk(&path, error))?;
+                file.sync_all().await.map_err(|error| Error::disk(&path, error))?;
+            }
+            invocation.state = State::Publishing;
+            self.invocations.update(&invocation).await?;
+        }
+        publish(&invocation, &folder.join("out"), &self.objects, &self.outbox).await?;
+        invocation.state = State::Succeeded;
+        invocation.changed = daemon::now();
+        invocation.reason.clear();
+        invocation.message.clear();
+        self.invocations.update(&invocation).await?;
+        debug!(id, key = invocation.key, "succeeded");
+        self.clean(&folder).await?;
+        Ok(None)
+    }
+
+    /// Empty folders for the invocation and its input in place; `None` if the object is another by now.
+    async fn stage(&self, invocation: &Invocation, folder: &Path) -> Result<Option<PathBuf>, objects::Error> {
+        let disk = |path: &Path| {
+            let path = path.to_owned();
+            move |source| objects::Error::Disk { path, source }
+        };
+        match tokio::fs::remove_dir_all(folder).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(disk(folder)(error)),
+            _ => {}
+        }
+        for name in ["in", "out", "tmp"] {
+            let path = folder.join(name);
+            tokio::fs::create_dir_all(&path).await.map_err(disk(&path))?;
+        }
+        let (info, mut object) = self.objects.get(&invocation.bucket, &invocation.key).await?;
+        if info.etag != invocation.etag {
+            return Ok(None);
+        }
+        let name = invocation.key.rsplit('/').next().unwrap_or("input");
+        let path = folder.join("in").join(name);
+        let mut file = tokio::fs::File::create(&path).await.map_err(disk(&path))?;
+        tokio::io::copy(&mut object, &mut file).await.map_err(disk(&path))?;
+        tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(disk(&path))?;
+        Ok(Some(path))
+    }
+
+    /// What the runtime is to run.
+    pub(crate) fn describe(
+        &self,
+        invocation: &Invocation,
+        function: &AssignedFunction,
+        bundle: &Path,
+        folder: &Path,
+        input: PathBuf,
+    ) -> Run {
+        let spec = &function.spec;
+        let mut environment = spec.environment.clone();
+        environment.insert("AVOCET_INFERENCE_URL".into(), self.inference.clone());
+        environment.insert("AVOCET_SITE".into(), invocation.site.clone());
+        environment.insert("AVOCET_INVOCATION".into(), invocation.id.clone());
+        let is_event = !invocation.bucket.is_empty();
+        let object = json!({"key": invocation.key, "eTag": invocation.etag});
+        // The shape that S3 notifications have, which functions of this field know how to read.
+        let event = json!({
+            "Key": format!("{}/{}", invocation.bucket, invocation.key),
+            "Records": [{
+                "eventSource": "minio:s3", "eventName": "s3:ObjectCreated:Put", "eventTime": invocation.created,
+                "s3": {"bucket": {"name": invocation.bucket}, "object": object},
+            }],
+        });
+        Run {
+            runtime: spec.runtime,
+            bundle: bundle.to_owned(),
+            handler: spec.handler.clone(),
+            environment,
+            input,
+            workdir: folder.join("tmp"),
+            output: folder.join("out"),
+            log: self.log_file(&invocation.id),
+            timeout: Duration::from_secs(spec.timeout_seconds.into()),
+            memory_bytes: spec.memory.bytes(),
+            tcp_ports: vec![self.inference_port],
+            event: is_event.then(|| event.to_string()),
+            storage_object_key: is_event.then(|| invocation.key.clone()),
+        }
+    }
+
+    pub(crate) fn log_file(&self, id: &str) -> PathBuf {
+        self.logs.join(format!("{id}.log"))
+    }
+
+    async fn retry_or_fail(
+        &self,
+        mut invocation: Invocation,
+        function: &AssignedFunction,
+        folder: &Path,
+        outcome: &Outcome,
+    ) -> Result<Option<Duration>, Error> {
+        if invocation.attempts >= function.spec.max_attempts {
+            return self.fail(invocation, folder, outcome.reason(), outcome.message()).await;
+        }
+        outcome.reason().clone_into(&mut invocation.reason);
+        invocation.message = outcome.message();
+        invocation.state = State::Pending;
+        invocation.changed = daemon::now();
+        self.invocations.update(&invocation).await?;
+        Ok(Some(Duration::from_secs(1 << invocation.attempts.min(8))))
+    }
+
+    async fn fail(
+        &self,
+        mut invocation: Invocation,
+        folder: &Path,
+        reason: &str,
+        message: String,
+    ) -> Result<Option<Duration>, Error> {
+        info!(id = invocation.id, key = invocation.key, reason, message, "invocation failed");
+        invocation.state = State::Failed;
+        invocation.changed = daemon::now();
+        reason.clone_into(&mut invocation.reason);
+        invocation.message = message;
+        self.invocations.update(&invocation).await?;
+        self.clean(folder).await?;
+        Ok(None)
+    }
+
+    pub(crate) async fn clean(&self, folder: &Path) -> Result<(), Error> {
+        match tokio::fs::remove_dir_all(folder).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::disk(folder, error)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The beginning of a blob that is still being fetched. A file lock makes sure that one fetch at a time writes
+//! it, whichever task or process the other is in.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use types::Digest;
+
+use crate::Error;
+use crate::blobs::{Blobs, CHUNK_BYTES, blocking, hash};
+
+impl Blobs {
+    /// How many bytes of an unfinished fetch are here.
+    pub fn partial_len(&self, digest: &Digest) -> u64 {
+        fs::metadata(self.named("partial", digest)).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Appends to the partial until the stream ends; answers its length in bytes then. Dropping the future keeps
+    /// what was written.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] past `size` bytes in all, and the partial is gone; [`Error::Source`] when the stream
+    /// fails, and what came before is kept; [`Error::Busy`]; [`Error::Io`].
+    pub async fn append(
+        &self,
+        digest: &Digest,
+        size: u64,
+        stream: impl Stream<Item = std::io::Result<Bytes>> + Send,
+    ) -> Result<u64, Error> {
+        self.append_at(digest, None, size, stream).await
+    }
+
+    /// The same, if the partial is `offset` bytes long: the stream begins there.
+    pub(crate) async fn append_at(
+        &self,
+        digest: &Digest,
+        offset: Option<u64>,
+        size: u64,
+        stream: impl Stream<Item = std::io::Result<Bytes>> + Send,
+    ) -> Result<u64, Error> {
+        let (path, digest) = (self.named("partial", digest), *digest);
+        let mut partial = blocking(move || Partial::open(path, &digest)).await?;
+        if offset.is_some_and(|offset| offset != partial.len) {
+            return Err(Error::Busy { digest });
+        }
+        let mut stream = std::pin::pin!(stream);
+        loop {
+            let (mut chunk, mut ended) = (Vec::new(), None);
+            while chunk.len() < CHUNK_BYTES && ended.is_none() {
+                match stream.next().await {
+                    Some(Ok(bytes)) => chunk.extend_from_slice(&bytes),
+                    Some(Err(source)) => ended = Some(Err(Error::Source { digest, source })),
+                    None => ended = Some(Ok(())),
+                }
+                if partial.len + chunk.len() as u64 > size {
+                    partial.discard()?;
+                    return Err(Error::TooLong { digest, size });
+                }
+            }
+            partial = blocking(move || partial.write(&chunk)).await?;
+            if let Some(ended) = ended {
+                return ended.map(|()| partial.len);
+            }
+        }
+    }
+
+    /// Makes the partial a blob if it is complete and right.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] when bytes are missing; [`Error::Corrupt`] or [`Error::TooLong`] when it is wrong,
+    /// and the partial is gone; [`Error::Busy`]; [`Error::Io`].
+    pub async fn finish(&self, digest: &Digest, size: u64) -> Result<(), Error> {
+        let (blobs, digest) = (self.clone(), *digest);
+        blocking(move || {
+            let mut partial = Partial::open(blobs.named("partial", &digest), &digest)?;
+            if partial.len < size {
+                return Err(Error::Incomplete { digest, received: partial.len, size });
+            }
+            if partial.len > size {
+                partial.discard()?;
+                return Err(Error::TooLong { digest, size });
+            }
+            partial.file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &partial.path))?;
+            let actual = hash(&partial.file).map_err(Error::io("read", &partial.path))?;
+            if actual != digest {
+                partial.discard()?;
+                return Err(Error::Corrupt { digest, actual });
+            }
+            blobs.publish(&partial.file, &partial.path, &digest)
+        })
+        .await
+    }
+}
+
+struct Partial {
+    file: File,
+    path: PathBuf,
+    len: u64,
+}
+
+impl Partial {
+    /// Opens or creates the file, locked for us alone until it is dropped.
+    fn open(path: PathBuf, digest: &Digest) -> Result<Self, Error> {
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
+        let file = file.map_err(Error::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Busy { digest: *digest }),
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+        }
+        let ours = file.metadata().map_err(Error::io("read", &path))?;
+        // Between opening and locking, another fetch may have finished this very file: it is a blob now.
+        if !fs::metadata(&path).is_ok_and(|there| there.ino() == ours.ino()) {
+            return Err(Error::Busy { digest: *digest });
+        }
+        Ok(Self { len: ours.len(), file, path })
+    }
+
+    fn write(mut self, chunk: &[u8]) -> Result<Self, Error> {
+        self.file.write_all(chunk).map_err(Error::io("write", &self.path))?;
+        self.len += chunk.len() as u64;
+        Ok(self)
+    }
+
+    fn discard(&self) -> Result<(), Error> {
+        fs::remove_file(&self.path).map_err(Error::io("remove", &self.path))
+    }
+}

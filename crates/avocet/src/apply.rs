@@ -1,0 +1,150 @@
+//! `apply`, `push` and `delete`.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use api::Client;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio_util::io::ReaderStream;
+use types::{Digest, DigestWriter};
+
+use crate::cli::{ApplyOptions, ClientOptions, DeleteOptions, PushOptions};
+use crate::config::hub_client;
+use crate::manifest::{self, Manifest};
+use crate::output::split_name;
+
+pub async fn apply(options: &ClientOptions, wanted: ApplyOptions) -> anyhow::Result<()> {
+    let mut manifests = manifest::read_all(&wanted.files)?;
+    check_all(&manifests)?;
+    if wanted.dry_run {
+        manifests.iter().for_each(|manifest| println!("{} is valid (dry run)", manifest.label()));
+        return Ok(());
+    }
+    let client = hub_client(options)?;
+    for manifest in &mut manifests {
+        upload_artifacts(&client, manifest).await?;
+    }
+    let mut failed = 0;
+    for manifest in &manifests {
+        let namespace = manifest.namespace(&options.namespace);
+        match client.apply(manifest.info, &namespace, &manifest.value).await {
+            Ok(applied) => println!("{} {}", manifest.label(), applied.word()),
+            Err(error) => {
+                failed += 1;
+                eprintln!("error: {}: {error}", manifest.label());
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of {} manifests were not applied", manifests.len());
+    }
+    Ok(())
+}
+
+/// All manifests are checked before anything is changed, with a stand-in for artifacts that are yet to be uploaded.
+fn check_all(manifests: &[Manifest]) -> anyhow::Result<()> {
+    let mut problems = Vec::new();
+    for manifest in manifests {
+        let mut value = manifest.value.clone();
+        for (pointer, path) in manifest.local_artifacts() {
+            if !manifest.folder.join(&path).exists() {
+                problems.push(format!("{}: `{pointer}/path` = {path:?} does not exist", manifest.label()));
+            }
+            set(&mut value, &pointer, json!({"digest": Digest::of(b""), "size": 0}));
+        }
+        if let Err(errors) = manifest.info.admit(&value) {
+            problems.extend(errors.0.iter().map(|error| format!("{}: {error}", manifest.label())));
+        }
+    }
+    if !problems.is_empty() {
+        bail!("nothing was applied:\n  {}", problems.join("\n  "));
+    }
+    Ok(())
+}
+
+fn set(value: &mut Value, pointer: &str, new: Value) {
+    if let Some(place) = value.pointer_mut(pointer) {
+        *place = new;
+    }
+}
+
+async fn upload_artifacts(client: &Client, manifest: &mut Manifest) -> anyhow::Result<()> {
+    for (pointer, path) in manifest.local_artifacts() {
+        let path = manifest.folder.join(path);
+        let is_bundle = manifest.info.kind == "Function";
+        let (digest, size) = upload(client, &path, is_bundle).await?;
+        set(&mut manifest.value, &pointer, json!({"digest": digest, "size": size}));
+    }
+    Ok(())
+}
+
+/// Uploads a file, or a bundle made of a file or folder, unless the hub has it.
+async fn upload(client: &Client, path: &Path, as_bundle: bool) -> anyhow::Result<(Digest, u64)> {
+    let shown = path.display();
+    let mut packed = tempfile::NamedTempFile::new()?;
+    let source = if as_bundle || path.is_dir() {
+        artifacts::bundle::pack(path, &mut packed).with_context(|| format!("can't pack {shown}"))?;
+        packed.path()
+    } else {
+        path
+    };
+    let (digest, size) = hash(source).with_context(|| format!("can't read {shown}"))?;
+    let url = format!("/avocet/v1/blobs/{digest}");
+    match client.send(client.request(Method::HEAD, &url)).await {
+        Ok(_) => return Ok((digest, size)),
+        Err(error) if error.code() == Some(404) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let style = ProgressStyle::with_template("pushing {msg} {wide_bar} {bytes}/{total_bytes}")?;
+    let progress = ProgressBar::new(size).with_style(style).with_message(shown.to_string());
+    let file = progress.wrap_async_read(tokio::fs::File::open(source).await?);
+    let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(file, 256 << 10));
+    client.send(client.request(Method::PUT, &url).body(body)).await?;
+    progress.finish_and_clear();
+    eprintln!("pushed {shown} ({})", HumanBytes(size));
+    Ok((digest, size))
+}
+
+fn hash(path: &Path) -> std::io::Result<(Digest, u64)> {
+    let mut hasher = DigestWriter::default();
+    let size = std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
+    Ok((hasher.digest(), size))
+}
+
+pub async fn push(options: &ClientOptions, wanted: &PushOptions) -> anyhow::Result<()> {
+    let client = hub_client(options)?;
+    let (digest, size) = upload(&client, &wanted.path, wanted.bundle).await?;
+    println!("{digest} {size}");
+    Ok(())
+}
+
+pub async fn delete(options: &ClientOptions, wanted: DeleteOptions) -> anyhow::Result<()> {
+    let client = hub_client(options)?;
+    let mut targets = Vec::new();
+    for what in &wanted.what {
+        let (info, name) = split_name(what)?;
+        let namespace = if info.namespaced { options.namespace.clone() } else { String::new() };
+        targets.push((info, namespace, name));
+    }
+    if !wanted.files.is_empty() {
+        for manifest in manifest::read_all(&wanted.files)? {
+            targets.push((manifest.info, manifest.namespace(&options.namespace), manifest.name().to_owned()));
+        }
+    }
+    let mut failed = 0;
+    for (info, namespace, name) in targets {
+        match client.delete(info, &namespace, &name).await {
+            Ok(()) => println!("{}/{name} deleted", info.singular),
+            Err(error) => {
+                failed += 1;
+                eprintln!("error: {error}");
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} could not be deleted");
+    }
+    Ok(())
+}

@@ -1,0 +1,360 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Runs AI applications over cloud and edge: one program, from a laptop to a tree of sites.
+#[derive(Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "Start here:\n  \
+    avocet up                                     a hub and a site on this machine\n  \
+    avocet apply -f application.yaml              state an application\n  \
+    avocet get applications --watch               see it come up\n  \
+    avocet cp photo.jpg SITE:photos/in/           feed it\n\n\
+    kubectl works too: kubectl --kubeconfig ~/.avocet/kubeconfig get applications"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub client: ClientOptions,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How commands find the hub.
+#[derive(Args, Clone)]
+pub struct ClientOptions {
+    /// The file with the hub's address and your token, as `avocet up` wrote it
+    #[arg(long, global = true, env = "AVOCET_KUBECONFIG", value_name = "FILE", help_heading = "Connection")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Talks to one site directly, with the keys in its data folder's access.json; works without the hub
+    #[arg(long, global = true, env = "AVOCET_SITE_ACCESS", value_name = "FILE", help_heading = "Connection")]
+    pub site_access: Option<PathBuf>,
+    /// The namespace to work in
+    #[arg(short, long, global = true, default_value = "default", help_heading = "Connection")]
+    pub namespace: String,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a hub and a site in one process
+    Up(UpOptions),
+    /// Run a hub alone
+    Hub(HubOptions),
+    /// Run a site that joins a hub
+    Agent(AgentOptions),
+    /// Make a single-use token that lets a machine join as a site
+    JoinToken(JoinTokenOptions),
+    /// Create or change resources from manifests, and upload the artifacts they name
+    Apply(ApplyOptions),
+    /// Upload a file or folder as an artifact, and print its digest
+    Push(PushOptions),
+    /// List resources, or the invocations of a site
+    Get(GetOptions),
+    /// Show a resource, its conditions and what belongs to it
+    Describe(NamedOptions),
+    /// Delete resources
+    Delete(DeleteOptions),
+    /// Show what an invocation printed
+    Logs(LogsOptions),
+    /// Run a function on a file now, or replay a failed invocation
+    Invoke(InvokeOptions),
+    /// Copy files to and from the buckets of sites
+    Cp(CopyOptions),
+    /// List the objects in a bucket of a site
+    Ls(ListOptions),
+    /// Say why a placement chose its sites and not the others
+    Explain(ExplainOptions),
+    /// Say which inference engines work on this machine, and why
+    Engines(EnginesOptions),
+    /// Print the version
+    Version,
+    /// Print a completion script for your shell
+    #[command(after_help = "Example:\n  avocet completion bash > /etc/bash_completion.d/avocet")]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+pub fn complete(shell: Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), "avocet", &mut std::io::stdout());
+}
+
+#[derive(Args, Clone)]
+pub struct DataOptions {
+    /// Where all state is kept [default: ~/.avocet]
+    #[arg(long, env = "AVOCET_DATA", value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// How much to log: error, warn, info, debug or trace
+    #[arg(long, default_value = "info")]
+    pub log: String,
+    /// Listen beyond loopback although connections are not encrypted yet
+    #[arg(long)]
+    pub insecure_plain_http: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct ListenHub {
+    /// Where the API listens; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Seconds without a heartbeat after which a site counts as silent
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub grace: u64,
+}
+
+#[derive(Args, Clone)]
+pub struct ListenSite {
+    /// Where models, functions and invocations listen; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
+    pub listen_inference: SocketAddr,
+    /// Where the buckets listen (S3); port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
+    pub listen_objects: SocketAddr,
+    /// The site's place in the landscape
+    #[arg(long, default_value = "edge", value_name = "TIER")]
+    pub tier: String,
+    /// Labels to join with
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
+    /// The Python that runs functions [default: python3 in the path]
+    #[arg(long, env = "AVOCET_PYTHON", value_name = "FILE")]
+    pub python: Option<PathBuf>,
+    /// ONNX Runtime's shared library, or its folder
+    #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Run functions even where the kernel can't confine them
+    #[arg(long)]
+    pub allow_unconfined: bool,
+    /// Seconds between heartbeats
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    pub heartbeat: u64,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  avocet up --site cloud --tier cloud --data /var/lib/avocet")]
+pub struct UpOptions {
+    #[command(flatten)]
+    pub data: DataOptions,
+    #[command(flatten)]
+    pub hub: ListenHub,
+    #[command(flatten)]
+    pub site: ListenSite,
+    /// The site's name
+    #[arg(long = "site", default_value = "local", value_name = "NAME")]
+    pub name: String,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  avocet hub --site cloud --data /var/lib/avocet")]
+pub struct HubOptions {
+    #[command(flatten)]
+    pub data: DataOptions,
+    #[command(flatten)]
+    pub hub: ListenHub,
+    /// The name of the site that the hub is at: the parent of those that join
+    #[arg(long = "site", default_value = "local", value_name = "NAME")]
+    pub name: String,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  avocet agent --join http://127.0.0.1:8080 --token $(avocet join-token --site plant-7) --tier edge"
+)]
+pub struct AgentOptions {
+    #[command(flatten)]
+    pub data: DataOptions,
+    #[command(flatten)]
+    pub site: ListenSite,
+    /// The hub's address; needed the first time
+    #[arg(long, default_value = "", value_name = "URL", hide_default_value = true)]
+    pub join: String,
+    /// The join token; needed the first time
+    #[arg(long, env = "AVOCET_JOIN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  avocet join-token --site plant-7 --ttl 1h")]
+pub struct JoinTokenOptions {
+    /// The name that the joining site gets
+    #[arg(long)]
+    pub site: String,
+    /// For how long the token is good: 30s, 15m, 1h or 2d
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    pub ttl: u64,
+}
+
+/// Seconds, from 30s, 15m, 1h or 2d.
+fn duration(text: &str) -> Result<u64, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let found = units.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*seconds).filter(|total| *total > 0)
+    });
+    found.ok_or_else(|| format!("`{text}` is not a duration; write for example 30s, 15m, 1h or 2d"))
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  avocet apply -f application.yaml\n  avocet apply -f manifests/ --dry-run\n  \
+                        cat site.yaml | avocet apply -f -"
+)]
+pub struct ApplyOptions {
+    /// A manifest, a folder of them, or - for standard input; may be repeated
+    #[arg(short, long = "filename", required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Only check
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  avocet push model.onnx\n  avocet push --bundle functions/")]
+pub struct PushOptions {
+    /// A file or a folder
+    pub path: PathBuf,
+    /// Pack it as a function's bundle, which folders always are
+    #[arg(long)]
+    pub bundle: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns
+    #[default]
+    Table,
+    /// More columns
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+    /// kind/name
+    Name,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  avocet get sites\n  avocet get application mask-detection -o yaml\n  \
+                        avocet get applications --watch\n  avocet get invocations --site edge")]
+pub struct GetOptions {
+    /// What: sites, placements, applications, … or invocations
+    pub kind: String,
+    /// Only this one
+    pub name: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+    /// Only those with these labels, for example tier=edge
+    #[arg(short = 'l', long)]
+    pub selector: Option<String>,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Go on and print what changes
+    #[arg(short, long)]
+    pub watch: bool,
+    /// For invocations: only of this site
+    #[arg(long)]
+    pub site: Option<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  avocet describe application/mask-detection")]
+pub struct NamedOptions {
+    /// KIND/NAME
+    pub what: String,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  avocet delete application/mask-detection\n  avocet delete -f application.yaml"
+)]
+pub struct DeleteOptions {
+    /// KIND/NAME; may be repeated
+    #[arg(required_unless_present = "files")]
+    pub what: Vec<String>,
+    /// What these manifests name
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  avocet logs 3f2a…                 one invocation, by the beginning of its id\n  \
+                        avocet logs function/anonymise    the newest invocation of a function"
+)]
+pub struct LogsOptions {
+    /// The beginning of an invocation's id, or function/NAME
+    pub what: String,
+    /// The site where it ran; otherwise all are asked
+    #[arg(long)]
+    pub site: Option<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  avocet invoke anonymise --site edge --file photo.jpg --output out/\n  \
+                        avocet invoke --replay 3f2a --site edge")]
+pub struct InvokeOptions {
+    /// The function
+    #[arg(required_unless_present = "replay")]
+    pub function: Option<String>,
+    /// The site where to run it
+    #[arg(long)]
+    pub site: Option<String>,
+    /// The input
+    #[arg(long, required_unless_present = "replay")]
+    pub file: Option<PathBuf>,
+    /// The folder for the outputs
+    #[arg(long, default_value = ".")]
+    pub output: PathBuf,
+    /// Run a failed invocation anew; the beginning of its id is enough
+    #[arg(long, value_name = "INVOCATION", conflicts_with = "file")]
+    pub replay: Option<String>,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  avocet cp *.jpg edge:photos/in/\n  avocet cp cloud:photos/result/a.json .\n  \
+                        avocet cp cloud:photos/result/ results/    all that is in the folder"
+)]
+pub struct CopyOptions {
+    /// From where, and last to where; a place at a site is SITE:BUCKET/KEY
+    #[arg(required = true, num_args = 2..)]
+    pub paths: Vec<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  avocet ls edge:photos/in/")]
+pub struct ListOptions {
+    /// SITE:BUCKET/PREFIX
+    pub place: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  avocet explain placement/edge-sites")]
+pub struct ExplainOptions {
+    /// placement/NAME
+    pub what: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+#[derive(Args)]
+pub struct EnginesOptions {
+    /// ONNX Runtime's shared library, or its folder
+    #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}

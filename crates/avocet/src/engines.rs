@@ -1,0 +1,45 @@
+//! `engines`: what runs models on this machine.
+
+use inference::{EngineOptions, Engines};
+use serde_json::json;
+
+use crate::cli::{EnginesOptions, Format};
+use crate::output::{print_table, print_value};
+
+pub fn engines(wanted: &EnginesOptions) -> anyhow::Result<()> {
+    let options = EngineOptions { onnxruntime: wanted.onnxruntime.clone(), ..EngineOptions::default() };
+    let all = Engines::discover(&options).list();
+    match wanted.output {
+        Format::Json | Format::Yaml => {
+            let all: Vec<_> = all
+                .iter()
+                .map(|engine| {
+                    json!({
+                        "name": engine.name, "version": engine.version, "available": engine.available,
+                        "preferred": engine.preferred, "reason": engine.reason, "path": engine.path,
+                    })
+                })
+                .collect();
+            print_value(&json!(all), wanted.output)
+        }
+        Format::Name => {
+            all.iter().filter(|engine| engine.available).for_each(|engine| println!("{}", engine.name));
+            Ok(())
+        }
+        Format::Table | Format::Wide => {
+            let rows: Vec<Vec<String>> = all
+                .into_iter()
+                .map(|engine| {
+                    let used = match (engine.available, engine.preferred) {
+                        (true, true) => "first choice",
+                        (true, false) => "fallback",
+                        (false, _) => "no",
+                    };
+                    vec![engine.name.to_owned(), engine.version, used.to_owned(), engine.reason]
+                })
+                .collect();
+            print_table(&["ENGINE", "VERSION", "USED", "WHY"].map(str::to_owned), &rows, true);
+            Ok(())
+        }
+    }
+}

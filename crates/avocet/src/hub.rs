@@ -1,0 +1,93 @@
+//! Starting a hub, and its join tokens.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use api::{Hub, Mailbox, auth::Identity, auth::Tokens};
+use artifacts::Blobs;
+use controllers::Heartbeats;
+use daemon::Tasks;
+use reqwest::Method;
+use serde_json::{Value, json};
+use store::{Ledger, Store};
+use tokio::net::TcpListener;
+
+use crate::cli::{ClientOptions, JoinTokenOptions, ListenHub};
+use crate::config;
+
+/// Starts a hub; answers its address, and itself.
+pub async fn start(
+    data: &Path,
+    site: &str,
+    options: &ListenHub,
+    tasks: &Tasks,
+) -> anyhow::Result<(String, Hub)> {
+    ensure!(
+        types::names::is_dns_label(site),
+        "--site {site:?} is not a name: write 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends"
+    );
+    let folder = data.join("hub");
+    let listener = TcpListener::bind(options.listen).await.with_context(|| {
+        format!(
+            "can't listen on {}; is it taken? Another port, or 0 for a free one, can be given with --listen",
+            options.listen
+        )
+    })?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let ledger = Ledger::open(&folder.join("hub.db"))?;
+    let plurals: Vec<&'static str> = types::kinds().iter().map(|info| info.plural).collect();
+    let tokens = Tokens::new(ledger.clone());
+    let token = match config::read_kubeconfig(&config::kubeconfig_file(data)) {
+        Ok((_, token)) if tokens.identify(&token) == Ok(Identity::Admin) => token,
+        _ => {
+            let token = daemon::random_hex(24)?;
+            tokens.grant(&token, Identity::Admin).await?;
+            token
+        }
+    };
+    config::write_kubeconfig(data, &url, &token)?;
+    let hub = Hub {
+        id: identity(&folder)?,
+        site: site.to_owned(),
+        store: Store::open(ledger.clone(), &plurals)?,
+        tokens,
+        heartbeats: Heartbeats::new(Duration::from_secs(options.grace)),
+        blobs: Blobs::open(folder.join("artifacts"))?,
+        mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
+        shutdown: tasks.shutdown(),
+    };
+    let (store, heartbeats) = (hub.store.clone(), hub.heartbeats.clone());
+    tasks.supervise("controllers", move |shutdown| {
+        controllers::run(store.clone(), heartbeats.clone(), shutdown)
+    });
+    let serving = hub.clone();
+    tasks.spawn("api", async move {
+        if let Err(error) = api::serve(listener, serving).await {
+            eprintln!("error: the API ended: {error}");
+        }
+    });
+    Ok((url, hub))
+}
+
+/// The hub's identity, made at its first start.
+fn identity(folder: &Path) -> anyhow::Result<String> {
+    let path = folder.join("id");
+    if let Ok(id) = std::fs::read_to_string(&path) {
+        return Ok(id);
+    }
+    let id = daemon::random_hex(8)?;
+    daemon::write_durably(&path, id.as_bytes())?;
+    Ok(id)
+}
+
+pub async fn join_token(options: &ClientOptions, wanted: JoinTokenOptions) -> anyhow::Result<()> {
+    let client = config::hub_client(options)?;
+    let request = json!({"site": wanted.site, "ttlSeconds": wanted.ttl});
+    let answer: Value =
+        client.json(client.request(Method::POST, "/avocet/v1/join-tokens").json(&request)).await?;
+    println!("{}", answer.get("token").and_then(Value::as_str).unwrap_or_default());
+    eprintln!("# on the machine that joins as `{}`, once, within {} s:", wanted.site, wanted.ttl);
+    eprintln!("#   avocet agent --join {} --token <the token above>", client.base());
+    Ok(())
+}

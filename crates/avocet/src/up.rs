@@ -1,0 +1,127 @@
+//! The long-running commands: `up`, `hub` and `agent`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use agent::{Access, Config};
+use anyhow::{Context, bail};
+use daemon::Tasks;
+
+use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions};
+use crate::{config, hub as hubs};
+
+/// How long tasks get to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the join token of a hub's own site is good, in seconds: it is used at once.
+const OWN_TOKEN: Duration = Duration::from_secs(600);
+
+pub async fn up(options: UpOptions) -> anyhow::Result<()> {
+    let data = prepare(
+        &options.data,
+        &[options.hub.listen, options.site.listen_inference, options.site.listen_objects],
+    )?;
+    let tasks = Tasks::default();
+    let (url, hub) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
+    let token = hub.tokens.create_join_token(&options.name, daemon::now(), OWN_TOKEN).await?;
+    let site = site_config(&data, &options.site, url.clone(), Some(token))?;
+    let access = start_site(site, &tasks).await?;
+    greet(&data, &url, Some(&access));
+    end(tasks).await
+}
+
+pub async fn hub(options: HubOptions) -> anyhow::Result<()> {
+    let data = prepare(&options.data, &[options.hub.listen])?;
+    let tasks = Tasks::default();
+    let (url, _) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
+    greet(&data, &url, None);
+    end(tasks).await
+}
+
+pub async fn agent(options: AgentOptions) -> anyhow::Result<()> {
+    let data = prepare(&options.data, &[options.site.listen_inference, options.site.listen_objects])?;
+    let tasks = Tasks::default();
+    let site = site_config(&data, &options.site, options.join, options.token)?;
+    let access = tokio::select! {
+        access = start_site(site, &tasks) => access?,
+        signal = daemon::wait_for_signal() => return Ok(signal?),
+    };
+    println!("site {} is up: models at {}, buckets at {}", access.site, access.inference, access.objects);
+    println!("keys: {}", Access::file(&data.join("site")).display());
+    end(tasks).await
+}
+
+/// Logs, the data folder, and no listening beyond loopback by accident.
+fn prepare(options: &DataOptions, addresses: &[SocketAddr]) -> anyhow::Result<std::path::PathBuf> {
+    daemon::start_logs(&options.log);
+    if let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback())
+        && !options.insecure_plain_http
+    {
+        bail!(
+            "{address} can be reached from other machines, and connections are not encrypted yet; listen on 127.0.0.1 \
+             (and put an encrypting proxy before it), or pass --insecure-plain-http on a network that you trust"
+        );
+    }
+    let data = config::data_folder(options)?;
+    std::fs::create_dir_all(&data).with_context(|| format!("can't make {}", data.display()))?;
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700))?;
+    Ok(data)
+}
+
+fn site_config(
+    data: &Path,
+    options: &ListenSite,
+    hub: String,
+    join_token: Option<String>,
+) -> anyhow::Result<Config> {
+    let mut labels = BTreeMap::new();
+    for label in &options.labels {
+        let (key, value) =
+            label.split_once('=').with_context(|| format!("--label {label} is not KEY=VALUE"))?;
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(Config {
+        data: data.join("site"),
+        hub: hub.trim_end_matches('/').to_owned(),
+        join_token,
+        tier: options.tier.clone(),
+        labels,
+        listen: options.listen_inference,
+        listen_objects: options.listen_objects,
+        python: options.python.clone(),
+        onnxruntime: options.onnxruntime.clone(),
+        allow_unconfined: options.allow_unconfined,
+        heartbeat: Duration::from_secs(options.heartbeat.max(1)),
+    })
+}
+
+async fn start_site(config: Config, tasks: &Tasks) -> anyhow::Result<std::sync::Arc<Access>> {
+    let membership = agent::join(&config, &tasks.shutdown()).await?;
+    let shim: Vec<OsString> = ["/proc/self/exe", "runtime-shim"].map(OsString::from).to_vec();
+    Ok(agent::start(config, membership, shim, tasks).await?)
+}
+
+fn greet(data: &Path, url: &str, access: Option<&Access>) {
+    let kubeconfig = config::kubeconfig_file(data);
+    println!("hub is up: {url}");
+    if let Some(access) = access {
+        println!("site {} is up: models at {}, buckets at {}", access.site, access.inference, access.objects);
+    }
+    println!("next:  export AVOCET_KUBECONFIG={0} KUBECONFIG={0}", kubeconfig.display());
+    println!("       avocet get sites          (or: kubectl get sites)");
+}
+
+async fn end(tasks: Tasks) -> anyhow::Result<()> {
+    daemon::wait_for_signal().await?;
+    println!("ending");
+    if !tasks.end(PATIENCE).await {
+        eprintln!(
+            "some tasks did not end within {} s; nothing that was acknowledged is lost",
+            PATIENCE.as_secs()
+        );
+    }
+    Ok(())
+}

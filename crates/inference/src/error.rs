@@ -1,0 +1,54 @@
+//! What can go wrong, one variant per way that a caller reacts.
+
+use std::path::PathBuf;
+
+use crate::{EngineError, FormatError, InvalidInput};
+
+/// Why a model was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is missing, unreadable or no servable ONNX model; another engine wouldn't help.
+    #[error("can't load `{}`", path.display())]
+    Format { path: PathBuf, source: FormatError },
+    /// The engine asked for isn't on this machine.
+    #[error("engine `{engine}` is not available: {reason}")]
+    EngineUnavailable { engine: &'static str, reason: String },
+    /// The engine refused the model; another one may take it.
+    #[error("engine `{engine}` can't load the model: {reason}")]
+    Engine { engine: &'static str, reason: String },
+    /// No engine took it.
+    #[error("no engine can load the model; {reasons}")]
+    NoEngine { reasons: String },
+    /// A name or version that can't stand in a URL.
+    #[error(
+        "`{given}` is not a model name or version; use 1 to 128 of a-z A-Z 0-9 . _ - and start with a letter or digit"
+    )]
+    Name { given: String },
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("unknown model `{name}`; list the models to see what this site serves")]
+    UnknownModel { name: String },
+    #[error("model `{name}` has no version `{version}`; loaded: {loaded}")]
+    UnknownVersion { name: String, version: String, loaded: String },
+    /// Known but not loaded (yet).
+    #[error("model `{name}` version `{version}` is not ready: {reason}")]
+    NotReady { name: String, version: String, reason: String },
+    #[error("model `{model}`: {source}")]
+    Invalid { model: String, source: InvalidInput },
+    #[error("{what} of {given} is over the limit of {limit}; send less at once")]
+    TooLarge { what: &'static str, given: usize, limit: usize },
+    /// Try again soon.
+    #[error("{waiting} requests are waiting already; try again in a moment")]
+    Overloaded { waiting: usize },
+    #[error("model `{model}` version `{version}` failed")]
+    Engine { model: String, version: String, source: Box<EngineError> },
+    /// The repository is being dropped.
+    #[error("the server is stopping; send the request to another site")]
+    Stopped,
+    /// The system refused a thread.
+    #[error("can't start an inference thread")]
+    Thread(#[source] std::io::Error),
+}

@@ -1,0 +1,114 @@
+use std::sync::Arc;
+
+use avocet_inference::{
+    EngineChoice, EngineOptions, Engines, LoadError, LoadOptions, LoadRequest, Request, State, Tensor,
+};
+
+use crate::support::{Fake, discovered, model, repository, x};
+
+const OPTIONS: LoadOptions = LoadOptions { workers: 2 };
+
+#[test]
+fn rten_is_always_there_and_every_engine_says_why() {
+    let list = discovered().list();
+    assert_eq!(list.iter().map(|engine| engine.name).collect::<Vec<_>>(), ["onnxruntime", "rten"]);
+    assert!(list[1].available);
+    assert_eq!(list.iter().filter(|engine| engine.preferred).count(), 1);
+    assert!(list.iter().all(|engine| !engine.reason.is_empty()));
+    assert_eq!(list[0].available, list[0].path.is_some());
+    if list[0].available {
+        assert!(list[0].preferred && !list[0].version.is_empty(), "{:?}", list[0]);
+    }
+}
+
+#[test]
+fn a_file_that_is_no_library_is_a_reason_and_not_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libonnxruntime.so");
+    std::fs::write(&path, "not a library").unwrap();
+    for place in [path.clone(), folder.path().to_path_buf(), folder.path().join("missing.so")] {
+        let engines = Engines::discover(&EngineOptions { onnxruntime: Some(place), threads_per_run: 1 });
+        let list = engines.list();
+        assert!(!list[0].available && list[1].preferred);
+        assert!(!list[0].reason.is_empty());
+        let error = engines.load(EngineChoice::OnnxRuntime, &model("affine"), &OPTIONS).err().unwrap();
+        assert!(matches!(error, LoadError::EngineUnavailable { .. }));
+        let loaded = engines.load(EngineChoice::Auto, &model("affine"), &OPTIONS).unwrap();
+        assert_eq!(loaded.engine, "rten");
+        assert!(loaded.why.contains("onnxruntime is not available"), "{}", loaded.why);
+    }
+}
+
+#[test]
+fn auto_falls_back_when_the_preferred_engine_refuses_and_keeps_the_reason() {
+    for refuse in ["operator Foo is unknown", "panic"] {
+        let first = Fake { name: "first", refuse: Some(refuse), ..Fake::echo() };
+        let second = Fake { name: "second", ..Fake::echo() };
+        let engines = Engines::with(vec![Arc::new(first), Arc::new(second)]);
+        let repository = repository(engines);
+        let status = repository.load(LoadRequest::new("m", "1", model("log"))).unwrap();
+        assert_eq!((status.engine, status.state), (Some("second"), State::Ready));
+        let said = if refuse == "panic" { "it panicked: cannot read this" } else { refuse };
+        assert!(status.why.contains("`first`") && status.why.contains(said), "{}", status.why);
+    }
+}
+
+#[test]
+fn an_operator_that_rten_lacks_is_named() {
+    let engines = discovered();
+    let error = engines.load(EngineChoice::Rten, &model("celu"), &OPTIONS).err().unwrap();
+    assert!(error.to_string().contains("Celu"), "{error}");
+    let auto = engines.load(EngineChoice::Auto, &model("celu"), &OPTIONS);
+    if engines.list()[0].available {
+        assert_eq!(auto.unwrap().engine, "onnxruntime");
+    } else {
+        let reasons = auto.err().unwrap().to_string();
+        assert!(reasons.contains("Celu") && reasons.contains("onnxruntime is not available"), "{reasons}");
+    }
+}
+
+#[test]
+fn files_that_are_no_models_are_refused_before_any_engine_sees_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let garbage = folder.path().join("garbage.onnx");
+    std::fs::write(&garbage, vec![0x3a; 5000]).unwrap();
+    let whole = std::fs::read(model("convolution")).unwrap();
+    let cut = folder.path().join("cut.onnx");
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    for path in [garbage, cut, folder.path().join("missing.onnx"), folder.path().to_path_buf()] {
+        let error = discovered().load(EngineChoice::Auto, &path, &OPTIONS).err().unwrap();
+        assert!(matches!(error, LoadError::Format { .. }), "{error}");
+    }
+}
+
+#[test]
+fn models_with_flipped_bytes_never_take_the_process_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(model("affine")).unwrap();
+    let path = folder.path().join("flipped.onnx");
+    let engines = discovered();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x15;
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(loaded) = engines.load(EngineChoice::Rten, &path, &OPTIONS) {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                loaded.model.run(&[x(1, &[1.0; 4])], &["y"])
+            }));
+        }
+    }
+}
+
+#[test]
+fn rten_refuses_int64_values_that_it_would_wrap() {
+    let repository = repository(discovered());
+    let request = LoadRequest { engine: EngineChoice::Rten, ..LoadRequest::new("i", "1", model("int64")) };
+    repository.load(request).unwrap();
+    let infer = |value: i64| {
+        let input = Tensor::from_vec("x", [1], vec![value]).unwrap();
+        repository.get("i", None).unwrap().infer(Request::new([input])).unwrap().wait()
+    };
+    assert_eq!(*infer(-7).unwrap().outputs[0].elements::<i64>().unwrap(), [-14]);
+    let error = infer(1 << 40).unwrap_err().to_string();
+    assert!(error.contains("holds 1099511627776") && error.contains("engine `onnxruntime`"), "{error}");
+}

@@ -1,0 +1,13 @@
+//! The crate as its callers see it: real engines on small committed models, and fakes where timing or failure matters.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail tests by panicking"
+)]
+
+mod engines;
+mod parity;
+mod repository;
+mod support;

@@ -1,0 +1,98 @@
+//! From what went wrong to a status code and `{"error": "…"}`.
+
+use std::error::Error as StdError;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use inference::{Error, InvalidInput, TensorError};
+
+/// Why a request gets no answer, as the client may see it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The client can correct it.
+    #[error("{0}")]
+    BadRequest(String),
+    #[error(
+        "the body is over the limit of {limit} bytes; send smaller batches or ask the operator to raise it"
+    )]
+    BodyTooLarge { limit: usize },
+    #[error("content encoding `{0}` is not supported; use gzip, deflate or none")]
+    Encoding(String),
+    #[error("{what} is not ready; try again in a moment")]
+    NotReady { what: &'static str },
+    #[error("there is no such route here; see the Open Inference Protocol v2")]
+    NoRoute,
+    #[error("this route doesn't take this method; see the Open Inference Protocol v2")]
+    Method,
+    #[error(transparent)]
+    Inference(#[from] Error),
+    /// Our own mistake: an answer that can't be written.
+    #[error("can't write the answer: {0}")]
+    Answer(String),
+}
+
+impl From<TensorError> for ApiError {
+    fn from(error: TensorError) -> Self {
+        ApiError::BadRequest(error.to_string())
+    }
+}
+
+impl From<InvalidInput> for ApiError {
+    fn from(error: InvalidInput) -> Self {
+        ApiError::BadRequest(error.to_string())
+    }
+}
+
+impl ApiError {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            ApiError::BadRequest(_) | ApiError::Inference(Error::Invalid { .. }) => StatusCode::BAD_REQUEST,
+            ApiError::BodyTooLarge { .. } | ApiError::Inference(Error::TooLarge { .. }) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            ApiError::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::NoRoute
+            | ApiError::Inference(Error::UnknownModel { .. } | Error::UnknownVersion { .. }) => {
+                StatusCode::NOT_FOUND
+            }
+            ApiError::Method => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::NotReady { .. }
+            | ApiError::Inference(Error::NotReady { .. } | Error::Overloaded { .. } | Error::Stopped) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            ApiError::Inference(Error::Engine { .. } | Error::Thread(_)) | ApiError::Answer(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+
+    /// The message and its causes on one line.
+    fn message(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = match self {
+            ApiError::Inference(Error::Engine { source, .. }) => Some(source.as_ref() as &dyn StdError),
+            _ => None,
+        };
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, message) = (self.status(), self.message());
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::warn!(error = message, "request failed");
+        }
+        let body = serde_json::json!({ "error": message }).to_string();
+        let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,118 @@
+//! `POST …/infer`: the hot path.
+
+use axum::body::Body;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+
+use crate::compression::{self, Encoding};
+use crate::decode::{Decoded, HeaderLength, decode};
+use crate::encode::{Encoded, encode};
+use crate::error::ApiError;
+use crate::state::ServerState;
+
+/// Bytes of body from which decoding and encoding leave the async threads: some hundred microseconds of parsing.
+const LARGE: usize = 256 << 10;
+
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+type Checked<T> = Result<Path<T>, PathRejection>;
+
+pub(crate) async fn default_version(
+    State(state): State<ServerState>,
+    name: Checked<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let Path(name) = name.map_err(bad_path)?;
+    infer(&state, &name, None, headers, body).await
+}
+
+pub(crate) async fn one_version(
+    State(state): State<ServerState>,
+    path: Checked<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let Path((name, version)) = path.map_err(bad_path)?;
+    infer(&state, &name, Some(&version), headers, body).await
+}
+
+pub(crate) fn bad_path(rejection: PathRejection) -> ApiError {
+    ApiError::BadRequest(format!("the path is not valid: {}", rejection.body_text()))
+}
+
+pub(crate) fn bad_body(rejection: &BytesRejection, limit: usize) -> ApiError {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge { limit },
+        _ => ApiError::BadRequest(format!("the body can't be read: {}", rejection.body_text())),
+    }
+}
+
+async fn infer(
+    state: &ServerState,
+    name: &str,
+    version: Option<&str>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let limit = state.body_limit;
+    let model = state.repository.get(name, version)?;
+    let body = body.map_err(|rejection| bad_body(&rejection, limit))?;
+    let length = header_length(&headers)?;
+    let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
+    drop(headers);
+    let large = body.len() > LARGE || packed.is_some();
+    let model_of_read = model.clone();
+    let read = move || {
+        let body = compression::unpack(packed, body, limit)?;
+        decode(&body, length, model_of_read.signature(), model_of_read.limits())
+    };
+    let Decoded { id, request, binary } = if large { aside(read).await? } else { read()? };
+    let answer = model.infer(request)?.await?;
+    let large = answer.outputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > LARGE;
+    let write = move || {
+        let encoded = encode(model.name(), model.version(), id.as_deref(), &answer.outputs, &binary)?;
+        Ok(finish(encoded, accepted))
+    };
+    if large { aside(write).await } else { write() }
+}
+
+/// Runs long work on a thread that may block.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| ApiError::Answer(error.to_string()))?
+}
+
+fn header_length(headers: &HeaderMap) -> Result<HeaderLength, ApiError> {
+    let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(HeaderLength::Absent) };
+    let length: Option<usize> = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    match length {
+        Some(0) => Ok(HeaderLength::Raw),
+        Some(length) => Ok(HeaderLength::Json(length)),
+        None => Err(ApiError::BadRequest(
+            "Inference-Header-Content-Length is not a number of bytes; send the JSON part's length".into(),
+        )),
+    }
+}
+
+fn finish(encoded: Encoded, accepted: Option<Encoding>) -> Response {
+    let Encoded { body, json_length } = encoded;
+    let (body, encoding) = compression::pack(accepted, body);
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    let json = json_length.is_none();
+    let kind = if json { "application/json" } else { "application/octet-stream" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(length) = json_length {
+        headers.insert(HEADER_LENGTH, HeaderValue::from(length));
+    }
+    if let Some(encoding) = encoding {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
+    }
+    response
+}

@@ -1,0 +1,95 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use inference::LoadRequest;
+use serde_json::json;
+
+use avocet_serving::{ServerState, router};
+
+use crate::support::{app, get, model, post, repository, x};
+
+#[tokio::test]
+async fn the_server_says_what_it_is_and_only_the_extensions_it_has() {
+    let json = get(&app(), "/v2").await.json();
+    assert_eq!(json["name"], "avocet");
+    assert_eq!(json["extensions"], json!(["binary_tensor_data", "parameters", "statistics"]));
+}
+
+#[tokio::test]
+async fn liveness_and_readiness_are_told_apart() {
+    let ready = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&ready);
+    let app = router(ServerState::new(repository()).ready_when(move || flag.load(Ordering::Relaxed)));
+    assert_eq!(get(&app, "/v2/health/live").await.status, 200);
+    let reply = get(&app, "/v2/health/ready").await;
+    assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, Some("1")));
+    assert_eq!(reply.error(), "the server is not ready; try again in a moment");
+    ready.store(true, Ordering::Relaxed);
+    let reply = get(&app, "/v2/health/ready").await;
+    assert_eq!((reply.status.as_u16(), reply.body.len()), (200, 0));
+}
+
+#[tokio::test]
+async fn a_models_metadata_has_its_declared_types_and_all_versions() {
+    let app = app();
+    let json = get(&app, "/v2/models/affine").await.json();
+    assert_eq!(
+        json,
+        json!({
+            "name": "affine",
+            "versions": ["1", "2"],
+            "platform": "rten_onnx",
+            "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+            "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}],
+        })
+    );
+    let json = get(&app, "/v2/models/int64/versions/1").await.json();
+    assert_eq!(json["inputs"][0]["datatype"], "INT64");
+}
+
+#[tokio::test]
+async fn a_model_is_ready_once_it_is_loaded() {
+    let app = app();
+    assert_eq!(get(&app, "/v2/models/affine/ready").await.status, 200);
+    assert_eq!(get(&app, "/v2/models/affine/versions/1/ready").await.status, 200);
+    assert_eq!(get(&app, "/v2/models/affine/versions/7/ready").await.status, 404);
+    assert_eq!(get(&app, "/v2/models/nope/ready").await.status, 404);
+}
+
+#[tokio::test]
+async fn statistics_count_what_was_answered() {
+    let app = app();
+    post(&app, "/v2/models/affine/infer", x("[3,4]", "[1,2,3,4,1,2,3,4,1,2,3,4]")).await;
+    post(&app, "/v2/models/affine/infer", x("[1,3]", "[1,2,3]")).await;
+    let json = get(&app, "/v2/models/affine/versions/2/stats").await.json();
+    let stats = &json["model_stats"][0];
+    assert_eq!((&stats["name"], &stats["version"]), (&json!("affine"), &json!("2")));
+    assert_eq!((&stats["inference_count"], &stats["execution_count"]), (&json!(3), &json!(1)));
+    assert_eq!(stats["inference_stats"]["success"]["count"], 1);
+    assert_eq!(stats["inference_stats"]["fail"]["count"], 1);
+    assert!(stats["inference_stats"]["compute_infer"]["ns"].as_u64().unwrap() > 0);
+    let count = |json: serde_json::Value| json["model_stats"].as_array().unwrap().len();
+    assert_eq!(count(get(&app, "/v2/models/affine/stats").await.json()), 2);
+    assert_eq!(count(get(&app, "/v2/models/stats").await.json()), 6);
+    assert_eq!(get(&app, "/v2/models/nope/stats").await.status, 404);
+}
+
+#[tokio::test]
+async fn the_index_lists_failed_models_with_their_reason_unless_only_ready_ones_are_wanted() {
+    let repository = repository();
+    repository.load(LoadRequest::new("broken", "1", model("missing"))).unwrap_err();
+    let app = router(ServerState::new(repository));
+    let all = post(&app, "/v2/repository/index", "").await.json();
+    let all = all.as_array().unwrap();
+    assert_eq!(all.len(), 7);
+    let broken = all.iter().find(|line| line["name"] == "broken").unwrap();
+    assert_eq!(broken["state"], "UNAVAILABLE");
+    assert!(broken["reason"].as_str().unwrap().contains("missing.onnx"));
+    let ready = post(&app, "/v2/repository/index", r#"{"ready":true}"#).await.json();
+    assert_eq!(ready[1], json!({"name": "affine", "version": "1", "state": "READY"}));
+    assert_eq!(ready.as_array().unwrap().len(), 6);
+    assert_eq!(post(&app, "/v2/repository/index", "{oops").await.status, 400);
+    let infer = post(&app, "/v2/models/broken/infer", x("[1]", "[1]")).await;
+    assert_eq!(infer.status, 503);
+    assert!(infer.error().contains("loading failed"));
+}
