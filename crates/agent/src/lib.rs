@@ -30,5 +30,5 @@ mod work;
 
 pub use config::{Access, Config};
 pub use invocations::{Invocation, Output, State};
-pub use membership::{Membership, join};
+pub use membership::{JoinToken, Membership, join};
 pub use site::{Error, start};

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::{Client, JoinRequest, JoinResponse, client};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use daemon::{Backoff, Shutdown};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
@@ -23,8 +25,32 @@ pub struct Membership {
     pub hub: String,
     /// The site that the hub is at; the same as `site` where hub and agent are one.
     pub parent: String,
+    /// The certificate, in PEM, that the hub is known by.
+    pub authority: String,
     /// The bearer token towards the hub.
     pub secret: String,
+}
+
+/// A join token as people carry it from the hub to the machine that joins: the hub's single-use secret, and the
+/// certificate to know the hub by.
+pub struct JoinToken {
+    /// What the hub made.
+    pub secret: String,
+    /// The certificate of the hub's authority, in PEM.
+    pub authority: String,
+}
+
+impl JoinToken {
+    /// As one word, without blanks.
+    pub fn encode(&self) -> String {
+        format!("{}.{}", self.secret, URL_SAFE_NO_PAD.encode(&self.authority))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (secret, authority) = text.trim().split_once('.')?;
+        let authority = String::from_utf8(URL_SAFE_NO_PAD.decode(authority).ok()?).ok()?;
+        Some(Self { secret: secret.to_owned(), authority })
+    }
 }
 
 fn file(data: &Path) -> PathBuf {
@@ -64,9 +90,10 @@ fn keep(config: &Config, membership: &Membership) -> Result<(), Error> {
 
 async fn join_anew(config: &Config, shutdown: &Shutdown) -> Result<Membership, Error> {
     let Some(token) = &config.join_token else { return Err(Error::NotJoined) };
-    let client = Client::new(&config.hub, "");
+    let token = JoinToken::parse(token).ok_or(Error::JoinToken)?;
+    let client = Client::new(&config.hub, "", Some(&token.authority))?;
     let request = JoinRequest {
-        token: token.trim().to_owned(),
+        token: token.secret,
         secret: own_secret(&config.data)?,
         tier: config.tier.clone(),
         labels: config.labels.clone(),
@@ -90,6 +117,7 @@ async fn join_anew(config: &Config, shutdown: &Shutdown) -> Result<Membership, E
         url: config.hub.clone(),
         hub: joined.hub,
         parent: joined.parent,
+        authority: token.authority,
         secret: request.secret,
     };
     keep(config, &membership)?;

@@ -34,6 +34,9 @@ pub enum Error {
         "this site has not joined a hub yet; make a token with `avocet join-token --site NAME` there and pass it as --token"
     )]
     NotJoined,
+    /// What was given is no join token.
+    #[error("the join token can't be read; copy all of what `avocet join-token` printed")]
+    JoinToken,
     /// The hub refused the join token.
     #[error("the hub refused to let this site join")]
     JoinRefused(#[source] client::Error),
@@ -164,7 +167,7 @@ pub async fn start(
     })
     .await;
     let facts = facts(&access, &repository, &runtimes);
-    let client = Client::new(&membership.url, &membership.secret);
+    let client = Client::new(&membership.url, &membership.secret, Some(&membership.authority))?;
     let worker = Worker {
         work: config.work(),
         logs: config.logs(),

@@ -29,6 +29,9 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+    /// The certificate to know the server by can't be used.
+    #[error("the authority's certificate can't be used: {0}")]
+    Authority(String),
     /// The answer is not what it should be.
     #[error("{url} gave an answer that can't be read: {problem}")]
     Answer {
@@ -61,16 +64,14 @@ pub struct Client {
 const CONNECT: Duration = Duration::from_secs(5);
 
 impl Client {
-    /// A client of the hub at `base`, for example `http://127.0.0.1:8080`.
-    pub fn new(base: &str, token: &str) -> Self {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .unwrap_or_default();
-        Self { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() }
+    /// A client of the server at `base`, for example `https://127.0.0.1:8080`, which it knows by the certificate
+    /// of its authority, in PEM. Without one only plain HTTP works.
+    ///
+    /// # Errors
+    /// If the authority is no certificate.
+    pub fn new(base: &str, token: &str, authority: Option<&str>) -> Result<Self, Error> {
+        let http = http(authority)?;
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
     }
 
     /// Where requests go.
@@ -160,12 +161,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::json`].
-    pub async fn apply(
-        &self,
-        info: &KindInfo,
-        namespace: &str,
-        manifest: &Value,
-    ) -> Result<Applied, Error> {
+    pub async fn apply(&self, info: &KindInfo, namespace: &str, manifest: &Value) -> Result<Applied, Error> {
         let name = manifest.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
         let create = self.request(Method::POST, &path(info.plural, namespace, "")).json(manifest);
         match self.send(create).await {
@@ -216,6 +212,27 @@ impl Client {
         );
         Ok(changes(self.send(self.request(Method::GET, &url)).await?))
     }
+}
+
+/// An HTTP client that knows servers by the certificate of their authority, in PEM; without one only plain HTTP
+/// works.
+///
+/// # Errors
+/// If the authority is no certificate.
+pub fn http(authority: Option<&str>) -> Result<reqwest::Client, Error> {
+    let unusable = |error: &dyn std::error::Error| Error::Authority(crate::error::chain(error));
+    let tls = match authority {
+        Some(authority) => daemon::tls::client(authority),
+        None => daemon::tls::client_of_nobody(),
+    };
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.map_err(|error| unusable(&error))?)
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| unusable(&error))
 }
 
 /// What an apply did.

@@ -17,6 +17,7 @@ mod discovery;
 mod error;
 mod hub;
 mod json_path;
+mod listener;
 mod mailbox;
 mod resources;
 mod server;

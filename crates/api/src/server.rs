@@ -1,14 +1,17 @@
 //! All routes, and who may enter.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get, post};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
+use tokio_rustls::rustls::ServerConfig;
 
+use crate::listener::SecureListener;
 use crate::{ApiError, Hub, blobs, discovery, mailbox, resources, sites, ui};
 
 /// How large a manifest may be, in bytes.
@@ -78,11 +81,8 @@ pub fn bearer_token(request: &Request) -> Option<&str> {
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(listener: TcpListener, hub: Hub) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, hub: Hub) -> std::io::Result<()> {
     let shutdown = hub.shutdown.clone();
-    // Small answers must not wait for more to send (Nagle's algorithm costs 40 ms a request).
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
+    let listener = SecureListener::new(listener, tls);
     axum::serve(listener, router(hub)).with_graceful_shutdown(async move { shutdown.wait().await }).await
 }

@@ -93,7 +93,7 @@ pub struct DataOptions {
     /// How much to log: error, warn, info, debug or trace
     #[arg(long, default_value = "info")]
     pub log: String,
-    /// Listen beyond loopback although connections are not encrypted yet
+    /// Serve models and buckets beyond loopback although these are not encrypted yet (the hub's API is)
     #[arg(long)]
     pub insecure_plain_http: bool,
 }
@@ -103,6 +103,9 @@ pub struct ListenHub {
     /// Where the API listens; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
+    /// A further name or address of the hub, for its certificate; may be repeated
+    #[arg(long = "hub-name", value_name = "NAME")]
+    pub names: Vec<String>,
     /// Seconds without a heartbeat after which a site counts as silent
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub grace: u64,
@@ -164,7 +167,7 @@ pub struct HubOptions {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  avocet agent --join http://127.0.0.1:8080 --token $(avocet join-token --site plant-7) --tier edge"
+    after_help = "Example:\n  avocet agent --join https://127.0.0.1:8080 --token $(avocet join-token --site plant-7) --tier edge"
 )]
 pub struct AgentOptions {
     #[command(flatten)]

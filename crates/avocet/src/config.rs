@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use agent::Access;
 use anyhow::{Context, bail};
 use api::Client;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,21 +33,42 @@ pub fn kubeconfig_file(data: &Path) -> PathBuf {
     data.join("kubeconfig")
 }
 
+/// What a kubeconfig says of a hub.
+#[derive(Debug, Clone)]
+pub struct HubAccess {
+    /// URL.
+    pub server: String,
+    /// The certificate of its authority, in PEM.
+    pub authority: String,
+    /// Bearer token.
+    pub token: String,
+}
+
+impl HubAccess {
+    /// A client of the hub.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.server, &self.token, Some(&self.authority))?)
+    }
+}
+
 /// Writes a kubeconfig for an admin, readable by its owner.
-pub fn write_kubeconfig(data: &Path, server: &str, token: &str) -> anyhow::Result<()> {
+pub fn write_kubeconfig(data: &Path, hub: &HubAccess) -> anyhow::Result<()> {
+    let cluster =
+        json!({"server": hub.server, "certificate-authority-data": STANDARD.encode(&hub.authority)});
+    let context = json!({"cluster": "avocet", "user": "admin", "namespace": "default"});
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "avocet",
-        "clusters": [{"name": "avocet", "cluster": {"server": server}}],
-        "users": [{"name": "admin", "user": {"token": token}}],
-        "contexts": [{"name": "avocet", "context": {"cluster": "avocet", "user": "admin", "namespace": "default"}}],
+        "clusters": [{"name": "avocet", "cluster": cluster}],
+        "users": [{"name": "admin", "user": {"token": hub.token}}],
+        "contexts": [{"name": "avocet", "context": context}],
     });
     let path = kubeconfig_file(data);
     daemon::write_private(&path, serde_saphyr::to_string(&config)?.as_bytes())
         .with_context(|| format!("can't write {}", path.display()))
 }
 
-/// The server and token of a kubeconfig's current context.
-pub fn read_kubeconfig(path: &Path) -> anyhow::Result<(String, String)> {
+/// What a kubeconfig's current context says.
+pub fn read_kubeconfig(path: &Path) -> anyhow::Result<HubAccess> {
     let text = std::fs::read_to_string(path).with_context(|| {
         format!(
             "can't read {}; run `avocet up`, or name the hub's kubeconfig with --kubeconfig",
@@ -55,11 +78,8 @@ pub fn read_kubeconfig(path: &Path) -> anyhow::Result<(String, String)> {
     let config: Value =
         serde_saphyr::from_str(&text).with_context(|| format!("{} is no YAML", path.display()))?;
     let entry = |list: &str, name: &str| -> Value {
-        let entries = config.get(list).and_then(Value::as_array);
-        let found = entries
-            .into_iter()
-            .flatten()
-            .find(|entry| entry.get("name").and_then(Value::as_str) == Some(name));
+        let mut entries = config.get(list).and_then(Value::as_array).into_iter().flatten();
+        let found = entries.find(|entry| entry.get("name").and_then(Value::as_str) == Some(name));
         found.cloned().unwrap_or_default()
     };
     let text =
@@ -67,20 +87,28 @@ pub fn read_kubeconfig(path: &Path) -> anyhow::Result<(String, String)> {
     let context = text(&config, "/current-context").map(|name| entry("contexts", &name)).unwrap_or_default();
     let cluster = text(&context, "/context/cluster").map(|name| entry("clusters", &name)).unwrap_or_default();
     let user = text(&context, "/context/user").map(|name| entry("users", &name)).unwrap_or_default();
-    match (text(&cluster, "/cluster/server"), text(&user, "/user/token")) {
-        (Some(server), Some(token)) => Ok((server, token)),
-        _ => bail!("{} names no server and token in its current context", path.display()),
+    let authority = text(&cluster, "/cluster/certificate-authority-data");
+    let authority = authority.and_then(|data| String::from_utf8(STANDARD.decode(data).ok()?).ok());
+    match (text(&cluster, "/cluster/server"), authority, text(&user, "/user/token")) {
+        (Some(server), Some(authority), Some(token)) => Ok(HubAccess { server, authority, token }),
+        _ => bail!(
+            "{} names no server, certificate-authority-data and token in its current context",
+            path.display()
+        ),
+    }
+}
+
+/// What the kubeconfig says of the hub.
+pub fn hub_access(options: &ClientOptions) -> anyhow::Result<HubAccess> {
+    match &options.kubeconfig {
+        Some(path) => read_kubeconfig(path),
+        None => read_kubeconfig(&kubeconfig_file(&default_folder()?)),
     }
 }
 
 /// A client of the hub.
 pub fn hub_client(options: &ClientOptions) -> anyhow::Result<Client> {
-    let path = match &options.kubeconfig {
-        Some(path) => path.clone(),
-        None => kubeconfig_file(&default_folder()?),
-    };
-    let (server, token) = read_kubeconfig(&path)?;
-    Ok(Client::new(&server, &token))
+    hub_access(options)?.client()
 }
 
 /// A site that commands talk to.
@@ -120,27 +148,20 @@ pub async fn sites(options: &ClientOptions, name: Option<&str>) -> anyhow::Resul
         if let Some(name) = name.filter(|name| *name != access.site) {
             bail!("{} is for site `{}`, not `{name}`", path.display(), access.site);
         }
-        return Ok(vec![SiteClient {
-            client: Client::new(&access.inference, &access.token),
-            name: access.site,
-        }]);
+        let client = Client::new(&access.inference, &access.token, None)?;
+        return Ok(vec![SiteClient { client, name: access.site }]);
     }
-    let path = match &options.kubeconfig {
-        Some(path) => path.clone(),
-        None => kubeconfig_file(&default_folder()?),
-    };
-    let (server, token) = read_kubeconfig(&path)?;
-    let hub = Client::new(&server, &token);
+    let access = hub_access(options)?;
+    let hub = access.client()?;
     let found = match name {
         Some(name) => vec![hub.get::<SiteSpec>("", name).await?],
         None => hub.list::<SiteSpec>("").await?.0,
     };
-    let clients =
-        found.iter().filter(|site| !site.status.endpoints.inference.is_empty()).map(|site| SiteClient {
-            name: site.name().to_owned(),
-            client: Client::new(&site.status.endpoints.inference, &token),
-        });
-    let clients: Vec<SiteClient> = clients.collect();
+    let mut clients = Vec::new();
+    for site in found.iter().filter(|site| !site.status.endpoints.inference.is_empty()) {
+        let client = Client::new(&site.status.endpoints.inference, &access.token, None)?;
+        clients.push(SiteClient { name: site.name().to_owned(), client });
+    }
     if let (Some(name), true) = (name, clients.is_empty()) {
         bail!("site `{name}` has not told where it listens yet");
     }

@@ -51,7 +51,7 @@ impl Remote {
         let bucket = Bucket::new(endpoint, UrlStyle::Path, place.bucket.clone(), "us-east-1")
             .with_context(|| format!("`{}` is no bucket", place.bucket))?;
         let credentials = Credentials::new(keys.access_key, keys.secret_key);
-        Ok(Self { bucket, credentials, http: reqwest::Client::builder().no_proxy().build()? })
+        Ok(Self { bucket, credentials, http: api::client::http(None)? })
     }
 
     async fn create(&self) -> anyhow::Result<()> {

@@ -3,18 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
+use agent::JoinToken;
 use anyhow::{Context, ensure};
 use api::{Hub, Mailbox, auth::Identity, auth::Tokens};
 use artifacts::Blobs;
 use controllers::Heartbeats;
 use daemon::Tasks;
+use daemon::tls::Authority;
 use reqwest::Method;
 use serde_json::{Value, json};
 use store::{Ledger, Store};
 use tokio::net::TcpListener;
 
 use crate::cli::{ClientOptions, JoinTokenOptions, ListenHub};
-use crate::config;
+use crate::config::{self, HubAccess};
 
 /// Starts a hub; answers its address, and itself.
 pub async fn start(
@@ -22,7 +24,7 @@ pub async fn start(
     site: &str,
     options: &ListenHub,
     tasks: &Tasks,
-) -> anyhow::Result<(String, Hub)> {
+) -> anyhow::Result<(HubAccess, Hub)> {
     ensure!(
         types::names::is_dns_label(site),
         "--site {site:?} is not a name: write 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends"
@@ -34,19 +36,29 @@ pub async fn start(
             options.listen
         )
     })?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    let authority = Authority::open(&folder)?;
+    let mut names =
+        vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
+    names.extend(options.names.iter().cloned());
+    let tls = authority.server(names).context("a name of the hub can't be put into its certificate")?;
     let ledger = Ledger::open(&folder.join("hub.db"))?;
     let plurals: Vec<&'static str> = types::kinds().iter().map(|info| info.plural).collect();
     let tokens = Tokens::new(ledger.clone());
     let token = match config::read_kubeconfig(&config::kubeconfig_file(data)) {
-        Ok((_, token)) if tokens.identify(&token) == Ok(Identity::Admin) => token,
+        Ok(known) if tokens.identify(&known.token) == Ok(Identity::Admin) => known.token,
         _ => {
             let token = daemon::random_hex(24)?;
             tokens.grant(&token, Identity::Admin).await?;
             token
         }
     };
-    config::write_kubeconfig(data, &url, &token)?;
+    let access = HubAccess {
+        server: format!("https://{address}"),
+        authority: authority.certificate().to_owned(),
+        token,
+    };
+    config::write_kubeconfig(data, &access)?;
     let hub = Hub {
         id: identity(&folder)?,
         site: site.to_owned(),
@@ -63,11 +75,11 @@ pub async fn start(
     });
     let serving = hub.clone();
     tasks.spawn("api", async move {
-        if let Err(error) = api::serve(listener, serving).await {
+        if let Err(error) = api::serve(listener, tls, serving).await {
             eprintln!("error: the API ended: {error}");
         }
     });
-    Ok((url, hub))
+    Ok((access, hub))
 }
 
 /// The hub's identity, made at its first start.
@@ -82,11 +94,13 @@ fn identity(folder: &Path) -> anyhow::Result<String> {
 }
 
 pub async fn join_token(options: &ClientOptions, wanted: JoinTokenOptions) -> anyhow::Result<()> {
-    let client = config::hub_client(options)?;
+    let access = config::hub_access(options)?;
+    let client = access.client()?;
     let request = json!({"site": wanted.site, "ttlSeconds": wanted.ttl});
     let answer: Value =
         client.json(client.request(Method::POST, "/avocet/v1/join-tokens").json(&request)).await?;
-    println!("{}", answer.get("token").and_then(Value::as_str).unwrap_or_default());
+    let secret = answer.get("token").and_then(Value::as_str).unwrap_or_default().to_owned();
+    println!("{}", JoinToken { secret, authority: access.authority }.encode());
     eprintln!("# on the machine that joins as `{}`, once, within {} s:", wanted.site, wanted.ttl);
     eprintln!("#   avocet agent --join {} --token <the token above>", client.base());
     Ok(())

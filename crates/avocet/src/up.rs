@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use agent::{Access, Config};
+use agent::{Access, Config, JoinToken};
 use anyhow::{Context, bail};
 use daemon::Tasks;
 
@@ -19,24 +19,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const OWN_TOKEN: Duration = Duration::from_secs(600);
 
 pub async fn up(options: UpOptions) -> anyhow::Result<()> {
-    let data = prepare(
-        &options.data,
-        &[options.hub.listen, options.site.listen_inference, options.site.listen_objects],
-    )?;
+    let data = prepare(&options.data, &[options.site.listen_inference, options.site.listen_objects])?;
     let tasks = Tasks::default();
-    let (url, hub) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
-    let token = hub.tokens.create_join_token(&options.name, daemon::now(), OWN_TOKEN).await?;
-    let site = site_config(&data, &options.site, url.clone(), Some(token))?;
+    let (reached, hub) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
+    let secret = hub.tokens.create_join_token(&options.name, daemon::now(), OWN_TOKEN).await?;
+    let token = JoinToken { secret, authority: reached.authority.clone() }.encode();
+    let site = site_config(&data, &options.site, reached.server.clone(), Some(token))?;
     let access = start_site(site, &tasks).await?;
-    greet(&data, &url, Some(&access));
+    greet(&data, &reached.server, Some(&access));
     end(tasks).await
 }
 
 pub async fn hub(options: HubOptions) -> anyhow::Result<()> {
-    let data = prepare(&options.data, &[options.hub.listen])?;
+    let data = prepare(&options.data, &[])?;
     let tasks = Tasks::default();
-    let (url, _) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
-    greet(&data, &url, None);
+    let (reached, _) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
+    greet(&data, &reached.server, None);
     end(tasks).await
 }
 
@@ -60,7 +58,7 @@ fn prepare(options: &DataOptions, addresses: &[SocketAddr]) -> anyhow::Result<st
         && !options.insecure_plain_http
     {
         bail!(
-            "{address} can be reached from other machines, and connections are not encrypted yet; listen on 127.0.0.1 \
+            "{address} can be reached from other machines, and models and buckets are not served encrypted yet; listen on 127.0.0.1 \
              (and put an encrypting proxy before it), or pass --insecure-plain-http on a network that you trust"
         );
     }

@@ -7,6 +7,7 @@ mod files;
 mod logs;
 mod secrets;
 mod tasks;
+pub mod tls;
 
 pub use backoff::Backoff;
 pub use clock::now;

@@ -1,7 +1,7 @@
-"""Blur every face in a photo so that the person can't be recognised, but a mask can.
+"""Blur every face in a photo: its features go, a mask stays visible.
 
-Reads INPUT_FILE_PATH, writes one JPEG to TMP_OUTPUT_DIR. As faces can't be found again after the
-blur, the JPEG's comment says where they are:
+Reads INPUT_FILE_PATH, writes one JPEG to TMP_OUTPUT_DIR. Detectors are less sure of blurred faces,
+so the JPEG's comment says where they are, for the functions that follow:
 `{"faces":[{"x":..,"y":..,"width":..,"height":..,"score":..}],"width":..,"height":..}`
 (pixels of the written picture, faces from left to right). No other metadata is kept.
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps, UnidentifiedImageError
 
 from inference_client import InferenceError, infer
 
@@ -63,8 +63,10 @@ def load_photo(path: Path) -> Image.Image:
                     f"the photo has {image.width}x{image.height} pixels, more than {MAX_PIXELS}: send a smaller one"
                 )
             upright = ImageOps.exif_transpose(image).convert("RGB")
+    except UnidentifiedImageError as error:
+        raise PhotoError("not an image: send a JPEG, PNG or WebP file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PhotoError(f"not a readable image ({error}): send a JPEG, PNG or WebP file") from error
+        raise PhotoError(f"a damaged image ({error}): send a JPEG, PNG or WebP file") from error
     upright.info.clear()
     return upright
 

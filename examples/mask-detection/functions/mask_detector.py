@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, UnidentifiedImageError
 
 from inference_client import InferenceError, infer
 
@@ -47,8 +47,10 @@ def load_photo(path: Path) -> tuple[Image.Image, list[dict[str, Any]]]:
         with Image.open(path) as image:
             comment = image.info.get("comment")
             photo = image.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise PhotoError("not an image: send what anonymise.py wrote") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PhotoError(f"not a readable image ({error}): send what anonymise.py wrote") from error
+        raise PhotoError(f"a damaged image ({error}): send what anonymise.py wrote") from error
     photo.info.clear()
     if comment is None:
         raise PhotoError("the JPEG has no comment that lists the faces: send what anonymise.py wrote")

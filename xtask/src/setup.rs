@@ -1,0 +1,216 @@
+//! Installs what the demo and the tests need, all of it below the target folder, each thing once.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use sha2::{Digest, Sha256};
+
+use crate::process::{self, Step, in_path};
+use crate::workspace::Workspace;
+
+/// How much is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What the demo and the benchmarks need.
+    Demo,
+    /// And what the tests need.
+    Tests,
+}
+
+/// What is there after a setup.
+pub struct Tools {
+    /// The Python that runs the example's functions.
+    pub functions_python: PathBuf,
+    /// The Python with the clients that tests drive.
+    pub test_python: Option<PathBuf>,
+    /// ONNX Runtime's shared library, where there is one for this machine.
+    pub onnxruntime: Option<PathBuf>,
+    /// The example's models and photos.
+    pub assets: PathBuf,
+}
+
+pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
+    println!("setup (in {})", workspace.setup().display());
+    std::fs::create_dir_all(workspace.setup())
+        .with_context(|| format!("can't make {}", workspace.setup().display()))?;
+    // Two setups at once would install into the same folders.
+    let lock = std::fs::File::create(workspace.setup().join("lock"))?;
+    lock.lock()?;
+    let python = find_python()?;
+    let (example, own) = (workspace.example(), workspace.root.join("xtask"));
+    let venv = |name, requirements: PathBuf, alone| {
+        Venv { workspace, python: &python, name, requirements, alone }.install()
+    };
+    let functions_python = venv("functions-venv", example.join("functions/requirements.txt"), false)?;
+    let onnxruntime = match venv("onnxruntime-venv", own.join("onnxruntime-requirements.txt"), true) {
+        Ok(python) => find_onnxruntime(&python),
+        Err(error) => {
+            println!("  - ONNX Runtime can't be had here; the built-in engine is used: {error:#}");
+            None
+        }
+    };
+    let assets = prepare_assets(workspace, &venv)?;
+    let test_python = match scope {
+        Scope::Demo => None,
+        Scope::Tests => {
+            if python.version < (3, 11) {
+                bail!("the tests' clients need Python 3.11 or newer, and {} is older", python.shown());
+            }
+            find_kubectl();
+            Some(venv("test-venv", own.join("test-requirements.txt"), true)?)
+        }
+    };
+    Ok(Tools { functions_python, test_python, onnxruntime, assets })
+}
+
+struct Python {
+    program: PathBuf,
+    version: (u32, u32),
+}
+
+impl Python {
+    fn shown(&self) -> String {
+        format!("{} (Python {}.{})", self.program.display(), self.version.0, self.version.1)
+    }
+}
+
+fn find_python() -> anyhow::Result<Python> {
+    if in_path("python3").is_none() {
+        install_package("python3", "python3-venv")?;
+    }
+    let program = in_path("python3").context("there is no python3; install Python 3.11 or newer")?;
+    let ask = "import sys; print(sys.version_info[0], sys.version_info[1])";
+    let said = process::output(Command::new(&program).args(["-c", ask]))?;
+    let mut numbers = said.split_whitespace().map(|word| word.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let python = Python { program, version };
+    if version < (3, 10) {
+        bail!("{} is too old; the example needs Python 3.10 or newer, the tests 3.11", python.shown());
+    }
+    Ok(python)
+}
+
+/// An environment with exactly what a file of pinned requirements names.
+struct Venv<'a> {
+    workspace: &'a Workspace,
+    python: &'a Python,
+    name: &'a str,
+    requirements: PathBuf,
+    /// Installs what is named and nothing that it would draw in.
+    alone: bool,
+}
+
+impl Venv<'_> {
+    /// Answers its Python.
+    fn install(&self) -> anyhow::Result<PathBuf> {
+        let folder = self.workspace.setup().join(self.name);
+        let python = folder.join("bin/python");
+        let pinned = std::fs::read(&self.requirements)
+            .with_context(|| format!("can't read {}", self.requirements.display()))?;
+        let wanted = format!("{} {}\n", hex(&pinned), self.python.shown());
+        let stamp = folder.join("stamp");
+        if python.exists() && std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+            println!("  ✓ {}: up to date", self.name);
+            return Ok(python);
+        }
+        self.make(&folder)?;
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--require-hashes"]);
+        if self.alone {
+            pip.arg("--no-deps");
+        }
+        pip.arg("-r").arg(&self.requirements);
+        let title = format!("{}: installing {}", self.name, self.workspace.shown(&self.requirements));
+        process::step(&title, &mut pip, &self.workspace.setup().join(format!("{}.log", self.name)))?;
+        std::fs::write(stamp, wanted)?;
+        Ok(python)
+    }
+
+    fn make(&self, folder: &Path) -> anyhow::Result<()> {
+        let attempt = || -> anyhow::Result<()> {
+            if folder.exists() {
+                std::fs::remove_dir_all(folder)?;
+            }
+            process::output(Command::new(&self.python.program).args(["-m", "venv"]).arg(folder)).map(drop)
+        };
+        if let Err(error) = attempt() {
+            // Debian ships `venv` as a package of its own.
+            install_package("the module venv of Python", "python3-venv")
+                .with_context(|| format!("{error:#}"))?;
+            attempt()?;
+        }
+        Ok(())
+    }
+}
+
+fn find_onnxruntime(python: &Path) -> Option<PathBuf> {
+    let lib = python.parent()?.parent()?.join("lib");
+    let versions = std::fs::read_dir(lib).ok()?;
+    let folders = versions.flatten().map(|entry| entry.path().join("site-packages/onnxruntime/capi"));
+    let files = folders.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let mut libraries: Vec<PathBuf> = files
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so"))
+        })
+        .collect();
+    libraries.sort();
+    libraries.pop()
+}
+
+fn prepare_assets(
+    workspace: &Workspace,
+    venv: &dyn Fn(&'static str, PathBuf, bool) -> anyhow::Result<PathBuf>,
+) -> anyhow::Result<PathBuf> {
+    let example = workspace.example();
+    let python = venv("prepare-venv", example.join("prepare/requirements.txt"), false)?;
+    let assets = example.join("build");
+    let mut prepare = Command::new(python);
+    prepare.arg(example.join("prepare/prepare.py"));
+    prepare.arg("--out").arg(&assets).arg("--cache").arg(workspace.setup().join("downloads"));
+    process::step("models and photos", &mut prepare, &workspace.setup().join("prepare.log"))?;
+    Ok(assets)
+}
+
+/// kubectl is wanted, not needed: the tests that use it say so and are passed over without it.
+fn find_kubectl() {
+    if in_path("kubectl").is_some() {
+        println!("  ✓ kubectl: found");
+        return;
+    }
+    if let Err(error) = install_package("kubectl", "kubernetes-client") {
+        println!("  - kubectl: not there, so the tests that use it are skipped; {error:#}");
+    }
+}
+
+/// Installs a Debian package, where that is possible without asking.
+fn install_package(what: &str, package: &str) -> anyhow::Result<()> {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root || in_path("apt-get").is_none() {
+        bail!("{what} is missing; install it, on Debian and Ubuntu with: sudo apt-get install {package}");
+    }
+    let step = Step::begin(&format!("{what}: installing the package {package}"));
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
+        process::output(&mut command)
+    };
+    let installed = apt(&["update", "-qq"])
+        .and_then(|_| apt(&["install", "-y", "-qq", "--no-install-recommends", package]));
+    match installed {
+        Ok(_) => {
+            step.done("");
+            Ok(())
+        }
+        Err(error) => {
+            step.fail();
+            Err(error)
+        }
+    }
+}
+
+/// SHA-256 in hex.
+pub fn hex(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
