@@ -25,6 +25,9 @@ const APPLICATION: &str = "mask-detection";
 /// How long the application may take to be ready.
 const READY: Duration = Duration::from_secs(120);
 
+/// Seconds that all photos together may take.
+const LIMIT: u64 = 300;
+
 #[derive(Args)]
 #[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --keep\n  \
                         cargo xtask demo --photos ~/Pictures/team\n  cargo xtask demo --stop")]
@@ -42,8 +45,15 @@ pub struct Options {
     #[arg(long, value_name = "FOLDER")]
     pub photos: Option<PathBuf>,
     /// Seconds that all photos together may take
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    #[arg(long, default_value_t = LIMIT, value_name = "SECONDS")]
     pub limit: u64,
+}
+
+impl Options {
+    /// What `cargo xtask demo` without options means.
+    pub fn defaults() -> Self {
+        Self { keep: false, stop: false, data: None, photos: None, limit: LIMIT }
+    }
 }
 
 pub fn demo(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {

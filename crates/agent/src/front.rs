@@ -157,7 +157,7 @@ async fn show(State(front): State<Front>, Path(id): Path<String>) -> Result<Json
 async fn log(State(front): State<Front>, Path(id): Path<String>) -> Result<Response, ApiError> {
     use tokio::io::{AsyncReadExt, AsyncSeekExt};
     let invocation = front.find(&id)?;
-    let mut file = match tokio::fs::File::open(front.worker.log_file(&invocation.id)).await {
+    let mut file = match tokio::fs::File::open(front.invocations.log_file(&invocation.id)).await {
         Ok(file) => file,
         Err(_) => return Ok(String::new().into_response()),
     };

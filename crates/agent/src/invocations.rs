@@ -4,6 +4,7 @@
 //! is told, and its outputs appear once (promise 3).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,17 @@ use types::{Assignment, Digest, InvocationCounts, Time};
 const TABLE: &str = "invocations";
 /// Ids of invocations that have not ended, so that a start does not read the whole history.
 const OPEN: &str = "open-invocations";
+/// Ended invocations in the order of their ends, so that the oldest can be forgotten.
+const ENDED: &str = "ended-invocations";
 const COUNTS: &str = "invocation-counts";
 const ARMED: &str = "armed-triggers";
 const CURSOR: &str = "cursors";
+
+/// How many ended invocations are remembered, with their logs. What is forgotten can't be replayed, and the same
+/// content under the same key would run again.
+const REMEMBERED: u64 = 20_000;
+/// How many are forgotten at once, so that counting them is rare.
+const FORGOTTEN_AT_ONCE: usize = 500;
 
 /// How far an invocation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,11 +154,12 @@ pub(crate) struct Invocations {
     ledger: Ledger,
     waiting: Arc<Mutex<BTreeMap<String, VecDeque<String>>>>,
     changed: watch::Sender<u64>,
+    logs: PathBuf,
 }
 
 impl Invocations {
-    /// Takes up what was open when the agent last ended.
-    pub(crate) fn load(ledger: Ledger) -> Result<Self, ledger::Error> {
+    /// Takes up what was open when the agent last ended; the logs of invocations are in that folder.
+    pub(crate) fn load(ledger: Ledger, logs: PathBuf) -> Result<Self, ledger::Error> {
         let mut open: Vec<Invocation> = ledger.read(|tables| {
             let ids: Vec<(String, String)> = tables.range(OPEN, "", "", usize::MAX)?;
             let found: Result<Vec<Option<Invocation>>, _> =
@@ -161,7 +171,7 @@ impl Invocations {
         for invocation in open {
             waiting.entry(invocation.assignment).or_default().push_back(invocation.id);
         }
-        Ok(Self { ledger, waiting: Arc::new(Mutex::new(waiting)), changed: watch::Sender::new(0) })
+        Ok(Self { ledger, waiting: Arc::new(Mutex::new(waiting)), changed: watch::Sender::new(0), logs })
     }
 
     /// Tells of every change.
@@ -253,6 +263,31 @@ impl Invocations {
         self.get(id)
     }
 
+    /// The log of an invocation.
+    pub(crate) fn log_file(&self, id: &str) -> PathBuf {
+        self.logs.join(format!("{id}.log"))
+    }
+
+    /// Forgets the oldest ended invocations where there are too many.
+    pub(crate) async fn forget_oldest(&self) -> Result<(), ledger::Error> {
+        let forgotten = self.ledger.write(|tables| {
+            if tables.count(ENDED, "")? <= REMEMBERED {
+                return Ok(vec![]);
+            }
+            let oldest: Vec<(String, String)> = tables.range(ENDED, "", "", FORGOTTEN_AT_ONCE)?;
+            for (key, id) in &oldest {
+                tables.delete(ENDED, key)?;
+                tables.delete(TABLE, id)?;
+            }
+            Ok::<_, ledger::Error>(oldest)
+        });
+        for (_, id) in forgotten.await? {
+            // A log that is not there is what is wanted.
+            let _ = tokio::fs::remove_file(self.log_file(&id)).await;
+        }
+        Ok(())
+    }
+
     /// Notes how far an invocation is.
     pub(crate) async fn update(&self, invocation: &Invocation) -> Result<(), ledger::Error> {
         let invocation = invocation.clone();
@@ -269,6 +304,7 @@ impl Invocations {
                             _ => counts.failed += 1,
                         }
                         tables.put(COUNTS, &invocation.assignment, &counts)?;
+                        tables.put(ENDED, &ended_key(&invocation), &invocation.id)?;
                     }
                     Ok::<_, ledger::Error>(())
                 },
@@ -308,7 +344,12 @@ fn put(tables: &Tables, invocation: &Invocation) -> Result<(), ledger::Error> {
     tables.put(TABLE, &invocation.id, invocation)
 }
 
+fn ended_key(invocation: &Invocation) -> String {
+    format!("{}/{}", invocation.changed, invocation.id)
+}
+
 fn reopen(tables: &Tables, mut failed: Invocation, now: Time) -> Result<(), ledger::Error> {
+    tables.delete(ENDED, &ended_key(&failed))?;
     failed.state = State::Pending;
     failed.attempts = 0;
     failed.interruptions = 0;

@@ -152,7 +152,7 @@ pub async fn start(
     let assignments = Assignments::load(ledger.clone())?;
     prepare::sweep_functions(&config.functions(), &assignments)
         .map_err(|error| Error::disk(&config.functions(), error))?;
-    let invocations = Invocations::load(ledger.clone())?;
+    let invocations = Invocations::load(ledger.clone(), config.logs())?;
     let outbox = Outbox::open(ledger, config.outbox())?;
     outbox.retry_refused().await?;
     let engines = Engines::discover(&EngineOptions {
@@ -170,7 +170,6 @@ pub async fn start(
     let client = Client::new(&membership.url, &membership.secret, Some(&membership.authority))?;
     let worker = Worker {
         work: config.work(),
-        logs: config.logs(),
         runtimes,
         objects: objects.clone(),
         outbox: outbox.clone(),

@@ -23,11 +23,13 @@ const MOST_INTERRUPTIONS: u32 = 5;
 /// How many invocations of all functions run at once at most.
 const MOST_RUNNING: usize = 64;
 
+/// After how many looks at the queue old invocations are looked for.
+const FORGET_EVERY: u32 = 256;
+
 /// What running takes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Worker {
     pub work: PathBuf,
-    pub logs: PathBuf,
     pub runtimes: Runtimes,
     pub objects: Objects,
     pub outbox: Outbox,
@@ -42,9 +44,14 @@ pub(crate) struct Worker {
 /// Starts invocations until the shutdown.
 pub(crate) async fn run(worker: Worker, tasks: Tasks, shutdown: Shutdown) -> Result<(), Error> {
     let (mut invoked, mut assigned) = (worker.invocations.subscribe(), worker.assignments.subscribe());
+    let mut looks = 0_u32;
     loop {
         invoked.borrow_and_update();
         assigned.borrow_and_update();
+        if looks.is_multiple_of(FORGET_EVERY) {
+            worker.invocations.forget_oldest().await?;
+        }
+        looks = looks.wrapping_add(1);
         for known in worker.assignments.all() {
             worker.start_waiting(&known, &tasks);
         }
@@ -250,17 +257,13 @@ impl Worker {
             input,
             workdir: folder.join("tmp"),
             output: folder.join("out"),
-            log: self.log_file(&invocation.id),
+            log: self.invocations.log_file(&invocation.id),
             timeout: Duration::from_secs(spec.timeout_seconds.into()),
             memory_bytes: spec.memory.bytes(),
             tcp_ports: vec![self.inference_port],
             event: is_event.then(|| event.to_string()),
             storage_object_key: is_event.then(|| invocation.key.clone()),
         }
-    }
-
-    pub(crate) fn log_file(&self, id: &str) -> PathBuf {
-        self.logs.join(format!("{id}.log"))
     }
 
     async fn retry_or_fail(

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use types::{API_VERSION, Kind, KindInfo, Resource};
 
 /// Why a request failed.
@@ -151,7 +151,7 @@ impl Client {
         status: &S::Status,
     ) -> Result<(), Error> {
         let url = format!("{}/status", path(S::PLURAL, namespace, name));
-        let patch = serde_json::json!({"status": status}).to_string();
+        let patch = json!({"status": status}).to_string();
         let request =
             self.request(Method::PATCH, &url).header("content-type", "application/merge-patch+json");
         self.send(request.body(patch)).await.map(drop)
@@ -175,13 +175,13 @@ impl Client {
         // What others put there (labels, finalizers) stays unless the manifest states it.
         let mut merged = current;
         for part in ["labels", "annotations"] {
-            if let Some(stated) = manifest.pointer(&format!("/metadata/{part}")).and_then(Value::as_object) {
-                for (key, value) in stated {
-                    merged["metadata"][part][key] = value.clone();
-                }
+            if let Some(stated) = manifest.pointer(&format!("/metadata/{part}")) {
+                json_patch::merge(&mut merged, &json!({"metadata": {part: stated}}));
             }
         }
-        merged["spec"] = manifest.get("spec").cloned().unwrap_or_default();
+        if let Some(fields) = merged.as_object_mut() {
+            fields.insert("spec".into(), manifest.get("spec").cloned().unwrap_or_default());
+        }
         let replaced: Value = self.json(self.request(Method::PUT, &url).json(&merged)).await?;
         Ok(if version(&replaced) == before { Applied::Unchanged } else { Applied::Configured })
     }

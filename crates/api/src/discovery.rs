@@ -11,16 +11,13 @@ pub async fn version() -> Json<Value> {
     Json(json!({
         "major": "1", "minor": "32", "gitVersion": concat!("v1.32.0+avocet-", env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "",
-        "compiler": "rustc", "platform": concat!("linux/", "amd64"),
+        "compiler": "rustc", "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
     }))
 }
 
+/// No core kinds are served yet: naming `v1` without any makes clients complain.
 pub async fn core_versions() -> Json<Value> {
-    Json(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}))
-}
-
-pub async fn core_resources() -> Json<Value> {
-    Json(json!({"kind": "APIResourceList", "groupVersion": "v1", "resources": []}))
+    Json(json!({"kind": "APIVersions", "versions": [], "serverAddressByClientCIDRs": []}))
 }
 
 fn group() -> Value {
@@ -34,8 +31,7 @@ pub async fn groups() -> Json<Value> {
 
 pub async fn our_group() -> Json<Value> {
     let mut group = group();
-    group["kind"] = json!("APIGroup");
-    group["apiVersion"] = json!("v1");
+    json_patch::merge(&mut group, &json!({"kind": "APIGroup", "apiVersion": "v1"}));
     Json(group)
 }
 
@@ -74,7 +70,10 @@ pub async fn openapi_group() -> Json<Value> {
         if let Value::Object(schema) = &mut schema {
             schema.remove("$schema");
         }
-        schema["x-kubernetes-group-version-kind"] = json!([group_version_kind(info)]);
+        json_patch::merge(
+            &mut schema,
+            &json!({"x-kubernetes-group-version-kind": [group_version_kind(info)]}),
+        );
         schemas.insert(schema_name(info), schema);
         let base = if info.namespaced {
             format!("/apis/{API_VERSION}/namespaces/{{namespace}}/{}", info.plural)
@@ -115,7 +114,8 @@ fn operation(info: &KindInfo, action: &str) -> Value {
         "responses": {"200": {"description": "OK", "content": content}},
     });
     if matches!(action, "post" | "put" | "patch") {
-        operation["parameters"] = json!(["dryRun", "fieldManager", "fieldValidation"].map(parameter));
+        let parameters = ["dryRun", "fieldManager", "fieldValidation"].map(parameter);
+        json_patch::merge(&mut operation, &json!({"parameters": parameters}));
     }
     operation
 }

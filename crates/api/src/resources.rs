@@ -265,7 +265,7 @@ impl Request<'_> {
         if name.is_empty() && !text("generateName").is_empty() {
             let suffix = daemon::random_hex(3).map_err(|error| ApiError::internal(&error))?;
             name = format!("{}{suffix}", text("generateName"));
-            manifest["metadata"]["name"] = json!(name);
+            json_patch::merge(&mut manifest, &json!({"metadata": {"name": name}}));
         }
         let namespace = &self.target.namespace;
         if self.target.info.namespaced && namespace.is_empty() {

@@ -8,9 +8,13 @@ use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get, post};
+use store::Key;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
+use types::{Kind, SiteSpec};
+
+use crate::auth::Identity;
 use crate::listener::SecureListener;
 use crate::{ApiError, Hub, blobs, discovery, mailbox, resources, sites, ui};
 
@@ -28,7 +32,6 @@ pub fn router(hub: Hub) -> Router {
         .merge(ui::routes());
     let guarded = Router::new()
         .route("/api", get(discovery::core_versions))
-        .route("/api/v1", get(discovery::core_resources))
         .route("/apis", get(discovery::groups))
         .route("/apis/avocet.dev", get(discovery::our_group))
         .route("/apis/avocet.dev/v1alpha1", get(discovery::our_resources))
@@ -66,6 +69,13 @@ async fn authenticate(
         ApiError::unauthorized("no bearer token was sent; use the kubeconfig that `avocet up` wrote")
     })?;
     let identity = hub.tokens.identify(token)?;
+    if let Identity::Site(name) = &identity
+        && hub.store.get(&Key::new(SiteSpec::PLURAL, "", name.as_str())).is_none()
+    {
+        return Err(ApiError::unauthorized(format!(
+            "site `{name}` was deleted here; join again with a new token"
+        )));
+    }
     request.extensions_mut().insert(identity);
     Ok(next.run(request).await)
 }
