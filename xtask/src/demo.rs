@@ -20,6 +20,7 @@ use crate::sites::{SiteOptions, Sites};
 use crate::workspace::Workspace;
 use outcome::Photo;
 use running::Running;
+pub use table::aligned;
 
 const APPLICATION: &str = "mask-detection";
 /// How long the application may take to be ready.

@@ -61,7 +61,12 @@ impl Site {
 
     fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("site {} ended: {status}; from {}:\n{}", self.name, self.log.display(), process::tail(&self.log));
+            bail!(
+                "site {} ended: {status}; from {}:\n{}",
+                self.name,
+                self.log.display(),
+                process::tail(&self.log)
+            );
         }
         Ok(())
     }
@@ -162,7 +167,8 @@ impl Sites {
             let is_up = |name: &&String| {
                 let found = items(&sites).iter().find(|site| text(site, "/metadata/name") == **name);
                 found.is_some_and(|site| {
-                    condition(site, "Ready").0 == "True" && !text(site, "/status/endpoints/inference").is_empty()
+                    condition(site, "Ready").0 == "True"
+                        && !text(site, "/status/endpoints/inference").is_empty()
                 })
             };
             missing = wanted.iter().filter(|name| !is_up(name)).cloned().collect();
@@ -172,7 +178,12 @@ impl Sites {
     }
 
     /// Waits until an application is ready; `say` hears how far it is.
-    pub fn wait_for_application(&mut self, name: &str, limit: Duration, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+    pub fn wait_for_application(
+        &mut self,
+        name: &str,
+        limit: Duration,
+        say: &dyn Fn(&str),
+    ) -> anyhow::Result<()> {
         let mut last = String::new();
         let ready = loop_until(limit, || {
             self.check()?;
@@ -182,9 +193,7 @@ impl Sites {
             say(&last);
             Ok((status == "True").then_some(()))
         })?;
-        ready.with_context(|| {
-            format!("application {name} was not ready after {} s: {last}", limit.as_secs())
-        })
+        ready.with_context(|| format!("application {name} was not ready after {} s: {last}", limit.as_secs()))
     }
 }
 

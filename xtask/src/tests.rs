@@ -27,7 +27,9 @@ pub fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     if in_path("cargo-nextest").is_some() {
         process::run(with_tools(workspace.cargo().args(["nextest", "run", "--workspace"]), &tools))?;
     } else {
-        println!("cargo-nextest is not installed (cargo install --locked cargo-nextest); cargo test does, too");
+        println!(
+            "cargo-nextest is not installed (cargo install --locked cargo-nextest); cargo test does, too"
+        );
         process::run(with_tools(workspace.cargo().args(["test", "--workspace", "--all-targets"]), &tools))?;
     }
     if !options.no_demo {
@@ -40,16 +42,15 @@ pub fn ci(workspace: &Workspace) -> anyhow::Result<()> {
     if in_path("cargo-deny").is_some() {
         process::run(workspace.cargo().args(["deny", "check"]))?;
     } else {
-        println!("cargo-deny is not installed (cargo install --locked cargo-deny): licences and advisories unchecked");
+        println!(
+            "cargo-deny is not installed (cargo install --locked cargo-deny): licences and advisories unchecked"
+        );
     }
     test(workspace, &Options { no_demo: false })
 }
 
 /// Tells tests where their tools are; without these variables they pass over what needs them.
-fn with_tools<'a>(
-    command: &'a mut std::process::Command,
-    tools: &Tools,
-) -> &'a mut std::process::Command {
+fn with_tools<'a>(command: &'a mut std::process::Command, tools: &Tools) -> &'a mut std::process::Command {
     let named: [(&str, Option<&PathBuf>); 4] = [
         ("AVOCET_TEST_PYTHON", tools.test_python.as_ref()),
         ("AVOCET_TEST_FUNCTIONS_PYTHON", Some(&tools.functions_python)),

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use tracing::error;
 use types::FieldErrors;
 
+use crate::managed_fields::Conflict;
+
 /// An answer that refuses.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -19,11 +21,19 @@ pub struct ApiError {
     pub message: String,
     /// One cause a mistake: field and message.
     pub causes: Vec<(String, String)>,
+    /// What kind of cause they are, as Kubernetes words it.
+    pub cause: &'static str,
 }
 
 impl ApiError {
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code: code.as_u16(), reason, message: message.into(), causes: vec![] }
+        Self {
+            code: code.as_u16(),
+            reason,
+            message: message.into(),
+            causes: vec![],
+            cause: "FieldValueInvalid",
+        }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -48,6 +58,20 @@ impl ApiError {
 
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict", message)
+    }
+
+    /// Fields that other clients state otherwise.
+    pub fn apply_conflict(conflicts: &[Conflict]) -> Self {
+        let word = if conflicts.len() == 1 { "conflict" } else { "conflicts" };
+        let told: Vec<String> = conflicts
+            .iter()
+            .map(|conflict| format!("conflict with {:?}: {}", conflict.manager, conflict.field))
+            .collect();
+        let message = format!("Apply failed with {} {word}: {}", conflicts.len(), told.join("; "));
+        let causes = conflicts
+            .iter()
+            .map(|conflict| (conflict.field.clone(), format!("conflict with {:?}", conflict.manager)));
+        Self { causes: causes.collect(), cause: "FieldManagerConflict", ..Self::conflict(message) }
     }
 
     pub fn gone(message: impl Into<String>) -> Self {
@@ -80,9 +104,7 @@ impl ApiError {
         let causes: Vec<Value> = self
             .causes
             .iter()
-            .map(
-                |(field, message)| json!({"reason": "FieldValueInvalid", "field": field, "message": message}),
-            )
+            .map(|(field, message)| json!({"reason": self.cause, "field": field, "message": message}))
             .collect();
         json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",

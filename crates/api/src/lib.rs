@@ -19,6 +19,7 @@ mod hub;
 mod json_path;
 mod listener;
 mod mailbox;
+mod managed_fields;
 mod resources;
 mod server;
 mod sites;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -18,7 +18,7 @@ use crate::access::{self, Attempt};
 use crate::auth::Identity;
 use crate::table::table;
 use crate::watch::{Options, stream_changes};
-use crate::{ApiError, Hub};
+use crate::{ApiError, Hub, managed_fields};
 
 /// What a path below `/apis/avocet.dev/v1alpha1/` names.
 struct Target {
@@ -279,7 +279,8 @@ impl Request<'_> {
                 text("namespace")
             )));
         }
-        let manifest = self.admit(&manifest, &name)?;
+        let mut manifest = self.admit(&manifest, &name)?;
+        managed_fields::record_update(None, &mut manifest, &self.manager(), daemon::now());
         let key = Key { name, ..self.target.key() };
         if self.is_dry_run() {
             if self.hub.store.get(&key).is_some() {
@@ -292,10 +293,11 @@ impl Request<'_> {
     }
 
     async fn update(&self) -> Result<Response, ApiError> {
-        let manifest = self.admit(&self.parse_body()?, &self.target.name)?;
+        let mut manifest = self.admit(&self.parse_body()?, &self.target.name)?;
         self.check_name(&manifest)?;
+        let current = self.find()?;
+        managed_fields::record_update(Some(&current.manifest), &mut manifest, &self.manager(), daemon::now());
         if self.is_dry_run() {
-            self.find()?;
             return Ok(Json(manifest).into_response());
         }
         let updated = self.hub.store.update(self.target.key(), manifest, self.target.is_status).await?;
@@ -313,9 +315,65 @@ impl Request<'_> {
         Ok(())
     }
 
+    /// Who writes: the field manager that the client names, or else the client itself.
+    fn manager(&self) -> String {
+        let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let agent = agent.split('/').next().filter(|agent| !agent.is_empty()).unwrap_or("unknown");
+        let named = self.query.get("fieldManager").filter(|manager| !manager.is_empty());
+        named.map_or(agent, String::as_str).chars().take(128).collect()
+    }
+
+    /// Server-side apply.
+    async fn apply(&self) -> Result<Response, ApiError> {
+        if self.target.is_status {
+            return Err(ApiError::unsupported_media_type("status can't be applied; use a merge patch"));
+        }
+        let text =
+            std::str::from_utf8(self.body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let config: Value = serde_saphyr::from_str(text)
+            .map_err(|error| ApiError::bad_request(format!("the body is not YAML: {error}")))?;
+        if config.pointer("/metadata/managedFields").is_some_and(|fields| *fields != json!([])) {
+            return Err(ApiError::bad_request("metadata.managedFields must be left out of what is applied"));
+        }
+        if !self.query.contains_key("fieldManager") {
+            return Err(ApiError::bad_request("`fieldManager` is missing; name the client that applies"));
+        }
+        self.check_name(&config)?;
+        let force = self.query.get("force").is_some_and(|value| value == "true" || value == "1");
+        let (manager, key) = (self.manager(), self.target.key());
+        loop {
+            let live = self.hub.store.get(&key);
+            let applied = managed_fields::apply(
+                live.as_ref().map(|live| &live.manifest),
+                &config,
+                &manager,
+                force,
+                daemon::now(),
+            );
+            let applied = applied.map_err(|conflicts| ApiError::apply_conflict(&conflicts))?;
+            let manifest = self.admit(&applied, &key.name)?;
+            let written = match &live {
+                _ if self.is_dry_run() => return Ok(Json(manifest).into_response()),
+                Some(_) => self.hub.store.update(key.clone(), manifest, false).await,
+                None => self.hub.store.create(key.clone(), manifest, daemon::now()).await,
+            };
+            let code = if live.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+            let states_version = config.pointer("/metadata/resourceVersion").is_some();
+            match written {
+                // Somebody was faster: what is applied is merged into what they made.
+                Err(store::Error::Conflict { .. } | store::Error::Exists(_)) if !states_version => {}
+                Err(store::Error::NotFound(_)) if live.is_some() => {}
+                other => return Ok(self.answer(code, &*other?)),
+            }
+        }
+    }
+
     async fn patch(&self) -> Result<Response, ApiError> {
-        let patch = self.parse_body()?;
         let kind = self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if kind.starts_with("application/apply-patch+yaml") {
+            return self.apply().await;
+        }
+        let patch = self.parse_body()?;
         let mut tries = 0;
         loop {
             let current = self.find()?;
@@ -325,14 +383,20 @@ impl Request<'_> {
                 "application/json-patch+json" => apply_json_patch(&mut manifest, &patch)?,
                 other => {
                     return Err(ApiError::unsupported_media_type(format!(
-                        "patches of type `{other}` are not supported for {}; use application/merge-patch+json or \
-                         application/json-patch+json",
+                        "patches of type `{other}` are not supported for {}; use application/merge-patch+json, \
+                         application/json-patch+json or application/apply-patch+yaml",
                         self.target.info.plural
                     )));
                 }
             }
-            let manifest = self.admit(&manifest, &self.target.name)?;
+            let mut manifest = self.admit(&manifest, &self.target.name)?;
             self.check_name(&manifest)?;
+            managed_fields::record_update(
+                Some(&current.manifest),
+                &mut manifest,
+                &self.manager(),
+                daemon::now(),
+            );
             if self.is_dry_run() {
                 return Ok(Json(manifest).into_response());
             }

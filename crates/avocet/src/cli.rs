@@ -67,6 +67,8 @@ pub enum Command {
     Cp(CopyOptions),
     /// List the objects in a bucket of a site
     Ls(ListOptions),
+    /// Print the address of the hub's page, with your token in it
+    Ui,
     /// Say why a placement chose its sites and not the others
     Explain(ExplainOptions),
     /// Say which inference engines work on this machine, and why

@@ -86,7 +86,7 @@ async fn find(
         }
         found.extend(matching.into_iter().map(|invocation| (site.name.clone(), invocation)));
     }
-    found.sort_by(|(_, a), (_, b)| b.changed.cmp(&a.changed));
+    found.sort_by_key(|(_, invocation)| std::cmp::Reverse(invocation.changed));
     if found.len() > 1 && !what.starts_with("function/") {
         bail!("{} invocations begin with `{what}`; give more of the id", found.len());
     }

@@ -12,6 +12,7 @@ mod hub;
 mod invocations;
 mod manifest;
 mod output;
+mod ui;
 mod up;
 
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Invoke(options) => invocations::invoke(client, options).await,
         Command::Cp(options) => copy::copy(client, options).await,
         Command::Ls(options) => copy::list(client, options).await,
+        Command::Ui => ui::ui(client),
         Command::Explain(options) => explain::explain(client, options).await,
         Command::Engines(options) => engines::engines(&options),
         Command::Version => {

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use daemon::Tasks;
 
 use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions};
-use crate::{config, hub as hubs};
+use crate::{config, hub as hubs, ui};
 
 /// How long tasks get to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -110,6 +110,10 @@ fn greet(data: &Path, url: &str, access: Option<&Access>) {
     }
     println!("next:  export AVOCET_KUBECONFIG={0} KUBECONFIG={0}", kubeconfig.display());
     println!("       avocet get sites          (or: kubectl get sites)");
+    // Without the token: what is printed here ends in logs.
+    if let Ok(page) = ui::page(url) {
+        println!("page:  {page}             (avocet ui prints it with your token)");
+    }
 }
 
 async fn end(tasks: Tasks) -> anyhow::Result<()> {

@@ -36,14 +36,14 @@ pub use digest::{Digest, DigestWriter, InvalidDigest};
 pub use field_error::{FieldError, FieldErrors};
 pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
 pub use kind::{Kind, Resource};
-pub use meta::{ObjectMeta, OwnerReference, Time};
+pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
 pub use model::{Artifact, Engine, Model, ModelSpec, ModelStatus, ModelVersion};
 pub use placement::{
     Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,
     PlacementStatus, SiteDecision,
 };
 pub use quantity::Quantity;
-pub use registry::{Column, KindInfo, kind_named, kinds};
+pub use registry::{Column, KEYED_LISTS, KindInfo, kind_named, kinds};
 pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Selector};
 pub use site::{Capacity, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration};
 

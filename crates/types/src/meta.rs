@@ -72,6 +72,29 @@ pub struct ObjectMeta {
     /// The objects that this one goes away with.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub owner_references: Vec<OwnerReference>,
+    /// Set by the server: which fields each client states, for server-side apply.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub managed_fields: Vec<ManagedFields>,
+}
+
+/// The fields that one client states.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedFields {
+    /// The client.
+    pub manager: String,
+    /// `Apply` for server-side apply, `Update` for all other writes.
+    pub operation: String,
+    /// The API version that the fields are of.
+    pub api_version: String,
+    /// When the set of fields last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    /// Always `FieldsV1`.
+    pub fields_type: String,
+    /// The fields, as a tree.
+    #[serde(rename = "fieldsV1")]
+    pub fields_v1: serde_json::Value,
 }
 
 /// A pointer to the object that this one goes away with.

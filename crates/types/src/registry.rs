@@ -230,6 +230,15 @@ static KINDS: [KindInfo; 7] = [
     ),
 ];
 
+/// Lists whose entries are told apart by a field, so that several clients can each state some of them: the path of
+/// the list, dots between names, and the field.
+pub const KEYED_LISTS: [(&str, &str); 4] = [
+    ("spec.components", "name"),
+    ("spec.versions", "name"),
+    ("status.components", "name"),
+    ("status.conditions", "type"),
+];
+
 /// All kinds.
 pub fn kinds() -> &'static [KindInfo] {
     &KINDS

@@ -131,8 +131,10 @@ pub fn wait(sites: &mut Sites, photos: &mut [Photo], limit: Duration) -> anyhow:
         sites.check()?;
         update(photos, &sites.ask(&["get", "invocations"])?);
         let ended = photos.iter().filter(|photo| photo.has_ended()).count();
-        let blurred = photos.iter().filter_map(|photo| photo.anonymise.as_ref()).filter(|step| step.succeeded());
-        let message = format!("{} blurred at the edge, {ended} of {} at their end", blurred.count(), photos.len());
+        let blurred =
+            photos.iter().filter_map(|photo| photo.anonymise.as_ref()).filter(|step| step.succeeded());
+        let message =
+            format!("{} blurred at the edge, {ended} of {} at their end", blurred.count(), photos.len());
         match &bar {
             Some(bar) => {
                 bar.set_position(ended.try_into().unwrap_or(u64::MAX));
@@ -149,7 +151,11 @@ pub fn wait(sites: &mut Sites, photos: &mut [Photo], limit: Duration) -> anyhow:
             if let Some(bar) = bar {
                 bar.finish_and_clear();
             }
-            println!("  {} {message} ({:.1} s)", if all { "✓" } else { "✗" }, started.elapsed().as_secs_f64());
+            println!(
+                "  {} {message} ({:.1} s)",
+                if all { "✓" } else { "✗" },
+                started.elapsed().as_secs_f64()
+            );
             return Ok(all);
         }
         std::thread::sleep(POLL);
@@ -191,7 +197,8 @@ mod tests {
 
     #[test]
     fn photo_ends_with_the_second_step_or_with_a_failure() {
-        let mut photos = ["a.png", "b.jpg", "c.jpg"].map(|name| Photo { name: name.into(), ..Photo::default() });
+        let mut photos =
+            ["a.png", "b.jpg", "c.jpg"].map(|name| Photo { name: name.into(), ..Photo::default() });
         update(
             &mut photos,
             &json!({"items": [

@@ -35,10 +35,7 @@ pub fn fetch(sites: &Sites, run: &Path, photos: &mut [Photo]) -> anyhow::Result<
 /// The faces of a report, from left to right as the function wrote them.
 fn faces(report: &Value) -> Option<Vec<Face>> {
     let face = |face: &Value| {
-        Some(Face {
-            mask: face.get("mask")?.as_bool()?,
-            probability: face.get("probability")?.as_f64()?,
-        })
+        Some(Face { mask: face.get("mask")?.as_bool()?, probability: face.get("probability")?.as_f64()? })
     };
     report.get("faces")?.as_array()?.iter().map(face).collect()
 }

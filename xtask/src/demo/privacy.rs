@@ -63,8 +63,8 @@ impl Originals {
         let mut originals =
             Self { hashes: BTreeMap::new(), pieces: BTreeMap::new(), beginnings: vec![false; 1 << 16] };
         for photo in photos {
-            let content = std::fs::read(&photo.path)
-                .with_context(|| format!("can't read {}", photo.path.display()))?;
+            let content =
+                std::fs::read(&photo.path).with_context(|| format!("can't read {}", photo.path.display()))?;
             originals.add(&photo.name, &content);
         }
         Ok(originals)

@@ -61,7 +61,7 @@ fn section(photo: &Photo, verdict: Option<&Verdict>) -> anyhow::Result<String> {
 }
 
 fn figure(what: &str, note: &str, path: Option<&Path>) -> anyhow::Result<String> {
-    let picture = match path.map(|path| data_uri(path)).transpose()?.flatten() {
+    let picture = match path.map(data_uri).transpose()?.flatten() {
         Some(uri) => format!("<img alt=\"{what}\" src=\"{uri}\">"),
         None => "<div class=\"none\">no picture</div>".to_owned(),
     };

@@ -47,7 +47,10 @@ impl Running {
 
     pub fn refuse_second(folder: &Path) -> anyhow::Result<()> {
         if !Self::alive(folder).is_empty() {
-            bail!("an earlier demo still runs in {}; stop it with: cargo xtask demo --stop", folder.display());
+            bail!(
+                "an earlier demo still runs in {}; stop it with: cargo xtask demo --stop",
+                folder.display()
+            );
         }
         Ok(())
     }

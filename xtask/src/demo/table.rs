@@ -60,7 +60,8 @@ pub fn classes(photo: &Photo) -> String {
 }
 
 pub fn table(photos: &[Photo], verdicts: Option<&[Verdict]>) -> String {
-    let mut rows = vec![["PHOTO", "FACES", "LEFT TO RIGHT", "ANONYMISE", "MASK-DETECTOR", ""].map(str::to_owned)];
+    let mut rows =
+        vec![["PHOTO", "FACES", "LEFT TO RIGHT", "ANONYMISE", "MASK-DETECTOR", ""].map(str::to_owned)];
     for (index, photo) in photos.iter().enumerate() {
         let verdict = verdicts.and_then(|verdicts| verdicts.get(index)).map(|verdict| {
             verdict.difference.as_ref().map_or("ok".to_owned(), |difference| format!("differs: {difference}"))
@@ -107,7 +108,12 @@ mod tests {
 
     fn photo(faces: Option<&[bool]>, failed: bool) -> Photo {
         let faces = faces.map(|masks| masks.iter().map(|&mask| Face { mask, probability: 0.9 }).collect());
-        let step = Step { state: "Failed".into(), site: "edge".into(), message: "no image".into(), ..Step::default() };
+        let step = Step {
+            state: "Failed".into(),
+            site: "edge".into(),
+            message: "no image".into(),
+            ..Step::default()
+        };
         Photo { name: "a.jpg".into(), faces, anonymise: failed.then_some(step), ..Photo::default() }
     }
 

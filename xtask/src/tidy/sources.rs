@@ -42,7 +42,8 @@ pub fn read(root: &Path) -> anyhow::Result<Vec<Source>> {
 
 pub fn warning(source: &Source) -> Option<Problem> {
     let lines = source.text.lines().count();
-    (LONG < lines && lines <= TOO_LONG).then(|| format!("{} has {lines} lines; is it one thing?", source.path))
+    (LONG < lines && lines <= TOO_LONG)
+        .then(|| format!("{} has {lines} lines; is it one thing?", source.path))
 }
 
 pub fn problems(source: &Source) -> Vec<Problem> {

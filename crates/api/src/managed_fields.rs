@@ -1,0 +1,490 @@
+//! Server-side apply: who states which fields, and what follows from it.
+//!
+//! The rules are those of the Kubernetes API (structured merge and diff) for kinds of our shape: objects are merged
+//! field by field, lists are atomic unless [`types::KEYED_LISTS`] names a key for them.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+use types::{API_VERSION, KEYED_LISTS, ManagedFields, Time};
+
+/// One step of a path, written as `FieldsV1` writes it: `f:name` or `k:{"key":"value"}`.
+type Step = String;
+type Path = Vec<Step>;
+/// The leaves that a client states; an entry of a keyed list is a leaf beside its fields.
+type Fields = BTreeSet<Path>;
+
+/// A field that somebody else states with another value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// Who states it.
+    pub manager: String,
+    /// The field, for people: `.spec.tiers`.
+    pub field: String,
+}
+
+/// What the server says of an object, and nobody states.
+const SYSTEM: [&str; 9] = [
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "managedFields",
+    "generateName",
+];
+
+/// The object that follows when `manager` applies `config` to `live` (`None` if it does not exist yet), with its
+/// managed fields.
+///
+/// # Errors
+/// Unless forced: the fields that others state otherwise.
+pub fn apply(
+    live: Option<&Value>,
+    config: &Value,
+    manager: &str,
+    force: bool,
+    now: Time,
+) -> Result<Value, Vec<Conflict>> {
+    let mut managers = live.map(read_managers).unwrap_or_default();
+    let stated = stated_fields(config);
+    let mut conflicts = Vec::new();
+    for other in managers.iter_mut().filter(|other| !other.is(manager, APPLY)) {
+        let disputed: Vec<Path> = other
+            .fields
+            .iter()
+            .filter(|theirs| stated.contains(*theirs))
+            .filter(|path| !same(live.and_then(|live| get(live, path)), get(config, path)))
+            .cloned()
+            .collect();
+        for path in disputed {
+            if force {
+                other.fields.remove(&path);
+            } else {
+                conflicts.push(Conflict { manager: other.manager.clone(), field: readable(&path) });
+            }
+        }
+    }
+    if !conflicts.is_empty() {
+        return Err(conflicts);
+    }
+    let mut merged = live.cloned().unwrap_or_else(|| {
+        let mut new = config.clone();
+        new.as_object_mut().map(|fields| fields.remove("status"));
+        new
+    });
+    for path in &stated {
+        if let Some(value) = get(config, path) {
+            set(&mut merged, path, value.clone());
+        }
+    }
+    let before = managers.iter().find(|known| known.is(manager, APPLY)).map(|mine| mine.fields.clone());
+    for path in before.unwrap_or_default().difference(&stated) {
+        let others = managers.iter().filter(|known| !known.is(manager, APPLY));
+        let is_others =
+            others.into_iter().any(|other| other.fields.iter().any(|theirs| theirs.starts_with(path)));
+        if !is_others {
+            remove(&mut merged, path);
+        }
+    }
+    note(&mut managers, manager, APPLY, stated, now);
+    write_managers(&mut merged, managers);
+    Ok(merged)
+}
+
+/// Notes in `new` what `manager` changed from `old` (`None` if it did not exist) by another write than an apply:
+/// it states that from now on, and nobody else does.
+pub fn record_update(old: Option<&Value>, new: &mut Value, manager: &str, now: Time) {
+    let mut managers = old.map(read_managers).unwrap_or_default();
+    let after = stated_fields(new);
+    let changed: Fields = match old {
+        None => after.clone(),
+        Some(old) => after.iter().filter(|path| !same(get(old, path), get(new, path))).cloned().collect(),
+    };
+    for known in &mut managers {
+        let is_own = known.is(manager, UPDATE);
+        known.fields.retain(|path| {
+            let is_there = get(new, path).is_some();
+            is_there && (is_own || !changed.contains(path))
+        });
+    }
+    if !changed.is_empty() {
+        let own = managers.iter().find(|known| known.is(manager, UPDATE)).map(|own| own.fields.clone());
+        let fields = own.unwrap_or_default().union(&changed).cloned().collect();
+        note(&mut managers, manager, UPDATE, fields, now);
+    }
+    write_managers(new, managers);
+}
+
+const APPLY: &str = "Apply";
+const UPDATE: &str = "Update";
+
+/// One client and what it states.
+#[derive(Debug, Clone)]
+struct Manager {
+    manager: String,
+    operation: String,
+    time: Option<Time>,
+    fields: Fields,
+}
+
+impl Manager {
+    fn is(&self, manager: &str, operation: &str) -> bool {
+        self.manager == manager && self.operation == operation
+    }
+}
+
+/// Replaces what a client states; the time changes only if the fields do.
+fn note(managers: &mut Vec<Manager>, manager: &str, operation: &str, fields: Fields, now: Time) {
+    match managers.iter_mut().find(|known| known.is(manager, operation)) {
+        Some(known) if known.fields == fields => {}
+        Some(known) => {
+            known.fields = fields;
+            known.time = Some(now);
+        }
+        None => {
+            let (manager, operation) = (manager.to_owned(), operation.to_owned());
+            managers.push(Manager { manager, operation, time: Some(now), fields });
+        }
+    }
+}
+
+fn read_managers(object: &Value) -> Vec<Manager> {
+    let stored = object.pointer("/metadata/managedFields").cloned().unwrap_or_default();
+    let stored: Vec<ManagedFields> = serde_json::from_value(stored).unwrap_or_default();
+    let read = |entry: ManagedFields| {
+        let mut fields = Fields::new();
+        read_tree(&entry.fields_v1, &mut vec![], &mut fields);
+        Manager { manager: entry.manager, operation: entry.operation, time: entry.time, fields }
+    };
+    stored.into_iter().map(read).collect()
+}
+
+fn write_managers(object: &mut Value, managers: Vec<Manager>) {
+    let entries: Vec<ManagedFields> = managers
+        .into_iter()
+        .filter(|known| !known.fields.is_empty())
+        .map(|known| ManagedFields {
+            manager: known.manager,
+            operation: known.operation,
+            api_version: API_VERSION.into(),
+            time: known.time,
+            fields_type: "FieldsV1".into(),
+            fields_v1: write_tree(&known.fields),
+        })
+        .collect();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("managedFields".into(), serde_json::to_value(entries).unwrap_or_default());
+    }
+}
+
+fn read_tree(tree: &Value, path: &mut Path, fields: &mut Fields) {
+    let Some(children) = tree.as_object() else { return };
+    if children.is_empty() && !path.is_empty() {
+        fields.insert(path.clone());
+    }
+    for (step, child) in children {
+        if step == "." {
+            fields.insert(path.clone());
+            continue;
+        }
+        path.push(step.clone());
+        read_tree(child, path, fields);
+        path.pop();
+    }
+}
+
+fn write_tree(fields: &Fields) -> Value {
+    let mut root = empty();
+    for path in fields {
+        let node = path.iter().fold(&mut root, |node, step| child(node, step));
+        let has_fields_below = fields.iter().any(|other| other.len() > path.len() && other.starts_with(path));
+        if has_fields_below {
+            child(node, ".");
+        }
+    }
+    root
+}
+
+fn empty() -> Value {
+    Value::Object(Map::new())
+}
+
+fn child<'a>(node: &'a mut Value, step: &str) -> &'a mut Value {
+    match node {
+        Value::Object(children) => children.entry(step).or_insert_with(empty),
+        // Never: every node is an object.
+        other => other,
+    }
+}
+
+/// The leaves of an object that clients can state.
+fn stated_fields(object: &Value) -> Fields {
+    let mut fields = Fields::new();
+    for (name, value) in object.as_object().into_iter().flatten() {
+        match name.as_str() {
+            "apiVersion" | "kind" | "status" => {}
+            "metadata" => {
+                for (name, value) in value.as_object().into_iter().flatten() {
+                    if !SYSTEM.contains(&name.as_str()) {
+                        leaves(value, &mut vec!["f:metadata".into(), format!("f:{name}")], &mut fields);
+                    }
+                }
+            }
+            _ => leaves(value, &mut vec![format!("f:{name}")], &mut fields),
+        }
+    }
+    fields
+}
+
+fn leaves(value: &Value, path: &mut Path, fields: &mut Fields) {
+    match value {
+        Value::Object(children) if !children.is_empty() => {
+            for (name, child) in children {
+                path.push(format!("f:{name}"));
+                leaves(child, path, fields);
+                path.pop();
+            }
+        }
+        Value::Array(entries) if !entries.is_empty() => match list_key(path) {
+            Some(key) => {
+                for entry in entries {
+                    path.push(key_step(key, entry));
+                    fields.insert(path.clone());
+                    leaves(entry, path, fields);
+                    path.pop();
+                }
+            }
+            None => {
+                fields.insert(path.clone());
+            }
+        },
+        _ => {
+            fields.insert(path.clone());
+        }
+    }
+}
+
+fn list_key(path: &[Step]) -> Option<&'static str> {
+    let names: Option<Vec<&str>> = path.iter().map(|step| step.strip_prefix("f:")).collect();
+    let dotted = names?.join(".");
+    KEYED_LISTS.iter().find(|(list, _)| *list == dotted).map(|(_, key)| *key)
+}
+
+fn key_step(key: &str, entry: &Value) -> Step {
+    let value = entry.get(key).cloned().unwrap_or_default();
+    format!("k:{}", serde_json::json!({key: value}))
+}
+
+/// The key and value of a `k:` step.
+fn read_key(step: &str) -> Option<(String, Value)> {
+    let key: Map<String, Value> = serde_json::from_str(step.strip_prefix("k:")?).ok()?;
+    key.into_iter().next()
+}
+
+/// Whether both say the same of a leaf. An object that is a leaf was empty: it says no more than that it is one.
+fn same(left: Option<&Value>, right: Option<&Value>) -> bool {
+    match (left, right) {
+        (Some(Value::Object(_)), Some(Value::Object(_))) => true,
+        (left, right) => left == right,
+    }
+}
+
+fn get<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
+    let mut value = object;
+    for step in path {
+        value = match step.strip_prefix("f:") {
+            Some(name) => value.get(name)?,
+            None => {
+                let (key, wanted) = read_key(step)?;
+                value.as_array()?.iter().find(|entry| entry.get(&key) == Some(&wanted))?
+            }
+        };
+    }
+    // Two entries of a keyed list are the same entry, whatever their fields say.
+    if path.last().is_some_and(|step| step.starts_with("k:")) { Some(&Value::Null) } else { Some(value) }
+}
+
+/// Puts a value at a path, making what leads there. An entry of a keyed list is only made sure to be there.
+fn set(object: &mut Value, path: &[Step], new: Value) {
+    let mut place = object;
+    for step in path {
+        match step.strip_prefix("f:") {
+            Some(name) => {
+                if !place.is_object() {
+                    *place = Value::Object(Map::new());
+                }
+                let Some(fields) = place.as_object_mut() else { return };
+                place = fields.entry(name).or_insert(Value::Null);
+            }
+            None => {
+                let Some((key, wanted)) = read_key(step) else { return };
+                if !place.is_array() {
+                    *place = Value::Array(vec![]);
+                }
+                let Some(entries) = place.as_array_mut() else { return };
+                let index = entries.iter().position(|entry| entry.get(&key) == Some(&wanted));
+                let index = index.unwrap_or_else(|| {
+                    entries.push(Value::Object(Map::from_iter([(key, wanted)])));
+                    entries.len() - 1
+                });
+                let Some(entry) = entries.get_mut(index) else { return };
+                place = entry;
+            }
+        }
+    }
+    let is_entry = path.last().is_some_and(|step| step.starts_with("k:"));
+    let keeps_fields = place.is_object() && new.is_object();
+    if !is_entry && !keeps_fields {
+        *place = new;
+    }
+}
+
+/// Takes away what is at a path, and what becomes empty by that, up to the second level.
+fn remove(object: &mut Value, path: &[Step]) {
+    let Some((last, parents)) = path.split_last() else { return };
+    let Some(parent) = get_mut(object, parents) else { return };
+    match (last.strip_prefix("f:"), read_key(last)) {
+        (Some(name), _) => {
+            if let Some(fields) = parent.as_object_mut() {
+                fields.remove(name);
+            }
+        }
+        (None, Some((key, wanted))) => {
+            if let Some(entries) = parent.as_array_mut() {
+                entries.retain(|entry| entry.get(&key) != Some(&wanted));
+            }
+        }
+        (None, None) => {}
+    }
+    let is_empty = match parent {
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(entries) => entries.is_empty(),
+        _ => false,
+    };
+    if is_empty && parents.len() > 1 {
+        remove(object, parents);
+    }
+}
+
+fn get_mut<'a>(object: &'a mut Value, path: &[Step]) -> Option<&'a mut Value> {
+    let mut value = object;
+    for step in path {
+        value = match step.strip_prefix("f:") {
+            Some(name) => value.get_mut(name)?,
+            None => {
+                let (key, wanted) = read_key(step)?;
+                value.as_array_mut()?.iter_mut().find(|entry| entry.get(&key) == Some(&wanted))?
+            }
+        };
+    }
+    Some(value)
+}
+
+fn readable(path: &[Step]) -> String {
+    let step = |step: &Step| match step.strip_prefix("f:") {
+        Some(name) => format!(".{name}"),
+        None => format!("[{}]", step.trim_start_matches("k:")),
+    };
+    path.iter().map(step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn now() -> Time {
+        Time("2026-01-01T00:00:00Z".parse().unwrap())
+    }
+
+    fn placement(spec: Value) -> Value {
+        json!({"apiVersion": API_VERSION, "kind": "Placement", "metadata": {"name": "p"}, "spec": spec})
+    }
+
+    fn applied(live: Option<&Value>, spec: Value, manager: &str) -> Result<Value, Vec<Conflict>> {
+        apply(live, &placement(spec), manager, false, now())
+    }
+
+    #[test]
+    fn two_clients_state_different_fields_of_one_object() {
+        let first = applied(None, json!({"tiers": ["edge"]}), "a").unwrap();
+        let both = applied(Some(&first), json!({"numberOfSites": 2}), "b").unwrap();
+        assert_eq!(both["spec"], json!({"tiers": ["edge"], "numberOfSites": 2}));
+        let gone = applied(Some(&both), json!({}), "a").unwrap();
+        assert_eq!(gone["spec"], json!({"numberOfSites": 2}));
+    }
+
+    #[test]
+    fn another_value_for_a_field_of_somebody_else_is_a_conflict_unless_forced() {
+        let first = applied(None, json!({"numberOfSites": 1}), "a").unwrap();
+        let conflict = applied(Some(&first), json!({"numberOfSites": 2}), "b").unwrap_err();
+        assert_eq!(conflict, [Conflict { manager: "a".into(), field: ".spec.numberOfSites".into() }]);
+        let same = applied(Some(&first), json!({"numberOfSites": 1}), "b").unwrap();
+        assert_eq!(same["metadata"]["managedFields"].as_array().unwrap().len(), 2);
+        let forced = apply(Some(&first), &placement(json!({"numberOfSites": 2})), "b", true, now()).unwrap();
+        assert_eq!(forced["spec"]["numberOfSites"], 2);
+        assert_eq!(forced["metadata"]["managedFields"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_update_takes_the_fields_that_it_changes() {
+        let first = applied(None, json!({"numberOfSites": 1, "tiers": ["edge"]}), "a").unwrap();
+        let mut edited = first.clone();
+        edited["spec"]["numberOfSites"] = json!(3);
+        record_update(Some(&first), &mut edited, "kubectl-edit", now());
+        assert!(applied(Some(&edited), json!({"numberOfSites": 1, "tiers": ["edge"]}), "a").is_err());
+        assert!(applied(Some(&edited), json!({"tiers": ["cloud"]}), "a").is_ok());
+    }
+
+    #[test]
+    fn entries_of_keyed_lists_are_stated_apart() {
+        let one = |name: &str| json!({"components": [{"name": name, "placement": "p", "models": ["m"]}]});
+        let first = applied(None, one("x"), "a").unwrap();
+        let both = applied(Some(&first), one("y"), "b").unwrap();
+        assert_eq!(both["spec"]["components"].as_array().unwrap().len(), 2);
+        let gone = applied(Some(&both), json!({}), "a").unwrap();
+        assert_eq!(gone["spec"], one("y"));
+    }
+
+    #[test]
+    fn managed_fields_are_written_as_the_kubernetes_api_writes_them() {
+        let first =
+            applied(None, json!({"components": [{"name": "x", "inputs": [{"path": "a"}]}]}), "a").unwrap();
+        assert_eq!(
+            first["metadata"]["managedFields"][0]["fieldsV1"],
+            json!({"f:spec": {"f:components": {"k:{\"name\":\"x\"}": {".": {}, "f:name": {}, "f:inputs": {}}}}})
+        );
+    }
+
+    fn spec() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![any::<u8>().prop_map(Value::from), "[a-c]{1,2}".prop_map(Value::from)];
+        leaf.prop_recursive(3, 16, 3, |inner| {
+            prop::collection::btree_map("[a-d]", inner, 0..3).prop_map(|map| json!(map))
+        })
+        .prop_map(|value| if value.is_object() { value } else { json!({"a": value}) })
+    }
+
+    proptest! {
+        #[test]
+        fn applying_again_changes_nothing(one in spec(), other in spec()) {
+            let first = applied(None, one, "a").unwrap();
+            let second = apply(Some(&first), &placement(other.clone()), "b", true, now()).unwrap();
+            let again = apply(Some(&second), &placement(other), "b", false, now()).unwrap();
+            prop_assert_eq!(again, second);
+        }
+
+        #[test]
+        fn what_was_applied_is_there(one in spec(), other in spec()) {
+            let first = applied(None, one, "a").unwrap();
+            let second = apply(Some(&first), &placement(other.clone()), "b", true, now()).unwrap();
+            let config = placement(other);
+            for path in stated_fields(&config) {
+                prop_assert!(same(get(&second, &path), get(&config, &path)));
+            }
+        }
+    }
+}

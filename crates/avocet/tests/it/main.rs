@@ -1,0 +1,21 @@
+//! The whole program, as people and machines meet it: real processes, real kills, the real command line.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests stop at the first thing that is not as it should be"
+)]
+
+mod applications;
+mod boto3;
+mod commands;
+mod confinement;
+mod crashes;
+mod damage;
+mod failures;
+mod joining;
+mod kubectl;
+mod manifests;
+mod support;

@@ -1,0 +1,122 @@
+//! `bench`: memory at rest, latency from put to result, and what serving costs over the bare engine.
+//!
+//! All in one run against sites like those of the demo, in release mode. Numbers are medians; machines that are
+//! shared are noisy, so compare within a run.
+
+mod latency;
+mod memory;
+mod overhead;
+mod samples;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::process::{self, Step};
+use crate::setup::{self, Scope, Tools};
+use crate::sites::{SiteOptions, Sites};
+use crate::workspace::Workspace;
+
+#[derive(Args)]
+pub struct Options {
+    /// Rounds of the measurements; each value is the median over rounds
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// Objects that are put one after the other
+    #[arg(long, default_value_t = 30)]
+    pub objects: usize,
+    /// Seconds that sites rest before their memory is measured
+    #[arg(long, default_value_t = 10)]
+    pub rest: u64,
+}
+
+/// The benchmark's sites: a hub, an edge with the built-in engine, and one with ONNX Runtime.
+const HUB: &str = "cloud";
+const EDGE: &str = "edge";
+const FAST: &str = "accelerated";
+
+pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
+    let tools = setup::setup(workspace, Scope::Demo)?;
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--release", "--package", "avocet", "--package", "avocet-inference"]);
+    process::run(cargo.args(["--bin", "avocet", "--example", "infer"]))?;
+    let folder = workspace.target.join("bench");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("can't remove {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    println!("\n{}", machine());
+    println!("{}", memory::binary_size(&workspace.target.join("release/avocet"), &folder)?);
+    let mut sites = start(workspace, &tools, &folder)?;
+    println!("\n{}", memory::at_rest(&sites, options)?);
+    apply(workspace, &folder, &mut sites)?;
+    println!("\n{}", latency::put_to_result(&sites, &folder, options)?);
+    let infer = workspace.target.join("release/examples/infer");
+    println!("\n{}", overhead::compare(&sites, &infer, &tools, &models(workspace), options)?);
+    Ok(())
+}
+
+fn start(workspace: &Workspace, tools: &Tools, folder: &Path) -> anyhow::Result<Sites> {
+    let step = Step::begin("a hub and two sites that joined it");
+    let hub = SiteOptions { name: HUB, tier: "cloud", tools, onnxruntime: false };
+    let mut sites = Sites::start(workspace, folder, &hub)?;
+    sites.join(&SiteOptions { name: EDGE, tier: "edge", tools, onnxruntime: false })?;
+    if tools.onnxruntime.is_some() {
+        sites.join(&SiteOptions { name: FAST, tier: "accelerated", tools, onnxruntime: true })?;
+    }
+    sites.wait_for_sites()?;
+    step.done("");
+    Ok(sites)
+}
+
+/// A model and its file.
+pub struct Model {
+    pub name: &'static str,
+    pub path: std::path::PathBuf,
+}
+
+fn models(workspace: &Workspace) -> [Model; 2] {
+    [
+        Model { name: "affine", path: workspace.root.join("crates/inference/tests/data/affine.onnx") },
+        Model {
+            name: "mask-classifier",
+            path: workspace.example().join("build/models/mask-classifier.onnx"),
+        },
+    ]
+}
+
+fn apply(workspace: &Workspace, folder: &Path, sites: &mut Sites) -> anyhow::Result<()> {
+    let mut manifest = include_str!("bench/application.yaml").to_owned();
+    for model in models(workspace) {
+        manifest = manifest.replace(&format!("@{}@", model.name), &model.path.display().to_string());
+    }
+    std::fs::write(folder.join("copy.sh"), "cp \"$INPUT_FILE_PATH\" \"$TMP_OUTPUT_DIR/\"\n")?;
+    let path = folder.join("application.yaml");
+    std::fs::write(&path, manifest)?;
+    process::output(sites.avocet().args(["apply", "-f"]).arg(&path))?;
+    let step = Step::begin("the benchmark's applications");
+    for name in ["one-site", "two-sites", "served"] {
+        sites.wait_for_application(name, Duration::from_secs(60), &|state| step.say(state))?;
+    }
+    step.done("ready");
+    Ok(())
+}
+
+/// What it ran on, so that numbers are not compared that can't be.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "machine: {} ({cores} cores), {} memory, Linux {}, load {}",
+        field(&read("/proc/cpuinfo"), "model name"),
+        field(&read("/proc/meminfo"), "MemTotal"),
+        read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
+    )
+}
