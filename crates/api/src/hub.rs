@@ -5,8 +5,8 @@ use controllers::Heartbeats;
 use daemon::Shutdown;
 use store::Store;
 
-use crate::Mailbox;
 use crate::auth::Tokens;
+use crate::{Mailbox, Pages};
 
 /// A hub's state. Cheap to clone.
 #[derive(Clone)]
@@ -20,5 +20,6 @@ pub struct Hub {
     pub heartbeats: Heartbeats,
     pub blobs: Blobs,
     pub mailbox: Mailbox,
+    pub pages: Pages,
     pub shutdown: Shutdown,
 }

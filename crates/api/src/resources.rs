@@ -16,6 +16,7 @@ use types::{API_VERSION, KindInfo, Selector};
 
 use crate::access::{self, Attempt};
 use crate::auth::Identity;
+use crate::pages::Page;
 use crate::table::table;
 use crate::watch::{Options, stream_changes};
 use crate::{ApiError, Hub, managed_fields};
@@ -185,31 +186,48 @@ impl Request<'_> {
 
     fn list(&self) -> Result<Response, ApiError> {
         let info = self.target.info;
-        let filter = Filter::parse(&self.target.namespace, self.query)?;
-        let (objects, version) = self.hub.store.list(info.plural, filter.namespace());
-        let objects: Vec<&Object> =
-            objects.iter().map(Arc::as_ref).filter(|object| filter.passes(object)).collect();
-        let version = version.to_string();
+        let page = self.page()?;
+        let objects: Vec<&Object> = page.objects.iter().map(Arc::as_ref).collect();
+        let mut metadata = json!({"resourceVersion": page.version.to_string()});
+        if !page.next.is_empty() {
+            let more = json!({"continue": page.next, "remainingItemCount": page.remaining});
+            json_patch::merge(&mut metadata, &more);
+        }
         if self.wants_table() {
-            return Ok(Json(table(info, &objects, &version, daemon::now(), true)).into_response());
+            return Ok(Json(table(info, &objects, &metadata, daemon::now(), true)).into_response());
         }
         let items: Vec<&Value> = objects.iter().map(|object| &object.manifest).collect();
-        let list = json!({
-            "kind": format!("{}List", info.kind), "apiVersion": API_VERSION,
-            "metadata": {"resourceVersion": version}, "items": items,
-        });
+        let kind = format!("{}List", info.kind);
+        let list = json!({"kind": kind, "apiVersion": API_VERSION, "metadata": metadata, "items": items});
         Ok(Json(list).into_response())
     }
 
+    fn page(&self) -> Result<Page, ApiError> {
+        let info = self.target.info;
+        let text = |name: &str| self.query.get(name).map_or("", String::as_str);
+        let limit = self.number("limit")?.filter(|limit| *limit > 0);
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let asked = [info.plural, &self.target.namespace, text("labelSelector"), text("fieldSelector")];
+        let question = asked.join("\0");
+        if !text("continue").is_empty() {
+            return self.hub.pages.go_on(&question, text("continue"), limit);
+        }
+        let filter = Filter::parse(&self.target.namespace, self.query)?;
+        let (mut objects, version) = self.hub.store.list(info.plural, filter.namespace());
+        objects.retain(|object| filter.passes(object));
+        self.hub.pages.begin(&question, objects, version, limit)
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        let Some(text) = self.query.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let invalid = |_| ApiError::bad_request(format!("`{name}={text}` is not a number"));
+        text.parse().map(Some).map_err(invalid)
+    }
+
     fn watch(&self) -> Result<Response, ApiError> {
-        let number = |name: &str| -> Result<Option<u64>, ApiError> {
-            let Some(text) = self.query.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-            let invalid = |_| ApiError::bad_request(format!("`{name}={text}` is not a number"));
-            text.parse().map(Some).map_err(invalid)
-        };
-        let timeout = number("timeoutSeconds")?.map_or(LONGEST_WATCH, Duration::from_secs);
+        let timeout = self.number("timeoutSeconds")?.map_or(LONGEST_WATCH, Duration::from_secs);
         let options = Options {
-            from: number("resourceVersion")?.filter(|version| *version > 0),
+            from: self.number("resourceVersion")?.filter(|version| *version > 0),
             bookmarks: self.query.get("allowWatchBookmarks").is_some_and(|value| value == "true"),
             as_table: self.wants_table(),
             timeout: timeout.min(LONGEST_WATCH),
@@ -229,8 +247,8 @@ impl Request<'_> {
 
     fn answer(&self, code: StatusCode, object: &Object) -> Response {
         if self.wants_table() {
-            let version = &object.metadata.resource_version;
-            return (code, Json(table(self.target.info, &[object], version, daemon::now(), true)))
+            let metadata = json!({"resourceVersion": object.metadata.resource_version});
+            return (code, Json(table(self.target.info, &[object], &metadata, daemon::now(), true)))
                 .into_response();
         }
         (code, Json(&object.manifest)).into_response()

@@ -8,7 +8,7 @@ use types::{Column, KindInfo, Time};
 use crate::json_path;
 
 /// A `Table` of these objects.
-pub fn table(info: &KindInfo, objects: &[&Object], version: &str, now: Time, with_columns: bool) -> Value {
+pub fn table(info: &KindInfo, objects: &[&Object], metadata: &Value, now: Time, with_columns: bool) -> Value {
     let mut columns = vec![json!({
         "name": "Name", "type": "string", "format": "name", "priority": 0, "description": "unique in its namespace",
     })];
@@ -26,7 +26,7 @@ pub fn table(info: &KindInfo, objects: &[&Object], version: &str, now: Time, wit
     }
     let rows: Vec<Value> = objects.iter().map(|object| row(info, object, now)).collect();
     json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": version},
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
         "columnDefinitions": columns, "rows": rows,
     })
 }

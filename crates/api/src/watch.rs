@@ -122,8 +122,8 @@ impl Stream {
 
     fn write_event(&mut self, lines: &mut Vec<u8>, kind: &str, object: &Object) {
         if self.options.as_table {
-            let version = &object.metadata.resource_version;
-            let rows = table(self.info, &[object], version, daemon::now(), !self.told_columns);
+            let metadata = json!({"resourceVersion": object.metadata.resource_version});
+            let rows = table(self.info, &[object], &metadata, daemon::now(), !self.told_columns);
             self.told_columns = true;
             write_line(lines, &json!({"type": kind, "object": rows}));
         } else {

@@ -67,6 +67,7 @@ pub async fn start(
         heartbeats: Heartbeats::new(Duration::from_secs(options.grace)),
         blobs: Blobs::open(folder.join("artifacts"))?,
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
+        pages: api::Pages::default(),
         shutdown: tasks.shutdown(),
     };
     let (store, heartbeats) = (hub.store.clone(), hub.heartbeats.clone());

@@ -55,6 +55,9 @@ pub fn cell(step: Option<&Step>) -> String {
 /// The faces in words: class and probability, from left to right.
 pub fn classes(photo: &Photo) -> String {
     let Some(faces) = &photo.faces else { return "–".to_owned() };
+    if faces.is_empty() {
+        return "no face".to_owned();
+    }
     let words = faces.iter().map(|face| format!("{} {:.0}%", face.class(), face.probability * 100.0));
     words.collect::<Vec<_>>().join(", ")
 }

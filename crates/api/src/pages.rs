@@ -1,0 +1,104 @@
+//! Lists in pages: all pages of one list are of one moment, however much is written meanwhile.
+//!
+//! The list is kept (as pointers to objects that are shared with the store) until its last page was taken, or until
+//! it is too old or one of too many; then the client is told to begin again.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use store::Object;
+
+use crate::ApiError;
+
+/// How many lists are kept at once: each costs 8 bytes an object, and what was deleted since.
+const KEPT: usize = 64;
+/// How long a client may take between two pages.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Lists whose pages are being taken. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Pages(Arc<Mutex<VecDeque<Kept>>>);
+
+struct Kept {
+    id: String,
+    /// What was asked, and by whom: a token is good for nothing else.
+    question: String,
+    objects: Vec<Arc<Object>>,
+    version: u64,
+    taken: Instant,
+}
+
+/// A page of a list.
+pub struct Page {
+    pub objects: Vec<Arc<Object>>,
+    /// The version that the whole list is of.
+    pub version: u64,
+    /// What to send for the next page; empty on the last.
+    pub next: String,
+    /// How many objects come after this page.
+    pub remaining: usize,
+}
+
+impl Pages {
+    /// The first page of a list.
+    pub fn begin(
+        &self,
+        question: &str,
+        objects: Vec<Arc<Object>>,
+        version: u64,
+        limit: usize,
+    ) -> Result<Page, ApiError> {
+        if objects.len() <= limit {
+            return Ok(Page { objects, version, next: String::new(), remaining: 0 });
+        }
+        let id = daemon::random_hex(8).map_err(|error| ApiError::internal(&error))?;
+        let kept = Kept { id, question: question.to_owned(), objects, version, taken: Instant::now() };
+        let page = kept.page(0, limit);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= KEPT {
+            all.pop_front();
+        }
+        all.push_back(kept);
+        Ok(page)
+    }
+
+    /// The page that a token stands for.
+    ///
+    /// # Errors
+    /// 400 for what is no token of this question, 410 if the list is no longer kept.
+    pub fn go_on(&self, question: &str, token: &str, limit: usize) -> Result<Page, ApiError> {
+        let parts = token.split_once('-').and_then(|(id, offset)| Some((id, offset.parse::<usize>().ok()?)));
+        let (id, offset) =
+            parts.ok_or_else(|| ApiError::bad_request("`continue` is not a token of this server"))?;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|kept| kept.taken.elapsed() < LONGEST_PAUSE);
+        let found = all.iter_mut().find(|kept| kept.id == id);
+        let kept = found.ok_or_else(|| {
+            ApiError::gone(
+                "the list that `continue` belongs to is no longer kept; begin again without `continue`",
+            )
+        })?;
+        if kept.question != question {
+            return Err(ApiError::bad_request(
+                "`continue` belongs to another list; send what was sent with it before",
+            ));
+        }
+        kept.taken = Instant::now();
+        let page = kept.page(offset, limit);
+        if page.next.is_empty() {
+            all.retain(|kept| kept.id != id);
+        }
+        Ok(page)
+    }
+}
+
+impl Kept {
+    fn page(&self, offset: usize, limit: usize) -> Page {
+        let objects: Vec<Arc<Object>> = self.objects.iter().skip(offset).take(limit).cloned().collect();
+        let end = offset.saturating_add(objects.len());
+        let remaining = self.objects.len().saturating_sub(end);
+        let next = if remaining == 0 { String::new() } else { format!("{}-{end}", self.id) };
+        Page { objects, version: self.version, next, remaining }
+    }
+}
