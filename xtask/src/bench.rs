@@ -39,9 +39,10 @@ const FAST: &str = "accelerated";
 
 pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     let tools = setup::setup(workspace, Scope::Demo)?;
-    let mut cargo = workspace.cargo();
-    cargo.args(["build", "--release", "--package", "avocet", "--package", "avocet-inference"]);
-    process::run(cargo.args(["--bin", "avocet", "--example", "infer"]))?;
+    // Apart, as elsewhere: built together, their dependencies would get other features and be built anew.
+    process::run(workspace.cargo().args(["build", "--release", "--package", "avocet"]))?;
+    let example = ["build", "--release", "--package", "avocet-inference", "--example", "infer"];
+    process::run(workspace.cargo().args(example))?;
     let folder = workspace.target.join("bench");
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("can't remove {}", folder.display()))?;

@@ -161,13 +161,14 @@ fn print_hints(workspace: &Workspace, sites: &Sites, options: &Options) {
     let data = options.data.as_ref().map(|data| format!(" --data {}", data.display())).unwrap_or_default();
     let avocet = workspace.target.join("release");
     println!(
-        "\nThe sites keep running; the hub's page: {}/ui\nStop them with: cargo xtask demo --stop{data}\nTry:\n  \
-         export PATH={}:$PATH AVOCET_KUBECONFIG={kubeconfig} KUBECONFIG={kubeconfig}\n  \
+        "\nThe sites keep running. Stop them with: cargo xtask demo --stop{data}\n\
+         The hub's page: {url}/ui (its certificate is the hub's own, so the browser asks; the token is in {kubeconfig})\n\
+         Try:\n  export PATH={}:$PATH AVOCET_KUBECONFIG={kubeconfig} KUBECONFIG={kubeconfig}\n  \
          avocet get sites\n  avocet explain placement/edge-sites\n  avocet get invocations\n  \
          avocet logs function/anonymise\n  kubectl get applications,placements,models\n  \
          kubectl describe application {APPLICATION}",
-        sites.url,
         avocet.display(),
+        url = sites.url,
         kubeconfig = sites.kubeconfig.display(),
     );
 }

@@ -66,10 +66,7 @@ pub async fn openapi_group() -> Json<Value> {
     let mut schemas = Map::new();
     let mut paths = Map::new();
     for info in kinds() {
-        let mut schema = (info.schema)().to_value();
-        if let Value::Object(schema) = &mut schema {
-            schema.remove("$schema");
-        }
+        let mut schema = types::structural_schema(info);
         json_patch::merge(
             &mut schema,
             &json!({"x-kubernetes-group-version-kind": [group_version_kind(info)]}),

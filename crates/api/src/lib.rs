@@ -22,6 +22,7 @@ mod mailbox;
 mod managed_fields;
 mod pages;
 mod resources;
+mod reviews;
 mod server;
 mod sites;
 mod table;

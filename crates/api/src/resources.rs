@@ -229,6 +229,7 @@ impl Request<'_> {
         let options = Options {
             from: self.number("resourceVersion")?.filter(|version| *version > 0),
             bookmarks: self.query.get("allowWatchBookmarks").is_some_and(|value| value == "true"),
+            initial_events: self.query.get("sendInitialEvents").is_some_and(|value| value == "true"),
             as_table: self.wants_table(),
             timeout: timeout.min(LONGEST_WATCH),
         };

@@ -16,7 +16,7 @@ use types::{Kind, SiteSpec};
 
 use crate::auth::Identity;
 use crate::listener::SecureListener;
-use crate::{ApiError, Hub, blobs, discovery, mailbox, resources, sites, ui};
+use crate::{ApiError, Hub, blobs, discovery, mailbox, resources, reviews, sites, ui};
 
 /// How large a manifest may be, in bytes.
 const LARGEST_MANIFEST: usize = 3 << 20;
@@ -38,8 +38,10 @@ pub fn router(hub: Hub) -> Router {
         .route("/apis/avocet.dev/v1alpha1/{*path}", any(resources::handle))
         .route("/openapi/v3", get(discovery::openapi_index))
         .route("/openapi/v3/apis/avocet.dev/v1alpha1", get(discovery::openapi_group))
-        .route("/apis/authentication.k8s.io/v1/tokenreviews", post(sites::review_token))
-        .route("/apis/authentication.k8s.io/v1/selfsubjectreviews", post(sites::who_am_i))
+        .route("/apis/authentication.k8s.io/v1/tokenreviews", post(reviews::token))
+        .route("/apis/authentication.k8s.io/v1/selfsubjectreviews", post(reviews::whoami))
+        .route("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", post(reviews::can_i))
+        .route("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", post(reviews::rules))
         .route("/avocet/v1/join-tokens", post(sites::create_join_token))
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))

@@ -117,24 +117,3 @@ pub async fn create_join_token(
     let token = hub.tokens.create_join_token(&request.site, daemon::now(), ttl).await?;
     Ok(Json(json!({"token": token, "site": request.site})))
 }
-
-/// `TokenReview`, as Kubernetes words it: a site asks who the bearer of a token is that it does not know itself.
-pub async fn review_token(State(hub): State<Hub>, Json(review): Json<Value>) -> Json<Value> {
-    let token = review.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
-    let status = match hub.tokens.identify(token) {
-        Ok(identity) => json!({
-            "authenticated": true, "user": {"username": identity.user(), "groups": identity.groups()},
-        }),
-        Err(error) => json!({"authenticated": false, "error": error.message}),
-    };
-    Json(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}))
-}
-
-/// Who the caller is, for `kubectl auth whoami`.
-pub async fn who_am_i(Extension(identity): Extension<Identity>) -> Json<Value> {
-    let user = json!({"username": identity.user(), "groups": identity.groups()});
-    Json(json!({
-        "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview", "metadata": {},
-        "status": {"userInfo": user},
-    }))
-}

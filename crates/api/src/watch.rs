@@ -22,6 +22,8 @@ pub struct Options {
     pub from: Option<u64>,
     /// Whether to tell from time to time how far the watch is.
     pub bookmarks: bool,
+    /// Whether to begin with what exists whatever `from` says, and to tell when all of that was told.
+    pub initial_events: bool,
     /// Whether rows of a table are wanted.
     pub as_table: bool,
     /// When the watch ends by itself.
@@ -50,8 +52,8 @@ pub fn stream_changes(
     shutdown: Shutdown,
 ) -> Result<Response, ApiError> {
     let (existing, version) = match options.from {
-        Some(version) => (vec![], version),
-        None => store.list(info.plural, filter.namespace()),
+        Some(version) if !options.initial_events => (vec![], version),
+        _ => store.list(info.plural, filter.namespace()),
     };
     let watch = store.watch(version).map_err(store::Error::from)?;
     let ends = tokio::time::Instant::now() + options.timeout;
@@ -62,6 +64,9 @@ pub fn stream_changes(
         if stream.filter.passes(&object) {
             stream.write_event(&mut first, "ADDED", &object);
         }
+    }
+    if stream.options.initial_events {
+        stream.write_bookmark(&mut first, json!({"k8s.io/initial-events-end": "true"}));
     }
     stream.first = first;
     let body = Body::from_stream(stream::unfold(stream, |mut stream| async move {
@@ -83,7 +88,7 @@ impl Stream {
             tokio::select! {
                 () = self.shutdown.wait() => return None,
                 () = tokio::time::sleep_until(self.ends) => return None,
-                () = tokio::time::sleep_until(bookmark_at), if self.options.bookmarks => self.write_bookmark(&mut lines),
+                () = tokio::time::sleep_until(bookmark_at), if self.options.bookmarks => self.write_bookmark(&mut lines, json!({})),
                 events = self.watch.next() => match events {
                     Ok(events) => {
                         for event in &events {
@@ -131,11 +136,10 @@ impl Stream {
         }
     }
 
-    fn write_bookmark(&mut self, lines: &mut Vec<u8>) {
-        let version = self.watch.version().to_string();
-        let object = json!({
-            "kind": self.info.kind, "apiVersion": API_VERSION, "metadata": {"resourceVersion": version},
-        });
+    fn write_bookmark(&mut self, lines: &mut Vec<u8>, annotations: Value) {
+        let metadata =
+            json!({"resourceVersion": self.watch.version().to_string(), "annotations": annotations});
+        let object = json!({"kind": self.info.kind, "apiVersion": API_VERSION, "metadata": metadata});
         write_line(lines, &json!({"type": "BOOKMARK", "object": object}));
     }
 }

@@ -73,6 +73,9 @@ pub enum Command {
     Explain(ExplainOptions),
     /// Say which inference engines work on this machine, and why
     Engines(EnginesOptions),
+    /// Print the kinds as CustomResourceDefinitions, for a Kubernetes cluster
+    #[command(after_help = "Example:\n  avocet crds | kubectl apply -f -")]
+    Crds,
     /// Print the version
     Version,
     /// Print a completion script for your shell

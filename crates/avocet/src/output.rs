@@ -53,6 +53,14 @@ pub fn print_value(value: &Value, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Many values as YAML documents.
+pub fn print_documents(values: impl Iterator<Item = Value>) -> anyhow::Result<()> {
+    for value in values {
+        print!("---\n{}", serde_saphyr::to_string(&value)?);
+    }
+    Ok(())
+}
+
 /// A cell of a server's table.
 pub fn cell(value: &Value) -> String {
     match value {

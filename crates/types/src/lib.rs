@@ -12,6 +12,7 @@ pub mod names;
 mod application;
 mod assignment;
 mod condition;
+mod crd;
 mod digest;
 mod field_error;
 mod function;
@@ -32,6 +33,7 @@ pub use assignment::{
     InvocationCounts,
 };
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
+pub use crd::{custom_resource_definition, structural_schema};
 pub use digest::{Digest, DigestWriter, InvalidDigest};
 pub use field_error::{FieldError, FieldErrors};
 pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};

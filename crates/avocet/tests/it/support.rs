@@ -49,8 +49,9 @@ pub fn serving(model: &str, tier: &str) -> Value {
 
 /// Writes manifests into one file of the tree.
 pub fn write_manifests(tree: &Tree, name: &str, manifests: &[Value]) -> String {
-    let documents: Vec<String> = manifests.iter().map(Value::to_string).collect();
-    tree.write(name, documents.join("\n---\n")).display().to_string()
+    // kubectl takes a file that begins with a brace for one of JSON alone.
+    let documents: Vec<String> = manifests.iter().map(|manifest| format!("---\n{manifest}\n")).collect();
+    tree.write(name, documents.concat()).display().to_string()
 }
 
 #[track_caller]

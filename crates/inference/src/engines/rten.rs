@@ -47,7 +47,7 @@ impl Engine for Rten {
         let signature =
             read_signature(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
         let refused = |reason: String| LoadError::Engine { engine: NAME, reason };
-        let model = Model::load_file(path).map_err(|error| refused(chain(&error)))?;
+        let model = load(path).map_err(refused)?;
         let node = |spec: &TensorSpec, what: &str| {
             let (name, datatype) = (&spec.name, spec.datatype);
             if !handles(datatype) {
@@ -71,6 +71,15 @@ impl Engine for Rten {
             POOL.take();
         });
     }
+}
+
+/// rten tells formats apart by the end of the name. An artifact in a store has no such name, and nothing beside it.
+fn load(path: &Path) -> Result<Model, String> {
+    if path.extension().is_some_and(|end| end == "onnx") {
+        return Model::load_file(path).map_err(|error| chain(&error));
+    }
+    let content = std::fs::read(path).map_err(|error| chain(&error))?;
+    Model::load(content).map_err(|error| chain(&error))
 }
 
 /// The types that [`hold`] and [`give`] convert.

@@ -95,3 +95,42 @@ fn every_kind_has_a_schema_with_descriptions() {
         assert!(schema["properties"]["spec"]["description"].is_string(), "{}", info.kind);
     }
 }
+
+/// What a structural schema may hold: one type a value, no choices between schemas.
+fn check_structural(schema: &Value, path: &str) {
+    match schema {
+        Value::Object(fields) => {
+            for forbidden in ["oneOf", "anyOf", "allOf", "$ref", "$schema", "title", "definitions"] {
+                assert!(
+                    !fields.contains_key(forbidden) || path.ends_with("/properties"),
+                    "{forbidden} at {path}"
+                );
+            }
+            for (name, child) in fields {
+                check_structural(child, &format!("{path}/{name}"));
+            }
+        }
+        Value::Array(entries) => entries.iter().for_each(|entry| check_structural(entry, path)),
+        _ => {}
+    }
+}
+
+#[test]
+fn custom_resource_definitions_have_structural_schemas() {
+    for info in avocet_types::kinds() {
+        let definition = avocet_types::custom_resource_definition(info);
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        check_structural(schema, info.kind);
+        assert_eq!(definition["metadata"]["name"], format!("{}.avocet.dev", info.plural));
+    }
+    let placement = avocet_types::structural_schema(kind_named("placement").unwrap());
+    let effect =
+        &placement["properties"]["spec"]["properties"]["tolerations"]["items"]["properties"]["effect"];
+    assert_eq!(effect["enum"], json!(["NoSelect", "NoSelectIfNew", "PreferNoSelect"]));
+    assert_eq!((&effect["type"], &effect["nullable"]), (&json!("string"), &json!(true)));
+    let application = avocet_types::structural_schema(kind_named("application").unwrap());
+    assert_eq!(
+        application["properties"]["spec"]["properties"]["components"]["x-kubernetes-list-map-keys"],
+        json!(["name"])
+    );
+}

@@ -1,0 +1,109 @@
+//! The kinds as CustomResourceDefinitions, for a real Kubernetes API server.
+
+use serde_json::{Map, Value, json};
+
+use crate::{GROUP, KEYED_LISTS, KindInfo, VERSION};
+
+/// The CustomResourceDefinition of a kind.
+pub fn custom_resource_definition(info: &KindInfo) -> Value {
+    let columns: Vec<Value> = info
+        .columns
+        .iter()
+        .map(|column| {
+            json!({
+                "name": column.name, "type": column.format, "jsonPath": column.json_path,
+                "priority": column.priority, "description": column.description,
+            })
+        })
+        .chain([json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"})])
+        .collect();
+    let version = json!({
+        "name": VERSION, "served": true, "storage": true, "subresources": {"status": {}},
+        "additionalPrinterColumns": columns, "schema": {"openAPIV3Schema": structural_schema(info)},
+    });
+    let names = json!({
+        "kind": info.kind, "listKind": format!("{}List", info.kind), "plural": info.plural,
+        "singular": info.singular, "shortNames": info.short_names, "categories": ["avocet"],
+    });
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{}.{GROUP}", info.plural)},
+        "spec": {
+            "group": GROUP, "scope": if info.namespaced { "Namespaced" } else { "Cluster" },
+            "names": names, "versions": [version],
+        },
+    })
+}
+
+/// The schema as the Kubernetes API wants it: metadata is the server's, lists with keys say so, nothing that a
+/// structural schema forbids.
+pub fn structural_schema(info: &KindInfo) -> Value {
+    let mut schema = (info.schema)().to_value();
+    clean(&mut schema);
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert("metadata".into(), json!({"type": "object"}));
+        properties.insert("apiVersion".into(), json!({"type": "string"}));
+        properties.insert("kind".into(), json!({"type": "string"}));
+    }
+    if let Some(fields) = schema.as_object_mut() {
+        fields.insert("required".into(), json!(["spec"]));
+    }
+    for (path, key) in KEYED_LISTS {
+        let pointer: String = path.split('.').map(|name| format!("/properties/{name}")).collect();
+        if let Some(list) = schema.pointer_mut(&pointer).and_then(Value::as_object_mut) {
+            list.insert("x-kubernetes-list-type".into(), json!("map"));
+            list.insert("x-kubernetes-list-map-keys".into(), json!([key]));
+        }
+    }
+    schema
+}
+
+fn clean(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            for forbidden in ["$schema", "title", "additionalProperties", "format"] {
+                let is_map = forbidden == "additionalProperties"
+                    && fields.get(forbidden).is_some_and(|value| !value.is_boolean());
+                let is_number = forbidden == "format"
+                    && fields.get(forbidden).is_some_and(|format| {
+                        matches!(format.as_str(), Some("int32" | "int64" | "double" | "float" | "date-time"))
+                    });
+                if !is_map && !is_number {
+                    fields.remove(forbidden);
+                }
+            }
+            fields.values_mut().for_each(clean);
+            join_variants(fields);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(clean),
+        _ => {}
+    }
+}
+
+/// A structural schema has one type a value: words to choose from become one list of them, and something or null
+/// becomes that something, nullable.
+fn join_variants(fields: &mut Map<String, Value>) {
+    for union in ["oneOf", "anyOf"] {
+        let Some(Value::Array(variants)) = fields.remove(union) else { continue };
+        let mut words = Vec::new();
+        for variant in variants {
+            let Value::Object(variant) = variant else { continue };
+            match variant.get("enum").and_then(Value::as_array) {
+                Some(choices) if choices == &[Value::Null] => {
+                    fields.insert("nullable".into(), json!(true));
+                }
+                Some(choices) => {
+                    let is_nullable = variant.get("nullable").cloned();
+                    fields.extend(is_nullable.map(|nullable| ("nullable".to_owned(), nullable)));
+                    words.extend(choices.iter().cloned());
+                }
+                // Its own description is of the type; the field's is better known here.
+                None => fields.extend(variant.into_iter().filter(|(name, _)| name != "description")),
+            }
+        }
+        if !words.is_empty() {
+            fields.insert("type".into(), json!("string"));
+            fields.insert("enum".into(), json!(words));
+        }
+    }
+}
