@@ -23,6 +23,8 @@ pub struct ApiError {
     pub causes: Vec<(String, String)>,
     /// What kind of cause they are, as Kubernetes words it.
     pub cause: &'static str,
+    /// The kind and name of what it is about, if that is one resource.
+    pub subject: Option<(String, String)>,
 }
 
 impl ApiError {
@@ -33,7 +35,12 @@ impl ApiError {
             message: message.into(),
             causes: vec![],
             cause: "FieldValueInvalid",
+            subject: None,
         }
+    }
+
+    fn about(self, kind: &str, name: &str) -> Self {
+        Self { subject: Some((kind.to_owned(), name.to_owned())), ..self }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -96,7 +103,7 @@ impl ApiError {
     pub fn invalid(kind: &str, name: &str, errors: &FieldErrors) -> Self {
         let message = format!("{kind} \"{name}\" is invalid: {errors}");
         let causes = errors.0.iter().map(|error| (error.field.clone(), error.to_string())).collect();
-        Self { causes, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
+        Self { causes, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }.about(kind, name)
     }
 
     /// The `Status` object.
@@ -106,9 +113,15 @@ impl ApiError {
             .iter()
             .map(|(field, message)| json!({"reason": self.cause, "field": field, "message": message}))
             .collect();
+        let details = match &self.subject {
+            Some((kind, name)) => {
+                json!({"group": types::GROUP, "kind": kind, "name": name, "causes": causes})
+            }
+            None => json!({"causes": causes}),
+        };
         json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "details": {"causes": causes}, "code": self.code,
+            "message": self.message, "reason": self.reason, "details": details, "code": self.code,
         })
     }
 }
@@ -129,10 +142,11 @@ impl From<store::Error> for ApiError {
         match &error {
             store::Error::NotFound(key) => {
                 Self::not_found(format!("{} \"{}\" not found", key.plural, key.name))
+                    .about(key.plural, &key.name)
             }
             store::Error::Exists(key) => {
                 let message = format!("{} \"{}\" already exists", key.plural, key.name);
-                Self::new(StatusCode::CONFLICT, "AlreadyExists", message)
+                Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(key.plural, &key.name)
             }
             store::Error::Conflict { .. } => Self::conflict(error.to_string()),
             store::Error::Expired(_) => Self::gone(error.to_string()),

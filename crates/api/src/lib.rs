@@ -21,6 +21,7 @@ mod listener;
 mod mailbox;
 mod managed_fields;
 mod pages;
+mod protobuf;
 mod resources;
 mod reviews;
 mod server;
