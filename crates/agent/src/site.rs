@@ -220,7 +220,7 @@ impl Site {
             assignments: self.assignments.clone(),
             objects: self.objects.clone(),
             worker: self.worker.clone(),
-            known_admin: Arc::default(),
+            known_token: Arc::default(),
         };
         let router = front::router(front, serving::router(models));
         let shutdown = tasks.shutdown();

@@ -24,7 +24,7 @@ pub struct ApiError {
     /// What kind of cause they are, as Kubernetes words it.
     pub cause: &'static str,
     /// The kind and name of what it is about, if that is one resource.
-    pub subject: Option<(String, String)>,
+    pub subject: Option<Box<(String, String)>>,
 }
 
 impl ApiError {
@@ -40,7 +40,7 @@ impl ApiError {
     }
 
     fn about(self, kind: &str, name: &str) -> Self {
-        Self { subject: Some((kind.to_owned(), name.to_owned())), ..self }
+        Self { subject: Some(Box::new((kind.to_owned(), name.to_owned()))), ..self }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -113,7 +113,7 @@ impl ApiError {
             .iter()
             .map(|(field, message)| json!({"reason": self.cause, "field": field, "message": message}))
             .collect();
-        let details = match &self.subject {
+        let details = match self.subject.as_deref() {
             Some((kind, name)) => {
                 json!({"group": types::GROUP, "kind": kind, "name": name, "causes": causes})
             }

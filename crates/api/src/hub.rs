@@ -6,7 +6,7 @@ use daemon::Shutdown;
 use store::Store;
 
 use crate::auth::Tokens;
-use crate::{Mailbox, Pages};
+use crate::{Mailbox, Pages, SiteTokens};
 
 /// A hub's state. Cheap to clone.
 #[derive(Clone)]
@@ -17,6 +17,7 @@ pub struct Hub {
     pub site: String,
     pub store: Store,
     pub tokens: Tokens,
+    pub site_tokens: SiteTokens,
     pub heartbeats: Heartbeats,
     pub blobs: Blobs,
     pub mailbox: Mailbox,

@@ -10,13 +10,15 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use json_patch::{Patch, PatchOperation};
 use serde_json::{Value, json};
 use store::{Key, Object};
-use types::{API_VERSION, KindInfo, Selector};
+use types::{API_VERSION, FieldError, FieldErrors, KindInfo, Selector};
 
 use crate::access::{self, Attempt};
 use crate::auth::Identity;
 use crate::pages::Page;
+use crate::server::LARGEST_MANIFEST;
 use crate::table::table;
 use crate::watch::{Options, stream_changes};
 use crate::{ApiError, Hub, managed_fields};
@@ -270,7 +272,25 @@ impl Request<'_> {
     /// Defaults and validation; what a client says about system fields does not count.
     fn admit(&self, manifest: &Value, name: &str) -> Result<Value, ApiError> {
         let info = self.target.info;
-        info.admit(manifest).map_err(|errors| ApiError::invalid(info.kind, name, &errors))
+        let invalid = |errors: &FieldErrors| ApiError::invalid(info.kind, name, errors);
+        let namespace = &self.target.namespace;
+        if info.namespaced && !types::names::is_dns_label(namespace) {
+            let remedy =
+                "is not a name: write 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends";
+            let error = FieldError::new("metadata.namespace", format!("{namespace:?}"), remedy);
+            return Err(invalid(&FieldErrors(vec![error])));
+        }
+        let admitted = info.admit(manifest).map_err(|errors| invalid(&errors))?;
+        // Patches add to what is there: each may be small, and the sum too large.
+        let size = admitted.to_string().len();
+        if size > LARGEST_MANIFEST {
+            return Err(ApiError::too_large(format!(
+                "{} \"{name}\" would have {size} bytes, more than {LARGEST_MANIFEST}; keep large content in buckets \
+                 or artifacts and name it",
+                info.kind
+            )));
+        }
+        Ok(admitted)
     }
 
     async fn create(&self) -> Result<Response, ApiError> {
@@ -472,10 +492,54 @@ impl Request<'_> {
     }
 }
 
+/// How many operations a JSON patch may have.
+const MOST_OPERATIONS: usize = 10_000;
+/// How deep a JSON patch may reach, and what it copies or moves may be nested.
+const DEEPEST: usize = 64;
+/// What a value takes in memory beside its text, about, in bytes.
+const VALUE_BYTES: usize = 32;
+
+/// Operation by operation, so that none can double what the ones before it doubled: what is copied, in all, is no
+/// more than a manifest.
 fn apply_json_patch(manifest: &mut Value, patch: &Value) -> Result<(), ApiError> {
     let invalid = |error: &dyn std::fmt::Display| {
         ApiError::bad_request(format!("the JSON patch can't be applied: {error}"))
     };
-    let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|error| invalid(&error))?;
-    json_patch::patch(manifest, &patch).map_err(|error| invalid(&error))
+    let Patch(operations) = serde_json::from_value(patch.clone()).map_err(|error| invalid(&error))?;
+    if operations.len() > MOST_OPERATIONS {
+        let count = operations.len();
+        return Err(invalid(&format!("it has {count} operations; send at most {MOST_OPERATIONS}")));
+    }
+    let mut budget = LARGEST_MANIFEST;
+    for operation in &operations {
+        let from = match operation {
+            PatchOperation::Copy(copy) => Some(&copy.from),
+            PatchOperation::Move(shift) => Some(&shift.from),
+            _ => None,
+        };
+        let source = from.and_then(|from| manifest.pointer(from.as_str()));
+        let fits = source.is_none_or(|source| spend(source, DEEPEST, &mut budget));
+        if !fits || operation.path().count() > DEEPEST {
+            return Err(invalid(&format!("`{}` becomes too large or too deep", operation.path())));
+        }
+        json_patch::patch(manifest, std::slice::from_ref(operation)).map_err(|error| invalid(&error))?;
+    }
+    Ok(())
+}
+
+/// Takes the size of a value off a budget; whether it sufficed, and the value is not nested deeper than `depth`.
+fn spend(value: &Value, depth: usize, budget: &mut usize) -> bool {
+    let text = match value {
+        Value::String(text) => text.len(),
+        Value::Object(fields) => fields.keys().map(String::len).sum(),
+        _ => 0,
+    };
+    let Some(rest) = budget.checked_sub(VALUE_BYTES + text) else { return false };
+    *budget = rest;
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    match value {
+        Value::Array(entries) => entries.iter().all(|entry| spend(entry, depth, budget)),
+        Value::Object(fields) => fields.values().all(|field| spend(field, depth, budget)),
+        _ => true,
+    }
 }

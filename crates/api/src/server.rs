@@ -19,7 +19,7 @@ use crate::listener::SecureListener;
 use crate::{ApiError, Hub, blobs, discovery, mailbox, resources, reviews, sites, ui};
 
 /// How large a manifest may be, in bytes.
-const LARGEST_MANIFEST: usize = 3 << 20;
+pub(crate) const LARGEST_MANIFEST: usize = 3 << 20;
 
 /// Everything that a hub serves.
 pub fn router(hub: Hub) -> Router {
@@ -44,6 +44,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", post(reviews::rules))
         .route("/avocet/v1/join-tokens", post(sites::create_join_token))
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
+        .route("/avocet/v1/sites/{site}/token", post(sites::create_token))
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())

@@ -83,6 +83,20 @@ pub async fn heartbeat(
     Ok(Json(json!({"hub": hub.id})))
 }
 
+/// A token that lets its bearer look at one site; see [`crate::SiteTokens`].
+pub async fn create_token(
+    State(hub): State<Hub>,
+    Extension(identity): Extension<Identity>,
+    Path(site): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    access::admin(&identity)?;
+    if hub.store.get(&Key::new(SiteSpec::PLURAL, "", &*site)).is_none() {
+        return Err(ApiError::not_found(format!("sites \"{site}\" not found")));
+    }
+    let token = hub.site_tokens.sign(&site, daemon::now()).map_err(|error| ApiError::internal(&error))?;
+    Ok(Json(json!({"token": token, "expiresInSeconds": crate::site_tokens::SECONDS})))
+}
+
 /// Asks for a join token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -119,6 +119,11 @@ pub struct SiteClient {
     pub client: Client,
 }
 
+#[derive(Deserialize)]
+struct SiteToken {
+    token: String,
+}
+
 /// S3 keys of a site.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -159,7 +164,10 @@ pub async fn sites(options: &ClientOptions, name: Option<&str>) -> anyhow::Resul
     };
     let mut clients = Vec::new();
     for site in found.iter().filter(|site| !site.status.endpoints.inference.is_empty()) {
-        let client = Client::new(&site.status.endpoints.inference, &access.token, None)?;
+        // Never the admin's own token: a site must not be able to use it against the hub.
+        let request = hub.request(Method::POST, &format!("/avocet/v1/sites/{}/token", site.name()));
+        let signed: SiteToken = hub.json(request).await?;
+        let client = Client::new(&site.status.endpoints.inference, &signed.token, None)?;
         clients.push(SiteClient { name: site.name().to_owned(), client });
     }
     if let (Some(name), true) = (name, clients.is_empty()) {

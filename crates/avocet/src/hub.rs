@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent::JoinToken;
 use anyhow::{Context, ensure};
-use api::{Hub, Mailbox, auth::Identity, auth::Tokens};
+use api::{Hub, Mailbox, SiteTokens, auth::Identity, auth::Tokens};
 use artifacts::Blobs;
 use controllers::Heartbeats;
 use daemon::Tasks;
@@ -64,6 +64,7 @@ pub async fn start(
         site: site.to_owned(),
         store: Store::open(ledger.clone(), &plurals)?,
         tokens,
+        site_tokens: SiteTokens::open(&folder.join("site-tokens.key"))?,
         heartbeats: Heartbeats::new(Duration::from_secs(options.grace)),
         blobs: Blobs::open(folder.join("artifacts"))?,
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,

@@ -106,10 +106,7 @@ fn kubectl_reads_and_writes_resources() {
     // It waits until the object is gone.
     kubectl.ok(&["delete", "-f", &file, "--timeout=60s"]);
     let gone = kubectl.run(&["get", "application", "models"]).refused();
-    assert!(
-        gone.contains("(NotFound)") && gone.contains("applications \"models\" not found"),
-        "{gone}"
-    );
+    assert!(gone.contains("(NotFound)") && gone.contains("applications \"models\" not found"), "{gone}");
     wait_until("the assignment is gone", LIMIT, || {
         let left = kubectl.run(&["get", "asg", "-A", "-o", "name"]);
         if left.stdout.is_empty() { Ok(()) } else { Err(left.stdout) }
@@ -126,7 +123,12 @@ fn promise_6_kubectl_shows_which_field_is_wrong() {
     let file = write_manifests(&tree, "bad.yaml", &[bad]);
     for validate in ["--validate=false", "--validate=true"] {
         let refused = kubectl.run(&["apply", validate, "-f", &file]).refused();
-        for words in ["The Placement \"cloud\" is invalid", "spec.numberOfSites", "would select nothing", "write at least 1"] {
+        for words in [
+            "The Placement \"cloud\" is invalid",
+            "spec.numberOfSites",
+            "would select nothing",
+            "write at least 1",
+        ] {
             assert!(refused.contains(words), "{refused}");
         }
     }

@@ -1,0 +1,87 @@
+//! Promise 6: limits on what a stranger can make the hub do.
+
+use serde_json::{Value, json};
+
+use crate::support::{PLACEMENTS, PLANT, TestHub, assignment, placement, resource};
+
+/// An annotation of so many bytes.
+fn annotated(name: &str, key: &str, bytes: usize) -> Value {
+    let mut large = placement(name);
+    large["metadata"]["annotations"] = json!({key: "x".repeat(bytes)});
+    large
+}
+
+#[tokio::test]
+async fn promise_6_a_manifest_can_only_be_so_large_at_once_or_bit_by_bit() {
+    let hub = TestHub::start().await;
+    assert_eq!(hub.post(PLACEMENTS, &annotated("p", "a", 4 << 20)).await.code, 413);
+    hub.post(PLACEMENTS, &annotated("p", "a", 2 << 20)).await.expect(201);
+    let path = format!("{PLACEMENTS}/p");
+    let more = annotated("p", "b", 2 << 20);
+    let refused = hub.merge_patch(&path, &more).await.expect(413);
+    assert!(refused["message"].as_str().unwrap().contains("bytes"), "{refused}");
+    assert_eq!(hub.get(&path).await.expect(200)["metadata"]["annotations"].as_object().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn promise_6_a_patch_that_doubles_itself_is_refused_before_it_grows() {
+    let hub = TestHub::start().await;
+    hub.post("namespaces/plant/assignments", &assignment("a")).await.expect(201);
+    // Of a site, which may patch its own status: 2 to the power of 60 copies of it, in 60 small operations.
+    let bomb: Vec<Value> = (0..60)
+        .map(|step| json!({"op": "copy", "from": "/status", "path": format!("/status/x{step}")}))
+        .collect();
+    let path = resource("namespaces/plant/assignments/a/status");
+    let body = Value::from(bomb).to_string().into_bytes();
+    let refused = hub.ask("PATCH", &path, PLANT, "application/json-patch+json", body).await;
+    assert!(matches!(refused.code, 400 | 413 | 422), "{refused:?}");
+    // Deeper and deeper, each step into the deepest place that the one before made.
+    let mut deepest = "/status".to_owned();
+    let mut bomb = vec![json!({"op": "add", "path": "/status/a", "value": {}})];
+    for _ in 0..14 {
+        deepest = format!("{deepest}{}", deepest.trim_start_matches("/status").to_owned() + "/a");
+        bomb.push(json!({"op": "copy", "from": "/status/a", "path": deepest}));
+    }
+    let body = Value::from(bomb).to_string().into_bytes();
+    let refused = hub.ask("PATCH", &path, PLANT, "application/json-patch+json", body).await;
+    assert!(matches!(refused.code, 400 | 413 | 422), "{refused:?}");
+    let many: Vec<Value> =
+        (0..20_000).map(|_| json!({"op": "test", "path": "/kind", "value": "x"})).collect();
+    hub.json_patch("namespaces/plant/assignments/a", &Value::from(many)).await.expect(400);
+    hub.get("namespaces/plant/assignments/a").await.expect(200);
+}
+
+#[tokio::test]
+async fn promise_6_json_that_is_nested_without_end_is_refused() {
+    let hub = TestHub::start().await;
+    let deep = "[".repeat(100_000);
+    for (method, path, kind) in [
+        ("POST", PLACEMENTS.to_owned(), "application/json"),
+        ("PATCH", format!("{PLACEMENTS}/p"), "application/merge-patch+json"),
+        ("PATCH", format!("{PLACEMENTS}/p"), "application/json-patch+json"),
+        ("PATCH", format!("{PLACEMENTS}/p?fieldManager=x"), "application/apply-patch+yaml"),
+        ("DELETE", format!("{PLACEMENTS}/p"), "application/json"),
+    ] {
+        let body = deep.clone().into_bytes();
+        let refused = hub.ask(method, &resource(&path), crate::support::ADMIN, kind, body).await;
+        assert_eq!(refused.code, 400, "{method} {kind}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn promise_6_lists_come_in_pages_of_one_moment() {
+    let hub = TestHub::start().await;
+    for name in ["a", "b", "c"] {
+        hub.post(PLACEMENTS, &placement(name)).await.expect(201);
+    }
+    let first = hub.get(&format!("{PLACEMENTS}?limit=2")).await.expect(200);
+    assert_eq!(first["items"].as_array().unwrap().len(), 2);
+    assert_eq!(first["metadata"]["remainingItemCount"], 1);
+    hub.post(PLACEMENTS, &placement("d")).await.expect(201);
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let second = hub.get(&format!("{PLACEMENTS}?limit=2&continue={token}")).await.expect(200);
+    assert_eq!(second["items"][0]["metadata"]["name"], "c");
+    assert_eq!(second["items"].as_array().unwrap().len(), 1, "what came later is not in it");
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    hub.get(&format!("{PLACEMENTS}?limit=2&continue=nonsense")).await.expect(400);
+}

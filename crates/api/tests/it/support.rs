@@ -1,0 +1,157 @@
+//! A hub in this process, and a client that shows all of its answers.
+
+use std::time::Duration;
+
+use artifacts::Blobs;
+use avocet_api::auth::{Identity, Tokens};
+use avocet_api::{Hub, Mailbox, Pages, SiteTokens};
+use controllers::Heartbeats;
+use daemon::Tasks;
+use reqwest::Method;
+use serde_json::{Value, json};
+use store::{Ledger, Store};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+pub const ADMIN: &str = "the admin's token, long enough to be one";
+pub const PLANT: &str = "the token of the site plant, long enough";
+
+/// What a hub answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub text: String,
+}
+
+impl Answer {
+    /// The body, read as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// The body of an answer that must have this code.
+    #[track_caller]
+    pub fn expect(self, code: u16) -> Value {
+        assert_eq!(self.code, code, "{}", self.text);
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+}
+
+/// A hub without controllers, with an admin and the sites `plant` and `shop`.
+pub struct TestHub {
+    pub hub: Hub,
+    pub url: String,
+    ledger: Ledger,
+    http: reqwest::Client,
+    tasks: Tasks,
+    _folder: TempDir,
+}
+
+impl TestHub {
+    pub async fn start() -> Self {
+        let started = Self::over(Ledger::memory().unwrap()).await;
+        started.hub.tokens.grant(ADMIN, Identity::Admin).await.unwrap();
+        started.hub.tokens.grant(PLANT, Identity::Site("plant".into())).await.unwrap();
+        for site in ["plant", "shop"] {
+            started.post("sites", &manifest("Site", site, json!({"tier": "edge"}))).await.expect(201);
+        }
+        started
+    }
+
+    async fn over(ledger: Ledger) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = Tasks::default();
+        let plurals: Vec<&'static str> = types::kinds().iter().map(|info| info.plural).collect();
+        let hub = Hub {
+            id: "hub-1".into(),
+            site: "cloud".into(),
+            store: Store::open(ledger.clone(), &plurals).unwrap(),
+            tokens: Tokens::new(ledger.clone()),
+            site_tokens: SiteTokens::open(&folder.path().join("site-tokens.key")).unwrap(),
+            heartbeats: Heartbeats::new(Duration::from_secs(30)),
+            blobs: Blobs::open(folder.path().join("blobs")).unwrap(),
+            mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
+            pages: Pages::default(),
+            shutdown: tasks.shutdown(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = avocet_api::router(hub.clone());
+        tasks.spawn("api", async move { axum::serve(listener, router).await.unwrap() });
+        Self { hub, url, ledger, http: avocet_api::client::http(None).unwrap(), tasks, _folder: folder }
+    }
+
+    /// The hub after a restart: its ledger is the same, what happened before is forgotten.
+    pub async fn restart(self) -> Self {
+        self.tasks.end(Duration::from_millis(1)).await;
+        Self::over(self.ledger).await
+    }
+
+    /// A request with a token, a media type and a body.
+    pub async fn ask(&self, method: &str, path: &str, token: &str, kind: &str, body: Vec<u8>) -> Answer {
+        let method: Method = method.parse().unwrap();
+        let request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(token);
+        let response = request.header("content-type", kind).body(body).send().await.unwrap();
+        let code = response.status().as_u16();
+        Answer { code, text: response.text().await.unwrap() }
+    }
+
+    /// A request of someone with a JSON body; null sends none.
+    pub async fn ask_json(&self, method: &str, path: &str, token: &str, body: &Value) -> Answer {
+        let body = if body.is_null() { vec![] } else { body.to_string().into_bytes() };
+        self.ask(method, path, token, "application/json", body).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask_json("GET", &resource(path), ADMIN, &Value::Null).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask_json("POST", &resource(path), ADMIN, body).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.ask_json("PUT", &resource(path), ADMIN, body).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.ask_json("DELETE", &resource(path), ADMIN, &Value::Null).await
+    }
+
+    pub async fn merge_patch(&self, path: &str, patch: &Value) -> Answer {
+        let body = patch.to_string().into_bytes();
+        self.ask("PATCH", &resource(path), ADMIN, "application/merge-patch+json", body).await
+    }
+
+    pub async fn json_patch(&self, path: &str, patch: &Value) -> Answer {
+        let body = patch.to_string().into_bytes();
+        self.ask("PATCH", &resource(path), ADMIN, "application/json-patch+json", body).await
+    }
+}
+
+/// The whole path of a resource.
+pub fn resource(path: &str) -> String {
+    format!("/apis/avocet.dev/v1alpha1/{path}")
+}
+
+pub fn manifest(kind: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "avocet.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+pub fn placement(name: &str) -> Value {
+    manifest("Placement", name, json!({"tiers": ["edge"]}))
+}
+
+/// What the site plant is to run, as a controller would write it.
+pub fn assignment(name: &str) -> Value {
+    let output = json!({"to": {"path": "photos/out"}, "sites": ["shop"]});
+    let spec = json!({
+        "applicationNamespace": "default", "application": "a", "applicationUid": "1", "component": "c",
+        "outputs": [output],
+    });
+    manifest("Assignment", name, spec)
+}
+
+/// Where placements of the namespace `default` are.
+pub const PLACEMENTS: &str = "namespaces/default/placements";
