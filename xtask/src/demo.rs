@@ -162,13 +162,12 @@ fn print_hints(workspace: &Workspace, sites: &Sites, options: &Options) {
     let avocet = workspace.target.join("release");
     println!(
         "\nThe sites keep running. Stop them with: cargo xtask demo --stop{data}\n\
-         The hub's page: {url}/ui (its certificate is the hub's own, so the browser asks; the token is in {kubeconfig})\n\
          Try:\n  export PATH={}:$PATH AVOCET_KUBECONFIG={kubeconfig} KUBECONFIG={kubeconfig}\n  \
+         avocet ui          (the address of the hub's page)\n  \
          avocet get sites\n  avocet explain placement/edge-sites\n  avocet get invocations\n  \
          avocet logs function/anonymise\n  kubectl get applications,placements,models\n  \
          kubectl describe application {APPLICATION}",
         avocet.display(),
-        url = sites.url,
         kubeconfig = sites.kubeconfig.display(),
     );
 }

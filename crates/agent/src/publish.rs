@@ -16,18 +16,24 @@ use crate::outbox::{Outbox, Parcel};
 
 /// How many files an invocation may leave.
 const MOST_FILES: usize = 10_000;
+/// How long a key may be, in bytes, in S3 and so in our buckets.
+const LONGEST_KEY: usize = 1024;
 
 /// What an invocation left in its output folder, and where each goes: to every output path that takes its name.
 ///
 /// # Errors
-/// If the folder can't be read, or there is too much in it.
+/// If the folder can't be read, there is too much in it, or a name in it can't be part of a key.
 pub(crate) fn collect(assignment: &Assignment, folder: &Path) -> Result<Vec<Output>, Error> {
     let mut outputs = Vec::new();
     for (file, size) in files_below(folder)? {
         for output in assignment.spec.outputs.iter().filter(|output| output.to.takes(&file)) {
+            let key = format!("{}{file}", output.to.key_prefix());
+            if key.len() > LONGEST_KEY {
+                return Err(Error::OutputName(file));
+            }
             outputs.push(Output {
                 bucket: output.to.bucket().to_owned(),
-                key: format!("{}{file}", output.to.key_prefix()),
+                key,
                 sites: output.sites.clone(),
                 file: file.clone(),
                 size,
@@ -52,8 +58,8 @@ pub(crate) fn files_below(folder: &Path) -> Result<Vec<(String, u64)>, Error> {
                 open.push(name);
             } else if kind.is_file() {
                 let size = entry.metadata().map_err(|error| Error::disk(&path, error))?.len();
-                // A name that is not UTF-8 can't be a key.
-                files.push((name.to_string_lossy().into_owned(), size));
+                let name = name.to_str().ok_or_else(|| Error::OutputName(name.display().to_string()))?;
+                files.push((name.to_owned(), size));
             }
             if files.len() + open.len() > MOST_FILES {
                 return Err(Error::TooManyOutputs(MOST_FILES));

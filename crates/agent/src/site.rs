@@ -91,6 +91,11 @@ pub enum Error {
     /// An invocation left more files than allowed.
     #[error("it left more than {0} files; write fewer, or one archive")]
     TooManyOutputs(usize),
+    /// An invocation left a file whose name can't be part of a key.
+    #[error(
+        "the name of its output {0:?} can't be a key; write names in UTF-8, with their folders below 1024 bytes"
+    )]
+    OutputName(String),
     /// The process is ending.
     #[error("the process is ending")]
     Interrupted,

@@ -145,7 +145,11 @@ impl Worker {
             invocation.state = State::Running;
             invocation.changed = daemon::now();
             self.invocations.update(&invocation).await?;
-            let input = match self.stage(&invocation, &folder).await {
+            let Some(name) = file_name(&invocation.key).map(str::to_owned) else {
+                let message = "the last part of its key can't be the name of a file; write up to 255 bytes";
+                return self.fail(invocation, &folder, "InputName", message.to_owned()).await;
+            };
+            let input = match self.stage(&invocation, &name, &folder).await {
                 Ok(input) => input,
                 Err(error @ (objects::Error::NoSuchKey { .. } | objects::Error::NoSuchBucket(_))) => {
                     let message = format!("its input is gone: {error}");
@@ -178,6 +182,9 @@ impl Worker {
                 Err(error @ Error::TooManyOutputs(_)) => {
                     return self.fail(invocation, &folder, "TooManyOutputs", error.to_string()).await;
                 }
+                Err(error @ Error::OutputName(_)) => {
+                    return self.fail(invocation, &folder, "OutputName", error.to_string()).await;
+                }
                 Err(error) => return Err(error),
             }
             for output in &invocation.outputs {
@@ -200,7 +207,12 @@ impl Worker {
     }
 
     /// Empty folders for the invocation and its input in place; `None` if the object is another by now.
-    async fn stage(&self, invocation: &Invocation, folder: &Path) -> Result<Option<PathBuf>, objects::Error> {
+    async fn stage(
+        &self,
+        invocation: &Invocation,
+        name: &str,
+        folder: &Path,
+    ) -> Result<Option<PathBuf>, objects::Error> {
         let disk = |path: &Path| {
             let path = path.to_owned();
             move |source| objects::Error::Disk { path, source }
@@ -217,7 +229,6 @@ impl Worker {
         if info.etag != invocation.etag {
             return Ok(None);
         }
-        let name = invocation.key.rsplit('/').next().unwrap_or("input");
         let path = folder.join("in").join(name);
         let mut file = tokio::fs::File::create(&path).await.map_err(disk(&path))?;
         tokio::io::copy(&mut object, &mut file).await.map_err(disk(&path))?;
@@ -307,4 +318,14 @@ impl Worker {
             _ => Ok(()),
         }
     }
+}
+
+/// How long the name of a file may be, in bytes.
+const LONGEST_NAME: usize = 255;
+
+/// What the input of a key is called, if a file can be called so.
+fn file_name(key: &str) -> Option<&str> {
+    let name = key.rsplit('/').next()?;
+    let is_name = !matches!(name, "" | "." | "..") && name.len() <= LONGEST_NAME;
+    is_name.then_some(name)
 }

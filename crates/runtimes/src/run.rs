@@ -63,7 +63,7 @@ pub struct Run {
     pub memory_bytes: u64,
     /// The TCP ports it may connect to, on any host.
     pub tcp_ports: Vec<u16>,
-    /// The event: it becomes the file `event.json` beside the input, and the variable `EVENT` if it is shorter
+    /// The event: it becomes the file `event.json` beside the input, unless that is called so itself, and the variable `EVENT` if it is shorter
     /// than 128 KiB.
     pub event: Option<String>,
     /// The key of the object that the input is.
@@ -155,8 +155,9 @@ impl Runtimes {
             return Err(format!("`{}` is not a file in the artifact; correct `spec.handler`", run.handler));
         }
         let inputs = run.input.parent().unwrap_or(Path::new("/"));
-        if let Some(event) = &run.event {
-            let path = inputs.join("event.json");
+        let path = inputs.join("event.json");
+        // An input of that very name comes first: it is what the function is for.
+        if let Some(event) = run.event.as_ref().filter(|_| run.input != path) {
             let written = replace(&path, event.as_bytes()).await;
             written.map_err(|error| format!("can't write `{}`: {error}", path.display()))?;
         }

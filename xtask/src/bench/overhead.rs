@@ -88,7 +88,7 @@ pub fn compare(
                 (*engine).to_owned(),
                 format!("{bare:.1}"),
                 format!("{round_trip:.1}"),
-                format!("+{:.1} µs, {:.2}x", round_trip - bare, round_trip / bare),
+                format!("{:+.1} µs, {:.2}x", round_trip - bare, round_trip / bare),
                 format!("{:.1}", median(&measured.cpu)),
                 format!("{:.1}", median(&measured.cpu_many)),
                 format!("{:.0}", median(&measured.rate_many)),

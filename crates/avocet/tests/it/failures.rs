@@ -1,6 +1,6 @@
 //! Functions that fail: what is told of it, and how it is put right.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::{LIMIT, wait_until};
 
 use crate::support::{
@@ -38,19 +38,20 @@ fn promise_3_an_object_that_fails_says_why_and_harms_no_other() {
     // Better content under the same key is an event of its own, and what failed stays to be seen.
     put(&tree, &edge, "letters/in/b.txt", "cured");
     assert_eq!(wait_for_object(&tree, &hub, "letters/counts/b.txt"), "5");
-    let both = invocations_of(&edge, "in/b.txt");
-    assert_eq!(
-        both.iter().map(|one| one["state"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["Failed", "Succeeded"]
-    );
+    let in_state = |state: &str| -> Vec<Value> {
+        invocations_of(&edge, "in/b.txt").into_iter().filter(|one| one["state"] == state).collect()
+    };
+    let (old, new) = (in_state("Failed"), in_state("Succeeded"));
+    assert_eq!((old.len(), new.len()), (1, 1));
+    assert_eq!(old[0], failed);
 
     // To replay the old one would publish the past over the present.
     hub.cli(&["invoke", "--replay", id, "--site", "edge"]).ok();
     wait_until("the replay is refused as superseded", LIMIT, || {
-        let old = invocations_of(&edge, "in/b.txt").remove(0);
-        if old["reason"] == "Superseded" { Ok(()) } else { Err(old.to_string()) }
+        let now = in_state("Failed");
+        if now.iter().any(|one| one["reason"] == "Superseded") { Ok(()) } else { Err(format!("{now:?}")) }
     });
-    let good = both[1]["id"].as_str().unwrap();
+    let good = new[0]["id"].as_str().unwrap();
     let refused = hub.cli(&["invoke", "--replay", good, "--site", "edge"]).refused();
     assert!(refused.contains("only failed ones can be replayed"), "{refused}");
 }
@@ -89,4 +90,43 @@ fn promise_3_a_failed_invocation_is_replayed_once_its_cause_is_gone() {
     assert_eq!(succeeded.get("reason"), None, "what was wrong is no longer said");
     assert!(wait_for_object(&tree, &hub, "questions/out/answer.json").contains("FP32"));
     assert_eq!(list(&hub, "questions/out/").len(), 1);
+}
+
+/// Leaves a file whose name is as its input says.
+const NAME: &str = r#"
+cd "$TMP_OUTPUT_DIR"
+case "$(cat "$INPUT_FILE_PATH")" in
+    bytes) touch "$(printf 'a\377b')" ;;
+    long) part=$(printf 'x%.0s' $(seq 250)); mkdir -p "$part/$part/$part/$part/$part"; touch "$part/$part/$part/$part/$part/x" ;;
+    fine) echo fine > fine.txt ;;
+    *) cat "$INPUT_FILE_PATH"; exit 1 ;;
+esac
+"#;
+
+#[test]
+fn promise_6_names_that_can_be_no_keys_and_keys_that_can_be_no_names_fail_once_and_say_so() {
+    let tree = tree();
+    let hub = tree.hub("cloud");
+    let code = tree.write("functions/name.sh", NAME);
+    let naming = application("naming", &json!([step("name", "cloud", "names/in", "names/out")]));
+    apply(&tree, &hub, &[placement("cloud"), function("name", &code), naming]);
+    hub.wait_until_ready("naming");
+    let too_long = format!("in/{}", "k".repeat(300));
+    for (key, content) in
+        [("in/bytes", "bytes"), ("in/long", "long"), (&too_long, ""), ("in/event.json", "fine")]
+    {
+        put(&tree, &hub, &format!("names/{key}"), content);
+    }
+    for (key, reason) in [("in/bytes", "OutputName"), ("in/long", "OutputName"), (&too_long, "InputName")] {
+        let failed = wait_for_state(&hub, key, "Failed");
+        assert_eq!(
+            (failed["reason"].as_str(), failed["interruptions"].as_u64()),
+            (Some(reason), Some(0)),
+            "{failed}"
+        );
+    }
+    // An input that has the name of the event is the input.
+    wait_for_state(&hub, "in/event.json", "Succeeded");
+    assert_eq!(wait_for_object(&tree, &hub, "names/out/fine.txt"), "fine");
+    assert_eq!(list(&hub, "names/out/").len(), 1);
 }
