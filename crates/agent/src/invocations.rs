@@ -94,6 +94,9 @@ pub struct Invocation {
     pub message: String,
     /// When the event arrived.
     pub created: Time,
+    /// Grows from each invocation of the site to the next: tells the order within a second.
+    #[serde(default)]
+    pub sequence: u64,
     /// When it last began or ended.
     pub changed: Time,
     /// How long its process took, in milliseconds.
@@ -136,6 +139,7 @@ impl Invocation {
             reason: String::new(),
             message: String::new(),
             created: now,
+            sequence: 0,
             changed: now,
             duration_milliseconds: 0,
             outputs: vec![],
@@ -166,7 +170,7 @@ impl Invocations {
                 ids.iter().map(|(id, _)| tables.get(TABLE, id)).collect();
             Ok::<_, ledger::Error>(found?.into_iter().flatten().collect())
         })?;
-        open.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
+        open.sort_by_key(|invocation| invocation.sequence);
         let mut waiting: BTreeMap<String, VecDeque<String>> = BTreeMap::new();
         for invocation in open {
             waiting.entry(invocation.assignment).or_default().push_back(invocation.id);
@@ -188,7 +192,7 @@ impl Invocations {
         let rows: Vec<(String, Invocation)> =
             self.ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
         let mut all: Vec<Invocation> = rows.into_iter().map(|(_, invocation)| invocation).collect();
-        all.sort_by(|a, b| (b.created, &b.key).cmp(&(a.created, &a.key)));
+        all.sort_by_key(|invocation| std::cmp::Reverse(invocation.sequence));
         all.truncate(limit);
         Ok(all)
     }
@@ -232,7 +236,10 @@ impl Invocations {
         let now = daemon::now();
         let write = move |tables: &Tables| {
             let mut admitted = Vec::new();
-            for invocation in new {
+            let mut sequence: u64 = tables.get(CURSOR, "invocations")?.unwrap_or(0);
+            for mut invocation in new {
+                sequence += 1;
+                invocation.sequence = sequence;
                 match tables.get::<Invocation>(TABLE, &invocation.id)? {
                     None => put(tables, &invocation)?,
                     Some(known) if known.state == State::Failed => reopen(tables, known, now)?,
@@ -240,6 +247,7 @@ impl Invocations {
                 }
                 admitted.push((invocation.assignment, invocation.id));
             }
+            tables.put(CURSOR, "invocations", &sequence)?;
             match mark {
                 Mark::Cursor(sequence) => tables.put(CURSOR, "objects", &sequence)?,
                 Mark::Armed(key) => tables.put(ARMED, &key, &true)?,

@@ -60,6 +60,8 @@ pub struct Client {
     token: String,
 }
 
+/// How often an apply is tried anew when somebody else was faster.
+const APPLY_TRIES: u32 = 8;
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -169,21 +171,19 @@ impl Client {
             other => return other.map(|_| Applied::Created),
         }
         let url = path(info.plural, namespace, name);
-        let current: Value = self.json(self.request(Method::GET, &url)).await?;
-        let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
-        let before = version(&current);
-        // What others put there (labels, finalizers) stays unless the manifest states it.
-        let mut merged = current;
-        for part in ["labels", "annotations"] {
-            if let Some(stated) = manifest.pointer(&format!("/metadata/{part}")) {
-                json_patch::merge(&mut merged, &json!({"metadata": {part: stated}}));
+        let mut tries = 0;
+        loop {
+            let current: Value = self.json(self.request(Method::GET, &url)).await?;
+            let merged = state_anew(&current, manifest);
+            match self.json::<Value>(self.request(Method::PUT, &url).json(&merged)).await {
+                // Somebody reported on it meanwhile, as controllers do just after a change.
+                Err(Error::Refused { code: 409, .. }) if tries < APPLY_TRIES => tries += 1,
+                replaced => {
+                    let is_same = version(&replaced?) == version(&current);
+                    return Ok(if is_same { Applied::Unchanged } else { Applied::Configured });
+                }
             }
         }
-        if let Some(fields) = merged.as_object_mut() {
-            fields.insert("spec".into(), manifest.get("spec").cloned().unwrap_or_default());
-        }
-        let replaced: Value = self.json(self.request(Method::PUT, &url).json(&merged)).await?;
-        Ok(if version(&replaced) == before { Applied::Unchanged } else { Applied::Configured })
     }
 
     /// Deletes a resource.
@@ -212,6 +212,24 @@ impl Client {
         );
         Ok(changes(self.send(self.request(Method::GET, &url)).await?))
     }
+}
+
+fn version(object: &Value) -> Option<&Value> {
+    object.pointer("/metadata/resourceVersion")
+}
+
+/// A resource with what a manifest states of it. What others put there (labels, finalizers) stays.
+fn state_anew(current: &Value, manifest: &Value) -> Value {
+    let mut merged = current.clone();
+    for part in ["labels", "annotations"] {
+        if let Some(stated) = manifest.pointer(&format!("/metadata/{part}")) {
+            json_patch::merge(&mut merged, &json!({"metadata": {part: stated}}));
+        }
+    }
+    if let Some(fields) = merged.as_object_mut() {
+        fields.insert("spec".into(), manifest.get("spec").cloned().unwrap_or_default());
+    }
+    merged
 }
 
 /// An HTTP client that knows servers by the certificate of their authority, in PEM; without one only plain HTTP

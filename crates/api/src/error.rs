@@ -141,11 +141,11 @@ impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match &error {
             store::Error::NotFound(key) => {
-                Self::not_found(format!("{} \"{}\" not found", key.plural, key.name))
+                Self::not_found(format!("{}.{} \"{}\" not found", key.plural, types::GROUP, key.name))
                     .about(key.plural, &key.name)
             }
             store::Error::Exists(key) => {
-                let message = format!("{} \"{}\" already exists", key.plural, key.name);
+                let message = format!("{}.{} \"{}\" already exists", key.plural, types::GROUP, key.name);
                 Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(key.plural, &key.name)
             }
             store::Error::Conflict { .. } => Self::conflict(error.to_string()),

@@ -21,6 +21,7 @@ mod listener;
 mod mailbox;
 mod managed_fields;
 mod pages;
+mod patch;
 mod protobuf;
 mod resources;
 mod reviews;

@@ -34,7 +34,7 @@ pub async fn list(options: &ClientOptions, site: Option<&str>, format: Format) -
             Err(error) => eprintln!("warning: {error:#}"),
         }
     }
-    all.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
+    all.sort_by(|a, b| (a.created, &a.site, a.sequence).cmp(&(b.created, &b.site, b.sequence)));
     match format {
         Format::Json | Format::Yaml => print_value(&serde_json::json!({"items": all}), format),
         Format::Name => {
@@ -86,7 +86,7 @@ async fn find(
         }
         found.extend(matching.into_iter().map(|invocation| (site.name.clone(), invocation)));
     }
-    found.sort_by_key(|(_, invocation)| std::cmp::Reverse(invocation.changed));
+    found.sort_by_key(|(_, invocation)| std::cmp::Reverse((invocation.changed, invocation.sequence)));
     if found.len() > 1 && !what.starts_with("function/") {
         bail!("{} invocations begin with `{what}`; give more of the id", found.len());
     }

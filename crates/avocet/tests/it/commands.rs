@@ -119,14 +119,14 @@ fn what_goes_wrong_is_said_with_a_way_out() {
     put(&tree, &hub, "words/one.txt", "1");
     let cases: [(&[&str], &str); 14] = [
         (&["get", "dogs"], "`dogs` is not known here; there are sites, placements"),
-        (&["get", "application", "nix"], "applications \"nix\" not found"),
+        (&["get", "application", "nix"], "applications.avocet.dev \"nix\" not found"),
         (&["get", "sites", "-l", "a b=c"], "a b"),
         (&["describe", "echo"], "`echo` is not KIND/NAME"),
         (&["explain", "site/cloud"], "explain placement/NAME"),
         (&["delete", "application/nix"], "not found"),
         (&["cp", "cloud:words/none.txt", "x"], "can't copy cloud:words/none.txt"),
         (&["cp", "cloud:nowhere/none.txt", "x"], "bucket"),
-        (&["cp", "moon:words/none.txt", "x"], "sites \"moon\" not found"),
+        (&["cp", "moon:words/none.txt", "x"], "sites.avocet.dev \"moon\" not found"),
         (&["cp", "a.txt", "b.txt"], "write SITE:BUCKET/KEY"),
         (&["ls", "words"], "is not SITE:BUCKET/PREFIX"),
         (&["logs", "abc"], "there is no invocation `abc`"),

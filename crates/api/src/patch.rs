@@ -1,0 +1,59 @@
+//! JSON patches, which can make much of little: limits that keep what they make as small as a manifest.
+
+use json_patch::{Patch, PatchOperation};
+use serde_json::Value;
+
+use crate::ApiError;
+use crate::server::LARGEST_MANIFEST;
+
+/// How many operations a JSON patch may have.
+const MOST_OPERATIONS: usize = 10_000;
+/// How deep a JSON patch may reach, and what it copies or moves may be nested.
+const DEEPEST: usize = 64;
+/// What a value takes in memory beside its text, about, in bytes.
+const VALUE_BYTES: usize = 32;
+
+/// Operation by operation, so that none can double what the ones before it doubled: what is copied, in all, is no
+/// more than a manifest.
+pub fn apply_json_patch(manifest: &mut Value, patch: &Value) -> Result<(), ApiError> {
+    let invalid = |error: &dyn std::fmt::Display| {
+        ApiError::bad_request(format!("the JSON patch can't be applied: {error}"))
+    };
+    let Patch(operations) = serde_json::from_value(patch.clone()).map_err(|error| invalid(&error))?;
+    if operations.len() > MOST_OPERATIONS {
+        let count = operations.len();
+        return Err(invalid(&format!("it has {count} operations; send at most {MOST_OPERATIONS}")));
+    }
+    let mut budget = LARGEST_MANIFEST;
+    for operation in &operations {
+        let from = match operation {
+            PatchOperation::Copy(copy) => Some(&copy.from),
+            PatchOperation::Move(shift) => Some(&shift.from),
+            _ => None,
+        };
+        let source = from.and_then(|from| manifest.pointer(from.as_str()));
+        let fits = source.is_none_or(|source| spend(source, DEEPEST, &mut budget));
+        if !fits || operation.path().count() > DEEPEST {
+            return Err(invalid(&format!("`{}` becomes too large or too deep", operation.path())));
+        }
+        json_patch::patch(manifest, std::slice::from_ref(operation)).map_err(|error| invalid(&error))?;
+    }
+    Ok(())
+}
+
+/// Takes the size of a value off a budget; whether it sufficed, and the value is not nested deeper than `depth`.
+fn spend(value: &Value, depth: usize, budget: &mut usize) -> bool {
+    let text = match value {
+        Value::String(text) => text.len(),
+        Value::Object(fields) => fields.keys().map(String::len).sum(),
+        _ => 0,
+    };
+    let Some(rest) = budget.checked_sub(VALUE_BYTES + text) else { return false };
+    *budget = rest;
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    match value {
+        Value::Array(entries) => entries.iter().all(|entry| spend(entry, depth, budget)),
+        Value::Object(fields) => fields.values().all(|field| spend(field, depth, budget)),
+        _ => true,
+    }
+}
