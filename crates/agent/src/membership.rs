@@ -105,7 +105,7 @@ async fn join_anew(config: &Config, shutdown: &Shutdown) -> Result<Membership, E
             Err(error @ client::Error::Refused { .. }) => return Err(Error::JoinRefused(error)),
             Err(error) => {
                 let wait = backoff.next_wait();
-                warn!(error = %crate::site::chain(&error), ?wait, "can't join yet");
+                warn!(error = %daemon::chain(&error), ?wait, "can't join yet");
                 if !shutdown.sleep(wait).await {
                     return Err(Error::Interrupted);
                 }

@@ -138,7 +138,7 @@ impl Preparer {
                         artifacts::Error::Io { .. } => "DiskFailed",
                         _ => "ArtifactUnavailable",
                     };
-                    problems.insert(digest, (reason, crate::site::chain(&error)));
+                    problems.insert(digest, (reason, daemon::chain(&error)));
                 }
             }
         }
@@ -211,7 +211,7 @@ impl Preparer {
             loaded.map_err(|error| {
                 (
                     "ModelFailed",
-                    format!("model `{name}` version `{}`: {}", version.name, crate::site::chain(&error)),
+                    format!("model `{name}` version `{}`: {}", version.name, daemon::chain(&error)),
                 )
             })?;
         }
@@ -224,7 +224,7 @@ impl Preparer {
         let unpacked = spawn_blocking(move || artifacts::bundle::unpack(&archive, &into)).await;
         let unpacked = unpacked.map_err(|_| ("FunctionFailed", "unpacking was cut off".to_owned()))?;
         unpacked.map_err(|error| {
-            ("FunctionFailed", format!("the function's artifact: {}", crate::site::chain(&error)))
+            ("FunctionFailed", format!("the function's artifact: {}", daemon::chain(&error)))
         })?;
         Ok(bundle)
     }

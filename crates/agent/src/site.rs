@@ -107,23 +107,12 @@ impl Error {
     }
 }
 
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
-}
-
 /// Failures of supervised tasks are logged with their causes.
 struct Chained(Error);
 
 impl std::fmt::Display for Chained {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&chain(&self.0))
+        f.write_str(&daemon::chain(&self.0))
     }
 }
 

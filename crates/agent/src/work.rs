@@ -95,7 +95,7 @@ impl Worker {
                 let wait = match outcome {
                     Ok(wait) => wait,
                     Err(error) => {
-                        warn!(id, error = %crate::site::chain(&error), "invocation can't go on; it is tried again");
+                        warn!(id, error = %daemon::chain(&error), "invocation can't go on; it is tried again");
                         Some(Duration::from_secs(5))
                     }
                 };

@@ -238,7 +238,7 @@ fn state_anew(current: &Value, manifest: &Value) -> Value {
 /// # Errors
 /// If the authority is no certificate.
 pub fn http(authority: Option<&str>) -> Result<reqwest::Client, Error> {
-    let unusable = |error: &dyn std::error::Error| Error::Authority(crate::error::chain(error));
+    let unusable = |error: &dyn std::error::Error| Error::Authority(daemon::chain(error));
     let tls = match authority {
         Some(authority) => daemon::tls::client(authority),
         None => daemon::tls::client_of_nobody(),

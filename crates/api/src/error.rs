@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use daemon::chain;
 use serde_json::{Value, json};
 use tracing::error;
 use types::FieldErrors;
@@ -124,17 +125,6 @@ impl ApiError {
             "message": self.message, "reason": self.reason, "details": details, "code": self.code,
         })
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 impl From<store::Error> for ApiError {

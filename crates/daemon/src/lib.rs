@@ -3,6 +3,7 @@
 
 mod backoff;
 mod clock;
+mod errors;
 mod files;
 mod logs;
 mod secrets;
@@ -11,6 +12,7 @@ pub mod tls;
 
 pub use backoff::Backoff;
 pub use clock::now;
+pub use errors::chain;
 pub use files::{sync_folder, write_durably, write_private};
 pub use logs::start_logs;
 pub use secrets::{random_hex, same_secret};

@@ -106,7 +106,10 @@ fn kubectl_reads_and_writes_resources() {
     // It waits until the object is gone.
     kubectl.ok(&["delete", "-f", &file, "--timeout=60s"]);
     let gone = kubectl.run(&["get", "application", "models"]).refused();
-    assert!(gone.contains("(NotFound)") && gone.contains("applications.avocet.dev \"models\" not found"), "{gone}");
+    assert!(
+        gone.contains("(NotFound)") && gone.contains("applications.avocet.dev \"models\" not found"),
+        "{gone}"
+    );
     wait_until("the assignment is gone", LIMIT, || {
         let left = kubectl.run(&["get", "asg", "-A", "-o", "name"]);
         if left.stdout.is_empty() { Ok(()) } else { Err(left.stdout) }
