@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use store::Ledger;
+use store::ledger::{self, Ledger, Tables};
 use types::{Digest, Time};
 
 use crate::ApiError;
@@ -87,9 +87,12 @@ impl Tokens {
             now.0.checked_add(ttl).map(Time).map_err(|error| ApiError::bad_request(error.to_string()))?;
         let record = JoinToken { site: site.to_owned(), expires, used_by: None };
         let key = hash(&token).hex();
-        self.ledger
-            .write(move |tables| tables.put(JOIN_TOKENS, &key, &record).map_err(ApiError::from))
-            .await?;
+        let write = move |tables: &Tables| {
+            forget_expired(tables, now)?;
+            tables.put(JOIN_TOKENS, &key, &record)?;
+            Ok::<_, ApiError>(())
+        };
+        self.ledger.write(write).await?;
         Ok(token)
     }
 
@@ -127,11 +130,20 @@ impl Tokens {
     }
 }
 
+/// Expired join tokens are of no use to anybody.
+fn forget_expired(tables: &Tables, now: Time) -> Result<(), ledger::Error> {
+    let all: Vec<(String, JoinToken)> = tables.range(JOIN_TOKENS, "", "", usize::MAX)?;
+    for (key, _) in all.iter().filter(|(_, record)| record.expires < now) {
+        tables.delete(JOIN_TOKENS, key)?;
+    }
+    Ok(())
+}
+
 fn hash(token: &str) -> Digest {
     Digest::of(token.as_bytes())
 }
 
-fn replace_token(tables: &store::ledger::Tables, key: &str, identity: &Identity) -> Result<(), ApiError> {
+fn replace_token(tables: &Tables, key: &str, identity: &Identity) -> Result<(), ApiError> {
     let all: Vec<(String, Identity)> = tables.range(TOKENS, "", "", usize::MAX)?;
     for (old, _) in all.iter().filter(|(_, owner)| owner == identity) {
         tables.delete(TOKENS, old)?;
