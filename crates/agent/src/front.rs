@@ -222,6 +222,12 @@ async fn invoke(
     if filename.is_empty() || filename.contains(['/', '\0']) || filename.starts_with('.') {
         return Err(ApiError::bad_request(format!("`filename` = {filename:?} is not the name of a file")));
     }
+    let place = front.worker.take_place(known.assignment.name(), assigned).ok_or_else(|| {
+        ApiError::too_many_requests(format!(
+            "function \"{function}\" runs as often at once as it may ({}); try again, or raise spec.parallelism",
+            assigned.spec.parallelism
+        ))
+    })?;
     let nonce = daemon::random_hex(16).map_err(|error| ApiError::internal(&error))?;
     let input = Input { bucket: String::new(), key: filename.clone(), etag: nonce };
     let invocation = Invocation::new(&known.assignment, input, daemon::now())
@@ -230,6 +236,7 @@ async fn invoke(
     let staged = stage(&folder, &filename, body).await.map_err(|error| ApiError::internal(&error))?;
     let run = front.worker.describe(&invocation, assigned, bundle, &folder, staged);
     let outcome = front.worker.runtimes.run(&run).await;
+    drop(place);
     let answer = describe(&invocation, &run.output, &run.log, &outcome).await;
     front.worker.clean(&folder).await.map_err(|error| ApiError::internal(&error))?;
     let _ = tokio::fs::remove_file(&run.log).await;

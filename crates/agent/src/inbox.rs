@@ -36,8 +36,17 @@ pub(crate) async fn receive_all(
             () = shutdown.wait() => return Ok(()),
             waiting = client.json(ask) => waiting?,
         };
+        let mut failure = None;
         for delivery in waiting.deliveries {
-            receive(&client, &address, &objects, delivery).await?;
+            match receive(&client, &address, &objects, delivery).await {
+                Ok(()) => {}
+                // One delivery that is damaged must not hold up the others; it stays at the hub and is tried again.
+                Err(error @ Error::Objects(_)) => failure = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
         }
     }
 }

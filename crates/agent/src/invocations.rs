@@ -3,7 +3,7 @@
 //! An invocation's id is a hash of what it is for, so the same event makes the same invocation however often it
 //! is told, and its outputs appear once (promise 3).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -159,6 +159,8 @@ pub(crate) struct Invocations {
     waiting: Arc<Mutex<BTreeMap<String, VecDeque<String>>>>,
     changed: watch::Sender<u64>,
     logs: PathBuf,
+    /// What ran when the agent last ended, until it runs again.
+    cut_off: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Invocations {
@@ -171,11 +173,19 @@ impl Invocations {
             Ok::<_, ledger::Error>(found?.into_iter().flatten().collect())
         })?;
         open.sort_by_key(|invocation| invocation.sequence);
+        let running = open.iter().filter(|invocation| invocation.state == State::Running);
+        let cut_off = Arc::new(Mutex::new(running.map(|invocation| invocation.id.clone()).collect()));
         let mut waiting: BTreeMap<String, VecDeque<String>> = BTreeMap::new();
         for invocation in open {
             waiting.entry(invocation.assignment).or_default().push_back(invocation.id);
         }
-        Ok(Self { ledger, waiting: Arc::new(Mutex::new(waiting)), changed: watch::Sender::new(0), logs })
+        Ok(Self {
+            ledger,
+            waiting: Arc::new(Mutex::new(waiting)),
+            changed: watch::Sender::new(0),
+            logs,
+            cut_off,
+        })
     }
 
     /// Tells of every change.
@@ -204,6 +214,21 @@ impl Invocations {
             self.ledger.read(|tables| tables.range(OPEN, "", "", usize::MAX))?;
         counts.pending = open.iter().filter(|(_, of)| of == assignment).count() as u64;
         Ok(counts)
+    }
+
+    /// Ids of invocations that have not ended and wait for their turn: at the start, all that have not ended.
+    pub(crate) fn open_ids(&self) -> HashSet<String> {
+        self.lock().values().flatten().cloned().collect()
+    }
+
+    /// Whether an invocation ran when the agent last ended; answers so once.
+    pub(crate) fn was_cut_off(&self, id: &str) -> bool {
+        self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+    }
+
+    /// Whether an invocation of an assignment waits.
+    pub(crate) fn has_waiting(&self, assignment: &str) -> bool {
+        self.lock().get(assignment).is_some_and(|waiting| !waiting.is_empty())
     }
 
     /// The oldest invocation of an assignment that waits.

@@ -1,5 +1,6 @@
 //! Outputs for other sites, kept until the hub has them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,6 +79,13 @@ impl Outbox {
         Ok(all.iter().filter(|(_, parcel)| parcel.assignment == assignment).count() as u64)
     }
 
+    /// Ids of all parcels, which are the names of their files.
+    pub(crate) fn ids(&self) -> Result<HashSet<String>, ledger::Error> {
+        let all: Vec<(String, Parcel)> =
+            self.ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
+        Ok(all.into_iter().map(|(id, _)| id).collect())
+    }
+
     async fn done(&self, id: &str) -> Result<(), Error> {
         let (key, changed) = (id.to_owned(), self.changed.clone());
         let write = move |tables: &Tables| tables.delete(TABLE, &key).map(drop);
@@ -143,6 +151,11 @@ pub(crate) async fn send_all(client: Client, outbox: Outbox, shutdown: Shutdown)
                         message,
                         "the hub refused an output; it is kept"
                     );
+                    outbox.refused(parcel).await?;
+                }
+                // One parcel whose file is lost must not hold up the others for ever.
+                Err(Error::Disk { path, source }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    tracing::error!(id, path = %path.display(), "the content of an output is lost; check the disk");
                     outbox.refused(parcel).await?;
                 }
                 Err(error) => return Err(error),

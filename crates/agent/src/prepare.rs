@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use api::Client;
@@ -271,19 +271,8 @@ impl Source for Hub<'_> {
     }
 }
 
-/// Removes unpacked functions that no assignment names; called at the start, when nothing runs.
-pub(crate) fn sweep_functions(folder: &Path, assignments: &Assignments) -> io::Result<()> {
+/// The folders of unpacked functions that assignments name.
+pub(crate) fn function_folders(assignments: &Assignments) -> HashSet<String> {
     let all = assignments.all();
-    let kept: HashSet<String> = all
-        .iter()
-        .flat_map(|known| artifacts_of(&known.assignment))
-        .map(|(digest, _)| digest.hex())
-        .collect();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if !kept.contains(entry.file_name().to_string_lossy().as_ref()) {
-            std::fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
+    all.iter().flat_map(|known| artifacts_of(&known.assignment)).map(|(digest, _)| digest.hex()).collect()
 }

@@ -17,10 +17,13 @@ use crate::invocations::Invocations;
 use crate::outbox::Outbox;
 use crate::{Error, Membership};
 
+/// How long the hub may take to answer.
+const LONGEST_ANSWER: Duration = Duration::from_secs(15);
+
 /// Asks the hub who it is: an agent obeys only the one that it joined.
 pub(crate) async fn check_hub(client: &Client, membership: &Membership) -> Result<(), Error> {
     let path = format!("/avocet/v1/sites/{}/heartbeat", membership.site);
-    let answer: Value = client.json(client.request(Method::POST, &path)).await?;
+    let answer: Value = client.json(client.request(Method::POST, &path).timeout(LONGEST_ANSWER)).await?;
     let hub = answer.get("hub").and_then(Value::as_str).unwrap_or_default();
     if hub == membership.hub {
         return Ok(());
@@ -95,7 +98,7 @@ async fn tell_site(client: &Client, site: &str, status: &SiteStatus) -> Result<(
     let path = format!("{}/status", api::client::path(SiteSpec::PLURAL, "", site));
     let body = serde_json::json!({"status": patch}).to_string();
     let request = client.request(Method::PATCH, &path).header("content-type", "application/merge-patch+json");
-    client.send(request.body(body)).await?;
+    client.send(request.timeout(LONGEST_ANSWER).body(body)).await?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Puts the parts of a site together and starts them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -96,6 +96,9 @@ pub enum Error {
         "the name of its output {0:?} can't be a key; write names in UTF-8, with their folders below 1024 bytes"
     )]
     OutputName(String),
+    /// The hub holds the connection and says nothing.
+    #[error("the hub has been silent for too long; connecting anew")]
+    Silent,
     /// The process is ending.
     #[error("the process is ending")]
     Interrupted,
@@ -144,11 +147,12 @@ pub async fn start(
     let objects = Objects::open(&config.data.join("objects"), ledger.clone())?;
     let blobs = Blobs::open(config.data.join("artifacts"))?;
     let assignments = Assignments::load(ledger.clone())?;
-    prepare::sweep_functions(&config.functions(), &assignments)
-        .map_err(|error| Error::disk(&config.functions(), error))?;
     let invocations = Invocations::load(ledger.clone(), config.logs())?;
     let outbox = Outbox::open(ledger, config.outbox())?;
     outbox.retry_refused().await?;
+    sweep(&config.functions(), &prepare::function_folders(&assignments))?;
+    sweep(&config.work(), &invocations.open_ids())?;
+    sweep(&config.outbox(), &outbox.ids()?)?;
     let engines = Engines::discover(&EngineOptions {
         onnxruntime: config.onnxruntime.clone(),
         ..EngineOptions::default()
@@ -301,6 +305,22 @@ where
         let work = work(shutdown);
         async move { work.await.map_err(Chained) }
     });
+}
+
+/// Removes what a crash left in a folder: all but these names. Only at the start, when nothing runs.
+fn sweep(folder: &Path, keep: &HashSet<String>) -> Result<(), Error> {
+    let failed = |error| Error::disk(folder, error);
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if keep.contains(entry.file_name().to_string_lossy().as_ref()) {
+            continue;
+        }
+        let is_folder = entry.file_type().map_err(failed)?.is_dir();
+        let path = entry.path();
+        let removed = if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.map_err(|error| Error::disk(&path, error))?;
+    }
+    Ok(())
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Error> {

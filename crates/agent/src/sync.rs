@@ -13,6 +13,8 @@ use crate::report::check_hub;
 use crate::{Error, Membership};
 
 const WATCH: Duration = Duration::from_secs(300);
+/// The hub sends a bookmark at least every 30 s; one that is quiet for so long is not there any more.
+const SILENCE: Duration = Duration::from_secs(90);
 
 /// One session with the hub: lists, then watches until the connection ends. Call it again and again.
 pub(crate) async fn follow(
@@ -31,7 +33,10 @@ pub(crate) async fn follow(
         loop {
             let change = tokio::select! {
                 () = shutdown.wait() => return Ok(()),
-                change = changes.next() => change,
+                change = tokio::time::timeout(SILENCE, changes.next()) => match change {
+                    Ok(change) => change,
+                    Err(_) => return Err(Error::Silent),
+                },
             };
             let Some(change) = change.transpose()? else { break };
             if change.kind == "ERROR" {

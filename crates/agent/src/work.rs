@@ -63,18 +63,22 @@ pub(crate) async fn run(worker: Worker, tasks: Tasks, shutdown: Shutdown) -> Res
     }
 }
 
-/// A place among those that may run; gives it back when dropped.
-struct Place {
+/// A place among those that may run; gives it back when dropped, and tells those who wait for one.
+pub(crate) struct Place {
     assignment: String,
     running: Arc<Mutex<HashMap<String, usize>>>,
+    invocations: Invocations,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = running.get_mut(&self.assignment) {
-            *count -= 1;
+        {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = running.get_mut(&self.assignment) {
+                *count -= 1;
+            }
         }
+        self.invocations.tell();
     }
 }
 
@@ -84,9 +88,10 @@ impl Worker {
         else {
             return;
         };
-        let parallelism = usize::try_from(function.spec.parallelism).unwrap_or(1);
-        while let Some(place) = self.take_place(known.assignment.name(), parallelism) {
-            let Some(id) = self.invocations.take_waiting(known.assignment.name()) else { return };
+        let name = known.assignment.name();
+        while self.invocations.has_waiting(name) {
+            let Some(place) = self.take_place(name, function) else { return };
+            let Some(id) = self.invocations.take_waiting(name) else { return };
             let (worker, assignment, bundle) = (self.clone(), known.assignment.clone(), bundle.clone());
             let (shutdown, retries) = (tasks.shutdown(), tasks.clone());
             tasks.spawn("invocation", async move {
@@ -99,19 +104,20 @@ impl Worker {
                         Some(Duration::from_secs(5))
                     }
                 };
-                match wait {
-                    None => worker.invocations.tell(),
-                    Some(wait) => retries.spawn("invocation-retry", async move {
+                if let Some(wait) = wait {
+                    retries.spawn("invocation-retry", async move {
                         if shutdown.sleep(wait).await {
                             worker.invocations.wait(assignment.name(), id);
                         }
-                    }),
+                    });
                 }
             });
         }
     }
 
-    fn take_place(&self, assignment: &str, parallelism: usize) -> Option<Place> {
+    /// A place to run an assignment's function in, if one is free.
+    pub(crate) fn take_place(&self, assignment: &str, function: &AssignedFunction) -> Option<Place> {
+        let parallelism = usize::try_from(function.spec.parallelism).unwrap_or(1);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = running.values().sum();
         let own = running.entry(assignment.to_owned()).or_default();
@@ -119,7 +125,11 @@ impl Worker {
             return None;
         }
         *own += 1;
-        Some(Place { assignment: assignment.to_owned(), running: self.running.clone() })
+        Some(Place {
+            assignment: assignment.to_owned(),
+            running: self.running.clone(),
+            invocations: self.invocations.clone(),
+        })
     }
 
     /// Takes an invocation as far as it goes; answers after how long it is to be tried again, if it is.
@@ -132,7 +142,7 @@ impl Worker {
     ) -> Result<Option<Duration>, Error> {
         let Some(mut invocation) = self.invocations.get(id)? else { return Ok(None) };
         let folder = self.work.join(id);
-        if invocation.state == State::Running {
+        if self.invocations.was_cut_off(id) {
             invocation.interruptions += 1;
         }
         if invocation.interruptions > MOST_INTERRUPTIONS {

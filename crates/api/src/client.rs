@@ -247,6 +247,11 @@ pub fn http(authority: Option<&str>) -> Result<reqwest::Client, Error> {
         .tls_backend_preconfigured(tls.map_err(|error| unusable(&error))?)
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
+        // A peer that is gone without a word is noticed within a minute, on idle connections, too.
+        .tcp_keepalive(Duration::from_secs(20))
+        .tcp_keepalive_interval(Duration::from_secs(10))
+        .tcp_keepalive_retries(3)
+        .tcp_user_timeout(Duration::from_secs(50))
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .build()
