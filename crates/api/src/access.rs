@@ -10,8 +10,10 @@ use crate::auth::Identity;
 /// What is to be done with a resource.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
-    /// The Kubernetes verb: get, list, watch, create, update, patch, delete.
-    pub verb: &'static str,
+    /// The Kubernetes verb: get, list, watch, create, update, patch, delete, deletecollection.
+    pub verb: &'a str,
+    /// The API group; empty for the core group.
+    pub group: &'a str,
     /// The kind's plural.
     pub plural: &'a str,
     /// The namespace; empty for all, or for kinds without one.
@@ -30,20 +32,20 @@ pub fn check(identity: &Identity, attempt: Attempt) -> Result<(), ApiError> {
     let Identity::Site(site) = identity else { return Ok(()) };
     let reads = matches!(attempt.verb, "get" | "list" | "watch");
     let reports = matches!(attempt.verb, "update" | "patch") && attempt.subresource == "status";
-    let allowed = match attempt.plural {
-        "assignments" => attempt.namespace == site && (reads || reports),
-        "sites" => attempt.name == site && (reads || reports),
-        _ => false,
-    };
+    let allowed = attempt.group == types::GROUP
+        && match attempt.plural {
+            "assignments" => attempt.namespace == site && (reads || reports),
+            "sites" => attempt.name == site && (reads || reports),
+            _ => false,
+        };
     if allowed {
         return Ok(());
     }
-    let Attempt { verb, plural, namespace, .. } = attempt;
+    let Attempt { verb, group, plural, namespace, .. } = attempt;
     Err(ApiError::forbidden(format!(
-        "{plural} is forbidden: user \"{}\" cannot {verb} resource \"{plural}\" in API group \"{}\" in the namespace \
-         \"{namespace}\"",
+        "{plural} is forbidden: user \"{}\" cannot {verb} resource \"{plural}\" in API group \"{group}\" in the \
+         namespace \"{namespace}\"",
         identity.user(),
-        types::GROUP,
     )))
 }
 
@@ -81,7 +83,7 @@ mod tests {
     fn promise_7_a_site_reads_and_reports_on_its_own_and_nothing_else() {
         let site = Identity::Site("plant".into());
         let may = |verb, plural, namespace, name, subresource| {
-            check(&site, Attempt { verb, plural, namespace, name, subresource }).is_ok()
+            check(&site, Attempt { verb, group: types::GROUP, plural, namespace, name, subresource }).is_ok()
         };
         assert!(may("watch", "assignments", "plant", "", ""));
         assert!(may("patch", "assignments", "plant", "a", "status"));

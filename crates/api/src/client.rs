@@ -303,7 +303,10 @@ pub struct Change {
 
 /// The path of a resource, or of a list if the name is empty.
 pub fn path(plural: &str, namespace: &str, name: &str) -> String {
-    let mut path = format!("/apis/{API_VERSION}");
+    let version =
+        types::kind_named(plural).map_or_else(|| API_VERSION.to_owned(), types::KindInfo::api_version);
+    let root = if version.contains('/') { "apis" } else { "api" };
+    let mut path = format!("/{root}/{version}");
     if !namespace.is_empty() {
         path += &format!("/namespaces/{namespace}");
     }

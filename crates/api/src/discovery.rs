@@ -1,10 +1,31 @@
-//! What is served here, as Kubernetes clients ask for it.
+//! What is served here, as Kubernetes clients ask for it: one document a group, or all in one (aggregated).
 
-use axum::Json;
-use serde_json::{Map, Value, json};
-use types::{API_VERSION, GROUP, KindInfo, VERSION, kinds};
+use std::collections::BTreeMap;
 
-const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+use axum::extract::Path;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use types::{KindInfo, kinds};
+
+use crate::target::{Subresource, VERBS};
+use crate::{ApiError, Hub, openapi};
+
+/// Discovery and OpenAPI.
+pub fn routes() -> Router<Hub> {
+    Router::new()
+        .route("/api", get(core_versions))
+        .route("/api/", get(core_versions))
+        .route("/api/{version}", get(core_resources))
+        .route("/apis", get(groups))
+        .route("/apis/", get(groups))
+        .route("/apis/{group}", get(group))
+        .route("/apis/{group}/{version}", get(group_resources))
+        .merge(openapi::routes())
+}
 
 pub async fn version() -> Json<Value> {
     // Clients read the Kubernetes version whose API conventions are followed; ours is in gitVersion.
@@ -15,104 +36,151 @@ pub async fn version() -> Json<Value> {
     }))
 }
 
-/// No core kinds are served yet: naming `v1` without any makes clients complain.
-pub async fn core_versions() -> Json<Value> {
-    Json(json!({"kind": "APIVersions", "versions": [], "serverAddressByClientCIDRs": []}))
+/// What can be asked, but is not kept: group, plural, kind.
+const REVIEWS: [(&str, &str, &str); 4] = [
+    ("authentication.k8s.io", "tokenreviews", "TokenReview"),
+    ("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
+    ("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    ("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+];
+
+/// The version of each group; the core group has an empty name.
+fn versions() -> BTreeMap<&'static str, &'static str> {
+    let reviews = REVIEWS.iter().map(|(group, _, _)| (*group, "v1"));
+    kinds().map(|info| (info.group, info.version)).chain(reviews).collect()
 }
 
-fn group() -> Value {
-    let version = json!({"groupVersion": API_VERSION, "version": VERSION});
-    json!({"name": GROUP, "versions": [version], "preferredVersion": version})
-}
-
-pub async fn groups() -> Json<Value> {
-    Json(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]}))
-}
-
-pub async fn our_group() -> Json<Value> {
-    let mut group = group();
-    json_patch::merge(&mut group, &json!({"kind": "APIGroup", "apiVersion": "v1"}));
-    Json(group)
-}
-
-pub async fn our_resources() -> Json<Value> {
-    let resources: Vec<Value> = kinds()
-        .iter()
-        .flat_map(|info| {
-            let main = json!({
-                "name": info.plural, "singularName": info.singular, "namespaced": info.namespaced,
-                "kind": info.kind, "verbs": VERBS, "shortNames": info.short_names, "categories": ["avocet"],
-            });
-            let status = json!({
-                "name": format!("{}/status", info.plural), "singularName": "", "namespaced": info.namespaced,
-                "kind": info.kind, "verbs": ["get", "patch", "update"],
-            });
-            [main, status]
-        })
-        .collect();
-    Json(
-        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": API_VERSION, "resources": resources}),
-    )
-}
-
-pub async fn openapi_index() -> Json<Value> {
-    let path = format!("apis/{API_VERSION}");
-    let url = format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"));
-    Json(json!({"paths": {path: {"serverRelativeURL": url}}}))
-}
-
-/// OpenAPI 3 of our group, enough for `kubectl explain` and for clients that check manifests.
-pub async fn openapi_group() -> Json<Value> {
-    let mut schemas = Map::new();
-    let mut paths = Map::new();
-    for info in kinds() {
-        let mut schema = types::structural_schema(info);
-        json_patch::merge(
-            &mut schema,
-            &json!({"x-kubernetes-group-version-kind": [group_version_kind(info)]}),
-        );
-        schemas.insert(schema_name(info), schema);
-        let base = if info.namespaced {
-            format!("/apis/{API_VERSION}/namespaces/{{namespace}}/{}", info.plural)
-        } else {
-            format!("/apis/{API_VERSION}/{}", info.plural)
-        };
-        paths.insert(base.clone(), json!({"get": operation(info, "list"), "post": operation(info, "post")}));
-        paths.insert(
-            format!("{base}/{{name}}"),
-            json!({
-                "get": operation(info, "get"), "put": operation(info, "put"),
-                "patch": operation(info, "patch"), "delete": operation(info, "delete"),
-            }),
-        );
+async fn core_versions(headers: HeaderMap) -> Response {
+    if let Some(answer) = aggregated(&headers, |group| group.is_empty()) {
+        return answer;
     }
     Json(json!({
-        "openapi": "3.0.0", "info": {"title": "Avocet", "version": env!("CARGO_PKG_VERSION")},
-        "paths": paths, "components": {"schemas": schemas},
+        "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [],
     }))
+    .into_response()
 }
 
-fn schema_name(info: &KindInfo) -> String {
-    format!("dev.avocet.{VERSION}.{}", info.kind)
-}
-
-fn group_version_kind(info: &KindInfo) -> Value {
-    json!({"group": GROUP, "version": VERSION, "kind": info.kind})
-}
-
-fn operation(info: &KindInfo, action: &str) -> Value {
-    let parameter =
-        |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
-    let reference = json!({"$ref": format!("#/components/schemas/{}", schema_name(info))});
-    let content = json!({"application/json": {"schema": reference}});
-    let mut operation = json!({
-        "operationId": format!("{action}{}", info.kind),
-        "x-kubernetes-action": action, "x-kubernetes-group-version-kind": group_version_kind(info),
-        "responses": {"200": {"description": "OK", "content": content}},
-    });
-    if matches!(action, "post" | "put" | "patch") {
-        let parameters = ["dryRun", "fieldManager", "fieldValidation"].map(parameter);
-        json_patch::merge(&mut operation, &json!({"parameters": parameters}));
+async fn groups(headers: HeaderMap) -> Response {
+    if let Some(answer) = aggregated(&headers, |group| !group.is_empty()) {
+        return answer;
     }
-    operation
+    let named = versions().into_iter().filter(|(group, _)| !group.is_empty());
+    let groups: Vec<Value> = named.map(|(group, version)| describe_group(group, version)).collect();
+    Json(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})).into_response()
+}
+
+fn describe_group(group: &str, version: &str) -> Value {
+    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    json!({"name": group, "versions": [version], "preferredVersion": version})
+}
+
+fn unknown() -> ApiError {
+    ApiError::not_found("the server could not find the requested resource")
+}
+
+async fn group(Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let versions = versions();
+    let version = versions.get(name.as_str()).filter(|_| !name.is_empty()).ok_or_else(unknown)?;
+    let mut group = describe_group(&name, version);
+    json_patch::merge(&mut group, &json!({"kind": "APIGroup", "apiVersion": "v1"}));
+    Ok(Json(group))
+}
+
+async fn core_resources(Path(version): Path<String>) -> Result<Json<Value>, ApiError> {
+    resources_of("", &version)
+}
+
+async fn group_resources(Path((group, version)): Path<(String, String)>) -> Result<Json<Value>, ApiError> {
+    resources_of(&group, &version)
+}
+
+fn resources_of(group: &str, version: &str) -> Result<Json<Value>, ApiError> {
+    if versions().get(group) != Some(&version) {
+        return Err(unknown());
+    }
+    let kept = kinds().filter(|info| info.group == group).flat_map(|info| {
+        Subresource::all_of(info).map(move |(subresource, verbs)| describe_resource(info, subresource, verbs))
+    });
+    let asked = REVIEWS.iter().filter(|(of, _, _)| *of == group).map(|(_, plural, kind)| {
+        json!({"name": plural, "singularName": kind.to_lowercase(), "namespaced": false, "kind": kind, "verbs": ["create"]})
+    });
+    let resources: Vec<Value> = kept.chain(asked).collect();
+    let version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    Ok(Json(json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources,
+    })))
+}
+
+/// The group, version and kind of what a subresource speaks in.
+fn kind_of_part(info: &KindInfo, subresource: Subresource) -> (&'static str, &'static str, &'static str) {
+    match subresource {
+        Subresource::Scale => ("autoscaling", "v1", "Scale"),
+        Subresource::Token => ("authentication.k8s.io", "v1", "TokenRequest"),
+        _ => (info.group, info.version, info.kind),
+    }
+}
+
+fn describe_resource(info: &KindInfo, subresource: Subresource, verbs: &[&str]) -> Value {
+    if subresource == Subresource::None {
+        return json!({
+            "name": info.plural, "singularName": info.singular, "namespaced": info.namespaced, "kind": info.kind,
+            "verbs": VERBS, "shortNames": info.short_names, "categories": info.categories,
+        });
+    }
+    let (group, version, kind) = kind_of_part(info, subresource);
+    let mut part = json!({
+        "name": format!("{}/{}", info.plural, subresource.name()), "singularName": "",
+        "namespaced": info.namespaced, "kind": kind, "verbs": verbs,
+    });
+    if group != info.group {
+        json_patch::merge(&mut part, &json!({"group": group, "version": version}));
+    }
+    part
+}
+
+/// All groups with all their kinds in one document, where the client asks for that.
+fn aggregated(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> Option<Response> {
+    let accept = headers.get(ACCEPT)?.to_str().ok()?;
+    let choice = accept.split(',').find(|choice| choice.contains("as=APIGroupDiscoveryList"))?;
+    let version = if choice.contains("v=v2beta1") { "v2beta1" } else { "v2" };
+    let groups: Vec<Value> = versions()
+        .into_iter()
+        .filter(|(group, _)| wanted(group))
+        .map(|(group, version)| {
+            let kept = kinds().filter(|info| info.group == group).map(discover);
+            let asked = REVIEWS.iter().filter(|(of, _, _)| *of == group).map(|(group, plural, kind)| {
+                json!({
+                    "resource": plural, "scope": "Cluster", "singularResource": kind.to_lowercase(), "verbs": ["create"],
+                    "responseKind": {"group": group, "version": "v1", "kind": kind},
+                })
+            });
+            let resources: Vec<Value> = kept.chain(asked).collect();
+            let version = json!({"version": version, "freshness": "Current", "resources": resources});
+            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": [version]})
+        })
+        .collect();
+    let list = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {},
+        "items": groups,
+    });
+    let kind = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+    Some(([(CONTENT_TYPE, kind)], list.to_string()).into_response())
+}
+
+fn discover(info: &KindInfo) -> Value {
+    let response = |(group, version, kind)| json!({"group": group, "version": version, "kind": kind});
+    let parts: Vec<Value> = Subresource::all_of(info)
+        .filter(|(subresource, _)| *subresource != Subresource::None)
+        .map(|(subresource, verbs)| {
+            json!({
+                "subresource": subresource.name(), "verbs": verbs,
+                "responseKind": response(kind_of_part(info, subresource)),
+            })
+        })
+        .collect();
+    json!({
+        "resource": info.plural, "singularResource": info.singular, "shortNames": info.short_names,
+        "categories": info.categories, "scope": if info.namespaced { "Namespaced" } else { "Cluster" },
+        "verbs": VERBS, "responseKind": response((info.group, info.version, info.kind)), "subresources": parts,
+    })
 }

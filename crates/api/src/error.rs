@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use daemon::chain;
 use serde_json::{Value, json};
 use tracing::error;
-use types::FieldErrors;
+use types::{FieldErrors, KindInfo};
 
 use crate::managed_fields::Conflict;
 
@@ -86,8 +86,16 @@ impl ApiError {
         Self::new(StatusCode::GONE, "Expired", message)
     }
 
+    pub fn not_acceptable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+    }
+
+    pub fn timeout(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
     }
 
     pub fn too_many_requests(message: impl Into<String>) -> Self {
@@ -105,10 +113,19 @@ impl ApiError {
     }
 
     /// Mistakes in a manifest.
-    pub fn invalid(kind: &str, name: &str, errors: &FieldErrors) -> Self {
-        let message = format!("{kind} \"{name}\" is invalid: {errors}");
+    pub fn invalid(info: &KindInfo, name: &str, errors: &FieldErrors) -> Self {
+        let message = format!("{} \"{name}\" is invalid: {errors}", qualified_kind(info));
         let causes = errors.0.iter().map(|error| (error.field.clone(), error.to_string())).collect();
-        Self { causes, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }.about(kind, name)
+        Self { causes, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
+            .about(info.kind, name)
+    }
+
+    /// One mistake in a manifest, worded as Kubernetes does.
+    pub fn field(info: &KindInfo, name: &str, field: &str, problem: &str) -> Self {
+        let message = format!("{} \"{name}\" is invalid: {field}: {problem}", qualified_kind(info));
+        let causes = vec![(field.to_owned(), problem.to_owned())];
+        Self { causes, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
+            .about(info.kind, name)
     }
 
     /// The `Status` object.
@@ -120,7 +137,8 @@ impl ApiError {
             .collect();
         let details = match self.subject.as_deref() {
             Some((kind, name)) => {
-                json!({"group": types::GROUP, "kind": kind, "name": name, "causes": causes})
+                let group = types::kind_named(kind).map_or(types::GROUP, |info| info.group);
+                json!({"group": group, "kind": kind, "name": name, "causes": causes})
             }
             None => json!({"causes": causes}),
         };
@@ -131,18 +149,36 @@ impl ApiError {
     }
 }
 
+/// `Kind.group`, as messages about manifests name kinds.
+fn qualified_kind(info: &KindInfo) -> String {
+    if info.group.is_empty() { info.kind.to_owned() } else { format!("{}.{}", info.kind, info.group) }
+}
+
+/// `plural.group`, as messages name kinds.
+fn qualified(key: &store::Key) -> String {
+    types::kind_named(key.plural).map_or_else(|| key.plural.to_owned(), types::KindInfo::qualified)
+}
+
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match &error {
             store::Error::NotFound(key) => {
-                Self::not_found(format!("{}.{} \"{}\" not found", key.plural, types::GROUP, key.name))
+                Self::not_found(format!("{} \"{}\" not found", qualified(key), key.name))
                     .about(key.plural, &key.name)
             }
             store::Error::Exists(key) => {
-                let message = format!("{}.{} \"{}\" already exists", key.plural, types::GROUP, key.name);
+                let message = format!("{} \"{}\" already exists", qualified(key), key.name);
                 Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(key.plural, &key.name)
             }
-            store::Error::Conflict { .. } => Self::conflict(error.to_string()),
+            store::Error::Conflict { key, .. } => {
+                let message = format!(
+                    "Operation cannot be fulfilled on {} \"{}\": the object has been modified; please apply your \
+                     changes to the latest version and try again",
+                    qualified(key),
+                    key.name
+                );
+                Self::conflict(message).about(key.plural, &key.name)
+            }
             store::Error::Expired(_) => Self::gone(error.to_string()),
             store::Error::Manifest { .. } => Self::bad_request(chain(&error)),
             store::Error::Ledger(_) => Self::internal(&error),

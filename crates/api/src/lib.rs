@@ -1,6 +1,6 @@
 //! The hub's HTTP API.
 //!
-//! - `/apis/avocet.dev/v1alpha1/…`: the resources, as the Kubernetes API serves them ([`resources`], [`watch`],
+//! - `/api/v1/…`, `/apis/…`: the resources, as the Kubernetes API serves them ([`resources`], [`writes`], [`watch`],
 //!   [`table`], [`discovery`]), so that kubectl and kube clients work.
 //! - `/avocet/v1/…`: what sites need: joining and heartbeats ([`sites`]), artifacts ([`blobs`]), and the mailbox
 //!   through which outputs travel from site to site ([`mailbox`]).
@@ -10,28 +10,39 @@
 //! [`access`] what they may do.
 
 pub mod access;
+mod admission;
 pub mod auth;
 mod blobs;
+mod body;
+mod bootstrap;
 pub mod client;
 mod discovery;
 mod error;
+mod filter;
+mod form;
 mod hub;
 mod json_path;
 mod listener;
 mod mailbox;
 mod managed_fields;
+mod openapi;
 mod pages;
 mod patch;
 mod protobuf;
+mod request;
 mod resources;
 mod reviews;
 mod server;
 mod site_tokens;
 mod sites;
+mod subresources;
 mod table;
+mod target;
 mod ui;
 mod watch;
+mod writes;
 
+pub use bootstrap::bootstrap;
 pub use client::Client;
 pub use error::ApiError;
 pub use hub::Hub;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
-use types::{API_VERSION, KEYED_LISTS, ManagedFields, Time};
+use types::{KEYED_LISTS, ManagedFields, Time};
 
 /// One step of a path, written as `FieldsV1` writes it: `f:name` or `k:{"key":"value"}`.
 type Step = String;
@@ -21,6 +21,31 @@ pub struct Conflict {
     pub manager: String,
     /// The field, for people: `.spec.tiers`.
     pub field: String,
+}
+
+/// Which fields a write is about: a kind with a status has two parts, written at different paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of an object without a status of its own.
+    All,
+    /// All but the status.
+    Main,
+    /// Only the status.
+    Status,
+}
+
+impl Part {
+    fn has(self, field: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Main => field != "status",
+            Self::Status => field == "status",
+        }
+    }
+
+    fn subresource(self) -> &'static str {
+        if self == Self::Status { "status" } else { "" }
+    }
 }
 
 /// What the server says of an object, and nobody states.
@@ -45,13 +70,15 @@ pub fn apply(
     live: Option<&Value>,
     config: &Value,
     manager: &str,
+    part: Part,
     force: bool,
     now: Time,
 ) -> Result<Value, Vec<Conflict>> {
+    let writer = Writer { manager, operation: APPLY, part };
     let mut managers = live.map(read_managers).unwrap_or_default();
-    let stated = stated_fields(config);
+    let stated = stated_fields(config, part);
     let mut conflicts = Vec::new();
-    for other in managers.iter_mut().filter(|other| !other.is(manager, APPLY)) {
+    for other in managers.iter_mut().filter(|other| !other.is(writer)) {
         let disputed: Vec<Path> = other
             .fields
             .iter()
@@ -72,7 +99,9 @@ pub fn apply(
     }
     let mut merged = live.cloned().unwrap_or_else(|| {
         let mut new = config.clone();
-        new.as_object_mut().map(|fields| fields.remove("status"));
+        if let Some(fields) = new.as_object_mut() {
+            fields.retain(|name, _| name != "status" || part.has(name));
+        }
         new
     });
     for path in &stated {
@@ -80,40 +109,42 @@ pub fn apply(
             set(&mut merged, path, value.clone());
         }
     }
-    let before = managers.iter().find(|known| known.is(manager, APPLY)).map(|mine| mine.fields.clone());
+    let before = managers.iter().find(|known| known.is(writer)).map(|mine| mine.fields.clone());
     for path in before.unwrap_or_default().difference(&stated) {
-        let others = managers.iter().filter(|known| !known.is(manager, APPLY));
+        let others = managers.iter().filter(|known| !known.is(writer));
         let is_others =
             others.into_iter().any(|other| other.fields.iter().any(|theirs| theirs.starts_with(path)));
         if !is_others {
             remove(&mut merged, path);
         }
     }
-    note(&mut managers, manager, APPLY, stated, now);
+    note(&mut managers, writer, stated, now);
     write_managers(&mut merged, managers);
     Ok(merged)
 }
 
 /// Notes in `new` what `manager` changed from `old` (`None` if it did not exist) by another write than an apply:
 /// it states that from now on, and nobody else does.
-pub fn record_update(old: Option<&Value>, new: &mut Value, manager: &str, now: Time) {
+pub fn record_update(old: Option<&Value>, new: &mut Value, manager: &str, part: Part, now: Time) {
+    let writer = Writer { manager, operation: UPDATE, part };
     let mut managers = old.map(read_managers).unwrap_or_default();
-    let after = stated_fields(new);
+    let after = stated_fields(new, part);
     let changed: Fields = match old {
         None => after.clone(),
         Some(old) => after.iter().filter(|path| !same(get(old, path), get(new, path))).cloned().collect(),
     };
     for known in &mut managers {
-        let is_own = known.is(manager, UPDATE);
+        let is_own = known.is(writer);
         known.fields.retain(|path| {
-            let is_there = get(new, path).is_some();
+            let is_elsewhere = !path.first().is_some_and(|root| part.has(root.trim_start_matches("f:")));
+            let is_there = is_elsewhere || get(new, path).is_some();
             is_there && (is_own || !changed.contains(path))
         });
     }
     if !changed.is_empty() {
-        let own = managers.iter().find(|known| known.is(manager, UPDATE)).map(|own| own.fields.clone());
+        let own = managers.iter().find(|known| known.is(writer)).map(|own| own.fields.clone());
         let fields = own.unwrap_or_default().union(&changed).cloned().collect();
-        note(&mut managers, manager, UPDATE, fields, now);
+        note(&mut managers, writer, fields, now);
     }
     write_managers(new, managers);
 }
@@ -121,33 +152,49 @@ pub fn record_update(old: Option<&Value>, new: &mut Value, manager: &str, now: T
 const APPLY: &str = "Apply";
 const UPDATE: &str = "Update";
 
+/// Who writes, how, and where.
+#[derive(Debug, Clone, Copy)]
+struct Writer<'a> {
+    manager: &'a str,
+    operation: &'static str,
+    part: Part,
+}
+
 /// One client and what it states.
 #[derive(Debug, Clone)]
 struct Manager {
     manager: String,
     operation: String,
+    subresource: String,
+    api_version: String,
     time: Option<Time>,
     fields: Fields,
 }
 
 impl Manager {
-    fn is(&self, manager: &str, operation: &str) -> bool {
-        self.manager == manager && self.operation == operation
+    fn is(&self, writer: Writer) -> bool {
+        self.manager == writer.manager
+            && self.operation == writer.operation
+            && self.subresource == writer.part.subresource()
     }
 }
 
 /// Replaces what a client states; the time changes only if the fields do.
-fn note(managers: &mut Vec<Manager>, manager: &str, operation: &str, fields: Fields, now: Time) {
-    match managers.iter_mut().find(|known| known.is(manager, operation)) {
+fn note(managers: &mut Vec<Manager>, writer: Writer, fields: Fields, now: Time) {
+    match managers.iter_mut().find(|known| known.is(writer)) {
         Some(known) if known.fields == fields => {}
         Some(known) => {
             known.fields = fields;
             known.time = Some(now);
         }
-        None => {
-            let (manager, operation) = (manager.to_owned(), operation.to_owned());
-            managers.push(Manager { manager, operation, time: Some(now), fields });
-        }
+        None => managers.push(Manager {
+            manager: writer.manager.to_owned(),
+            operation: writer.operation.to_owned(),
+            subresource: writer.part.subresource().to_owned(),
+            api_version: String::new(),
+            time: Some(now),
+            fields,
+        }),
     }
 }
 
@@ -157,19 +204,28 @@ fn read_managers(object: &Value) -> Vec<Manager> {
     let read = |entry: ManagedFields| {
         let mut fields = Fields::new();
         read_tree(&entry.fields_v1, &mut vec![], &mut fields);
-        Manager { manager: entry.manager, operation: entry.operation, time: entry.time, fields }
+        Manager {
+            manager: entry.manager,
+            operation: entry.operation,
+            subresource: entry.subresource,
+            api_version: entry.api_version,
+            time: entry.time,
+            fields,
+        }
     };
     stored.into_iter().map(read).collect()
 }
 
 fn write_managers(object: &mut Value, managers: Vec<Manager>) {
+    let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
     let entries: Vec<ManagedFields> = managers
         .into_iter()
         .filter(|known| !known.fields.is_empty())
         .map(|known| ManagedFields {
             manager: known.manager,
             operation: known.operation,
-            api_version: API_VERSION.into(),
+            api_version: if known.api_version.is_empty() { version.clone() } else { known.api_version },
+            subresource: known.subresource,
             time: known.time,
             fields_type: "FieldsV1".into(),
             fields_v1: write_tree(&known.fields),
@@ -220,12 +276,12 @@ fn child<'a>(node: &'a mut Value, step: &str) -> &'a mut Value {
     }
 }
 
-/// The leaves of an object that clients can state.
-fn stated_fields(object: &Value) -> Fields {
+/// The leaves of a part of an object that clients can state.
+fn stated_fields(object: &Value, part: Part) -> Fields {
     let mut fields = Fields::new();
-    for (name, value) in object.as_object().into_iter().flatten() {
+    for (name, value) in object.as_object().into_iter().flatten().filter(|(name, _)| part.has(name)) {
         match name.as_str() {
-            "apiVersion" | "kind" | "status" => {}
+            "apiVersion" | "kind" => {}
             "metadata" => {
                 for (name, value) in value.as_object().into_iter().flatten() {
                     if !SYSTEM.contains(&name.as_str()) {
@@ -402,11 +458,11 @@ mod tests {
     }
 
     fn placement(spec: Value) -> Value {
-        json!({"apiVersion": API_VERSION, "kind": "Placement", "metadata": {"name": "p"}, "spec": spec})
+        json!({"apiVersion": types::API_VERSION, "kind": "Placement", "metadata": {"name": "p"}, "spec": spec})
     }
 
     fn applied(live: Option<&Value>, spec: Value, manager: &str) -> Result<Value, Vec<Conflict>> {
-        apply(live, &placement(spec), manager, false, now())
+        apply(live, &placement(spec), manager, Part::Main, false, now())
     }
 
     #[test]
@@ -425,7 +481,9 @@ mod tests {
         assert_eq!(conflict, [Conflict { manager: "a".into(), field: ".spec.numberOfSites".into() }]);
         let same = applied(Some(&first), json!({"numberOfSites": 1}), "b").unwrap();
         assert_eq!(same["metadata"]["managedFields"].as_array().unwrap().len(), 2);
-        let forced = apply(Some(&first), &placement(json!({"numberOfSites": 2})), "b", true, now()).unwrap();
+        let forced =
+            apply(Some(&first), &placement(json!({"numberOfSites": 2})), "b", Part::Main, true, now())
+                .unwrap();
         assert_eq!(forced["spec"]["numberOfSites"], 2);
         assert_eq!(forced["metadata"]["managedFields"].as_array().unwrap().len(), 1);
     }
@@ -435,7 +493,7 @@ mod tests {
         let first = applied(None, json!({"numberOfSites": 1, "tiers": ["edge"]}), "a").unwrap();
         let mut edited = first.clone();
         edited["spec"]["numberOfSites"] = json!(3);
-        record_update(Some(&first), &mut edited, "kubectl-edit", now());
+        record_update(Some(&first), &mut edited, "kubectl-edit", Part::Main, now());
         assert!(applied(Some(&edited), json!({"numberOfSites": 1, "tiers": ["edge"]}), "a").is_err());
         assert!(applied(Some(&edited), json!({"tiers": ["cloud"]}), "a").is_ok());
     }
@@ -472,17 +530,17 @@ mod tests {
         #[test]
         fn applying_again_changes_nothing(one in spec(), other in spec()) {
             let first = applied(None, one, "a").unwrap();
-            let second = apply(Some(&first), &placement(other.clone()), "b", true, now()).unwrap();
-            let again = apply(Some(&second), &placement(other), "b", false, now()).unwrap();
+            let second = apply(Some(&first), &placement(other.clone()), "b", Part::Main, true, now()).unwrap();
+            let again = apply(Some(&second), &placement(other), "b", Part::Main, false, now()).unwrap();
             prop_assert_eq!(again, second);
         }
 
         #[test]
         fn what_was_applied_is_there(one in spec(), other in spec()) {
             let first = applied(None, one, "a").unwrap();
-            let second = apply(Some(&first), &placement(other.clone()), "b", true, now()).unwrap();
+            let second = apply(Some(&first), &placement(other.clone()), "b", Part::Main, true, now()).unwrap();
             let config = placement(other);
-            for path in stated_fields(&config) {
+            for path in stated_fields(&config, Part::Main) {
                 prop_assert!(same(get(&second, &path), get(&config, &path)));
             }
         }

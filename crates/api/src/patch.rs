@@ -1,10 +1,14 @@
-//! JSON patches, which can make much of little: limits that keep what they make as small as a manifest.
+//! Patches. Strategic ones are in [`strategic`]; here are JSON patches, which can make much of little: limits that keep what they make as small as a manifest.
+
+mod strategic;
 
 use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 
 use crate::ApiError;
 use crate::server::LARGEST_MANIFEST;
+
+pub use strategic::apply as apply_strategic;
 
 /// How many operations a JSON patch may have.
 const MOST_OPERATIONS: usize = 10_000;
@@ -55,5 +59,36 @@ fn spend(value: &Value, depth: usize, budget: &mut usize) -> bool {
         Value::Array(entries) => entries.iter().all(|entry| spend(entry, depth, budget)),
         Value::Object(fields) => fields.values().all(|field| spend(field, depth, budget)),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    /// Any JSON, with names that patches give a meaning.
+    pub fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            "[a-c]{0,2}".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            let name = prop_oneof![
+                Just("metadata".to_owned()),
+                Just("finalizers".to_owned()),
+                Just("secrets".to_owned()),
+                Just("name".to_owned()),
+                Just("$patch".to_owned()),
+                Just("$deleteFromPrimitiveList/finalizers".to_owned()),
+                "[a-c]",
+            ];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(name, inner, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
     }
 }

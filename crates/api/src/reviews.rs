@@ -4,11 +4,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
-use types::{GROUP, kinds};
+use types::kinds;
 
 use crate::Hub;
 use crate::access::{self, Attempt};
 use crate::auth::Identity;
+use crate::body::Body;
 use crate::protobuf::Review;
 
 const AUTHENTICATION: &str = "authentication.k8s.io/v1";
@@ -19,7 +20,7 @@ const AUTHORIZATION: &str = "authorization.k8s.io/v1";
 pub async fn token(
     State(hub): State<Hub>,
     Extension(identity): Extension<Identity>,
-    Json(review): Json<Value>,
+    Body(review): Body<Value>,
 ) -> (StatusCode, Json<Value>) {
     let token = review.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
     let is_good = match &identity {
@@ -52,7 +53,8 @@ pub async fn can_i(
     let text = |name: &str| attributes.get(name).and_then(Value::as_str).unwrap_or_default();
     let verb = text("verb");
     let attempt = Attempt {
-        verb: VERBS.iter().find(|known| **known == verb).copied().unwrap_or(""),
+        verb,
+        group: text("group"),
         plural: text("resource"),
         namespace: text("namespace"),
         name: text("name"),
@@ -83,14 +85,21 @@ pub async fn rules(
             };
             let namespace = if info.namespaced { namespace } else { "" };
             let may = |verb: &&&'static str| {
-                let attempt = Attempt { verb, plural: info.plural, namespace, name: own_name, subresource };
+                let attempt = Attempt {
+                    verb,
+                    group: info.group,
+                    plural: info.plural,
+                    namespace,
+                    name: own_name,
+                    subresource,
+                };
                 access::check(&identity, attempt).is_ok()
             };
             let verbs: Vec<&&str> = VERBS.iter().filter(may).collect();
             if !verbs.is_empty() {
                 let resource = [info.plural, subresource].join("/");
                 let mut rule = json!({
-                    "verbs": verbs, "apiGroups": [GROUP], "resources": [resource.trim_end_matches('/')],
+                    "verbs": verbs, "apiGroups": [info.group], "resources": [resource.trim_end_matches('/')],
                 });
                 if !own_name.is_empty() && !info.namespaced {
                     json_patch::merge(&mut rule, &json!({"resourceNames": [own_name]}));

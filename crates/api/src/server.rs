@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use store::Key;
@@ -16,7 +16,7 @@ use types::{Kind, SiteSpec};
 
 use crate::auth::Identity;
 use crate::listener::SecureListener;
-use crate::{ApiError, Hub, blobs, discovery, mailbox, resources, reviews, sites, ui};
+use crate::{ApiError, Hub, blobs, discovery, mailbox, request, resources, reviews, sites, ui};
 
 /// How large a manifest may be, in bytes.
 pub(crate) const LARGEST_MANIFEST: usize = 3 << 20;
@@ -31,13 +31,9 @@ pub fn router(hub: Hub) -> Router {
         .route("/avocet/v1/join", post(sites::join))
         .merge(ui::routes());
     let guarded = Router::new()
-        .route("/api", get(discovery::core_versions))
-        .route("/apis", get(discovery::groups))
-        .route("/apis/avocet.dev", get(discovery::our_group))
-        .route("/apis/avocet.dev/v1alpha1", get(discovery::our_resources))
-        .route("/apis/avocet.dev/v1alpha1/{*path}", any(resources::handle))
-        .route("/openapi/v3", get(discovery::openapi_index))
-        .route("/openapi/v3/apis/avocet.dev/v1alpha1", get(discovery::openapi_group))
+        .merge(discovery::routes())
+        .route("/api/{version}/{*path}", any(resources::handle))
+        .route("/apis/{group}/{version}/{*path}", any(resources::handle))
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(reviews::token))
         .route("/apis/authentication.k8s.io/v1/selfsubjectreviews", post(reviews::whoami))
         .route("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", post(reviews::can_i))
@@ -48,6 +44,7 @@ pub fn router(hub: Hub) -> Router {
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())
+        .layer(from_fn(request::inform))
         .layer(from_fn_with_state(hub.clone(), authenticate));
     open.merge(guarded).fallback(not_found).with_state(hub)
 }

@@ -11,6 +11,8 @@ use store::Key;
 use types::{Kind, ObjectMeta, Site, SiteSpec};
 
 use crate::auth::Identity;
+use crate::body::Body;
+use crate::bootstrap::create_namespace;
 use crate::{ApiError, Hub, access};
 
 /// What an agent sends to join.
@@ -42,7 +44,7 @@ pub struct JoinResponse {
 
 pub async fn join(
     State(hub): State<Hub>,
-    Json(request): Json<JoinRequest>,
+    Body(request): Body<JoinRequest>,
 ) -> Result<Json<JoinResponse>, ApiError> {
     let now = daemon::now();
     // The manifest is made first: a bad tier or label must not use up the token.
@@ -60,15 +62,16 @@ pub async fn join(
         Ok(_) | Err(store::Error::Exists(_)) => {}
         Err(error) => return Err(error.into()),
     }
+    create_namespace(&hub.store, &name, now).await?;
     hub.heartbeats.hear(&name);
     tracing::info!(site = %name, "joined");
     Ok(Json(JoinResponse { site: name, hub: hub.id.clone(), parent: hub.site.clone() }))
 }
 
 fn admit(site: &Site) -> Result<Value, ApiError> {
-    let invalid = |errors| ApiError::invalid(SiteSpec::KIND, site.name(), &errors);
     let info =
         types::kind_named(SiteSpec::PLURAL).ok_or_else(|| ApiError::not_found("sites are not served"))?;
+    let invalid = |errors| ApiError::invalid(info, site.name(), &errors);
     let manifest = serde_json::to_value(site).map_err(|error| ApiError::internal(&error))?;
     info.admit(&manifest).map_err(invalid)
 }
@@ -112,7 +115,7 @@ const LONGEST_TTL: u64 = 30 * 24 * 3600;
 pub async fn create_join_token(
     State(hub): State<Hub>,
     Extension(identity): Extension<Identity>,
-    Json(request): Json<JoinTokenRequest>,
+    Body(request): Body<JoinTokenRequest>,
 ) -> Result<Json<Value>, ApiError> {
     access::admin(&identity)?;
     if !types::names::is_dns_label(&request.site) {

@@ -3,48 +3,66 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::Object;
-use types::{Column, KindInfo, Time};
+use types::{Cell, Column, KindInfo, Time};
 
+use crate::form::{Rows, partial};
 use crate::json_path;
 
 /// A `Table` of these objects.
-pub fn table(info: &KindInfo, objects: &[&Object], metadata: &Value, now: Time, with_columns: bool) -> Value {
-    let mut columns = vec![json!({
-        "name": "Name", "type": "string", "format": "name", "priority": 0, "description": "unique in its namespace",
-    })];
-    columns.extend(info.columns.iter().map(|column| {
-        json!({
-            "name": column.name, "type": column.format, "format": "", "priority": column.priority,
-            "description": column.description,
+pub fn table(
+    info: &KindInfo,
+    objects: &[&Object],
+    carry: Rows,
+    metadata: &Value,
+    now: Time,
+    with_columns: bool,
+) -> Value {
+    let columns: Vec<Value> = info
+        .columns
+        .iter()
+        .filter(|_| with_columns)
+        .map(|column| {
+            // An age is a text when it leaves here.
+            let kind = if matches!(column.cell, Cell::Age(_)) { "string" } else { column.format };
+            let format = if column.name == "Name" { "name" } else { "" };
+            json!({
+                "name": column.name, "type": kind, "format": format, "priority": column.priority,
+                "description": column.description,
+            })
         })
-    }));
-    columns.push(json!({
-        "name": "Age", "type": "string", "format": "", "priority": 0, "description": "time since its creation",
-    }));
-    if !with_columns {
-        columns.clear();
-    }
-    let rows: Vec<Value> = objects.iter().map(|object| row(info, object, now)).collect();
+        .collect();
+    let rows: Vec<Value> = objects.iter().map(|object| row(info, object, carry, now)).collect();
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
         "columnDefinitions": columns, "rows": rows,
     })
 }
 
-fn row(info: &KindInfo, object: &Object, now: Time) -> Value {
-    let mut cells = vec![json!(object.key.name)];
-    cells.extend(info.columns.iter().map(|column| cell(column, object)));
-    cells.push(json!(object.metadata.creation_timestamp.map_or_else(String::new, |time| age(time, now))));
-    let metadata = object.manifest.get("metadata").cloned().unwrap_or_default();
-    let partial =
-        json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
-    json!({"cells": cells, "object": partial})
+fn row(info: &KindInfo, object: &Object, carry: Rows, now: Time) -> Value {
+    let cells: Vec<Value> = info.columns.iter().map(|column| cell(column, &object.manifest, now)).collect();
+    let carried = match carry {
+        Rows::Whole => object.manifest.clone(),
+        Rows::Metadata => partial(object),
+        Rows::Nothing => return json!({"cells": cells}),
+    };
+    json!({"cells": cells, "object": carried})
 }
 
-fn cell(column: &Column, object: &Object) -> Value {
-    let found = json_path::find(&object.manifest, column.json_path);
-    if let ([number @ Value::Number(_)], "integer") = (found.as_slice(), column.format) {
-        return (*number).clone();
+fn cell(column: &Column, manifest: &Value, now: Time) -> Value {
+    let path = match column.cell {
+        Cell::Computed(compute) => return compute(manifest),
+        Cell::Age(paths) => {
+            let texts = paths.iter().flat_map(|path| json_path::find(manifest, path));
+            let time = texts.filter_map(Value::as_str).find_map(|text| text.parse().ok());
+            return json!(time.map_or_else(|| "<unknown>".to_owned(), |time| age(Time(time), now)));
+        }
+        Cell::Path(path) => path,
+    };
+    let found = json_path::find(manifest, path);
+    match (found.as_slice(), column.format) {
+        ([number @ Value::Number(_)], "integer") => return (*number).clone(),
+        ([Value::String(time)], "date") => return json!(time),
+        _ => {}
     }
     let words: Vec<String> = found
         .into_iter()

@@ -10,10 +10,11 @@ use daemon::Shutdown;
 use futures::stream;
 use serde_json::{Value, json};
 use store::{Event, EventKind, Object, Store, Watch};
-use types::{API_VERSION, KindInfo};
+use types::KindInfo;
 
 use crate::ApiError;
-use crate::resources::Filter;
+use crate::filter::Filter;
+use crate::form::{Form, partial};
 use crate::table::table;
 
 /// How a watcher wants to be told.
@@ -24,8 +25,8 @@ pub struct Options {
     pub bookmarks: bool,
     /// Whether to begin with what exists whatever `from` says, and to tell when all of that was told.
     pub initial_events: bool,
-    /// Whether rows of a table are wanted.
-    pub as_table: bool,
+    /// In which form objects are wanted.
+    pub form: Form,
     /// When the watch ends by itself.
     pub timeout: Duration,
 }
@@ -126,20 +127,23 @@ impl Stream {
     }
 
     fn write_event(&mut self, lines: &mut Vec<u8>, kind: &str, object: &Object) {
-        if self.options.as_table {
-            let metadata = json!({"resourceVersion": object.metadata.resource_version});
-            let rows = table(self.info, &[object], &metadata, daemon::now(), !self.told_columns);
-            self.told_columns = true;
-            write_line(lines, &json!({"type": kind, "object": rows}));
-        } else {
-            write_line(lines, &json!({"type": kind, "object": object.manifest}));
+        match self.options.form {
+            Form::Table(carry) => {
+                let metadata = json!({"resourceVersion": object.metadata.resource_version});
+                let rows = table(self.info, &[object], carry, &metadata, daemon::now(), !self.told_columns);
+                self.told_columns = true;
+                write_line(lines, &json!({"type": kind, "object": rows}));
+            }
+            Form::Metadata => write_line(lines, &json!({"type": kind, "object": partial(object)})),
+            Form::Whole => write_line(lines, &json!({"type": kind, "object": object.manifest})),
         }
     }
 
     fn write_bookmark(&mut self, lines: &mut Vec<u8>, annotations: Value) {
         let metadata =
             json!({"resourceVersion": self.watch.version().to_string(), "annotations": annotations});
-        let object = json!({"kind": self.info.kind, "apiVersion": API_VERSION, "metadata": metadata});
+        let object =
+            json!({"kind": self.info.kind, "apiVersion": self.info.api_version(), "metadata": metadata});
         write_line(lines, &json!({"type": "BOOKMARK", "object": object}));
     }
 }

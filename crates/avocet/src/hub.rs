@@ -43,7 +43,7 @@ pub async fn start(
     names.extend(options.names.iter().cloned());
     let tls = authority.server(names).context("a name of the hub can't be put into its certificate")?;
     let ledger = Ledger::open(&folder.join("hub.db"))?;
-    let plurals: Vec<&'static str> = types::kinds().iter().map(|info| info.plural).collect();
+    let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
     let tokens = Tokens::new(ledger.clone());
     let token = match config::read_kubeconfig(&config::kubeconfig_file(data)) {
         Ok(known) if tokens.identify(&known.token) == Ok(Identity::Admin) => known.token,
@@ -71,6 +71,7 @@ pub async fn start(
         pages: api::Pages::default(),
         shutdown: tasks.shutdown(),
     };
+    api::bootstrap(&hub.store, daemon::now()).await?;
     let (store, heartbeats) = (hub.store.clone(), hub.heartbeats.clone());
     tasks.supervise("controllers", move |shutdown| {
         controllers::run(store.clone(), heartbeats.clone(), shutdown)

@@ -61,9 +61,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ui => ui::ui(client),
         Command::Explain(options) => explain::explain(client, options).await,
         Command::Engines(options) => engines::engines(&options),
-        Command::Crds => {
-            output::print_documents(types::kinds().iter().map(types::custom_resource_definition))
-        }
+        Command::Crds => output::print_documents(
+            types::kinds().filter(|info| info.is_ours()).map(types::custom_resource_definition),
+        ),
         Command::Version => {
             println!("avocet {}", env!("CARGO_PKG_VERSION"));
             Ok(())

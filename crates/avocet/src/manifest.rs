@@ -107,12 +107,11 @@ fn parse(text: &str, origin: &str, folder: &Path, manifests: &mut Vec<Manifest>)
     for value in documents.into_iter().filter(|value| !value.is_null()) {
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
         let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-        let info = types::kinds().iter().find(|info| info.kind == kind && version == types::API_VERSION);
-        let Some(info) = info else {
-            let known: Vec<&str> = types::kinds().iter().map(|info| info.kind).collect();
+        let Some(info) = types::kind_of(version, kind) else {
+            let known: Vec<String> =
+                types::kinds().map(|info| format!("{} {}", info.api_version(), info.kind)).collect();
             bail!(
-                "{origin}: apiVersion `{version}`, kind `{kind}` is not known; apiVersion {} has {}",
-                types::API_VERSION,
+                "{origin}: apiVersion `{version}`, kind `{kind}` is not known; known are {}",
                 known.join(", ")
             );
         };

@@ -17,7 +17,7 @@ pub fn find_kind(word: &str) -> anyhow::Result<&'static KindInfo> {
     match types::kind_named(word) {
         Some(info) => Ok(info),
         None => {
-            let known: Vec<&str> = types::kinds().iter().map(|info| info.plural).collect();
+            let known: Vec<&str> = types::kinds().map(|info| info.plural).collect();
             bail!("`{word}` is not known here; there are {} and invocations", known.join(", "))
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use store::{Key, Store};
+use store::{Deletion, Key, Store};
 use types::{
     Application, Assignment, Function, Kind, Model, Placement, PlacementDecision, Resource, Site, Time,
 };
@@ -85,7 +85,9 @@ impl Write {
             Self::Create(key, manifest) => store.create(key, manifest, now).await.map(drop),
             Self::Spec(key, manifest) => store.update(key, manifest, false).await.map(drop),
             Self::Status(key, manifest) => store.update(key, manifest, true).await.map(drop),
-            Self::Delete(key, version) => store.delete(key, Some(version), now).await.map(drop),
+            Self::Delete(key, version) => {
+                store.delete(key, Deletion { expected: Some(version), ..Deletion::at(now) }).await.map(drop)
+            }
         }
     }
 }

@@ -7,5 +7,5 @@ mod resources;
 mod watch;
 
 pub use ledger::Ledger;
-pub use resources::{Error, Key, Object, Store};
+pub use resources::{Deletion, Error, Key, Object, Store};
 pub use watch::{Event, EventKind, Expired, Watch};

@@ -96,6 +96,24 @@ pub enum Error {
     Ledger(#[from] ledger::Error),
 }
 
+/// How a resource is to be deleted.
+#[derive(Debug, Clone)]
+pub struct Deletion {
+    /// The version that it must still be at.
+    pub expected: Option<String>,
+    /// What is added to its finalizers, so that it stays until somebody has dealt with what it owns.
+    pub finalizer: Option<&'static str>,
+    /// The time of the deletion.
+    pub now: Time,
+}
+
+impl Deletion {
+    /// At any version, with nothing to be done before.
+    pub fn at(now: Time) -> Self {
+        Self { expected: None, finalizer: None, now }
+    }
+}
+
 /// The resources of one hub. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -217,21 +235,23 @@ impl Store {
             }
             if status {
                 let reported = new.manifest.get("status").cloned().unwrap_or(Value::Null);
+                let managers = std::mem::take(&mut new.metadata.managed_fields);
                 new = old.clone();
+                if !managers.is_empty() {
+                    new.metadata.managed_fields = managers;
+                }
                 set_field(&mut new.manifest, "status", reported);
             } else {
-                set_field(
-                    &mut new.manifest,
-                    "status",
-                    old.manifest.get("status").cloned().unwrap_or(Value::Null),
-                );
+                if let Some(reported) = old.manifest.get("status") {
+                    set_field(&mut new.manifest, "status", reported.clone());
+                }
                 keep_system_metadata(&mut new, &old);
             }
             write_metadata(&mut new)?;
             if new == old {
                 return Ok(Change { kind: EventKind::Modified, version: 0, object: Arc::new(old) });
             }
-            if new.metadata.deletion_timestamp.is_some() && new.metadata.finalizers.is_empty() {
+            if new.metadata.deletion_timestamp.is_some() && !is_held(&new) {
                 return remove(tables, new);
             }
             put(tables, EventKind::Modified, new)
@@ -242,8 +262,9 @@ impl Store {
     /// Deletes a resource. While it has finalizers it stays, marked with the time of its deletion.
     ///
     /// # Errors
-    /// If it does not exist, is not at `expected` version any more, or the ledger fails.
-    pub async fn delete(&self, key: Key, expected: Option<String>, now: Time) -> Result<Arc<Object>, Error> {
+    /// If it does not exist, is not at the expected version any more, or the ledger fails.
+    pub async fn delete(&self, key: Key, deletion: Deletion) -> Result<Arc<Object>, Error> {
+        let Deletion { expected, finalizer, now } = deletion;
         self.commit(move |tables| {
             let old: Value = tables.get(TABLE, &key.row())?.ok_or_else(|| Error::NotFound(key.clone()))?;
             let mut object = read_object(key, old)?;
@@ -251,13 +272,19 @@ impl Store {
             if let Some(expected) = expected.filter(|expected| expected != current) {
                 return Err(Error::Conflict { current: current.clone(), key: object.key, expected });
             }
-            if object.metadata.finalizers.is_empty() {
+            if object.metadata.deletion_timestamp.is_none() {
+                let finalizers = &mut object.metadata.finalizers;
+                let new = finalizer.filter(|new| !finalizers.iter().any(|known| known == new));
+                finalizers.extend(new.map(str::to_owned));
+            }
+            if !is_held(&object) {
                 return remove(tables, object);
             }
             if object.metadata.deletion_timestamp.is_some() {
                 return Ok(Change { kind: EventKind::Modified, version: 0, object: Arc::new(object) });
             }
             object.metadata.deletion_timestamp = Some(now);
+            object.metadata.generation += 1;
             put(tables, EventKind::Modified, object)
         })
         .await
@@ -327,6 +354,14 @@ fn keep_system_metadata(new: &mut Object, old: &Object) {
     new.metadata.creation_timestamp = old.metadata.creation_timestamp;
     new.metadata.deletion_timestamp = old.metadata.deletion_timestamp;
     new.metadata.generation = old.metadata.generation + i64::from(spec_changed);
+}
+
+/// Whether somebody must act before the object goes. Namespaces have a second list of who.
+fn is_held(object: &Object) -> bool {
+    let holders = object.manifest.pointer("/spec/finalizers").and_then(Value::as_array);
+    let is_namespace = object.key.plural == "namespaces";
+    !object.metadata.finalizers.is_empty()
+        || (is_namespace && holders.is_some_and(|holders| !holders.is_empty()))
 }
 
 fn read_object(key: Key, manifest: Value) -> Result<Object, Error> {

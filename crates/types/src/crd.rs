@@ -2,28 +2,41 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{GROUP, KEYED_LISTS, KindInfo, VERSION};
+use crate::{Cell, GROUP, KEYED_LISTS, KindInfo, VERSION};
 
 /// The CustomResourceDefinition of a kind.
 pub fn custom_resource_definition(info: &KindInfo) -> Value {
     let columns: Vec<Value> = info
         .columns
         .iter()
-        .map(|column| {
-            json!({
-                "name": column.name, "type": column.format, "jsonPath": column.json_path,
+        .filter_map(|column| {
+            let path = match column.cell {
+                Cell::Path(".metadata.name") | Cell::Computed(_) => return None,
+                Cell::Path(path) => path,
+                Cell::Age(paths) => paths.first()?,
+            };
+            Some(json!({
+                "name": column.name, "type": column.format, "jsonPath": path,
                 "priority": column.priority, "description": column.description,
-            })
+            }))
         })
-        .chain([json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"})])
         .collect();
+    let mut subresources = json!({"status": {}});
+    if let (Some(scale), Some(subresources)) = (info.scale, subresources.as_object_mut()) {
+        let paths =
+            json!({"specReplicasPath": scale.spec_replicas, "statusReplicasPath": scale.status_replicas});
+        subresources.insert("scale".to_owned(), paths);
+    }
+    let selectable: Vec<Value> =
+        info.selectable.iter().map(|field| json!({"jsonPath": format!(".{field}")})).collect();
     let version = json!({
-        "name": VERSION, "served": true, "storage": true, "subresources": {"status": {}},
-        "additionalPrinterColumns": columns, "schema": {"openAPIV3Schema": structural_schema(info)},
+        "name": VERSION, "served": true, "storage": true, "subresources": subresources,
+        "additionalPrinterColumns": columns, "selectableFields": selectable,
+        "schema": {"openAPIV3Schema": structural_schema(info)},
     });
     let names = json!({
         "kind": info.kind, "listKind": format!("{}List", info.kind), "plural": info.plural,
-        "singular": info.singular, "shortNames": info.short_names, "categories": ["avocet"],
+        "singular": info.singular, "shortNames": info.short_names, "categories": info.categories,
     });
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -46,7 +59,10 @@ pub fn structural_schema(info: &KindInfo) -> Value {
         properties.insert("kind".into(), json!({"type": "string"}));
     }
     if let Some(fields) = schema.as_object_mut() {
-        fields.insert("required".into(), json!(["spec"]));
+        fields.remove("required");
+        if info.is_ours() {
+            fields.insert("required".into(), json!(["spec"]));
+        }
     }
     for (path, key) in KEYED_LISTS {
         let pointer: String = path.split('.').map(|name| format!("/properties/{name}")).collect();

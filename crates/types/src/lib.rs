@@ -7,6 +7,7 @@
 //! `kubectl explain` shows.
 #![warn(missing_docs)]
 
+pub mod core;
 pub mod names;
 
 mod application;
@@ -37,7 +38,7 @@ pub use crd::{custom_resource_definition, structural_schema};
 pub use digest::{Digest, DigestWriter, InvalidDigest};
 pub use field_error::{FieldError, FieldErrors};
 pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
-pub use kind::{Kind, Resource};
+pub use kind::{Kind, NoStatus, Plain, Resource};
 pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
 pub use model::{Artifact, Engine, Model, ModelSpec, ModelStatus, ModelVersion};
 pub use placement::{
@@ -45,11 +46,11 @@ pub use placement::{
     PlacementStatus, SiteDecision,
 };
 pub use quantity::Quantity;
-pub use registry::{Column, KEYED_LISTS, KindInfo, kind_named, kinds};
+pub use registry::{Cell, Column, KEYED_LISTS, KindInfo, Scale, kind_at, kind_named, kind_of, kinds};
 pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Selector};
 pub use site::{Capacity, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration};
 
-/// The API group of every kind here.
+/// The API group of Avocet's own kinds.
 pub const GROUP: &str = "avocet.dev";
 /// The one version of the group so far.
 pub const VERSION: &str = "v1alpha1";

@@ -85,6 +85,9 @@ pub struct ManagedFields {
     pub manager: String,
     /// `Apply` for server-side apply, `Update` for all other writes.
     pub operation: String,
+    /// `status` if the fields were written there; empty for the object itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subresource: String,
     /// The API version that the fields are of.
     pub api_version: String,
     /// When the set of fields last changed.

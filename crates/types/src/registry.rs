@@ -1,11 +1,23 @@
 //! All kinds, as data: what discovery, admission, tables and OpenAPI need to know of them.
 
+mod core;
+mod ours;
+
 use serde_json::Value;
 
-use crate::{
-    API_VERSION, ApplicationSpec, AssignmentSpec, FieldError, FieldErrors, FunctionSpec, Kind, ModelSpec,
-    PlacementDecisionSpec, PlacementSpec, Resource, SiteSpec,
-};
+use crate::kind::api_version;
+use crate::{FieldError, FieldErrors, GROUP, Kind, ObjectMeta, Plain, Resource};
+
+/// What a cell of a table shows.
+#[derive(Debug, Clone, Copy)]
+pub enum Cell {
+    /// What is found there: dots, `[*]`, and `[?(@.type=="X")]` for conditions.
+    Path(&'static str),
+    /// How long ago the time was that is found at the first of these paths that leads to one.
+    Age(&'static [&'static str]),
+    /// Worked out from the whole object.
+    Computed(fn(&Value) -> Value),
+}
 
 /// A column that `kubectl get` shows.
 #[derive(Debug, Clone, Copy)]
@@ -14,28 +26,49 @@ pub struct Column {
     pub name: &'static str,
     /// `string`, `integer`, `boolean` or `date`.
     pub format: &'static str,
-    /// Where the cell is found: dots, and `[?(@.type=="X")]` for conditions.
-    pub json_path: &'static str,
+    /// What stands in it.
+    pub cell: Cell,
     /// 0 is always shown, 1 only with `-o wide`.
     pub priority: u8,
     /// What the column says.
     pub description: &'static str,
 }
 
+/// Where the number of replicas is that `kubectl scale` changes, as JSON paths.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    /// How many are wanted.
+    pub spec_replicas: &'static str,
+    /// How many there are.
+    pub status_replicas: &'static str,
+}
+
 /// One kind of resource.
 #[derive(Debug, Clone, Copy)]
 pub struct KindInfo {
+    /// The API group; empty for the core group.
+    pub group: &'static str,
+    /// The version of the group.
+    pub version: &'static str,
     /// CamelCase singular.
     pub kind: &'static str,
-    /// Lower-case plural.
+    /// Lower-case plural, unique among all kinds.
     pub plural: &'static str,
     /// Lower-case singular.
     pub singular: &'static str,
     /// Short names for the command line.
     pub short_names: &'static [&'static str],
+    /// Words that stand for several kinds.
+    pub categories: &'static [&'static str],
     /// Whether objects live in a namespace.
     pub namespaced: bool,
-    /// What `kubectl get` shows beside NAME and AGE.
+    /// Whether others than the writers of specs report on it, at `/status`.
+    pub has_status: bool,
+    /// What can be scaled, at `/scale`.
+    pub scale: Option<Scale>,
+    /// Fields that lists can be selected by beside `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [&'static str],
+    /// What `kubectl get` shows.
     pub columns: &'static [Column],
     /// The JSON schema of the whole resource.
     pub schema: fn() -> schemars::Schema,
@@ -43,30 +76,69 @@ pub struct KindInfo {
 }
 
 impl KindInfo {
-    const fn of<S: Kind>(
+    const fn resource<S: Kind>(
         singular: &'static str,
         short_names: &'static [&'static str],
         columns: &'static [Column],
     ) -> Self {
         Self {
+            group: S::GROUP,
+            version: S::VERSION,
             kind: S::KIND,
             plural: S::PLURAL,
             singular,
             short_names,
+            categories: &[],
             namespaced: S::NAMESPACED,
+            has_status: true,
+            scale: None,
+            selectable: &[],
             columns,
-            schema: || {
-                schemars::generate::SchemaSettings::openapi3()
-                    .with(|settings| settings.inline_subschemas = true)
-                    .into_generator()
-                    .into_root_schema_for::<Resource<S>>()
-            },
-            parse: parse::<S>,
+            schema: schema_of::<Resource<S>>,
+            parse: parse_resource::<S>,
         }
     }
 
-    /// Checks a manifest and fills in its defaults. Unknown fields of `spec` are mistakes; unknown metadata
-    /// fields are dropped.
+    const fn plain<B: Kind>(
+        singular: &'static str,
+        short_names: &'static [&'static str],
+        columns: &'static [Column],
+    ) -> Self {
+        Self {
+            schema: schema_of::<Plain<B>>,
+            parse: parse_plain::<B>,
+            ..Self::resource::<B>(singular, short_names, columns).without_status()
+        }
+    }
+
+    const fn selectable_by(self, selectable: &'static [&'static str]) -> Self {
+        Self { selectable, ..self }
+    }
+
+    const fn scalable(self, scale: Scale) -> Self {
+        Self { scale: Some(scale), ..self }
+    }
+
+    const fn without_status(self) -> Self {
+        Self { has_status: false, ..self }
+    }
+
+    /// `group/version`, or just the version in the core group.
+    pub fn api_version(&self) -> String {
+        api_version(self.group, self.version)
+    }
+
+    /// Whether the kind is one of Avocet's own.
+    pub fn is_ours(&self) -> bool {
+        self.group == GROUP
+    }
+
+    /// `plural.group`, as messages name kinds; just the plural in the core group.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// Checks a manifest and fills in its defaults; unknown fields are dropped.
     ///
     /// # Errors
     /// Every mistake that was found, each with field, value and remedy.
@@ -75,31 +147,52 @@ impl KindInfo {
     }
 }
 
-fn parse<S: Kind>(manifest: &Value) -> Result<Value, FieldErrors> {
-    let resource: Resource<S> = serde_path_to_error::deserialize(manifest)
+fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
+    schemars::generate::SchemaSettings::openapi3()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator()
+        .into_root_schema_for::<T>()
+}
+
+fn parse_resource<S: Kind>(manifest: &Value) -> Result<Value, FieldErrors> {
+    parse(manifest, |resource: &Resource<S>, errors| {
+        check_names::<S>(&resource.api_version, &resource.kind, &resource.metadata, errors);
+        resource.spec.check(errors);
+    })
+}
+
+fn parse_plain<B: Kind>(manifest: &Value) -> Result<Value, FieldErrors> {
+    parse(manifest, |resource: &Plain<B>, errors| {
+        check_names::<B>(&resource.api_version, &resource.kind, &resource.metadata, errors);
+        resource.body.check(errors);
+    })
+}
+
+fn parse<T: serde::Serialize + serde::de::DeserializeOwned>(
+    manifest: &Value,
+    check: impl FnOnce(&T, &mut Vec<FieldError>),
+) -> Result<Value, FieldErrors> {
+    let resource: T = serde_path_to_error::deserialize(manifest)
         .map_err(|error| FieldErrors(vec![FieldError::from_serde(&error, manifest)]))?;
     let mut errors = Vec::new();
-    if resource.api_version != API_VERSION {
-        errors.push(FieldError::new(
-            "apiVersion",
-            format!("{:?}", resource.api_version),
-            format!("is not served here: write {API_VERSION}"),
-        ));
-    }
-    if resource.kind != S::KIND {
-        errors.push(FieldError::new(
-            "kind",
-            format!("{:?}", resource.kind),
-            format!("does not belong here: write {}", S::KIND),
-        ));
-    }
-    resource.metadata.check(&mut errors);
-    resource.spec.check(&mut errors);
+    check(&resource, &mut errors);
     if !errors.is_empty() {
         return Err(FieldErrors(errors));
     }
     serde_json::to_value(&resource)
         .map_err(|error| FieldErrors(vec![FieldError::new("the manifest", "", error.to_string())]))
+}
+
+fn check_names<K: Kind>(version: &str, kind: &str, metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
+    if version != K::api_version() {
+        let problem = format!("is not served here: write {}", K::api_version());
+        errors.push(FieldError::new("apiVersion", format!("{version:?}"), problem));
+    }
+    if kind != K::KIND {
+        let problem = format!("does not belong here: write {}", K::KIND);
+        errors.push(FieldError::new("kind", format!("{kind:?}"), problem));
+    }
+    metadata.check(errors);
 }
 
 const fn column(
@@ -109,126 +202,17 @@ const fn column(
     priority: u8,
     description: &'static str,
 ) -> Column {
-    Column { name, format, json_path, priority, description }
+    Column { name, format, cell: Cell::Path(json_path), priority, description }
 }
 
-static KINDS: [KindInfo; 7] = [
-    KindInfo::of::<SiteSpec>(
-        "site",
-        &[],
-        &[
-            column("Tier", "string", ".spec.tier", 0, "place in the landscape"),
-            column(
-                "Ready",
-                "string",
-                ".status.conditions[?(@.type==\"Ready\")].status",
-                0,
-                "heartbeats arrive",
-            ),
-            column("Parent", "string", ".spec.parent", 0, "the site it is joined to"),
-            column("Cpus", "integer", ".status.capacity.cpus", 0, "logical CPUs"),
-            column("Engines", "string", ".status.engines", 0, "inference engines that work there"),
-            column("Version", "string", ".status.version", 1, "version of the program there"),
-            column("Inference", "string", ".status.endpoints.inference", 1, "where models answer"),
-            column("Objects", "string", ".status.endpoints.objects", 1, "where buckets are"),
-            column(
-                "Message",
-                "string",
-                ".status.conditions[?(@.type==\"Ready\")].message",
-                1,
-                "why it is or isn't ready",
-            ),
-        ],
-    ),
-    KindInfo::of::<PlacementSpec>(
-        "placement",
-        &["pl"],
-        &[
-            column(
-                "Satisfied",
-                "string",
-                ".status.conditions[?(@.type==\"Satisfied\")].status",
-                0,
-                "as many sites as wanted",
-            ),
-            column("Sites", "integer", ".status.numberOfSelectedSites", 0, "selected sites"),
-            column("Wanted", "integer", ".spec.numberOfSites", 0, "wanted sites; empty for all"),
-            column(
-                "Message",
-                "string",
-                ".status.conditions[?(@.type==\"Satisfied\")].message",
-                0,
-                "what keeps it from being satisfied",
-            ),
-        ],
-    ),
-    KindInfo::of::<PlacementDecisionSpec>(
-        "placementdecision",
-        &["pd"],
-        &[
-            column("Placement", "string", ".spec.placement", 0, "the policy"),
-            column("Sites", "string", ".status.decisions[*].site", 0, "selected sites"),
-        ],
-    ),
-    KindInfo::of::<ApplicationSpec>(
-        "application",
-        &["app"],
-        &[
-            column("Ready", "string", ".status.ready", 0, "components that run where they should"),
-            column("Succeeded", "integer", ".status.invocations.succeeded", 0, "invocations that succeeded"),
-            column("Failed", "integer", ".status.invocations.failed", 0, "invocations that failed"),
-            column("Pending", "integer", ".status.invocations.pending", 0, "invocations that wait or run"),
-            column(
-                "Message",
-                "string",
-                ".status.conditions[?(@.type==\"Ready\")].message",
-                0,
-                "what keeps it from being ready",
-            ),
-        ],
-    ),
-    KindInfo::of::<AssignmentSpec>(
-        "assignment",
-        &["asg"],
-        &[
-            column("Application", "string", ".spec.application", 0, "what it belongs to"),
-            column("Component", "string", ".spec.component", 0, "which part of it"),
-            column(
-                "Available",
-                "string",
-                ".status.conditions[?(@.type==\"Available\")].status",
-                0,
-                "runs on the site",
-            ),
-            column(
-                "Message",
-                "string",
-                ".status.conditions[?(@.type==\"Available\")].message",
-                0,
-                "why it does or doesn't",
-            ),
-        ],
-    ),
-    KindInfo::of::<ModelSpec>(
-        "model",
-        &[],
-        &[
-            column("Versions", "string", ".spec.versions[*].name", 0, "its versions"),
-            column("Default", "string", ".spec.defaultVersion", 0, "answers where none is named"),
-            column("Engine", "string", ".spec.engine", 0, "what runs it"),
-        ],
-    ),
-    KindInfo::of::<FunctionSpec>(
-        "function",
-        &["fn"],
-        &[
-            column("Runtime", "string", ".spec.runtime", 0, "what runs the handler"),
-            column("Handler", "string", ".spec.handler", 0, "the file that is run"),
-            column("Parallelism", "integer", ".spec.parallelism", 1, "invocations at once"),
-            column("Timeout", "integer", ".spec.timeoutSeconds", 1, "seconds an invocation may take"),
-        ],
-    ),
-];
+const NAME: Column = column("Name", "string", ".metadata.name", 0, "unique in its namespace");
+const AGE: Column = Column {
+    name: "Age",
+    format: "date",
+    cell: Cell::Age(&[".metadata.creationTimestamp"]),
+    priority: 0,
+    description: "time since its creation",
+};
 
 /// Lists whose entries are told apart by a field, so that several clients can each state some of them: the path of
 /// the list, dots between names, and the field.
@@ -240,14 +224,23 @@ pub const KEYED_LISTS: [(&str, &str); 4] = [
 ];
 
 /// All kinds.
-pub fn kinds() -> &'static [KindInfo] {
-    &KINDS
+pub fn kinds() -> impl Iterator<Item = &'static KindInfo> {
+    ours::OURS.iter().chain(&core::CORE)
 }
 
 /// The kind that a word means: its kind, plural, singular or a short name, in any case.
 pub fn kind_named(word: &str) -> Option<&'static KindInfo> {
     let word = word.to_lowercase();
-    KINDS.iter().find(|info| {
-        info.plural == word || info.singular == word || info.short_names.contains(&word.as_str())
-    })
+    let word = word.split_once('.').map_or(word.as_str(), |(plural, _group)| plural);
+    kinds().find(|info| info.plural == word || info.singular == word || info.short_names.contains(&word))
+}
+
+/// The kind at `/apis/GROUP/VERSION/PLURAL`.
+pub fn kind_at(group: &str, version: &str, plural: &str) -> Option<&'static KindInfo> {
+    kinds().find(|info| info.plural == plural && info.group == group && info.version == version)
+}
+
+/// The kind that a manifest's `apiVersion` and `kind` name.
+pub fn kind_of(api_version: &str, kind: &str) -> Option<&'static KindInfo> {
+    kinds().find(|info| info.kind == kind && info.api_version() == api_version)
 }

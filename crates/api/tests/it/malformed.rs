@@ -23,7 +23,8 @@ where
     let outcome = runner.run(strategy, |value| {
         let Request { method, path, token, kind, body } = request(&hub, value);
         let answer = runtime.block_on(hub.ask(method, &path, token, kind, body));
-        prop_assert!(answer.code < 500, "{method} {path}: {answer:?}");
+        // 504 is what Kubernetes says of a version that was not reached yet.
+        prop_assert!(answer.code < 500 || answer.code == 504, "{method} {path}: {answer:?}");
         Ok(())
     });
     outcome.unwrap();

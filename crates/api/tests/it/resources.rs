@@ -49,7 +49,7 @@ async fn patches_change_what_they_name_and_nothing_else() {
     let stale = json!({"metadata": {"resourceVersion": "1"}, "spec": {"numberOfSites": 5}});
     hub.merge_patch(path, &stale).await.expect(409);
     let renamed = hub.merge_patch(path, &json!({"metadata": {"name": "q"}})).await.expect(400);
-    assert!(renamed["message"].as_str().unwrap().contains("make them the same"));
+    assert!(renamed["message"].as_str().unwrap().contains("does not match the name on the URL"));
     let url = resource(path);
     let strategic = hub.ask("PATCH", &url, ADMIN, "application/strategic-merge-patch+json", b"{}".to_vec());
     assert_eq!(strategic.await.expect(415)["reason"], "UnsupportedMediaType");
@@ -84,6 +84,7 @@ async fn lists_hold_what_selectors_select() {
         labelled["metadata"]["labels"] = json!({"tier": tier, "name": name});
         hub.post(PLACEMENTS, &labelled).await.expect(201);
     }
+    hub.create_namespace("other").await;
     hub.post("namespaces/other/placements", &placement("a")).await.expect(201);
     let names = async |query: &str| -> Vec<String> {
         let list = hub.get(&format!("{PLACEMENTS}?{query}")).await.expect(200);

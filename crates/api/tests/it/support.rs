@@ -54,6 +54,7 @@ impl TestHub {
         started.hub.tokens.grant(ADMIN, Identity::Admin).await.unwrap();
         started.hub.tokens.grant(PLANT, Identity::Site("plant".into())).await.unwrap();
         for site in ["plant", "shop"] {
+            started.create_namespace(site).await;
             started.post("sites", &manifest("Site", site, json!({"tier": "edge"}))).await.expect(201);
         }
         started
@@ -62,7 +63,7 @@ impl TestHub {
     async fn over(ledger: Ledger) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let tasks = Tasks::default();
-        let plurals: Vec<&'static str> = types::kinds().iter().map(|info| info.plural).collect();
+        let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
         let hub = Hub {
             id: "hub-1".into(),
             site: "cloud".into(),
@@ -75,6 +76,7 @@ impl TestHub {
             pages: Pages::default(),
             shutdown: tasks.shutdown(),
         };
+        avocet_api::bootstrap(&hub.store, daemon::now()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = avocet_api::router(hub.clone());
@@ -86,6 +88,11 @@ impl TestHub {
     pub async fn restart(self) -> Self {
         self.tasks.end(Duration::from_millis(1)).await;
         Self::over(self.ledger).await
+    }
+
+    pub async fn create_namespace(&self, name: &str) {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        self.ask_json("POST", "/api/v1/namespaces", ADMIN, &namespace).await.expect(201);
     }
 
     /// A request with a token, a media type and a body.

@@ -35,6 +35,7 @@ async fn watch(hub: &TestHub, query: &str) -> Changes {
 #[tokio::test]
 async fn a_watch_from_a_version_tells_what_came_after_it_and_only_once() {
     let hub = TestHub::start().await;
+    hub.create_namespace("other").await;
     hub.post(PLACEMENTS, &placement("before")).await.expect(201);
     let list = hub.get(PLACEMENTS).await.expect(200);
     let version = list["metadata"]["resourceVersion"].as_str().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use avocet_controllers::{Heartbeats, run};
 use daemon::Tasks;
 use serde_json::{Value, json};
-use store::{Key, Ledger, Object, Store};
+use store::{Deletion, Key, Ledger, Object, Store};
 use types::Digest;
 
 struct Hub {
@@ -17,7 +17,7 @@ struct Hub {
 
 impl Hub {
     fn start(grace: Duration) -> Self {
-        let plurals: Vec<&'static str> = types::kinds().iter().map(|info| info.plural).collect();
+        let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
         let store = Store::open(Ledger::memory().unwrap(), &plurals).unwrap();
         let heartbeats = Heartbeats::new(grace);
         let tasks = Tasks::default();
@@ -148,7 +148,7 @@ async fn what_is_deleted_takes_its_assignments_and_decisions_with_it() {
     hub.until("assignments", "plant", ASSIGNMENT, |_| true).await;
     let mut watch = hub.store.watch(hub.store.version()).unwrap();
     for (plural, name) in [("applications", "app"), ("placements", "edges")] {
-        hub.store.delete(Key::new(plural, "default", name), None, daemon::now()).await.unwrap();
+        hub.store.delete(Key::new(plural, "default", name), Deletion::at(daemon::now())).await.unwrap();
     }
     while hub.assigned("plant") > 0 || !hub.store.list("placementdecisions", None).0.is_empty() {
         tokio::time::timeout(Duration::from_secs(10), watch.next()).await.unwrap().unwrap();

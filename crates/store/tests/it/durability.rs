@@ -24,10 +24,9 @@ async fn writer_process() {
 #[test]
 fn promise_2_an_acknowledged_write_survives_kill_9() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.db");
     let mut acknowledged = Vec::new();
-    for _ in 0..3 {
-        let _ = std::fs::remove_file(&path);
+    for round in 0..3 {
+        let path = folder.path().join(format!("store-{round}.db"));
         acknowledged.clear();
         let mut writer = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "durability::writer_process", "--nocapture"])

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod durability;
 
-use avocet_store::{Error, EventKind, Key, Ledger, Store};
+use avocet_store::{Deletion, Error, EventKind, Key, Ledger, Store};
 use serde_json::{Value, json};
 use types::Time;
 
@@ -105,7 +105,7 @@ async fn a_finalizer_holds_a_deletion_until_it_is_taken_off() {
     let mut held = manifest(1);
     held["metadata"]["finalizers"] = json!(["avocet.dev/test"]);
     store.create(key("a"), held, now()).await.unwrap();
-    let marked = store.delete(key("a"), None, now()).await.unwrap();
+    let marked = store.delete(key("a"), Deletion::at(now())).await.unwrap();
     assert!(marked.metadata.deletion_timestamp.is_some() && store.get(&key("a")).is_some());
     let mut released = marked.manifest.clone();
     released["metadata"]["finalizers"] = json!([]);
@@ -122,7 +122,7 @@ async fn a_watch_from_a_list_misses_nothing_and_repeats_nothing() {
     for value in 0..50 {
         store.create(key(&format!("n{value}")), manifest(value), now()).await.unwrap();
     }
-    store.delete(key("n7"), None, now()).await.unwrap();
+    store.delete(key("n7"), Deletion::at(now())).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 51 {
         seen.extend(watch.next().await.unwrap());

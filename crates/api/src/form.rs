@@ -1,0 +1,122 @@
+//! In which form a client wants objects: whole, as rows of a table, or just their metadata.
+
+use axum::Json;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use store::Object;
+use types::KindInfo;
+
+use crate::ApiError;
+use crate::table::table;
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As stored.
+    Whole,
+    /// Rows of a `Table`; whether they carry whole objects, their metadata, or nothing beside the cells.
+    Table(Rows),
+    /// `PartialObjectMetadata`.
+    Metadata,
+}
+
+/// What the rows of a table carry beside their cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    Whole,
+    Metadata,
+    Nothing,
+}
+
+const META: &str = "meta.k8s.io/v1";
+
+impl Form {
+    /// The first form of `Accept` that can be served.
+    ///
+    /// # Errors
+    /// 406 if none can.
+    pub fn asked(headers: &HeaderMap, include_object: &str) -> Result<Self, ApiError> {
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
+        let rows = match include_object {
+            "Object" => Rows::Whole,
+            "None" => Rows::Nothing,
+            _ => Rows::Metadata,
+        };
+        for choice in accept.split(',') {
+            let mut parts = choice.split(';').map(str::trim);
+            let is_json = matches!(parts.next(), Some("application/json" | "application/*" | "*/*" | ""));
+            let form = parts.find_map(|part| part.strip_prefix("as="));
+            match form {
+                None if is_json => return Ok(Self::Whole),
+                Some("Table") if is_json => return Ok(Self::Table(rows)),
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_json => {
+                    return Ok(Self::Metadata);
+                }
+                _ => {}
+            }
+        }
+        Err(ApiError::not_acceptable(
+            "only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io, \
+             application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+        ))
+    }
+
+    /// One object in this form.
+    pub fn object(self, info: &KindInfo, object: &Object) -> Value {
+        match self {
+            Self::Whole => object.manifest.clone(),
+            Self::Table(rows) => {
+                let metadata = json!({"resourceVersion": object.metadata.resource_version});
+                table(info, &[object], rows, &metadata, daemon::now(), true)
+            }
+            Self::Metadata => partial(object),
+        }
+    }
+
+    /// An answer with one object in this form.
+    pub fn answer(self, code: StatusCode, info: &KindInfo, object: &Object) -> Response {
+        if self == Self::Whole {
+            return (code, Json(&object.manifest)).into_response();
+        }
+        (code, Json(self.object(info, object))).into_response()
+    }
+
+    /// An answer with a list of objects in this form. Whole objects are written one after the other, without a copy
+    /// of them all as values.
+    pub fn list(self, info: &KindInfo, objects: &[&Object], metadata: &Value) -> Response {
+        if let Self::Table(rows) = self {
+            return Json(table(info, objects, rows, metadata, daemon::now(), true)).into_response();
+        }
+        let (kind, version) = match self {
+            Self::Metadata => ("PartialObjectMetadataList".to_owned(), META.to_owned()),
+            _ => (format!("{}List", info.kind), info.api_version()),
+        };
+        let mut text = Vec::with_capacity(256 + objects.len() * 512);
+        let head = json!({"kind": kind, "apiVersion": version, "metadata": metadata}).to_string();
+        text.extend_from_slice(head.strip_suffix('}').unwrap_or(&head).as_bytes());
+        text.extend_from_slice(b",\"items\":[");
+        for (index, object) in objects.iter().enumerate() {
+            if index > 0 {
+                text.push(b',');
+            }
+            let written = match self {
+                Self::Metadata => serde_json::to_writer(&mut text, &partial(object)),
+                _ => serde_json::to_writer(&mut text, &object.manifest),
+            };
+            if let Err(error) = written {
+                return ApiError::internal(&error).into_response();
+            }
+        }
+        text.extend_from_slice(b"]}");
+        ([(CONTENT_TYPE, "application/json")], Bytes::from(text)).into_response()
+    }
+}
+
+/// Only the metadata of an object.
+pub fn partial(object: &Object) -> Value {
+    let metadata = object.manifest.get("metadata").cloned().unwrap_or_default();
+    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata})
+}

@@ -1,0 +1,158 @@
+//! What a request is about, told once for everybody who needs to know: access control, limits, the audit log and the
+//! handlers.
+
+use std::collections::HashMap;
+
+use axum::extract::{Query, Request};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::target::Target;
+use crate::{ApiError, access::Attempt};
+
+/// What a request is about.
+#[derive(Debug, Clone)]
+pub struct RequestInfo {
+    /// The Kubernetes verb for resources, the method in lower case for other paths.
+    pub verb: &'static str,
+    /// The path.
+    pub path: String,
+    /// What resource the path names; `None` for other paths.
+    pub target: Option<Target>,
+    /// The parameters.
+    pub query: HashMap<String, String>,
+}
+
+impl RequestInfo {
+    fn read(request: &Request) -> Result<Self, ApiError> {
+        let Query(query) = Query::<HashMap<String, String>>::try_from_uri(request.uri())
+            .map_err(|error| ApiError::bad_request(error.body_text()))?;
+        let path = request.uri().path().to_owned();
+        let target = match resource_path(&path) {
+            Some((group, version, rest)) => {
+                Some(Target::parse(&decode(group)?, &decode(version)?, &decode(rest)?)?)
+            }
+            None => None,
+        };
+        let verb = match &target {
+            Some(target) => resource_verb(request.method(), target, &query)?,
+            None => method_verb(request.method()),
+        };
+        Ok(Self { verb, path, target, query })
+    }
+
+    /// What is to be done with which resource.
+    pub fn attempt(&self) -> Option<Attempt<'_>> {
+        let target = self.target.as_ref()?;
+        Some(Attempt {
+            verb: self.verb,
+            group: target.info.group,
+            plural: target.info.plural,
+            namespace: &target.namespace,
+            name: if target.name.is_empty() { self.selected_name() } else { &target.name },
+            subresource: target.subresource.name(),
+        })
+    }
+
+    /// The one name that a field selector lets pass; empty if it isn't one.
+    fn selected_name(&self) -> &str {
+        let mut terms = self.text("fieldSelector").split(',');
+        terms
+            .find_map(|term| term.strip_prefix("metadata.name="))
+            .map_or("", |name| name.trim_start_matches('='))
+    }
+
+    /// A parameter; empty if it is missing.
+    pub fn text(&self, name: &str) -> &str {
+        self.query.get(name).map_or("", String::as_str)
+    }
+
+    /// Whether a parameter says yes.
+    pub fn is_set(&self, name: &str) -> bool {
+        matches!(self.text(name), "true" | "1")
+    }
+
+    /// A parameter that is a number.
+    ///
+    /// # Errors
+    /// 400 if it is none.
+    pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        let text = self.text(name);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("`{name}={text}` is not a number")))
+    }
+}
+
+/// Group, version and the rest of a path to resources. Discovery (`/apis/GROUP/VERSION`) and reviews, which are asked
+/// and not kept, are no such paths.
+fn resource_path(path: &str) -> Option<(&str, &str, &str)> {
+    let (group, version, rest) = match path.strip_prefix("/api/") {
+        Some(rest) => {
+            let (version, rest) = rest.split_once('/')?;
+            ("", version, rest)
+        }
+        None => {
+            let (group, rest) = path.strip_prefix("/apis/")?.split_once('/')?;
+            let (version, rest) = rest.split_once('/')?;
+            (group, version, rest)
+        }
+    };
+    let is_review = matches!(group, "authentication.k8s.io" | "authorization.k8s.io");
+    (!is_review && !rest.is_empty()).then_some((group, version, rest))
+}
+
+/// Names have characters that clients may write as `%3A`, but none has a slash.
+fn decode(part: &str) -> Result<String, ApiError> {
+    let decoded = percent_encoding::percent_decode_str(part).decode_utf8();
+    let decoded =
+        decoded.map_err(|error| ApiError::bad_request(format!("the path is not UTF-8: {error}")))?;
+    Ok(decoded.into_owned())
+}
+
+fn resource_verb(
+    method: &Method,
+    target: &Target,
+    query: &HashMap<String, String>,
+) -> Result<&'static str, ApiError> {
+    let is_watch = matches!(query.get("watch").map(String::as_str), Some("true" | "1"));
+    let is_collection = target.name.is_empty();
+    let is_create = is_collection || target.subresource == crate::target::Subresource::Token;
+    Ok(match (method, is_collection) {
+        (&Method::GET | &Method::HEAD, true) if is_watch => "watch",
+        (&Method::GET | &Method::HEAD, true) => "list",
+        (&Method::GET | &Method::HEAD, false) => "get",
+        (&Method::POST, _) if is_create => "create",
+        (&Method::PUT, false) => "update",
+        (&Method::PATCH, false) => "patch",
+        (&Method::DELETE, false) if target.is_whole() => "delete",
+        (&Method::DELETE, true) => "deletecollection",
+        _ => {
+            return Err(ApiError::method_not_allowed(
+                "the server does not allow this method on the requested resource",
+            ));
+        }
+    })
+}
+
+fn method_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::HEAD => "head",
+        Method::OPTIONS => "options",
+        _ => "other",
+    }
+}
+
+/// Lets every later layer and handler have the [`RequestInfo`].
+pub async fn inform(mut request: Request, next: Next) -> Result<Response, ApiError> {
+    let info = RequestInfo::read(&request)?;
+    request.extensions_mut().insert(info);
+    Ok(next.run(request).await)
+}

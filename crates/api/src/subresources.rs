@@ -1,0 +1,97 @@
+//! Parts of objects with addresses of their own: `scale`, a namespace's `finalize`, a service account's `token`.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use store::Object;
+use types::Scale;
+
+use crate::resources::Call;
+use crate::{ApiError, admission};
+
+/// `GET …/scale`.
+///
+/// # Errors
+/// 404 if the object does not exist.
+pub fn get_scale(call: &Call) -> Result<Response, ApiError> {
+    Ok(Json(scale_of(call, &*call.find()?)?).into_response())
+}
+
+fn scale(call: &Call) -> Result<Scale, ApiError> {
+    call.target
+        .info
+        .scale
+        .ok_or_else(|| ApiError::not_found("the server could not find the requested resource"))
+}
+
+fn scale_of(call: &Call, object: &Object) -> Result<Value, ApiError> {
+    let paths = scale(call)?;
+    let replicas = |path: &str| {
+        object.manifest.pointer(&path.replace('.', "/")).and_then(Value::as_i64).unwrap_or_default()
+    };
+    let metadata = &object.metadata;
+    let times = metadata.creation_timestamp;
+    Ok(json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {
+            "name": metadata.name, "namespace": metadata.namespace, "uid": metadata.uid,
+            "resourceVersion": metadata.resource_version, "creationTimestamp": times,
+        },
+        "spec": {"replicas": replicas(paths.spec_replicas)},
+        "status": {"replicas": replicas(paths.status_replicas)},
+    }))
+}
+
+/// `PUT` and `PATCH …/scale`.
+///
+/// # Errors
+/// 400 for what is no scale, 409 if the object changed since it was read.
+pub async fn set_scale(call: &Call) -> Result<Response, ApiError> {
+    let paths = scale(call)?;
+    let current = call.find()?;
+    let wanted = match call.info.verb {
+        "patch" => call.patched(&scale_of(call, &current)?, &crate::body::parse(&call.body)?)?,
+        _ => call.parse_body()?,
+    };
+    let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
+    if replicas < 0 {
+        let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
+        return Err(ApiError::field(call.target.info, &call.target.name, "spec.replicas", &message));
+    }
+    let version = wanted.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
+    let mut manifest = current.manifest.clone();
+    let mut place = &mut manifest;
+    for name in paths.spec_replicas.split('.').filter(|name| !name.is_empty()) {
+        let fields =
+            place.as_object_mut().ok_or_else(|| ApiError::bad_request("the object can't be scaled"))?;
+        place = fields.entry(name).or_insert(Value::Null);
+    }
+    *place = json!(replicas);
+    if !version.is_empty() {
+        json_patch::merge(&mut manifest, &json!({"metadata": {"resourceVersion": version}}));
+    }
+    let manifest = admission::admit(call, manifest, Some(&current), &call.target.name)?;
+    let written = call.write_object(&current, manifest).await?;
+    Ok(Json(scale_of(call, &written)?).into_response())
+}
+
+/// `PUT namespaces/NAME/finalize`: who holds a namespace.
+///
+/// # Errors
+/// 404 or 409 as for every update.
+pub async fn finalize(call: &Call) -> Result<Response, ApiError> {
+    let current = call.find()?;
+    let manifest = admission::admit(call, call.parse_body()?, Some(&current), &call.target.name)?;
+    let written = call.write_object(&current, manifest).await?;
+    Ok((StatusCode::OK, Json(&written.manifest)).into_response())
+}
+
+/// `POST serviceaccounts/NAME/token`.
+///
+/// # Errors
+/// 404 if there is no such account.
+pub async fn create_token(call: &Call) -> Result<Response, ApiError> {
+    call.find()?;
+    Err(ApiError::not_found("tokens of service accounts are not made here yet"))
+}

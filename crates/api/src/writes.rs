@@ -1,0 +1,324 @@
+//! Create, update, patch, apply and delete of resources.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, USER_AGENT};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use store::{Deletion, Key, Object};
+
+use crate::managed_fields::{self, Part};
+use crate::resources::Call;
+use crate::{ApiError, admission, body, patch};
+
+/// How often a patch is tried anew when somebody else was faster.
+const PATCH_TRIES: u32 = 8;
+/// Keeps an object until all that it owns is gone.
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// Keeps an object until all that it owns stands for itself.
+pub const ORPHAN: &str = "orphan";
+
+impl Call {
+    fn media_type(&self) -> &str {
+        let kind = self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        kind.split(';').next().unwrap_or_default().trim()
+    }
+
+    /// The body, which must be JSON.
+    ///
+    /// # Errors
+    /// 415 or 400 if it isn't.
+    pub fn parse_body(&self) -> Result<Value, ApiError> {
+        match self.media_type() {
+            "application/yaml" => self.parse_yaml(),
+            "" | "application/json" | "application/x-www-form-urlencoded" => {
+                admission::check_duplicates(self, &self.body)?;
+                body::parse(&self.body)
+            }
+            other => Err(ApiError::unsupported_media_type(format!(
+                "the body of the request was in an unknown format ({other}); accepted media types include: \
+                 application/json, application/yaml"
+            ))),
+        }
+    }
+
+    fn parse_yaml(&self) -> Result<Value, ApiError> {
+        let text =
+            std::str::from_utf8(&self.body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        serde_saphyr::from_str(text)
+            .map_err(|error| ApiError::bad_request(format!("the body of the request is not YAML: {error}")))
+    }
+
+    /// Which fields a write to this path is about.
+    fn part(&self) -> Part {
+        match (self.target.info.has_status, self.target.is_status()) {
+            (false, _) => Part::All,
+            (true, false) => Part::Main,
+            (true, true) => Part::Status,
+        }
+    }
+
+    pub(crate) async fn create(&self) -> Result<Response, ApiError> {
+        let info = self.target.info;
+        let mut manifest = self.parse_body()?;
+        if let Some(fields) = manifest.as_object_mut().filter(|_| info.has_status) {
+            fields.remove("status");
+        }
+        let metadata = manifest.get("metadata").cloned().unwrap_or_default();
+        let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut name = text("name");
+        if name.is_empty() && !text("generateName").is_empty() {
+            let suffix = daemon::random_hex(3).map_err(|error| ApiError::internal(&error))?;
+            name = format!("{}{}", text("generateName"), suffix.get(..5).unwrap_or(&suffix));
+            json_patch::merge(&mut manifest, &json!({"metadata": {"name": name}}));
+        }
+        let namespace = &self.target.namespace;
+        if info.namespaced && namespace.is_empty() {
+            return Err(ApiError::bad_request(
+                "an empty namespace may not be set when a resource name may be: post to namespaces/NAMESPACE/…",
+            ));
+        }
+        if !text("namespace").is_empty() && text("namespace") != *namespace {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        let mut manifest = admission::admit(self, manifest, None, &name)?;
+        let key = Key { name, ..self.target.key() };
+        admission::check_namespace_takes(self, &key)?;
+        self.record(None, &mut manifest);
+        if self.is_dry_run()? {
+            if self.hub.store.get(&key).is_some() {
+                return Err(store::Error::Exists(key).into());
+            }
+            return Ok((StatusCode::CREATED, Json(manifest)).into_response());
+        }
+        let created = self.hub.store.create(key, manifest, daemon::now()).await?;
+        Ok(self.answer(StatusCode::CREATED, &created))
+    }
+
+    pub(crate) async fn update(&self) -> Result<Response, ApiError> {
+        let current = self.find()?;
+        let mut manifest = self.parse_body()?;
+        self.check_name(&manifest)?;
+        let version = manifest.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+        if self.target.info.is_ours() && version.unwrap_or_default().is_empty() {
+            return Err(ApiError::field(
+                self.target.info,
+                &self.target.name,
+                "metadata.resourceVersion",
+                "Invalid value: 0x0: must be specified for an update",
+            ));
+        }
+        manifest = admission::admit(self, manifest, Some(&current), &self.target.name)?;
+        self.write(&current, manifest).await
+    }
+
+    async fn write(&self, current: &Object, manifest: Value) -> Result<Response, ApiError> {
+        Ok(self.answer(StatusCode::OK, &*self.write_object(current, manifest).await?))
+    }
+
+    /// Writes what follows from `current`, unless this is a dry run.
+    ///
+    /// # Errors
+    /// 409 if the object changed since it was read.
+    pub async fn write_object(&self, current: &Object, mut manifest: Value) -> Result<Arc<Object>, ApiError> {
+        self.record(Some(&current.manifest), &mut manifest);
+        if self.is_dry_run()? {
+            return Ok(Arc::new(Object { manifest, ..current.clone() }));
+        }
+        Ok(self.hub.store.update(self.target.key(), manifest, self.target.is_status()).await?)
+    }
+
+    fn record(&self, old: Option<&Value>, new: &mut Value) {
+        managed_fields::record_update(old, new, &self.manager(), self.part(), daemon::now());
+    }
+
+    fn check_name(&self, manifest: &Value) -> Result<(), ApiError> {
+        let name = manifest.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        if name != self.target.name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                self.target.name
+            )));
+        }
+        Ok(())
+    }
+
+    /// Who writes: the field manager that the client names, or else the client itself.
+    pub fn manager(&self) -> String {
+        let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let agent = agent.split('/').next().filter(|agent| !agent.is_empty()).unwrap_or("unknown");
+        let named = Some(self.info.text("fieldManager")).filter(|manager| !manager.is_empty());
+        named.unwrap_or(agent).chars().take(128).collect()
+    }
+
+    /// Server-side apply.
+    async fn apply(&self) -> Result<Response, ApiError> {
+        let config = self.parse_yaml()?;
+        if config.pointer("/metadata/managedFields").is_some_and(|fields| *fields != json!([])) {
+            return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+        }
+        if self.info.text("fieldManager").is_empty() {
+            return Err(ApiError::bad_request(
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            ));
+        }
+        self.check_name(&config)?;
+        let (force, manager, key) = (self.info.is_set("force"), self.manager(), self.target.key());
+        loop {
+            let live = self.hub.store.get(&key);
+            if live.is_none() && self.target.is_status() {
+                return Err(store::Error::NotFound(key).into());
+            }
+            let applied = managed_fields::apply(
+                live.as_ref().map(|live| &live.manifest),
+                &config,
+                &manager,
+                self.part(),
+                force,
+                daemon::now(),
+            );
+            let applied = applied.map_err(|conflicts| ApiError::apply_conflict(&conflicts))?;
+            let manifest = admission::admit(self, applied, live.as_deref(), &key.name)?;
+            if live.is_none() {
+                admission::check_namespace_takes(self, &key)?;
+            }
+            let code = if live.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+            let written = match &live {
+                _ if self.is_dry_run()? => return Ok((code, Json(manifest)).into_response()),
+                Some(_) => self.hub.store.update(key.clone(), manifest, self.target.is_status()).await,
+                None => self.hub.store.create(key.clone(), manifest, daemon::now()).await,
+            };
+            let states_version = config.pointer("/metadata/resourceVersion").is_some();
+            match written {
+                // Somebody was faster: what is applied is merged into what they made.
+                Err(store::Error::Conflict { .. } | store::Error::Exists(_)) if !states_version => {}
+                Err(store::Error::NotFound(_)) if live.is_some() => {}
+                other => return Ok(self.answer(code, &*other?)),
+            }
+        }
+    }
+
+    pub(crate) async fn patch(&self) -> Result<Response, ApiError> {
+        if self.media_type() == "application/apply-patch+yaml" {
+            return self.apply().await;
+        }
+        let patch = body::parse(&self.body)?;
+        let mut tries = 0;
+        loop {
+            let current = self.find()?;
+            let manifest = self.patched(&current.manifest, &patch)?;
+            self.check_name(&manifest)?;
+            let manifest = admission::admit(self, manifest, Some(&current), &self.target.name)?;
+            match self.write(&current, manifest).await {
+                // Unless the patch names a version itself, it means the newest object.
+                Err(error)
+                    if error.code == 409
+                        && tries < PATCH_TRIES
+                        && patch.pointer("/metadata/resourceVersion").is_none() =>
+                {
+                    tries += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// What a patch makes of an object.
+    ///
+    /// # Errors
+    /// 415 for a form that is not known here, 400 or 422 for a patch that can't be applied.
+    pub fn patched(&self, current: &Value, patch: &Value) -> Result<Value, ApiError> {
+        let mut manifest = current.clone();
+        match self.media_type() {
+            "application/merge-patch+json" => json_patch::merge(&mut manifest, patch),
+            "application/json-patch+json" => patch::apply_json_patch(&mut manifest, patch)?,
+            "application/strategic-merge-patch+json" if !self.target.info.is_ours() => {
+                patch::apply_strategic(&mut manifest, patch)?;
+            }
+            other => {
+                return Err(ApiError::unsupported_media_type(format!(
+                    "the body of the request was in an unknown format ({other}) - accepted media types include: \
+                     application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+                )));
+            }
+        }
+        Ok(manifest)
+    }
+
+    pub(crate) async fn delete(&self) -> Result<Response, ApiError> {
+        let options = self.delete_options()?;
+        let wanted =
+            |field: &str| options.pointer(&format!("/preconditions/{field}")).and_then(Value::as_str);
+        let current = self.find()?;
+        if let Some(uid) = wanted("uid").filter(|uid| *uid != current.metadata.uid) {
+            return Err(ApiError::conflict(format!(
+                "Operation cannot be fulfilled on {} \"{}\": Precondition failed: UID in precondition: {uid}, UID in \
+                 object meta: {}",
+                self.target.info.qualified(),
+                self.target.name,
+                current.metadata.uid
+            )));
+        }
+        let expected = wanted("resourceVersion").map(str::to_owned);
+        let deletion = Deletion { expected, finalizer: finalizer(self, &options)?, now: daemon::now() };
+        let is_dry_run =
+            self.is_dry_run()? || options.get("dryRun").is_some_and(|value| *value == json!(["All"]));
+        let deleted = match is_dry_run {
+            true => current,
+            false => self.hub.store.delete(self.target.key(), deletion).await?,
+        };
+        if deleted.metadata.deletion_timestamp.is_some() {
+            return Ok(self.answer(StatusCode::OK, &deleted));
+        }
+        let details = json!({
+            "name": deleted.key.name, "group": self.target.info.group, "kind": self.target.info.plural,
+            "uid": deleted.metadata.uid,
+        });
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+        });
+        Ok(Json(status).into_response())
+    }
+
+    fn delete_options(&self) -> Result<Value, ApiError> {
+        if self.body.is_empty() { Ok(Value::Null) } else { self.parse_body() }
+    }
+
+    pub(crate) async fn delete_collection(&self) -> Result<Response, ApiError> {
+        let filter = self.filter()?;
+        let finalizer = finalizer(self, &self.delete_options()?)?;
+        let (mut objects, version) = self.hub.store.list(self.target.info.plural, filter.namespace());
+        objects.retain(|object| filter.passes(object));
+        for object in objects.iter().filter(|_| !self.is_dry_run().unwrap_or(true)) {
+            let deletion = Deletion { expected: None, finalizer, now: daemon::now() };
+            match self.hub.store.delete(object.key.clone(), deletion).await {
+                Ok(_) | Err(store::Error::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let deleted: Vec<&Object> = objects.iter().map(AsRef::as_ref).collect();
+        let metadata = json!({"resourceVersion": version.to_string()});
+        Ok(self.form.list(self.target.info, &deleted, &metadata))
+    }
+}
+
+/// What keeps the object while its dependents are dealt with.
+fn finalizer(call: &Call, options: &Value) -> Result<Option<&'static str>, ApiError> {
+    let stated = options.get("propagationPolicy").and_then(Value::as_str);
+    let orphans = options.get("orphanDependents").and_then(Value::as_bool).unwrap_or(false)
+        || call.info.is_set("orphanDependents");
+    match stated.unwrap_or_else(|| call.info.text("propagationPolicy")) {
+        "" if orphans => Ok(Some(ORPHAN)),
+        "" | "Background" => Ok(None),
+        "Foreground" => Ok(Some(FOREGROUND)),
+        "Orphan" => Ok(Some(ORPHAN)),
+        other => Err(ApiError::bad_request(format!(
+            "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported \
+             values: \"Foreground\", \"Background\", \"Orphan\""
+        ))),
+    }
+}

@@ -1,0 +1,21 @@
+//! Kinds of Kubernetes itself that clients expect of every API server: where things live, what they need to know,
+//! who they are and what they may.
+
+mod access;
+mod account;
+mod certificate;
+mod config;
+mod event;
+mod lease;
+mod namespace;
+
+pub use access::{
+    AggregationRule, ClusterRoleBindingBody, ClusterRoleBody, PolicyRule, RoleBindingBody, RoleBody, RoleRef,
+    Subject,
+};
+pub use account::{LocalObjectReference, ServiceAccountBody};
+pub use certificate::{CertificateCondition, CertificateSigningRequestSpec, CertificateSigningRequestStatus};
+pub use config::{ConfigMapBody, SecretBody};
+pub use event::{EventBody, EventSeries, EventSource, ObjectReference};
+pub use lease::LeaseSpec;
+pub use namespace::{NamespaceSpec, NamespaceStatus};

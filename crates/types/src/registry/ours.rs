@@ -1,0 +1,156 @@
+//! Avocet's own kinds.
+
+use super::{AGE, Column, KindInfo, NAME, Scale, column};
+use crate::{
+    ApplicationSpec, AssignmentSpec, FunctionSpec, Kind, ModelSpec, PlacementDecisionSpec, PlacementSpec,
+    SiteSpec,
+};
+
+const fn ours<S: Kind>(
+    singular: &'static str,
+    short_names: &'static [&'static str],
+    columns: &'static [Column],
+) -> KindInfo {
+    KindInfo { categories: &["avocet"], ..KindInfo::resource::<S>(singular, short_names, columns) }
+}
+
+pub(super) static OURS: [KindInfo; 7] = [
+    ours::<SiteSpec>(
+        "site",
+        &[],
+        &[
+            NAME,
+            column("Tier", "string", ".spec.tier", 0, "place in the landscape"),
+            column(
+                "Ready",
+                "string",
+                ".status.conditions[?(@.type==\"Ready\")].status",
+                0,
+                "heartbeats arrive",
+            ),
+            column("Parent", "string", ".spec.parent", 0, "the site it is joined to"),
+            column("Cpus", "integer", ".status.capacity.cpus", 0, "logical CPUs"),
+            column("Engines", "string", ".status.engines", 0, "inference engines that work there"),
+            column("Version", "string", ".status.version", 1, "version of the program there"),
+            column("Inference", "string", ".status.endpoints.inference", 1, "where models answer"),
+            column("Objects", "string", ".status.endpoints.objects", 1, "where buckets are"),
+            column(
+                "Message",
+                "string",
+                ".status.conditions[?(@.type==\"Ready\")].message",
+                1,
+                "why it is or isn't ready",
+            ),
+            AGE,
+        ],
+    )
+    .selectable_by(&["spec.tier", "spec.parent"]),
+    ours::<PlacementSpec>(
+        "placement",
+        &["pl"],
+        &[
+            NAME,
+            column(
+                "Satisfied",
+                "string",
+                ".status.conditions[?(@.type==\"Satisfied\")].status",
+                0,
+                "as many sites as wanted",
+            ),
+            column("Sites", "integer", ".status.numberOfSelectedSites", 0, "selected sites"),
+            column("Wanted", "integer", ".spec.numberOfSites", 0, "wanted sites; empty for all"),
+            column(
+                "Message",
+                "string",
+                ".status.conditions[?(@.type==\"Satisfied\")].message",
+                0,
+                "what keeps it from being satisfied",
+            ),
+            AGE,
+        ],
+    )
+    .scalable(Scale {
+        spec_replicas: ".spec.numberOfSites",
+        status_replicas: ".status.numberOfSelectedSites",
+    }),
+    ours::<PlacementDecisionSpec>(
+        "placementdecision",
+        &["pd"],
+        &[
+            NAME,
+            column("Placement", "string", ".spec.placement", 0, "the policy"),
+            column("Sites", "string", ".status.decisions[*].site", 0, "selected sites"),
+            AGE,
+        ],
+    )
+    .selectable_by(&["spec.placement"]),
+    ours::<ApplicationSpec>(
+        "application",
+        &["app"],
+        &[
+            NAME,
+            column("Ready", "string", ".status.ready", 0, "components that run where they should"),
+            column("Succeeded", "integer", ".status.invocations.succeeded", 0, "invocations that succeeded"),
+            column("Failed", "integer", ".status.invocations.failed", 0, "invocations that failed"),
+            column("Pending", "integer", ".status.invocations.pending", 0, "invocations that wait or run"),
+            column(
+                "Message",
+                "string",
+                ".status.conditions[?(@.type==\"Ready\")].message",
+                0,
+                "what keeps it from being ready",
+            ),
+            AGE,
+        ],
+    ),
+    ours::<AssignmentSpec>(
+        "assignment",
+        &["asg"],
+        &[
+            NAME,
+            column("Application", "string", ".spec.application", 0, "what it belongs to"),
+            column("Component", "string", ".spec.component", 0, "which part of it"),
+            column(
+                "Available",
+                "string",
+                ".status.conditions[?(@.type==\"Available\")].status",
+                0,
+                "runs on the site",
+            ),
+            column(
+                "Message",
+                "string",
+                ".status.conditions[?(@.type==\"Available\")].message",
+                0,
+                "why it does or doesn't",
+            ),
+            AGE,
+        ],
+    )
+    .selectable_by(&["spec.application", "spec.component"]),
+    ours::<ModelSpec>(
+        "model",
+        &[],
+        &[
+            NAME,
+            column("Versions", "string", ".spec.versions[*].name", 0, "its versions"),
+            column("Default", "string", ".spec.defaultVersion", 0, "answers where none is named"),
+            column("Engine", "string", ".spec.engine", 0, "what runs it"),
+            AGE,
+        ],
+    )
+    .selectable_by(&["spec.engine"]),
+    ours::<FunctionSpec>(
+        "function",
+        &["fn"],
+        &[
+            NAME,
+            column("Runtime", "string", ".spec.runtime", 0, "what runs the handler"),
+            column("Handler", "string", ".spec.handler", 0, "the file that is run"),
+            column("Parallelism", "integer", ".spec.parallelism", 1, "invocations at once"),
+            column("Timeout", "integer", ".spec.timeoutSeconds", 1, "seconds an invocation may take"),
+            AGE,
+        ],
+    )
+    .selectable_by(&["spec.runtime"]),
+];
