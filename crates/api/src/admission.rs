@@ -71,6 +71,26 @@ pub fn check_namespace_takes(call: &Call, key: &Key) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Whether there may be one more object of a kind in its namespace.
+///
+/// # Errors
+/// 403 if there are as many as there may be. Creations at the same moment may pass the limit by their number.
+pub fn check_quota(call: &Call) -> Result<(), ApiError> {
+    let (info, most) = (call.target.info, call.hub.limits.objects());
+    let namespace = Some(call.target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let count = call.hub.store.count(info.plural, namespace, most);
+    if count < most {
+        return Ok(());
+    }
+    let place = namespace.map_or_else(|| "the cluster".to_owned(), |name| format!("namespace {name}"));
+    Err(ApiError::forbidden(format!(
+        "{} \"{}\" is forbidden: exceeded quota: {place} has {count} of at most {most}; delete some, or start the hub \
+         with a higher --max-objects",
+        info.qualified(),
+        call.target.name
+    )))
+}
+
 /// What the server itself fills in, kind by kind.
 fn prepare(call: &Call, manifest: &mut Value, old: Option<&Object>) {
     let Some(fields) = manifest.as_object_mut() else { return };

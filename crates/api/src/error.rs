@@ -1,7 +1,9 @@
 //! Errors as the Kubernetes API words them: a `Status` object.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use daemon::chain;
 use serde_json::{Value, json};
@@ -24,6 +26,8 @@ pub struct ApiError {
     pub causes: Vec<(String, String)>,
     /// What kind of cause they are, as Kubernetes words it.
     pub cause: &'static str,
+    /// After how many seconds it may be tried again, if that would help.
+    pub retry_after: Option<u64>,
     /// The kind and name of what it is about, if that is one resource.
     pub subject: Option<Box<(String, String)>>,
 }
@@ -36,12 +40,21 @@ impl ApiError {
             message: message.into(),
             causes: vec![],
             cause: "FieldValueInvalid",
+            retry_after: None,
             subject: None,
         }
     }
 
     fn about(self, kind: &str, name: &str) -> Self {
         Self { subject: Some(Box::new((kind.to_owned(), name.to_owned()))), ..self }
+    }
+
+    /// Worth another try after this time.
+    pub fn retry_after(self, after: Duration) -> Self {
+        Self {
+            retry_after: Some(after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1)),
+            ..self
+        }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -135,13 +148,16 @@ impl ApiError {
             .iter()
             .map(|(field, message)| json!({"reason": self.cause, "field": field, "message": message}))
             .collect();
-        let details = match self.subject.as_deref() {
+        let mut details = match self.subject.as_deref() {
             Some((kind, name)) => {
                 let group = types::kind_named(kind).map_or(types::GROUP, |info| info.group);
                 json!({"group": group, "kind": kind, "name": name, "causes": causes})
             }
             None => json!({"causes": causes}),
         };
+        if let Some(seconds) = self.retry_after {
+            json_patch::merge(&mut details, &json!({"retryAfterSeconds": seconds}));
+        }
         json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "details": details, "code": self.code,
@@ -195,6 +211,11 @@ impl From<store::ledger::Error> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (code, [(CONTENT_TYPE, "application/json")], self.status().to_string()).into_response()
+        let mut response =
+            (code, [(CONTENT_TYPE, "application/json")], self.status().to_string()).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }

@@ -6,7 +6,7 @@ use daemon::Shutdown;
 use store::Store;
 
 use crate::auth::Tokens;
-use crate::{Mailbox, Pages, SiteTokens};
+use crate::{Limits, Mailbox, Pages, SiteTokens};
 
 /// A hub's state. Cheap to clone.
 #[derive(Clone)]
@@ -22,5 +22,6 @@ pub struct Hub {
     pub blobs: Blobs,
     pub mailbox: Mailbox,
     pub pages: Pages,
+    pub limits: Limits,
     pub shutdown: Shutdown,
 }

@@ -24,6 +24,7 @@ use tokio_util::io::ReaderStream;
 use types::{Assignment, AssignmentSpec, Digest, Kind, SiteSpec};
 
 use crate::auth::Identity;
+use crate::limits::Held;
 use crate::{ApiError, Hub, access};
 
 const BUCKET: &str = "mailbox";
@@ -195,10 +196,13 @@ pub(crate) struct Deliveries {
 async fn list(
     State(hub): State<Hub>,
     Extension(identity): Extension<Identity>,
+    Extension(place): Extension<Held>,
     Path(site): Path<String>,
     Query(Wait { wait }): Query<Wait>,
 ) -> Result<Json<Deliveries>, ApiError> {
     access::site(&identity, &site)?;
+    place.give_back();
+    let _waits = hub.limits.watch(&identity.user())?;
     let until = tokio::time::Instant::now() + Duration::from_secs(wait).min(LONGEST_WAIT);
     loop {
         let seen = hub.mailbox.objects.latest_sequence();

@@ -205,6 +205,7 @@ impl Call {
             initial_events,
             form: self.form,
             timeout: timeout.min(LONGEST_WATCH),
+            _place: self.hub.limits.watch(&self.identity.user())?,
         };
         let shutdown = self.hub.shutdown.clone();
         stream_changes(&self.hub.store, self.target.info, self.filter()?, options, shutdown)

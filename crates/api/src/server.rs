@@ -16,7 +16,7 @@ use types::{Kind, SiteSpec};
 
 use crate::auth::Identity;
 use crate::listener::SecureListener;
-use crate::{ApiError, Hub, blobs, discovery, mailbox, request, resources, reviews, sites, ui};
+use crate::{ApiError, Hub, blobs, discovery, limits, mailbox, request, resources, reviews, sites, ui};
 
 /// How large a manifest may be, in bytes.
 pub(crate) const LARGEST_MANIFEST: usize = 3 << 20;
@@ -45,6 +45,7 @@ pub fn router(hub: Hub) -> Router {
         .merge(blobs::routes())
         .merge(mailbox::routes())
         .layer(from_fn(request::inform))
+        .layer(from_fn_with_state(hub.clone(), limits::limit))
         .layer(from_fn_with_state(hub.clone(), authenticate));
     open.merge(guarded).fallback(not_found).with_state(hub)
 }

@@ -15,6 +15,7 @@ use types::KindInfo;
 use crate::ApiError;
 use crate::filter::Filter;
 use crate::form::{Form, partial};
+use crate::limits::WatchPlace;
 use crate::table::table;
 
 /// How a watcher wants to be told.
@@ -29,6 +30,8 @@ pub struct Options {
     pub form: Form,
     /// When the watch ends by itself.
     pub timeout: Duration,
+    /// Counts the watch among those of its client until it ends.
+    pub _place: WatchPlace,
 }
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(30);

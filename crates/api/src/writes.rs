@@ -88,6 +88,7 @@ impl Call {
         let mut manifest = admission::admit(self, manifest, None, &name)?;
         let key = Key { name, ..self.target.key() };
         admission::check_namespace_takes(self, &key)?;
+        admission::check_quota(self)?;
         self.record(None, &mut manifest);
         if self.is_dry_run()? {
             if self.hub.store.get(&key).is_some() {
@@ -185,6 +186,7 @@ impl Call {
             let manifest = admission::admit(self, applied, live.as_deref(), &key.name)?;
             if live.is_none() {
                 admission::check_namespace_takes(self, &key)?;
+                admission::check_quota(self)?;
             }
             let code = if live.is_some() { StatusCode::OK } else { StatusCode::CREATED };
             let written = match &live {

@@ -114,6 +114,25 @@ pub struct ListenHub {
     /// Seconds without a heartbeat after which a site counts as silent
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub grace: u64,
+    #[command(flatten)]
+    pub limits: HubLimits,
+}
+
+/// What clients of the hub's API may ask for; what is beyond is refused with 429 or 403.
+#[derive(Args, Clone)]
+pub struct HubLimits {
+    /// Requests per second of one client; twice as many at once after a pause
+    #[arg(long, default_value_t = 5000, value_name = "NUMBER")]
+    pub max_requests_per_second: u32,
+    /// Requests at work at once; one client has at most three quarters of them
+    #[arg(long, default_value_t = 512, value_name = "NUMBER")]
+    pub max_requests_at_once: usize,
+    /// Watches of one client
+    #[arg(long, default_value_t = 20_000, value_name = "NUMBER")]
+    pub max_watches: usize,
+    /// Objects of one kind in one namespace
+    #[arg(long, default_value_t = 200_000, value_name = "NUMBER")]
+    pub max_objects: usize,
 }
 
 #[derive(Args, Clone)]

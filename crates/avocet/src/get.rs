@@ -72,17 +72,15 @@ fn print(info: &KindInfo, answer: &Value, format: Format, with_heading: bool) ->
     let list =
         |value: &Value, field: &str| value.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
     // In a watch only the first table has columns; ours are always the same.
-    let all: Vec<(String, u64)> = std::iter::once(("Name".to_owned(), 0))
-        .chain(info.columns.iter().map(|column| (column.name.to_owned(), u64::from(column.priority))))
-        .chain([("Age".to_owned(), 0)])
-        .collect();
-    let shown =
-        |index: usize| all.get(index).is_some_and(|(_, priority)| *priority == 0 || format == Format::Wide);
-    let heading: Vec<String> = all
+    let shown = |index: usize| {
+        info.columns.get(index).is_some_and(|column| column.priority == 0 || format == Format::Wide)
+    };
+    let heading: Vec<String> = info
+        .columns
         .iter()
         .enumerate()
         .filter(|(index, _)| shown(*index))
-        .map(|(_, (name, _))| name.to_uppercase())
+        .map(|(_, column)| column.name.to_uppercase())
         .collect();
     let rows: Vec<Vec<String>> = list(answer, "rows")
         .iter()

@@ -69,6 +69,12 @@ pub async fn start(
         blobs: Blobs::open(folder.join("artifacts"))?,
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
         pages: api::Pages::default(),
+        limits: api::Limits::new(api::LimitOptions {
+            requests_per_second: options.limits.max_requests_per_second,
+            requests_at_once: options.limits.max_requests_at_once,
+            watches: options.limits.max_watches,
+            objects: options.limits.max_objects,
+        }),
         shutdown: tasks.shutdown(),
     };
     api::bootstrap(&hub.store, daemon::now()).await?;

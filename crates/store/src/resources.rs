@@ -181,6 +181,16 @@ impl Store {
         (objects, memory.version)
     }
 
+    /// How many resources of a kind there are, in one namespace or in all; counts no further than `most`.
+    pub fn count(&self, plural: &'static str, namespace: Option<&str>, most: usize) -> usize {
+        let memory = self.memory();
+        let from = Key::new(plural, namespace.unwrap_or(""), "");
+        let keys = memory.objects.range((Bound::Included(from), Bound::Unbounded)).map(|(key, _)| key);
+        keys.take_while(|key| key.plural == plural && namespace.is_none_or(|wanted| key.namespace == wanted))
+            .take(most)
+            .count()
+    }
+
     /// The version of the latest change.
     pub fn version(&self) -> u64 {
         self.memory().version

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use artifacts::Blobs;
 use avocet_api::auth::{Identity, Tokens};
-use avocet_api::{Hub, Mailbox, Pages, SiteTokens};
+use avocet_api::{Hub, Limits, Mailbox, Pages, SiteTokens};
 use controllers::Heartbeats;
 use daemon::Tasks;
 use reqwest::Method;
@@ -74,6 +74,7 @@ impl TestHub {
             blobs: Blobs::open(folder.path().join("blobs")).unwrap(),
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
             pages: Pages::default(),
+            limits: Limits::default(),
             shutdown: tasks.shutdown(),
         };
         avocet_api::bootstrap(&hub.store, daemon::now()).await.unwrap();
