@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::Problem;
 
 /// From the bottom to the top: a crate may use those before it. [`ASIDE`] are tools, not of the product.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "avocet-types",
+    "avocet-schema",
     "avocet-daemon",
     "avocet-store",
     "avocet-artifacts",
