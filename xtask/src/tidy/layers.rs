@@ -26,7 +26,8 @@ const LAYERS: [&str; 14] = [
 const ASIDE: [&str; 2] = ["xtask", "avocet-testkit"];
 
 /// What is slow to build or holds an idea that must stay in one place, and who may name it.
-const HEAVY: [(&str, &[&str]); 12] = [
+const HEAVY: [(&str, &[&str]); 13] = [
+    ("regex", &["avocet-schema"]),
     ("rusqlite", &["avocet-store"]),
     ("rten", &["avocet-inference"]),
     ("rten-tensor", &["avocet-inference"]),

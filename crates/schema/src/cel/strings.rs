@@ -9,6 +9,9 @@ use super::syntax::Call;
 use super::value::{Text, Value};
 use crate::pattern;
 
+/// What it costs to compile a pattern that is only known now: up to some milliseconds.
+const PATTERN_COST: usize = 20_000;
+
 pub fn call<'a>(function: &str, text: Text<'a>, rest: &[Value<'a>], budget: &mut Budget) -> Outcome<'a> {
     let own = text.as_str();
     budget.spend_text(own.len())?;
@@ -68,7 +71,7 @@ pub fn search<'a>(call: &Call, arguments: &[Value<'a>], budget: &mut Budget) -> 
     let regex: Cow<'_, Regex> = match &call.pattern {
         Some(regex) => Cow::Borrowed(regex),
         None => {
-            budget.spend(100 + pattern.as_str().len() * 10)?;
+            budget.spend(PATTERN_COST)?;
             match pattern::compile(pattern.as_str()) {
                 Ok(regex) => Cow::Owned(regex),
                 Err(error) => return failed(error),
