@@ -16,39 +16,73 @@ pub type Application = Resource<ApplicationSpec>;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApplicationSpec {
     /// The application's parts.
+    #[schemars(length(min = 1, max = 256))]
     pub components: Vec<Component>,
 }
 
 /// One part of an application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.__function__) || (has(self.models) && size(self.models) > 0)",
+        "message": "has nothing to run: name a function, models, or both",
+    },
+    {
+        "rule": "has(self.__function__) || ((!has(self.inputs) || size(self.inputs) == 0) && \
+                 (!has(self.outputs) || size(self.outputs) == 0))",
+        "message": "inputs and outputs need a function that reads and writes them",
+        "fieldPath": ".function", "reason": "FieldValueRequired",
+    },
+]))]
 pub struct Component {
     /// Unique within the application.
+    #[schemars(regex(pattern = names::DNS_LABEL), length(max = 63))]
     pub name: String,
     /// The Placement, in the same namespace, that says on which sites the component runs.
+    #[schemars(length(min = 1, max = 253))]
     pub placement: String,
     /// The Function, in the same namespace, that runs for each new object in `inputs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub function: Option<String>,
     /// The Models, in the same namespace, that are served beside it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     pub models: Vec<String>,
     /// New objects there invoke the function.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub inputs: Vec<BucketPath>,
     /// Where the function's outputs go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub outputs: Vec<BucketPath>,
 }
+
+/// A bucket, and folders that are none of empty, `.` and `..`.
+const BUCKET_PATH: &str = concat!(
+    r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*",
+    r"(/([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))*$",
+);
 
 /// A folder of a bucket, and which of its objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BucketPath {
     /// `bucket/folder`, for example `photos/in`.
+    #[schemars(
+        regex(pattern = BUCKET_PATH),
+        length(max = 576),
+        extend("x-kubernetes-validations" = [{
+            "rule": "size(self.split('/')[0]) >= 3 && size(self.split('/')[0]) <= 63",
+            "message": "is not `bucket/folder`: a bucket has 3 to 63 of a-z, 0-9, '-' and '.'",
+        }])
+    )]
     pub path: String,
     /// Takes only names that end with one of these; empty takes all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 64)))]
     pub suffixes: Vec<String>,
 }
 
@@ -77,20 +111,6 @@ impl BucketPath {
     /// Whether a name has one of the suffixes.
     pub fn takes(&self, name: &str) -> bool {
         self.suffixes.is_empty() || self.suffixes.iter().any(|suffix| name.ends_with(suffix.as_str()))
-    }
-
-    fn check(&self, errors: &mut Vec<FieldError>, field: &str) {
-        let folder = self.path.split_once('/').map(|(_, folder)| folder);
-        let folder_is_clean = folder.is_none_or(|folder| {
-            folder.len() <= 512 && folder.split('/').all(|part| !matches!(part, "" | "." | ".."))
-        });
-        if !names::is_bucket(self.bucket()) || !folder_is_clean {
-            errors.push(FieldError::new(
-                format!("{field}.path"),
-                format!("{:?}", self.path),
-                "is not `bucket/folder`: write a bucket of 3 to 63 of a-z, 0-9, '-' and a folder, as in photos/in",
-            ));
-        }
     }
 }
 
@@ -131,51 +151,6 @@ impl Kind for ApplicationSpec {
     type Status = ApplicationStatus;
 
     fn check(&self, errors: &mut Vec<FieldError>) {
-        if self.components.is_empty() || self.components.len() > 256 {
-            errors.push(FieldError::new(
-                "spec.components",
-                format!("{} components", self.components.len()),
-                "is out of range: an application has 1 to 256 components",
-            ));
-        }
-        for (index, component) in self.components.iter().enumerate() {
-            let field = format!("spec.components[{index}]");
-            names::check_dns_label(errors, &format!("{field}.name"), &component.name);
-            if self.components.iter().take(index).any(|earlier| earlier.name == component.name) {
-                errors.push(FieldError::new(
-                    format!("{field}.name"),
-                    format!("{:?}", component.name),
-                    "is there twice: give each component its own name",
-                ));
-            }
-            if component.placement.is_empty() {
-                errors.push(FieldError::new(
-                    format!("{field}.placement"),
-                    "\"\"",
-                    "is empty: name the Placement that says where it runs",
-                ));
-            }
-            if component.function.is_none() && component.models.is_empty() {
-                errors.push(FieldError::new(
-                    field.clone(),
-                    format!("{:?}", component.name),
-                    "has nothing to run: name a function, models, or both",
-                ));
-            }
-            if component.function.is_none() && !(component.inputs.is_empty() && component.outputs.is_empty())
-            {
-                errors.push(FieldError::new(
-                    format!("{field}.function"),
-                    "",
-                    "is missing: inputs and outputs need a function that reads and writes them",
-                ));
-            }
-            for (kind, paths) in [("inputs", &component.inputs), ("outputs", &component.outputs)] {
-                for (index, path) in paths.iter().enumerate() {
-                    path.check(errors, &format!("{field}.{kind}[{index}]"));
-                }
-            }
-        }
         self.check_cycles(errors);
     }
 }

@@ -14,24 +14,31 @@ pub type Assignment = Resource<AssignmentSpec>;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AssignmentSpec {
     /// The application's namespace.
+    #[schemars(length(max = 63))]
     pub application_namespace: String,
     /// The application.
+    #[schemars(length(max = 253))]
     pub application: String,
     /// The application's UID: tells it from a later one of the same name.
+    #[schemars(length(max = 63))]
     pub application_uid: String,
     /// The component.
+    #[schemars(length(max = 63))]
     pub component: String,
     /// The function to run for each new input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<AssignedFunction>,
     /// The models to serve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub models: Vec<AssignedModel>,
     /// New objects there invoke the function.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub inputs: Vec<BucketPath>,
     /// Where the function's outputs go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub outputs: Vec<AssignedOutput>,
 }
 
@@ -40,6 +47,7 @@ pub struct AssignmentSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AssignedFunction {
     /// The function's name.
+    #[schemars(length(max = 253))]
     pub name: String,
     /// The function's spec.
     pub spec: FunctionSpec,
@@ -50,6 +58,7 @@ pub struct AssignedFunction {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AssignedModel {
     /// The model's name.
+    #[schemars(length(max = 253))]
     pub name: String,
     /// The model's spec.
     pub spec: ModelSpec,
@@ -62,6 +71,7 @@ pub struct AssignedOutput {
     /// The path, and which names go there.
     pub to: BucketPath,
     /// The sites whose bucket receives it.
+    #[schemars(inner(length(max = 253)))]
     pub sites: Vec<String>,
 }
 

@@ -74,21 +74,42 @@ pub fn structural_schema(info: &KindInfo) -> Value {
     schema
 }
 
+/// Formats that Kubernetes knows, and those of numbers.
+const FORMATS: [&str; 13] = [
+    "int32",
+    "int64",
+    "double",
+    "float",
+    "date-time",
+    "date",
+    "duration",
+    "uri",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uuid",
+    "byte",
+];
+
 fn clean(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
-            for forbidden in ["$schema", "title", "additionalProperties", "format"] {
-                let is_map = forbidden == "additionalProperties"
-                    && fields.get(forbidden).is_some_and(|value| !value.is_boolean());
-                let is_number = forbidden == "format"
-                    && fields.get(forbidden).is_some_and(|format| {
-                        matches!(format.as_str(), Some("int32" | "int64" | "double" | "float" | "date-time"))
-                    });
-                if !is_map && !is_number {
-                    fields.remove(forbidden);
+            fields.retain(|name, value| match name.as_str() {
+                "$schema" | "title" => false,
+                // A null says the same as nothing, and goes away before anything is checked.
+                "nullable" => false,
+                "default" => !value.is_null(),
+                "additionalProperties" => !value.is_boolean(),
+                "format" => value.as_str().is_some_and(|format| FORMATS.contains(&format)),
+                _ => true,
+            });
+            for (name, value) in fields.iter_mut() {
+                match (name.as_str(), value) {
+                    ("default" | "enum" | "x-kubernetes-validations", _) => {}
+                    ("properties", Value::Object(properties)) => properties.values_mut().for_each(clean),
+                    (_, value) => clean(value),
                 }
             }
-            fields.values_mut().for_each(clean);
             join_variants(fields);
         }
         Value::Array(entries) => entries.iter_mut().for_each(clean),
@@ -97,7 +118,7 @@ fn clean(schema: &mut Value) {
 }
 
 /// A structural schema has one type a value: words to choose from become one list of them, and something or null
-/// becomes that something, nullable.
+/// becomes that something.
 fn join_variants(fields: &mut Map<String, Value>) {
     for union in ["oneOf", "anyOf"] {
         let Some(Value::Array(variants)) = fields.remove(union) else { continue };
@@ -105,14 +126,7 @@ fn join_variants(fields: &mut Map<String, Value>) {
         for variant in variants {
             let Value::Object(variant) = variant else { continue };
             match variant.get("enum").and_then(Value::as_array) {
-                Some(choices) if choices == &[Value::Null] => {
-                    fields.insert("nullable".into(), json!(true));
-                }
-                Some(choices) => {
-                    let is_nullable = variant.get("nullable").cloned();
-                    fields.extend(is_nullable.map(|nullable| ("nullable".to_owned(), nullable)));
-                    words.extend(choices.iter().cloned());
-                }
+                Some(choices) => words.extend(choices.iter().filter(|choice| !choice.is_null()).cloned()),
                 // Its own description is of the type; the field's is better known here.
                 None => fields.extend(variant.into_iter().filter(|(name, _)| name != "description")),
             }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 content address, written `sha256:` and 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
-#[schemars(transparent)]
+#[schemars(transparent, extend("pattern" = "^sha256:[0-9a-f]{64}$", "maxLength" = 71))]
 pub struct Digest(#[schemars(with = "String")] [u8; 32]);
 
 /// Not a digest.

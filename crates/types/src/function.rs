@@ -10,6 +10,10 @@ use crate::{Artifact, Condition, FieldError, Kind, Quantity, Resource};
 /// Code that is run on an event or a request.
 pub type Function = Resource<FunctionSpec>;
 
+/// A path of parts that are none of empty, `.` and `..`.
+const RELATIVE_FILE: &str =
+    concat!(r"^([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+)", r"(/([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))*$",);
+
 /// What to run and how.
 ///
 /// Each invocation is a process of its own, confined to its working folder. It finds its input in the file
@@ -20,23 +24,32 @@ pub struct FunctionSpec {
     /// What runs the handler.
     pub runtime: Runtime,
     /// The file in the artifact to run, for example `handler.py`.
+    #[schemars(regex(pattern = RELATIVE_FILE), length(max = 512))]
     pub handler: String,
     /// A folder's content as a tar archive, or a single file.
     pub artifact: Artifact,
     /// Environment variables for the process.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256, "additionalProperties" = {"type": "string", "maxLength": 32_768}))]
     pub environment: BTreeMap<String, String>,
     /// How many invocations may run at once on a site.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1024))]
     pub parallelism: u32,
     /// How long an invocation may take, in seconds, before it is killed.
     #[serde(default = "one_minute")]
+    #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: u32,
     /// How much memory an invocation may allocate.
     #[serde(default = "default_memory")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "!quantity(self).isLessThan(quantity('16Mi'))",
+        "message": "is too little for a process to start: write at least 16Mi",
+    }]))]
     pub memory: Quantity,
     /// How many times a failing invocation is tried in all before it is left as failed, to be replayed by hand.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 100))]
     pub max_attempts: u32,
 }
 
@@ -93,33 +106,6 @@ impl Kind for FunctionSpec {
     type Status = FunctionStatus;
 
     fn check(&self, errors: &mut Vec<FieldError>) {
-        let handler = std::path::Path::new(&self.handler);
-        let inside = handler.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        if self.handler.is_empty() || !inside {
-            errors.push(FieldError::new(
-                "spec.handler",
-                format!("{:?}", self.handler),
-                "is not a file inside the artifact: write a relative path without `..`, for example handler.py",
-            ));
-        }
-        self.artifact.check(errors, "spec.artifact");
-        for (field, value, range) in [
-            ("spec.parallelism", self.parallelism, 1..=1024),
-            ("spec.timeoutSeconds", self.timeout_seconds, 1..=86_400),
-            ("spec.maxAttempts", self.max_attempts, 1..=100),
-        ] {
-            if !range.contains(&value) {
-                let (low, high) = range.into_inner();
-                errors.push(FieldError::new(field, value, format!("is out of range: write {low} to {high}")));
-            }
-        }
-        if self.memory.bytes() < 16 << 20 {
-            errors.push(FieldError::new(
-                "spec.memory",
-                &self.memory,
-                "is too little for a process to start: write at least 16Mi",
-            ));
-        }
         for key in self.environment.keys() {
             let valid = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
                 && !key.is_empty()

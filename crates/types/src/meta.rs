@@ -11,7 +11,7 @@ use crate::{FieldError, names};
 
 /// An instant, written as RFC 3339 in UTC to the second, as the Kubernetes API does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
-#[schemars(transparent)]
+#[schemars(transparent, extend("format" = "date-time"))]
 pub struct Time(#[schemars(with = "String")] pub Timestamp);
 
 impl fmt::Display for Time {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Digest, FieldError, Kind, Resource, names};
+use crate::{Condition, Digest, Kind, Resource, names};
 
 /// A model that sites serve.
 pub type Model = Resource<ModelSpec>;
@@ -11,11 +11,17 @@ pub type Model = Resource<ModelSpec>;
 /// Which versions there are and how they are served.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.defaultVersion) || self.versions.exists(version, version.name == self.defaultVersion)",
+    "message": "is none of spec.versions: name one of them", "fieldPath": ".defaultVersion",
+}]))]
 pub struct ModelSpec {
     /// The versions; each is immutable by its digest.
+    #[schemars(length(min = 1, max = 256))]
     pub versions: Vec<ModelVersion>,
     /// The version that answers where a request names none; absent means the last of `versions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub default_version: Option<String>,
     /// The engine that runs it.
     #[serde(default)]
@@ -40,6 +46,7 @@ pub enum Engine {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModelVersion {
     /// The version's name, for example `1`.
+    #[schemars(regex(pattern = names::DNS_LABEL), length(max = 63))]
     pub name: String,
     /// The model file, in ONNX format.
     pub artifact: Artifact,
@@ -48,6 +55,19 @@ pub struct ModelVersion {
 /// Content in the artifact store of the hub.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!has(self.path)",
+        "message": "is on your machine, which the server can't see: use `avocet apply`, which uploads it, or run \
+                    `avocet push` and write the digest that it prints",
+        "fieldPath": ".path", "reason": "FieldValueForbidden",
+    },
+    {
+        "rule": "has(self.path) || has(self.digest)",
+        "message": "run `avocet push FILE` and write the digest that it prints",
+        "fieldPath": ".digest", "reason": "FieldValueRequired",
+    },
+]))]
 pub struct Artifact {
     /// The content's address, `sha256:…`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,26 +77,8 @@ pub struct Artifact {
     /// A file or folder beside the manifest. Only `avocet apply` takes it: it uploads the content and puts the
     /// digest in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
     pub path: Option<String>,
-}
-
-impl Artifact {
-    pub(crate) fn check(&self, errors: &mut Vec<FieldError>, field: &str) {
-        if let Some(path) = &self.path {
-            errors.push(FieldError::new(
-                format!("{field}.path"),
-                format!("{path:?}"),
-                "is on your machine, which the server can't see: use `avocet apply`, which uploads it, or run \
-                 `avocet push` and write the digest that it prints",
-            ));
-        } else if self.digest.is_none() {
-            errors.push(FieldError::new(
-                format!("{field}.digest"),
-                "",
-                "is missing: run `avocet push FILE` and write the digest that it prints",
-            ));
-        }
-    }
 }
 
 impl ModelSpec {
@@ -98,34 +100,4 @@ impl Kind for ModelSpec {
     const KIND: &'static str = "Model";
     const PLURAL: &'static str = "models";
     type Status = ModelStatus;
-
-    fn check(&self, errors: &mut Vec<FieldError>) {
-        if self.versions.is_empty() {
-            errors.push(FieldError::new(
-                "spec.versions",
-                "[]",
-                "is empty: a model needs at least one version",
-            ));
-        }
-        for (index, version) in self.versions.iter().enumerate() {
-            names::check_dns_label(errors, &format!("spec.versions[{index}].name"), &version.name);
-            version.artifact.check(errors, &format!("spec.versions[{index}].artifact"));
-            if self.versions.iter().take(index).any(|earlier| earlier.name == version.name) {
-                errors.push(FieldError::new(
-                    format!("spec.versions[{index}].name"),
-                    format!("{:?}", version.name),
-                    "is there twice: give each version its own name",
-                ));
-            }
-        }
-        if let Some(default) = &self.default_version
-            && !self.versions.iter().any(|version| version.name == *default)
-        {
-            errors.push(FieldError::new(
-                "spec.defaultVersion",
-                format!("{default:?}"),
-                "is none of spec.versions: name one of them",
-            ));
-        }
-    }
 }

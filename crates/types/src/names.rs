@@ -1,7 +1,5 @@
 //! The naming rules that several kinds share.
 
-use crate::FieldError;
-
 /// Labels and annotations that Avocet itself writes.
 pub mod label {
     /// The application that an Assignment belongs to.
@@ -51,12 +49,12 @@ pub fn is_bucket(name: &str) -> bool {
     name.len() >= 3 && name.len() <= 63 && is_dns_subdomain(name)
 }
 
-pub(crate) fn check_dns_label(errors: &mut Vec<FieldError>, field: &str, name: &str) {
-    if !is_dns_label(name) {
-        errors.push(FieldError::new(
-            field,
-            format!("{name:?}"),
-            "is not a name: write 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends",
-        ));
-    }
-}
+/// [`is_dns_label`], but for the length, as a pattern.
+pub(crate) const DNS_LABEL: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
+/// [`is_label_value`] of what isn't empty, but for the length, as a pattern.
+pub(crate) const LABEL_VALUE: &str = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$";
+/// [`is_label_key`], but for the length, as a pattern.
+pub(crate) const LABEL_KEY: &str = concat!(
+    r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*/)?",
+    "[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$",
+);

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, FieldError, Kind, LabelSelector, Operator, Resource, Toleration};
+use crate::{Condition, Kind, LabelSelector, Resource, Toleration};
 
 /// A policy that selects sites.
 pub type Placement = Resource<PlacementSpec>;
@@ -16,12 +16,15 @@ pub struct PlacementSpec {
     pub site_selector: LabelSelector,
     /// Selects by tier; empty takes any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
     pub tiers: Vec<String>,
     /// How many sites at most; absent takes all that match.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub number_of_sites: Option<u32>,
     /// Taints that are accepted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub tolerations: Vec<Toleration>,
     /// Prefers sites with a short round trip to a given one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,9 +36,11 @@ pub struct PlacementSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Near {
     /// The site to be near to.
+    #[schemars(length(min = 1, max = 253))]
     pub site: String,
     /// Sites farther away than this are not selected, nor are those whose distance isn't known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0, "exclusiveMinimum" = true))]
     pub max_round_trip_milliseconds: Option<f64>,
 }
 
@@ -55,52 +60,6 @@ impl Kind for PlacementSpec {
     const KIND: &'static str = "Placement";
     const PLURAL: &'static str = "placements";
     type Status = PlacementStatus;
-
-    fn check(&self, errors: &mut Vec<FieldError>) {
-        if self.number_of_sites == Some(0) {
-            errors.push(FieldError::new(
-                "spec.numberOfSites",
-                0,
-                "would select nothing: write at least 1, or leave it out to select every match",
-            ));
-        }
-        for (index, requirement) in self.site_selector.match_expressions.iter().enumerate() {
-            let field = || format!("spec.siteSelector.matchExpressions[{index}].values");
-            match (requirement.operator, requirement.values.is_empty()) {
-                (Operator::In | Operator::NotIn, true) => {
-                    errors.push(FieldError::new(
-                        field(),
-                        "[]",
-                        "is empty: In and NotIn need at least one value",
-                    ));
-                }
-                (Operator::Exists | Operator::DoesNotExist, false) => {
-                    errors.push(FieldError::new(
-                        field(),
-                        format!("{:?}", requirement.values),
-                        "has no meaning for Exists and DoesNotExist: leave it out",
-                    ));
-                }
-                _ => {}
-            }
-        }
-        if let Some(Near { site, max_round_trip_milliseconds }) = &self.near {
-            if site.is_empty() {
-                errors.push(FieldError::new(
-                    "spec.near.site",
-                    "\"\"",
-                    "is empty: name the site to be near to",
-                ));
-            }
-            if let Some(limit) = max_round_trip_milliseconds.filter(|limit| limit.is_nan() || *limit <= 0.0) {
-                errors.push(FieldError::new(
-                    "spec.near.maxRoundTripMilliseconds",
-                    limit,
-                    "is not a limit: write a number above 0",
-                ));
-            }
-        }
-    }
 }
 
 /// The sites that a placement selected.
@@ -111,6 +70,10 @@ pub type PlacementDecision = Resource<PlacementDecisionSpec>;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlacementDecisionSpec {
     /// The placement, in the same namespace.
+    #[schemars(
+        length(min = 1, max = 253),
+        extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "Value is immutable"}])
+    )]
     pub placement: String,
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An amount of bytes: `512Mi`, `2G`, `1048576`. Kept in the words it was written in.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
-#[schemars(transparent)]
+#[schemars(transparent, extend("pattern" = "^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$", "maxLength" = 22))]
 pub struct Quantity {
     #[schemars(with = "String")]
     text: String,

@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 pub struct LabelSelector {
     /// Labels that must be there with exactly these values.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
     /// Requirements that must hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub match_expressions: Vec<Requirement>,
 }
 
@@ -34,13 +36,27 @@ pub enum Operator {
 /// One requirement on a label.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!(self.operator in ['In', 'NotIn']) || (has(self.values) && size(self.values) > 0)",
+        "message": "is needed: In and NotIn need at least one value", "fieldPath": ".values",
+        "reason": "FieldValueRequired",
+    },
+    {
+        "rule": "!(self.operator in ['Exists', 'DoesNotExist']) || !has(self.values) || size(self.values) == 0",
+        "message": "has no meaning for Exists and DoesNotExist: leave it out", "fieldPath": ".values",
+        "reason": "FieldValueForbidden",
+    },
+]))]
 pub struct Requirement {
     /// The label's key.
+    #[schemars(length(min = 1, max = 317))]
     pub key: String,
     /// How to compare.
     pub operator: Operator,
     /// Values for In and NotIn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
     pub values: Vec<String>,
 }
 

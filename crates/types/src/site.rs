@@ -3,25 +3,28 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, FieldError, Kind, Resource, names};
+use crate::{Condition, Kind, Resource, names};
 
 /// A place where Avocet runs: a cloud region, a plant, a gateway.
 pub type Site = Resource<SiteSpec>;
 
 /// What a site should be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SiteSpec {
     /// The site's place in the landscape, for example cloud, region, edge or device.
+    #[schemars(regex(pattern = names::LABEL_VALUE), length(max = 63))]
     pub tier: String,
     /// The site that this one is joined to; empty for a root.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
     pub parent: String,
     /// Keeps away placements that don't tolerate them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub taints: Vec<Taint>,
     /// Cordoned: what runs there stays, nothing new is placed there.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unschedulable: bool,
 }
 
@@ -41,9 +44,11 @@ pub enum TaintEffect {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Taint {
     /// What the taint is about.
+    #[schemars(regex(pattern = names::LABEL_KEY), length(max = 317))]
     pub key: String,
     /// A value for the key.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
     pub value: String,
     /// What it does.
     pub effect: TaintEffect,
@@ -54,9 +59,11 @@ pub struct Taint {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Toleration {
     /// The taint's key; empty tolerates every key.
+    #[schemars(length(max = 317))]
     pub key: String,
     /// The taint's value; absent tolerates every value.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub value: Option<String>,
     /// The taint's effect; absent tolerates every effect.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,23 +138,4 @@ impl Kind for SiteSpec {
     const PLURAL: &'static str = "sites";
     const NAMESPACED: bool = false;
     type Status = SiteStatus;
-
-    fn check(&self, errors: &mut Vec<FieldError>) {
-        if self.tier.is_empty() || !names::is_label_value(&self.tier) {
-            errors.push(FieldError::new(
-                "spec.tier",
-                format!("{:?}", self.tier),
-                "is not a tier: write one word, for example cloud, region, edge or device",
-            ));
-        }
-        for (index, taint) in self.taints.iter().enumerate() {
-            if !names::is_label_key(&taint.key) {
-                errors.push(FieldError::new(
-                    format!("spec.taints[{index}].key"),
-                    format!("{:?}", taint.key),
-                    "is not a key: write `name` or `domain/name`",
-                ));
-            }
-        }
-    }
 }

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::Problem;
 
 /// From the bottom to the top: a crate may use those before it. [`ASIDE`] are tools, not of the product.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "avocet-types",
+    "avocet-schema",
     "avocet-daemon",
     "avocet-store",
     "avocet-artifacts",
@@ -25,7 +26,8 @@ const LAYERS: [&str; 13] = [
 const ASIDE: [&str; 2] = ["xtask", "avocet-testkit"];
 
 /// What is slow to build or holds an idea that must stay in one place, and who may name it.
-const HEAVY: [(&str, &[&str]); 12] = [
+const HEAVY: [(&str, &[&str]); 13] = [
+    ("regex", &["avocet-schema"]),
     ("rusqlite", &["avocet-store"]),
     ("rten", &["avocet-inference"]),
     ("rten-tensor", &["avocet-inference"]),

@@ -1,0 +1,121 @@
+//! Amounts as Kubernetes writes them: `1.5Gi`, `200m`, `1e3`.
+
+/// An amount, exact to a billionth, up to about 10^29.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Quantity(i128);
+
+/// Billionths in one.
+const UNIT: i128 = 1_000_000_000;
+
+/// The suffix and its factor, in billionths.
+const SUFFIXES: [(&str, i128); 15] = [
+    ("Ki", UNIT << 10),
+    ("Mi", UNIT << 20),
+    ("Gi", UNIT << 30),
+    ("Ti", UNIT << 40),
+    ("Pi", UNIT << 50),
+    ("Ei", UNIT << 60),
+    ("n", 1),
+    ("u", 1_000),
+    ("m", 1_000_000),
+    ("k", UNIT * 1_000),
+    ("M", UNIT * 1_000_000),
+    ("G", UNIT * 1_000_000_000),
+    ("T", UNIT * 1_000_000_000_000),
+    ("P", UNIT * 1_000_000_000_000_000),
+    ("E", UNIT * 1_000_000_000_000_000_000),
+];
+
+impl Quantity {
+    /// The amount that a text states, if it states one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.trim_start_matches(['+', '-']);
+        if text.len() - digits.len() > 1 || text.len() > 64 {
+            return None;
+        }
+        let end = digits.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(digits.len());
+        let (number, suffix) = digits.split_at_checked(end)?;
+        let factor = match SUFFIXES.iter().find(|(known, _)| *known == suffix) {
+            Some((_, factor)) => *factor,
+            None if suffix.is_empty() => UNIT,
+            None => Self::power_of_ten(suffix.strip_prefix(['e', 'E'])?.parse().ok()?)?,
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+            return None;
+        }
+        let mut amount =
+            if whole.is_empty() { 0 } else { whole.parse::<i128>().ok()?.checked_mul(factor)? };
+        if !fraction.is_empty() {
+            let scale = 10i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+            let scaled = fraction.parse::<i128>().ok()?.checked_mul(factor)?;
+            // What is smaller than a billionth is rounded up, as Kubernetes does.
+            amount = amount.checked_add(scaled.checked_add(scale - 1)? / scale)?;
+        }
+        Some(Self(if text.starts_with('-') { -amount } else { amount }))
+    }
+
+    fn power_of_ten(exponent: i32) -> Option<i128> {
+        let power = u32::try_from(exponent.checked_add(9)?).ok()?;
+        10i128.checked_pow(power)
+    }
+
+    /// So many ones.
+    pub fn of(number: i64) -> Self {
+        Self(i128::from(number) * UNIT)
+    }
+
+    /// The amount, rounded to what a double holds.
+    pub fn approximate(self) -> f64 {
+        self.0 as f64 / UNIT as f64
+    }
+
+    /// The amount, if it is a whole number of 64 bits.
+    pub fn integer(self) -> Option<i64> {
+        if self.0 % UNIT == 0 { i64::try_from(self.0 / UNIT).ok() } else { None }
+    }
+
+    /// -1, 0 or 1.
+    pub fn sign(self) -> i64 {
+        self.0.signum() as i64
+    }
+
+    /// The sum, unless it is too large.
+    pub fn plus(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).map(Self)
+    }
+
+    /// The difference, unless it is too large.
+    pub fn minus(self, other: Self) -> Option<Self> {
+        self.0.checked_sub(other.0).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_read_as_kubernetes_reads_them() {
+        for (text, same) in
+            [("1Ki", "1024"), ("1.5G", "1500000000"), ("200m", "0.2"), ("1e3", "1k"), ("-1", "-1000m")]
+        {
+            assert_eq!(Quantity::parse(text), Quantity::parse(same), "{text}");
+            assert!(Quantity::parse(text).is_some(), "{text}");
+        }
+        for text in [
+            "",
+            "Mi",
+            "200K",
+            "Three",
+            "1,3G",
+            "1.2.3",
+            "--1",
+            "1e",
+            ".",
+            "99999999999999999999999999999999E",
+        ] {
+            assert_eq!(Quantity::parse(text), None, "{text}");
+        }
+    }
+}
