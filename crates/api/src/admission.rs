@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use store::{Key, Object};
-use types::{FieldError, FieldErrors, Kind};
+use types::{FieldError, Kind, KindInfo, ObjectMeta};
 
 use crate::ApiError;
 use crate::resources::Call;
@@ -18,20 +18,17 @@ use crate::target::Subresource;
 /// 400 or 422, with every mistake that was found; 413 if it is too large.
 pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str) -> Result<Value, ApiError> {
     let info = call.target.info;
-    let invalid = |errors: &FieldErrors| ApiError::invalid(info, name, errors);
-    let namespace = &call.target.namespace;
-    if info.namespaced && !types::names::is_dns_label(namespace) {
-        let remedy = "is not a name: write 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends";
-        let error = FieldError::new("metadata.namespace", format!("{namespace:?}"), remedy);
-        return Err(invalid(&FieldErrors(vec![error])));
-    }
+    check_kind(info, &manifest)?;
     prepare(call, &mut manifest, old);
-    let admitted = info.admit(&manifest).map_err(|errors| invalid(&errors))?;
+    let mut unknown = schema::schema_of(info).map(|schema| schema.prune(&mut manifest)).unwrap_or_default();
+    unknown.extend(tidy_metadata(call, &mut manifest, name)?);
+    complain_of_unknown(call, unknown.iter().map(|field| format!("unknown field {field:?}")).collect())?;
+    let manifest = complete(info, manifest, old, name)?;
     if let Some(old) = old {
-        check_change(call, &old.manifest, &admitted)?;
+        check_change(call, &old.manifest, &manifest)?;
     }
     // Patches add to what is there: each may be small, and the sum too large.
-    let size = admitted.to_string().len();
+    let size = manifest.to_string().len();
     if size > LARGEST_MANIFEST {
         return Err(ApiError::too_large(format!(
             "{} \"{name}\" would have {size} bytes, more than {LARGEST_MANIFEST}; keep large content in buckets \
@@ -39,14 +36,122 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str)
             info.kind
         )));
     }
-    Ok(admitted)
+    Ok(manifest)
 }
+
+/// Fills in defaults and checks everything.
+///
+/// # Errors
+/// 422 with every mistake that was found.
+pub fn complete(
+    info: &KindInfo,
+    manifest: Value,
+    old: Option<&Object>,
+    name: &str,
+) -> Result<Value, ApiError> {
+    schema::complete(info, manifest, old.map(|old| &old.manifest))
+        .map_err(|violations| ApiError::invalid(info, name, &violations))
+}
+
+/// The body must be of the kind that the path names.
+fn check_kind(info: &KindInfo, manifest: &Value) -> Result<(), ApiError> {
+    let text = |field: &str| manifest.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (kind, version) = (text("kind"), text("apiVersion"));
+    if kind.is_empty() {
+        return Err(ApiError::bad_request("Object 'Kind' is missing in the body of the request"));
+    }
+    if version != info.api_version() {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({})",
+            info.api_version()
+        )));
+    }
+    if kind != info.kind {
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version {:?} cannot be handled as a {}: the kind in the data does not match",
+            info.version, info.kind
+        )));
+    }
+    Ok(())
+}
+
+/// Reads the metadata and writes it as it is stored. Answers fields that metadata doesn't have.
+fn tidy_metadata(call: &Call, manifest: &mut Value, name: &str) -> Result<Vec<String>, ApiError> {
+    let info = call.target.info;
+    let sent = manifest.get("metadata").cloned().unwrap_or_default();
+    let mut metadata: ObjectMeta = serde_json::from_value(sent.clone()).map_err(|error| {
+        ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: metadata: {error}",
+            info.kind, info.version, info.kind
+        ))
+    })?;
+    metadata.name = name.to_owned();
+    metadata.namespace.clone_from(&call.target.namespace);
+    let tidied = serde_json::to_value(&metadata).map_err(|error| ApiError::internal(&error))?;
+    let unknown = sent
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(field, value)| !METADATA.contains(&field.as_str()) && !value.is_null());
+    let unknown = unknown.map(|(field, _)| format!("metadata.{field}")).collect();
+    if let Some(fields) = manifest.as_object_mut() {
+        fields.insert("metadata".into(), tidied);
+    }
+    Ok(unknown)
+}
+
+/// All fields that metadata has in the Kubernetes API.
+const METADATA: [&str; 16] = [
+    "annotations",
+    "clusterName",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
 
 /// Fields that occur twice in a JSON body.
 ///
 /// # Errors
 /// 400 where the client asked for strict validation.
-pub fn check_duplicates(_call: &Call, _body: &[u8]) -> Result<(), ApiError> {
+pub fn check_duplicates(call: &Call, body: &[u8]) -> Result<(), ApiError> {
+    // What is no JSON is told where it is parsed.
+    let fields = schema::duplicate_fields(body).unwrap_or_default();
+    complain_of_unknown(call, fields.iter().map(|field| format!("duplicate field {field:?}")).collect())
+}
+
+/// Refuses, warns or does nothing, as `fieldValidation` says.
+fn complain_of_unknown(call: &Call, complaints: Vec<String>) -> Result<(), ApiError> {
+    let info = call.target.info;
+    match call.info.text("fieldValidation") {
+        "" | "Warn" => complaints.into_iter().for_each(|complaint| call.warn(complaint)),
+        "Ignore" => {}
+        "Strict" if complaints.is_empty() => {}
+        "Strict" => {
+            return Err(ApiError::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+                info.kind,
+                info.version,
+                info.kind,
+                complaints.join(", ")
+            )));
+        }
+        other => {
+            return Err(ApiError::bad_request(format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            )));
+        }
+    }
     Ok(())
 }
 

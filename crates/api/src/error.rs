@@ -6,11 +6,23 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use daemon::chain;
+use schema::{Reason, Violation};
 use serde_json::{Value, json};
 use tracing::error;
-use types::{FieldErrors, KindInfo};
+use types::KindInfo;
 
 use crate::managed_fields::Conflict;
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cause {
+    /// A CamelCase word for programs.
+    pub reason: &'static str,
+    /// Where.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+}
 
 /// An answer that refuses.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -22,10 +34,8 @@ pub struct ApiError {
     pub reason: &'static str,
     /// A sentence for people.
     pub message: String,
-    /// One cause a mistake: field and message.
-    pub causes: Vec<(String, String)>,
-    /// What kind of cause they are, as Kubernetes words it.
-    pub cause: &'static str,
+    /// One for each mistake.
+    pub causes: Vec<Cause>,
     /// After how many seconds it may be tried again, if that would help.
     pub retry_after: Option<u64>,
     /// The kind and name of what it is about, if that is one resource.
@@ -39,7 +49,6 @@ impl ApiError {
             reason,
             message: message.into(),
             causes: vec![],
-            cause: "FieldValueInvalid",
             retry_after: None,
             subject: None,
         }
@@ -89,10 +98,12 @@ impl ApiError {
             .map(|conflict| format!("conflict with {:?}: {}", conflict.manager, conflict.field))
             .collect();
         let message = format!("Apply failed with {} {word}: {}", conflicts.len(), told.join("; "));
-        let causes = conflicts
-            .iter()
-            .map(|conflict| (conflict.field.clone(), format!("conflict with {:?}", conflict.manager)));
-        Self { causes: causes.collect(), cause: "FieldManagerConflict", ..Self::conflict(message) }
+        let causes = conflicts.iter().map(|conflict| Cause {
+            reason: "FieldManagerConflict",
+            field: conflict.field.clone(),
+            message: format!("conflict with {:?}", conflict.manager),
+        });
+        Self { causes: causes.collect(), ..Self::conflict(message) }
     }
 
     pub fn gone(message: impl Into<String>) -> Self {
@@ -126,19 +137,26 @@ impl ApiError {
     }
 
     /// Mistakes in a manifest.
-    pub fn invalid(info: &KindInfo, name: &str, errors: &FieldErrors) -> Self {
-        let message = format!("{} \"{name}\" is invalid: {errors}", qualified_kind(info));
-        let causes = errors.0.iter().map(|error| (error.field.clone(), error.to_string())).collect();
-        Self { causes, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
-            .about(info.kind, name)
+    pub fn invalid(info: &KindInfo, name: &str, violations: &[Violation]) -> Self {
+        let told: Vec<String> = violations.iter().map(Violation::to_string).collect();
+        let told = match told.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let message = format!("{} \"{name}\" is invalid: {told}", qualified_kind(info));
+        let causes = violations.iter().map(|violation| Cause {
+            reason: violation.reason.as_str(),
+            field: violation.field.clone(),
+            message: violation.message.clone(),
+        });
+        let invalid = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message);
+        Self { causes: causes.collect(), ..invalid }.about(info.kind, name)
     }
 
     /// One mistake in a manifest, worded as Kubernetes does.
     pub fn field(info: &KindInfo, name: &str, field: &str, problem: &str) -> Self {
-        let message = format!("{} \"{name}\" is invalid: {field}: {problem}", qualified_kind(info));
-        let causes = vec![(field.to_owned(), problem.to_owned())];
-        Self { causes, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
-            .about(info.kind, name)
+        let (field, message) = (field.to_owned(), problem.to_owned());
+        Self::invalid(info, name, &[Violation { field, reason: Reason::Invalid, message }])
     }
 
     /// The `Status` object.
@@ -146,7 +164,7 @@ impl ApiError {
         let causes: Vec<Value> = self
             .causes
             .iter()
-            .map(|(field, message)| json!({"reason": self.cause, "field": field, "message": message}))
+            .map(|Cause { reason, field, message }| json!({"reason": reason, "field": field, "message": message}))
             .collect();
         let mut details = match self.subject.as_deref() {
             Some((kind, name)) => {

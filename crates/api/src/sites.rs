@@ -13,7 +13,7 @@ use types::{Kind, ObjectMeta, Site, SiteSpec};
 use crate::auth::Identity;
 use crate::body::Body;
 use crate::bootstrap::create_namespace;
-use crate::{ApiError, Hub, access};
+use crate::{ApiError, Hub, access, admission};
 
 /// What an agent sends to join.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,9 +71,8 @@ pub async fn join(
 fn admit(site: &Site) -> Result<Value, ApiError> {
     let info =
         types::kind_named(SiteSpec::PLURAL).ok_or_else(|| ApiError::not_found("sites are not served"))?;
-    let invalid = |errors| ApiError::invalid(info, site.name(), &errors);
     let manifest = serde_json::to_value(site).map_err(|error| ApiError::internal(&error))?;
-    info.admit(&manifest).map_err(invalid)
+    admission::complete(info, manifest, None, site.name())
 }
 
 pub async fn heartbeat(

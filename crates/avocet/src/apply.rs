@@ -54,8 +54,11 @@ fn check_all(manifests: &[Manifest]) -> anyhow::Result<()> {
             }
             set(&mut value, &pointer, json!({"digest": Digest::of(b""), "size": 0}));
         }
-        if let Err(errors) = manifest.info.admit(&value) {
-            problems.extend(errors.0.iter().map(|error| format!("{}: {error}", manifest.label())));
+        let info = manifest.info;
+        let unknown = schema::schema_of(info).map(|schema| schema.prune(&mut value)).unwrap_or_default();
+        problems.extend(unknown.iter().map(|field| format!("{}: unknown field {field:?}", manifest.label())));
+        if let Err(violations) = schema::complete(info, value, None) {
+            problems.extend(violations.iter().map(|violation| format!("{}: {violation}", manifest.label())));
         }
     }
     if !problems.is_empty() {

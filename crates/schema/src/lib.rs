@@ -10,6 +10,7 @@ mod compile;
 mod defaults;
 mod duplicates;
 mod format;
+mod kinds;
 mod lists;
 mod number;
 mod path;
@@ -24,6 +25,7 @@ use serde_json::Value;
 
 pub use compile::Error;
 pub use duplicates::duplicate_fields;
+pub use kinds::{complete, schema_of};
 pub use violation::{Reason, Violation};
 
 /// A compiled schema of one kind.

@@ -136,29 +136,30 @@ impl ObjectMeta {
         Self { name: name.into(), ..Self::default() }
     }
 
-    pub(crate) fn check(&self, errors: &mut Vec<FieldError>) {
-        if !names::is_dns_subdomain(&self.name) {
-            errors.push(FieldError::new(
-                "metadata.name",
-                format!("{:?}", self.name),
-                "is not a name: write 1 to 253 of a-z, 0-9, '-' and '.', with a letter or digit at both ends",
-            ));
+    /// What is wrong with the name and the labels; `is_name` says what a name of the kind is.
+    pub(crate) fn check(&self, is_name: fn(&str) -> Result<(), &'static str>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Err(problem) = is_name(&self.name) {
+            errors.push(FieldError::new("metadata.name", format!("{:?}", self.name), problem));
         }
         for (key, value) in &self.labels {
             if !names::is_label_key(key) {
                 errors.push(FieldError::new(
                     "metadata.labels",
                     format!("{key:?}"),
-                    "is not a label key: write `name` or `domain/name`, the name up to 63 of A-Z a-z 0-9 - _ .",
+                    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with \
+                     an alphanumeric character (e.g. 'MyName' or 'example.com/MyName'), up to 63 characters",
                 ));
             }
             if !names::is_label_value(value) {
                 errors.push(FieldError::new(
-                    format!("metadata.labels[{key}]"),
+                    "metadata.labels",
                     format!("{value:?}"),
-                    "is not a label value: write up to 63 of A-Z a-z 0-9 - _ ., a letter or digit at both ends",
+                    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and \
+                     must start and end with an alphanumeric character (e.g. 'MyValue'), up to 63 characters",
                 ));
             }
         }
+        errors
     }
 }

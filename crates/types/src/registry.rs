@@ -6,7 +6,7 @@ mod ours;
 use serde_json::Value;
 
 use crate::kind::api_version;
-use crate::{FieldError, FieldErrors, GROUP, Kind, ObjectMeta, Plain, Resource};
+use crate::{FieldError, FieldErrors, GROUP, Kind, ObjectMeta, Plain, Resource, names};
 
 /// What a cell of a table shows.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +73,7 @@ pub struct KindInfo {
     /// The JSON schema of the whole resource.
     pub schema: fn() -> schemars::Schema,
     parse: fn(&Value) -> Result<Value, FieldErrors>,
+    is_name: fn(&str) -> Result<(), &'static str>,
 }
 
 impl KindInfo {
@@ -96,6 +97,7 @@ impl KindInfo {
             columns,
             schema: schema_of::<Resource<S>>,
             parse: parse_resource::<S>,
+            is_name: is_subdomain,
         }
     }
 
@@ -119,6 +121,11 @@ impl KindInfo {
         Self { scale: Some(scale), ..self }
     }
 
+    /// For kinds whose names may have other characters than host names have, for example colons.
+    const fn with_free_names(self) -> Self {
+        Self { is_name: is_path_segment, ..self }
+    }
+
     const fn without_status(self) -> Self {
         Self { has_status: false, ..self }
     }
@@ -138,13 +145,31 @@ impl KindInfo {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// Checks a manifest and fills in its defaults; unknown fields are dropped.
+    /// What is wrong with the metadata of an object of this kind.
+    pub fn check_metadata(&self, metadata: &ObjectMeta) -> Vec<FieldError> {
+        metadata.check(self.is_name)
+    }
+
+    /// Checks all of a manifest but its metadata, and fills in its defaults; unknown fields are dropped.
     ///
     /// # Errors
     /// Every mistake that was found, each with field, value and remedy.
     pub fn admit(&self, manifest: &Value) -> Result<Value, FieldErrors> {
         (self.parse)(manifest)
     }
+}
+
+fn is_subdomain(name: &str) -> Result<(), &'static str> {
+    names::is_dns_subdomain(name).then_some(()).ok_or(
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
+         and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+    )
+}
+
+fn is_path_segment(name: &str) -> Result<(), &'static str> {
+    let is_segment = !matches!(name, "" | "." | "..") && !name.contains(['/', '%']) && name.len() <= 253;
+    is_segment.then_some(()).ok_or("may not be empty, '.' or '..', nor contain '/' or '%'")
 }
 
 fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
@@ -156,14 +181,14 @@ fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
 
 fn parse_resource<S: Kind>(manifest: &Value) -> Result<Value, FieldErrors> {
     parse(manifest, |resource: &Resource<S>, errors| {
-        check_names::<S>(&resource.api_version, &resource.kind, &resource.metadata, errors);
+        check_names::<S>(&resource.api_version, &resource.kind, errors);
         resource.spec.check(errors);
     })
 }
 
 fn parse_plain<B: Kind>(manifest: &Value) -> Result<Value, FieldErrors> {
     parse(manifest, |resource: &Plain<B>, errors| {
-        check_names::<B>(&resource.api_version, &resource.kind, &resource.metadata, errors);
+        check_names::<B>(&resource.api_version, &resource.kind, errors);
         resource.body.check(errors);
     })
 }
@@ -183,7 +208,7 @@ fn parse<T: serde::Serialize + serde::de::DeserializeOwned>(
         .map_err(|error| FieldErrors(vec![FieldError::new("the manifest", "", error.to_string())]))
 }
 
-fn check_names<K: Kind>(version: &str, kind: &str, metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
+fn check_names<K: Kind>(version: &str, kind: &str, errors: &mut Vec<FieldError>) {
     if version != K::api_version() {
         let problem = format!("is not served here: write {}", K::api_version());
         errors.push(FieldError::new("apiVersion", format!("{version:?}"), problem));
@@ -192,7 +217,6 @@ fn check_names<K: Kind>(version: &str, kind: &str, metadata: &ObjectMeta, errors
         let problem = format!("does not belong here: write {}", K::KIND);
         errors.push(FieldError::new("kind", format!("{kind:?}"), problem));
     }
-    metadata.check(errors);
 }
 
 const fn column(

@@ -129,7 +129,7 @@ fn promise_6_kubectl_shows_which_field_is_wrong() {
         for words in [
             "The Placement \"cloud\" is invalid",
             "spec.numberOfSites",
-            "would select nothing",
+            "spec.numberOfSites in body should be greater than or equal to 1",
             "write at least 1",
         ] {
             assert!(refused.contains(words), "{refused}");

@@ -110,14 +110,16 @@ pub(super) static CORE: [KindInfo; 11] = [
         ],
     )
     .selectable_by(&["spec.signerName"]),
-    KindInfo::plain::<RoleBody>("role", &[], &[NAME, CREATED]),
-    KindInfo::plain::<RoleBindingBody>("rolebinding", &[], &[NAME, ROLE, AGE, USERS, GROUPS, ACCOUNTS]),
-    KindInfo::plain::<ClusterRoleBody>("clusterrole", &[], &[NAME, CREATED]),
+    KindInfo::plain::<RoleBody>("role", &[], &[NAME, CREATED]).with_free_names(),
+    KindInfo::plain::<RoleBindingBody>("rolebinding", &[], &[NAME, ROLE, AGE, USERS, GROUPS, ACCOUNTS])
+        .with_free_names(),
+    KindInfo::plain::<ClusterRoleBody>("clusterrole", &[], &[NAME, CREATED]).with_free_names(),
     KindInfo::plain::<ClusterRoleBindingBody>(
         "clusterrolebinding",
         &[],
         &[NAME, ROLE, AGE, USERS, GROUPS, ACCOUNTS],
-    ),
+    )
+    .with_free_names(),
 ];
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {

@@ -1,0 +1,53 @@
+//! The schemas of all kinds, compiled once.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+use types::{FieldError, FieldErrors, KindInfo, kinds};
+
+use crate::{Reason, Schema, Violation};
+
+/// By plural. That each compiles is tested.
+static SCHEMAS: LazyLock<HashMap<&'static str, Schema>> = LazyLock::new(|| {
+    let compile = |info: &'static KindInfo| {
+        Schema::compile(&types::structural_schema(info)).ok().map(|schema| (info.plural, schema))
+    };
+    kinds().filter_map(compile).collect()
+});
+
+/// The schema of a kind.
+pub fn schema_of(info: &KindInfo) -> Option<&'static Schema> {
+    SCHEMAS.get(info.plural)
+}
+
+/// Fills in defaults and checks everything: metadata, schema and rules, and what no schema can say. `old` is what the
+/// object replaces.
+///
+/// # Errors
+/// Every mistake that was found.
+pub fn complete(info: &KindInfo, mut object: Value, old: Option<&Value>) -> Result<Value, Vec<Violation>> {
+    let metadata = object.get("metadata").cloned().unwrap_or_default();
+    let mut violations: Vec<Violation> = match serde_json::from_value(metadata) {
+        Ok(metadata) => info.check_metadata(&metadata).into_iter().map(Violation::from).collect(),
+        Err(error) => vec![FieldError::new("metadata", "", error.to_string()).into()],
+    };
+    if let Some(schema) = schema_of(info) {
+        schema.apply_defaults(&mut object);
+        violations.extend(schema.validate(&object, old));
+    }
+    if violations.is_empty()
+        && let Err(FieldErrors(errors)) = info.admit(&object)
+    {
+        violations.extend(errors.into_iter().map(Violation::from));
+    }
+    if violations.is_empty() { Ok(object) } else { Err(violations) }
+}
+
+/// What no schema can say, in the words of those that schemas say.
+impl From<FieldError> for Violation {
+    fn from(FieldError { field, value, problem }: FieldError) -> Self {
+        let value = if value.is_empty() { "\"\"" } else { &value };
+        Self { field, reason: Reason::Invalid, message: format!("Invalid value: {value}: {problem}") }
+    }
+}
