@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use store::{Key, Object};
-use types::{FieldError, Kind, KindInfo, ObjectMeta};
+use types::{Kind, KindInfo, ObjectMeta};
 
 use crate::ApiError;
 use crate::resources::Call;

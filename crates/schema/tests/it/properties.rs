@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 static SCHEMAS: LazyLock<Vec<Schema>> = LazyLock::new(|| {
-    types::kinds().iter().map(|info| Schema::compile(&types::structural_schema(info)).unwrap()).collect()
+    types::kinds().map(|info| Schema::compile(&types::structural_schema(info)).unwrap()).collect()
 });
 
 /// Names that our kinds know, so that arbitrary objects get past the first field.
@@ -218,7 +218,7 @@ fn likely(schema: &Value, name: &str, dice: &mut Dice) -> Value {
 #[test]
 fn what_is_valid_stays_valid_when_it_is_pruned_and_defaulted() {
     let mut dice = Dice(7);
-    for (info, schema) in types::kinds().iter().zip(SCHEMAS.iter()) {
+    for (info, schema) in types::kinds().zip(SCHEMAS.iter()) {
         let openapi = types::structural_schema(info);
         let mut valid = 0;
         for _ in 0..500 {
