@@ -5,7 +5,7 @@ use controllers::Heartbeats;
 use daemon::Shutdown;
 use store::Store;
 
-use crate::auth::Tokens;
+use crate::authentication::Tokens;
 use crate::{Mailbox, Pages, SiteTokens};
 
 /// A hub's state. Cheap to clone.

@@ -6,11 +6,11 @@
 //!   through which outputs travel from site to site ([`mailbox`]).
 //! - `/ui`: one page to look at results.
 //!
-//! Every request but those for health, version and joining carries a bearer token; [`auth`] says who that is and
+//! Every request but those for health, version and joining carries a bearer token; [`authentication`] says who that is and
 //! [`access`] what they may do.
 
 pub mod access;
-pub mod auth;
+pub mod authentication;
 mod blobs;
 pub mod client;
 mod discovery;

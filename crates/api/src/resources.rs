@@ -15,7 +15,7 @@ use store::{Key, Object};
 use types::{API_VERSION, FieldError, FieldErrors, KindInfo, Selector};
 
 use crate::access::{self, Attempt};
-use crate::auth::Identity;
+use crate::authentication::User;
 use crate::pages::Page;
 use crate::server::LARGEST_MANIFEST;
 use crate::table::table;
@@ -122,7 +122,7 @@ fn parse_field_term(term: &str) -> Result<(String, bool, String), ApiError> {
 /// All verbs on `/apis/avocet.dev/v1alpha1/{*path}`.
 pub async fn handle(
     State(hub): State<Hub>,
-    Extension(identity): Extension<Identity>,
+    Extension(user): Extension<User>,
     method: Method,
     Path(path): Path<String>,
     Query(query): Query<HashMap<String, String>>,
@@ -149,7 +149,7 @@ pub async fn handle(
         name: &target.name,
         subresource: if target.is_status { "status" } else { "" },
     };
-    access::check(&identity, attempt)?;
+    access::check(&user, attempt)?;
     let request = Request { hub: &hub, target, query: &query, headers: &headers, body: &body };
     match verb {
         "list" => request.list(),

@@ -3,19 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
-use store::Key;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
-use types::{Kind, SiteSpec};
-
-use crate::auth::Identity;
-use crate::listener::SecureListener;
+use crate::authentication::authenticate;
+use crate::listener::{Peer, SecureListener};
 use crate::{ApiError, Hub, blobs, discovery, mailbox, resources, reviews, sites, ui};
 
 /// How large a manifest may be, in bytes.
@@ -63,33 +58,6 @@ async fn not_found(request: Request) -> ApiError {
     ))
 }
 
-async fn authenticate(
-    State(hub): State<Hub>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let token = bearer_token(&request).ok_or_else(|| {
-        ApiError::unauthorized("no bearer token was sent; use the kubeconfig that `avocet up` wrote")
-    })?;
-    let identity = hub.tokens.identify(token)?;
-    if let Identity::Site(name) = &identity
-        && hub.store.get(&Key::new(SiteSpec::PLURAL, "", name.as_str())).is_none()
-    {
-        return Err(ApiError::unauthorized(format!(
-            "site `{name}` was deleted here; join again with a new token"
-        )));
-    }
-    request.extensions_mut().insert(identity);
-    Ok(next.run(request).await)
-}
-
-/// The bearer token of a request.
-pub fn bearer_token(request: &Request) -> Option<&str> {
-    let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = header.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-}
-
 /// Serves until the hub's shutdown.
 ///
 /// # Errors
@@ -97,5 +65,6 @@ pub fn bearer_token(request: &Request) -> Option<&str> {
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, hub: Hub) -> std::io::Result<()> {
     let shutdown = hub.shutdown.clone();
     let listener = SecureListener::new(listener, tls);
-    axum::serve(listener, router(hub)).with_graceful_shutdown(async move { shutdown.wait().await }).await
+    let service = router(hub).into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).with_graceful_shutdown(async move { shutdown.wait().await }).await
 }

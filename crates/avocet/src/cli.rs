@@ -111,6 +111,15 @@ pub struct ListenHub {
     /// A further name or address of the hub, for its certificate; may be repeated
     #[arg(long = "hub-name", value_name = "NAME")]
     pub names: Vec<String>,
+    /// The hub's certificate in PEM, followed by its chain up to the authority; read anew when it changes
+    #[arg(long, requires = "tls_key_file", value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The key of that certificate, in PEM
+    #[arg(long, requires = "tls_cert_file", value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Further authorities (PEM) whose certificates clients may show: CN is the user, each O a group
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
     /// Seconds without a heartbeat after which a site counts as silent
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub grace: u64,

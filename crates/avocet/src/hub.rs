@@ -1,15 +1,18 @@
 //! Starting a hub, and its join tokens.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::JoinToken;
 use anyhow::{Context, ensure};
-use api::{Hub, Mailbox, SiteTokens, auth::Identity, auth::Tokens};
+use api::authentication::{Tokens, User};
+use api::{Hub, Mailbox, SiteTokens};
 use artifacts::Blobs;
 use controllers::Heartbeats;
 use daemon::Tasks;
-use daemon::tls::Authority;
+use daemon::tls::{self, Authority, Served, Source};
 use reqwest::Method;
 use serde_json::{Value, json};
 use store::{Ledger, Store};
@@ -37,25 +40,28 @@ pub async fn start(
         )
     })?;
     let address = listener.local_addr()?;
-    let authority = Authority::open(&folder)?;
+    let authority = Arc::new(Authority::open(&folder)?);
     let mut names =
         vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
     names.extend(options.names.iter().cloned());
-    let tls = authority.server(names).context("a name of the hub can't be put into its certificate")?;
+    let served = Served::open(certificate_source(options, &authority, names), daemon::now())
+        .context("the hub's certificate can't be used")?;
+    let tls = tls::server(served.clone(), &trusted_with_clients(options, &authority)?)
+        .context("the authorities of clients can't be used")?;
     let ledger = Ledger::open(&folder.join("hub.db"))?;
     let plurals: Vec<&'static str> = types::kinds().iter().map(|info| info.plural).collect();
     let tokens = Tokens::new(ledger.clone());
     let token = match config::read_kubeconfig(&config::kubeconfig_file(data)) {
-        Ok(known) if tokens.identify(&known.token) == Ok(Identity::Admin) => known.token,
+        Ok(known) if tokens.identify(&known.token, daemon::now()) == Ok(Some(User::admin())) => known.token,
         _ => {
             let token = daemon::random_hex(24)?;
-            tokens.grant(&token, Identity::Admin).await?;
+            tokens.grant(&token, User::admin()).await?;
             token
         }
     };
     let access = HubAccess {
-        server: format!("https://{address}"),
-        authority: authority.certificate().to_owned(),
+        server: reached_at(options, address),
+        authority: trusted_by_clients(options, &authority)?,
         token,
     };
     config::write_kubeconfig(data, &access)?;
@@ -75,6 +81,8 @@ pub async fn start(
     tasks.supervise("controllers", move |shutdown| {
         controllers::run(store.clone(), heartbeats.clone(), shutdown)
     });
+    let shutdown = tasks.shutdown();
+    tasks.spawn("certificate", async move { served.keep_fresh(shutdown).await });
     let serving = hub.clone();
     tasks.spawn("api", async move {
         if let Err(error) = api::serve(listener, tls, serving).await {
@@ -82,6 +90,46 @@ pub async fn start(
         }
     });
     Ok((access, hub))
+}
+
+/// Where the hub's own certificate comes from.
+fn certificate_source(options: &ListenHub, authority: &Arc<Authority>, names: Vec<String>) -> Source {
+    match (&options.tls_cert_file, &options.tls_key_file) {
+        (Some(certificate), Some(key)) => {
+            Source::Files { certificate: certificate.clone(), key: key.clone() }
+        }
+        _ => Source::Authority { authority: authority.clone(), names },
+    }
+}
+
+/// Where clients reach the hub: a given certificate is for a name, the hub's own for the address, too.
+fn reached_at(options: &ListenHub, address: SocketAddr) -> String {
+    match options.names.first().filter(|_| options.tls_cert_file.is_some()) {
+        Some(name) => format!("https://{name}:{}", address.port()),
+        None => format!("https://{address}"),
+    }
+}
+
+/// Whom clients trust to know the hub by: its own authority, and the chain of a given certificate.
+fn trusted_by_clients(options: &ListenHub, authority: &Authority) -> anyhow::Result<String> {
+    let own = authority.certificate().to_owned();
+    match &options.tls_cert_file {
+        Some(file) => Ok(own + &read_text(file)?),
+        None => Ok(own),
+    }
+}
+
+/// Whose certificates clients may show: the hub's own authority's, and those of given ones.
+fn trusted_with_clients(options: &ListenHub, authority: &Authority) -> anyhow::Result<String> {
+    let own = authority.certificate().to_owned();
+    match &options.client_ca_file {
+        Some(file) => Ok(own + &read_text(file)?),
+        None => Ok(own),
+    }
+}
+
+fn read_text(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
 }
 
 /// The hub's identity, made at its first start.

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod certificates;
 mod limits;
 mod malformed;
 mod resources;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use artifacts::Blobs;
-use avocet_api::auth::{Identity, Tokens};
+use avocet_api::authentication::{Tokens, User};
 use avocet_api::{Hub, Mailbox, Pages, SiteTokens};
 use controllers::Heartbeats;
 use daemon::Tasks;
@@ -44,15 +44,15 @@ pub struct TestHub {
     pub url: String,
     ledger: Ledger,
     http: reqwest::Client,
-    tasks: Tasks,
+    pub tasks: Tasks,
     _folder: TempDir,
 }
 
 impl TestHub {
     pub async fn start() -> Self {
         let started = Self::over(Ledger::memory().unwrap()).await;
-        started.hub.tokens.grant(ADMIN, Identity::Admin).await.unwrap();
-        started.hub.tokens.grant(PLANT, Identity::Site("plant".into())).await.unwrap();
+        started.hub.tokens.grant(ADMIN, User::admin()).await.unwrap();
+        started.hub.tokens.grant(PLANT, User::site_agent("plant")).await.unwrap();
         for site in ["plant", "shop"] {
             started.post("sites", &manifest("Site", site, json!({"tier": "edge"}))).await.expect(201);
         }
