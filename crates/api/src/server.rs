@@ -9,7 +9,7 @@ use axum::routing::{any, get, post};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::authentication::authenticate;
+use crate::authentication::{self, authenticate};
 use crate::listener::{Peer, SecureListener};
 use crate::{ApiError, Hub, blobs, discovery, mailbox, resources, reviews, sites, ui};
 
@@ -24,6 +24,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/readyz", get(ok))
         .route("/version", get(discovery::version))
         .route("/avocet/v1/join", post(sites::join))
+        .merge(authentication::routes())
         .merge(ui::routes());
     let guarded = Router::new()
         .route("/api", get(discovery::core_versions))

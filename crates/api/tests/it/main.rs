@@ -12,6 +12,8 @@ mod access;
 mod certificates;
 mod limits;
 mod malformed;
+mod oidc;
 mod resources;
+mod service_accounts;
 mod support;
 mod watches;
