@@ -24,7 +24,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/readyz", get(ok))
         .route("/version", get(discovery::version))
         .route("/avocet/v1/join", post(sites::join))
-        .merge(authentication::routes())
+        .merge(authentication::open_routes())
         .merge(ui::routes());
     let guarded = Router::new()
         .route("/api", get(discovery::core_versions))
@@ -41,6 +41,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/avocet/v1/join-tokens", post(sites::create_join_token))
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
         .route("/avocet/v1/sites/{site}/token", post(sites::create_token))
+        .merge(authentication::token_routes())
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agent::JoinToken;
 use anyhow::{Context, ensure};
-use api::authentication::{Tokens, User};
+use api::authentication::{Oidc, OidcOptions, ServiceAccounts, Tokens, User};
 use api::{Hub, Mailbox, SiteTokens};
 use artifacts::Blobs;
 use controllers::Heartbeats;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use store::{Ledger, Store};
 use tokio::net::TcpListener;
 
-use crate::cli::{ClientOptions, JoinTokenOptions, ListenHub};
+use crate::cli::{ClientOptions, JoinTokenOptions, ListenHub, OidcArgs};
 use crate::config::{self, HubAccess};
 
 /// Starts a hub; answers its address, and itself.
@@ -71,6 +71,11 @@ pub async fn start(
         store: Store::open(ledger.clone(), &plurals)?,
         tokens,
         site_tokens: SiteTokens::open(&folder.join("site-tokens.key"))?,
+        service_accounts: ServiceAccounts::open(
+            &folder.join("service-account.key"),
+            &options.service_account_issuer,
+        )?,
+        oidc: trusted_issuer(&options.oidc)?,
         heartbeats: Heartbeats::new(Duration::from_secs(options.grace)),
         blobs: Blobs::open(folder.join("artifacts"))?,
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
@@ -126,6 +131,24 @@ fn trusted_with_clients(options: &ListenHub, authority: &Authority) -> anyhow::R
         Some(file) => Ok(own + &read_text(file)?),
         None => Ok(own),
     }
+}
+
+/// The issuer whose tokens are taken, if one is named. It is not asked for anything yet.
+fn trusted_issuer(options: &OidcArgs) -> anyhow::Result<Option<Arc<Oidc>>> {
+    let (Some(issuer_url), Some(client_id)) = (&options.oidc_issuer_url, &options.oidc_client_id) else {
+        return Ok(None);
+    };
+    let authority = options.oidc_ca_file.as_deref().map(read_text).transpose()?;
+    let oidc = Oidc::new(OidcOptions {
+        issuer_url: issuer_url.clone(),
+        client_id: client_id.clone(),
+        username_claim: options.oidc_username_claim.clone(),
+        username_prefix: options.oidc_username_prefix.clone(),
+        groups_claim: options.oidc_groups_claim.clone(),
+        groups_prefix: options.oidc_groups_prefix.clone(),
+        authority,
+    });
+    Ok(Some(Arc::new(oidc.context("the OpenID Connect issuer can't be used")?)))
 }
 
 fn read_text(file: &Path) -> anyhow::Result<String> {

@@ -1,6 +1,7 @@
 //! Who makes a request: the first authenticator that knows the credential answers.
 
 mod certificates;
+mod granting;
 mod issuer_keys;
 mod jwt;
 mod oidc;
@@ -20,9 +21,10 @@ use store::Key;
 use tracing::debug;
 use types::{Kind, SiteSpec, Time};
 
+pub(crate) use granting::routes as token_routes;
 pub use jwt::Refusal;
 pub use oidc::{Oidc, OidcError, OidcOptions};
-pub(crate) use published::routes;
+pub(crate) use published::routes as open_routes;
 pub use service_accounts::{Account, DEFAULT_ISSUER, ServiceAccounts};
 pub use tokens::{TokenInfo, Tokens};
 pub use user::{CREDENTIAL_ID, User};

@@ -16,4 +16,5 @@ mod oidc;
 mod resources;
 mod service_accounts;
 mod support;
+mod tokens;
 mod watches;
