@@ -189,7 +189,7 @@ impl Claims {
     fn second(&self, name: &str) -> Result<Option<i64>, Refusal> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         let fraction = || value.as_f64().filter(|second| second.is_finite());
-        #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, which is as good here")]
+        // The cast saturates, which is as good here.
         let second = value.as_i64().or_else(|| fraction().map(|second| second as i64));
         second.map(Some).ok_or_else(|| Refusal::Claim(name.to_owned()))
     }

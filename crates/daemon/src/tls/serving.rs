@@ -86,8 +86,8 @@ impl Served {
             Source::Files { .. } => {
                 let files = self.source.read();
                 // Files that can't be read are as good as empty ones: told once, until something else is there.
-                let digest = files.as_ref().map_or_else(|_| Digest::of(b""), |files| files.digest.clone());
-                let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(digest.clone());
+                let digest = files.as_ref().map_or_else(|_| Digest::of(b""), |files| files.digest);
+                let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(digest);
                 if before == Some(digest) {
                     return Ok(false);
                 }
