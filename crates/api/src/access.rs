@@ -5,7 +5,7 @@
 //! meant for it. What it may send is checked in [`crate::mailbox`].
 
 use crate::ApiError;
-use crate::auth::Identity;
+use crate::authentication::User;
 
 /// What is to be done with a resource.
 #[derive(Debug, Clone, Copy)]
@@ -28,14 +28,16 @@ pub struct Attempt<'a> {
 ///
 /// # Errors
 /// 403 that names who tried what.
-pub fn check(identity: &Identity, attempt: Attempt) -> Result<(), ApiError> {
-    let Identity::Site(site) = identity else { return Ok(()) };
+pub fn check(user: &User, attempt: Attempt) -> Result<(), ApiError> {
+    if user.is_admin() {
+        return Ok(());
+    }
     let reads = matches!(attempt.verb, "get" | "list" | "watch");
     let reports = matches!(attempt.verb, "update" | "patch") && attempt.subresource == "status";
     let allowed = attempt.group == types::GROUP
-        && match attempt.plural {
-            "assignments" => attempt.namespace == site && (reads || reports),
-            "sites" => attempt.name == site && (reads || reports),
+        && match (user.site(), attempt.plural) {
+            (Some(site), "assignments") => attempt.namespace == site && (reads || reports),
+            (Some(site), "sites") => attempt.name == site && (reads || reports),
             _ => false,
         };
     if allowed {
@@ -45,7 +47,7 @@ pub fn check(identity: &Identity, attempt: Attempt) -> Result<(), ApiError> {
     Err(ApiError::forbidden(format!(
         "{plural} is forbidden: user \"{}\" cannot {verb} resource \"{plural}\" in API group \"{group}\" in the \
          namespace \"{namespace}\"",
-        identity.user(),
+        user.name,
     )))
 }
 
@@ -53,26 +55,33 @@ pub fn check(identity: &Identity, attempt: Attempt) -> Result<(), ApiError> {
 ///
 /// # Errors
 /// 403 for everybody else.
-pub fn admin(identity: &Identity) -> Result<(), ApiError> {
-    match identity {
-        Identity::Admin => Ok(()),
-        Identity::Site(_) => {
-            Err(ApiError::forbidden(format!("{} may not do this; an admin may", identity.user())))
-        }
+pub fn admin(user: &User) -> Result<(), ApiError> {
+    if user.is_admin() {
+        return Ok(());
     }
+    Err(ApiError::forbidden(format!("{} may not do this; an admin may", user.name)))
 }
 
 /// Lets admins pass, and the agent of that site.
 ///
 /// # Errors
 /// 403 for everybody else.
-pub fn site(identity: &Identity, name: &str) -> Result<(), ApiError> {
-    match identity {
-        Identity::Site(own) if own != name => {
-            Err(ApiError::forbidden(format!("{} may not act for site `{name}`", identity.user())))
-        }
-        _ => Ok(()),
+pub fn site(user: &User, name: &str) -> Result<(), ApiError> {
+    if user.is_admin() || user.site() == Some(name) {
+        return Ok(());
     }
+    Err(ApiError::forbidden(format!("{} may not act for site `{name}`", user.name)))
+}
+
+/// Lets admins pass, and the agents of all sites.
+///
+/// # Errors
+/// 403 for everybody else.
+pub fn admin_or_site(user: &User) -> Result<(), ApiError> {
+    if user.is_admin() || user.site().is_some() {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(format!("{} may not do this; an admin or a site may", user.name)))
 }
 
 #[cfg(test)]
@@ -80,8 +89,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn promise_7_who_is_neither_admin_nor_site_may_do_nothing() {
+        let anna = User::new("anna", ["operators".to_owned()]);
+        let attempt = Attempt { verb: "get", plural: "sites", namespace: "", name: "plant", subresource: "" };
+        assert_eq!(check(&anna, attempt).unwrap_err().code, 403);
+        for refused in [admin(&anna), site(&anna, "plant"), site(&anna, ""), admin_or_site(&anna)] {
+            assert_eq!(refused.unwrap_err().code, 403);
+        }
+    }
+
+    #[test]
     fn promise_7_a_site_reads_and_reports_on_its_own_and_nothing_else() {
-        let site = Identity::Site("plant".into());
+        let site = User::site_agent("plant");
         let may = |verb, plural, namespace, name, subresource| {
             check(&site, Attempt { verb, group: types::GROUP, plural, namespace, name, subresource }).is_ok()
         };

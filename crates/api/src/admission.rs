@@ -246,8 +246,10 @@ fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Ob
         return;
     }
     if let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) {
-        spec.insert("username".into(), json!(call.identity.user()));
-        spec.insert("groups".into(), json!(call.identity.groups()));
+        spec.insert("username".into(), json!(call.user.name));
+        spec.insert("uid".into(), json!(call.user.uid));
+        spec.insert("groups".into(), json!(call.user.groups));
+        spec.insert("extra".into(), json!(call.user.extra));
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::io::AsyncSeekExt;
 use tokio_util::io::{ReaderStream, StreamReader};
 use types::Digest;
 
-use crate::auth::Identity;
+use crate::authentication::User;
 use crate::{ApiError, Hub, access};
 
 /// How large an artifact may be, in bytes.
@@ -44,9 +44,11 @@ fn refuse(error: &artifacts::Error) -> ApiError {
 
 async fn read(
     State(hub): State<Hub>,
+    Extension(user): Extension<User>,
     Path(digest): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    access::admin_or_site(&user)?;
     let digest = parse(&digest)?;
     let size = hub.blobs.size(&digest).map_err(|error| refuse(&error))?;
     let offset = match headers.get(RANGE).map(|range| range.to_str().unwrap_or_default()) {
@@ -78,11 +80,11 @@ async fn read(
 
 async fn write(
     State(hub): State<Hub>,
-    Extension(identity): Extension<Identity>,
+    Extension(user): Extension<User>,
     Path(digest): Path<String>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    access::admin(&identity)?;
+    access::admin(&user)?;
     let digest = parse(&digest)?;
     let reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
     let size = hub.blobs.put_expected(&digest, reader).await.map_err(|error| refuse(&error))?;

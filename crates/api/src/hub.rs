@@ -1,11 +1,13 @@
 //! What every request handler needs.
 
+use std::sync::Arc;
+
 use artifacts::Blobs;
 use controllers::Heartbeats;
 use daemon::Shutdown;
 use store::Store;
 
-use crate::auth::Tokens;
+use crate::authentication::{Oidc, ServiceAccounts, Tokens};
 use crate::{Limits, Mailbox, Pages, SiteTokens};
 
 /// A hub's state. Cheap to clone.
@@ -18,6 +20,9 @@ pub struct Hub {
     pub store: Store,
     pub tokens: Tokens,
     pub site_tokens: SiteTokens,
+    pub service_accounts: ServiceAccounts,
+    /// Checks the tokens of people whom an OpenID Connect issuer knows, if one is trusted.
+    pub oidc: Option<Arc<Oidc>>,
     pub heartbeats: Heartbeats,
     pub blobs: Blobs,
     pub mailbox: Mailbox,

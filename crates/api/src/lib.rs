@@ -6,12 +6,12 @@
 //!   through which outputs travel from site to site ([`mailbox`]).
 //! - `/ui`: one page to look at results.
 //!
-//! Every request but those for health, version and joining carries a bearer token; [`auth`] says who that is and
+//! Every request but those for health, version and joining carries a bearer token; [`authentication`] says who that is and
 //! [`access`] what they may do.
 
 pub mod access;
 mod admission;
-pub mod auth;
+pub mod authentication;
 mod blobs;
 mod body;
 mod bootstrap;

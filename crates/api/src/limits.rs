@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::sync::oneshot;
 
-use crate::auth::Identity;
+use crate::authentication::User;
 use crate::{ApiError, Hub};
 use fairness::{Bounds, Entry, Fairness, Ticket};
 
@@ -220,11 +220,11 @@ impl Held {
 /// Lets requests in one by one, as limits allow.
 pub async fn limit(
     State(hub): State<Hub>,
-    Extension(identity): Extension<Identity>,
+    Extension(user): Extension<User>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let held = Held(Arc::new(Mutex::new(Some(hub.limits.enter(&identity.user()).await?))));
+    let held = Held(Arc::new(Mutex::new(Some(hub.limits.enter(&user.name).await?))));
     request.extensions_mut().insert(held.clone());
     let response = next.run(request).await;
     held.give_back();

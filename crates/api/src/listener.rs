@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use daemon::tls::ClientCertificate;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -18,6 +20,24 @@ use tracing::{debug, warn};
 
 /// A connection, encrypted or not.
 pub type Connection = Either<TlsStream<TcpStream>, TcpStream>;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The certificate that the client showed, if it showed one: it was signed by an authority that is trusted here.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Connected<IncomingStream<'_, SecureListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, SecureListener>) -> Self {
+        let shown = match stream.io() {
+            Either::Left(encrypted) => encrypted.get_ref().1.peer_certificates(),
+            Either::Right(_) => None,
+        };
+        let certificate = shown.and_then(|chain| ClientCertificate::read(chain.first()?));
+        Self { certificate: certificate.map(Arc::new) }
+    }
+}
 
 /// How long a client may take until it has shaken hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);

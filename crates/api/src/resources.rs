@@ -12,7 +12,7 @@ use axum::response::Response;
 use serde_json::json;
 use store::Object;
 
-use crate::auth::Identity;
+use crate::authentication::User;
 use crate::filter::Filter;
 use crate::form::Form;
 use crate::pages::Page;
@@ -29,18 +29,18 @@ const LONGEST_WARNING: usize = 512;
 /// All verbs on resources.
 pub async fn handle(
     State(hub): State<Hub>,
-    Extension(identity): Extension<Identity>,
+    Extension(user): Extension<User>,
     Extension(info): Extension<RequestInfo>,
     request: Request,
 ) -> Result<Response, ApiError> {
     if let Some(attempt) = info.attempt() {
-        access::check(&identity, attempt)?;
+        access::check(&user, attempt)?;
     }
     let target = info.target.clone().ok_or_else(|| ApiError::not_found("no resource was named"))?;
     let headers = request.headers().clone();
     let form = Form::asked(&headers, info.text("includeObject"))?;
     let body = body::read(request).await?;
-    let call = Call { hub, identity, info, target, headers, form, body, warnings: Mutex::default() };
+    let call = Call { hub, user, info, target, headers, form, body, warnings: Mutex::default() };
     let mut response = match (call.info.verb, call.target.subresource) {
         ("list", _) => call.list(),
         ("watch", _) => call.watch(),
@@ -62,7 +62,7 @@ pub async fn handle(
 /// One request to a resource.
 pub struct Call {
     pub hub: Hub,
-    pub identity: Identity,
+    pub user: User,
     pub info: RequestInfo,
     pub target: Target,
     pub headers: HeaderMap,
@@ -143,8 +143,8 @@ impl Call {
         let limit = self.info.number("limit")?.filter(|limit| *limit > 0);
         let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let (labels, fields) = (self.info.text("labelSelector"), self.info.text("fieldSelector"));
-        let user = self.identity.user();
-        let question = [info.plural, &self.target.namespace, labels, fields, &user].join("\0");
+        let user = self.user.name.as_str();
+        let question = [info.plural, &self.target.namespace, labels, fields, user].join("\0");
         let next = self.info.text("continue");
         if !next.is_empty() {
             return self.hub.pages.go_on(&question, next, limit);
@@ -205,7 +205,7 @@ impl Call {
             initial_events,
             form: self.form,
             timeout: timeout.min(LONGEST_WATCH),
-            _place: self.hub.limits.watch(&self.identity.user())?,
+            _place: self.hub.limits.watch(&self.user.name)?,
         };
         let shutdown = self.hub.shutdown.clone();
         stream_changes(&self.hub.store, self.target.info, self.filter()?, options, shutdown)

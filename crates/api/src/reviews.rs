@@ -8,7 +8,7 @@ use types::kinds;
 
 use crate::Hub;
 use crate::access::{self, Attempt};
-use crate::auth::Identity;
+use crate::authentication::User;
 use crate::body::Body;
 use crate::protobuf::Review;
 
@@ -19,14 +19,11 @@ const AUTHORIZATION: &str = "authorization.k8s.io/v1";
 /// very site are; what another token is worth, no site learns here.
 pub async fn token(
     State(hub): State<Hub>,
-    Extension(identity): Extension<Identity>,
+    Extension(identity): Extension<User>,
     Body(review): Body<Value>,
 ) -> (StatusCode, Json<Value>) {
     let token = review.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
-    let is_good = match &identity {
-        Identity::Site(site) => hub.site_tokens.is_good(token, site, daemon::now()),
-        Identity::Admin => false,
-    };
+    let is_good = identity.site().is_some_and(|site| hub.site_tokens.is_good(token, site, daemon::now()));
     let status = if is_good {
         json!({"authenticated": true, "user": {"username": "admin", "groups": ["avocet:site-admins"]}})
     } else {
@@ -36,8 +33,8 @@ pub async fn token(
 }
 
 /// `SelfSubjectReview`, for `kubectl auth whoami`.
-pub async fn whoami(Extension(identity): Extension<Identity>) -> (StatusCode, Json<Value>) {
-    let status = json!({"userInfo": user(&identity)});
+pub async fn whoami(Extension(identity): Extension<User>) -> (StatusCode, Json<Value>) {
+    let status = json!({"userInfo": identity});
     created(
         json!({"apiVersion": AUTHENTICATION, "kind": "SelfSubjectReview", "metadata": {}, "status": status}),
     )
@@ -45,7 +42,7 @@ pub async fn whoami(Extension(identity): Extension<Identity>) -> (StatusCode, Js
 
 /// `SelfSubjectAccessReview`, for `kubectl auth can-i VERB KIND`.
 pub async fn can_i(
-    Extension(identity): Extension<Identity>,
+    Extension(identity): Extension<User>,
     Review(review): Review,
 ) -> (StatusCode, Json<Value>) {
     let spec = review.get("spec").cloned().unwrap_or_default();
@@ -72,17 +69,14 @@ pub async fn can_i(
 /// `SelfSubjectRulesReview`, for `kubectl auth can-i --list`. Worked out by trying, so it can't differ from what
 /// requests meet.
 pub async fn rules(
-    Extension(identity): Extension<Identity>,
+    Extension(identity): Extension<User>,
     Review(review): Review,
 ) -> (StatusCode, Json<Value>) {
     let namespace = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or("default");
     let mut rules = Vec::new();
     for info in kinds() {
         for subresource in ["", "status"] {
-            let own_name = match &identity {
-                Identity::Site(name) => name.as_str(),
-                Identity::Admin => "",
-            };
+            let own_name = identity.site().unwrap_or_default();
             let namespace = if info.namespaced { namespace } else { "" };
             let may = |verb: &&&'static str| {
                 let attempt = Attempt {
@@ -115,10 +109,6 @@ pub async fn rules(
 }
 
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-
-fn user(identity: &Identity) -> Value {
-    json!({"username": identity.user(), "groups": identity.groups()})
-}
 
 fn created(review: Value) -> (StatusCode, Json<Value>) {
     (StatusCode::CREATED, Json(review))

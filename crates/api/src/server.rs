@@ -3,19 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, post};
-use store::Key;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
-use types::{Kind, SiteSpec};
-
-use crate::auth::Identity;
-use crate::listener::SecureListener;
+use crate::authentication::{self, authenticate};
+use crate::listener::{Peer, SecureListener};
 use crate::{ApiError, Hub, blobs, discovery, limits, mailbox, request, resources, reviews, sites, ui};
 
 /// How large a manifest may be, in bytes.
@@ -29,6 +24,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/readyz", get(ok))
         .route("/version", get(discovery::version))
         .route("/avocet/v1/join", post(sites::join))
+        .merge(authentication::open_routes())
         .merge(ui::routes());
     let guarded = Router::new()
         .merge(discovery::routes())
@@ -41,6 +37,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/avocet/v1/join-tokens", post(sites::create_join_token))
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
         .route("/avocet/v1/sites/{site}/token", post(sites::create_token))
+        .merge(authentication::token_routes())
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())
@@ -61,33 +58,6 @@ async fn not_found(request: Request) -> ApiError {
     ))
 }
 
-async fn authenticate(
-    State(hub): State<Hub>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let token = bearer_token(&request).ok_or_else(|| {
-        ApiError::unauthorized("no bearer token was sent; use the kubeconfig that `avocet up` wrote")
-    })?;
-    let identity = hub.tokens.identify(token)?;
-    if let Identity::Site(name) = &identity
-        && hub.store.get(&Key::new(SiteSpec::PLURAL, "", name.as_str())).is_none()
-    {
-        return Err(ApiError::unauthorized(format!(
-            "site `{name}` was deleted here; join again with a new token"
-        )));
-    }
-    request.extensions_mut().insert(identity);
-    Ok(next.run(request).await)
-}
-
-/// The bearer token of a request.
-pub fn bearer_token(request: &Request) -> Option<&str> {
-    let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = header.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-}
-
 /// Serves until the hub's shutdown.
 ///
 /// # Errors
@@ -95,5 +65,6 @@ pub fn bearer_token(request: &Request) -> Option<&str> {
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, hub: Hub) -> std::io::Result<()> {
     let shutdown = hub.shutdown.clone();
     let listener = SecureListener::new(listener, tls);
-    axum::serve(listener, router(hub)).with_graceful_shutdown(async move { shutdown.wait().await }).await
+    let service = router(hub).into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).with_graceful_shutdown(async move { shutdown.wait().await }).await
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use store::Key;
 use types::{Kind, ObjectMeta, Site, SiteSpec};
 
-use crate::auth::Identity;
+use crate::authentication::User;
 use crate::body::Body;
 use crate::bootstrap::create_namespace;
 use crate::{ApiError, Hub, access, admission};
@@ -77,10 +77,10 @@ fn admit(site: &Site) -> Result<Value, ApiError> {
 
 pub async fn heartbeat(
     State(hub): State<Hub>,
-    Extension(identity): Extension<Identity>,
+    Extension(user): Extension<User>,
     Path(site): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    access::site(&identity, &site)?;
+    access::site(&user, &site)?;
     hub.heartbeats.hear(&site);
     Ok(Json(json!({"hub": hub.id})))
 }
@@ -88,10 +88,10 @@ pub async fn heartbeat(
 /// A token that lets its bearer look at one site; see [`crate::SiteTokens`].
 pub async fn create_token(
     State(hub): State<Hub>,
-    Extension(identity): Extension<Identity>,
+    Extension(user): Extension<User>,
     Path(site): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    access::admin(&identity)?;
+    access::admin(&user)?;
     if hub.store.get(&Key::new(SiteSpec::PLURAL, "", &*site)).is_none() {
         return Err(ApiError::not_found(format!("sites \"{site}\" not found")));
     }
@@ -113,10 +113,10 @@ const LONGEST_TTL: u64 = 30 * 24 * 3600;
 
 pub async fn create_join_token(
     State(hub): State<Hub>,
-    Extension(identity): Extension<Identity>,
+    Extension(user): Extension<User>,
     Body(request): Body<JoinTokenRequest>,
 ) -> Result<Json<Value>, ApiError> {
-    access::admin(&identity)?;
+    access::admin(&user)?;
     if !types::names::is_dns_label(&request.site) {
         return Err(ApiError::bad_request(format!(
             "`site` = {:?} is not a name: write 1 to 63 of a-z, 0-9 and '-'",

@@ -1,12 +1,15 @@
 //! Parts of objects with addresses of their own: `scale`, a namespace's `finalize`, a service account's `token`.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use store::Object;
-use types::Scale;
+use types::{Scale, Time};
 
+use crate::authentication::Account;
 use crate::resources::Call;
 use crate::{ApiError, admission};
 
@@ -87,11 +90,45 @@ pub async fn finalize(call: &Call) -> Result<Response, ApiError> {
     Ok((StatusCode::OK, Json(&written.manifest)).into_response())
 }
 
-/// `POST serviceaccounts/NAME/token`.
+/// For how long a token is good unless the client says, and at least and at most, in seconds.
+const TOKEN_SECONDS: i64 = 3600;
+const SHORTEST_TOKEN: i64 = 600;
+const LONGEST_TOKEN: i64 = 1 << 32;
+
+/// `POST serviceaccounts/NAME/token`: a `TokenRequest`, answered with its token.
 ///
 /// # Errors
-/// 404 if there is no such account.
+/// 404 if there is no such account, 422 for a time that is too short or too long.
 pub async fn create_token(call: &Call) -> Result<Response, ApiError> {
-    call.find()?;
-    Err(ApiError::not_found("tokens of service accounts are not made here yet"))
+    let account = call.find()?;
+    let mut request = call.parse_body()?;
+    let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(TOKEN_SECONDS);
+    if !(SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&seconds) {
+        let bound = if seconds < SHORTEST_TOKEN {
+            "may not specify a duration less than 10 minutes"
+        } else {
+            "may not specify a duration larger than 2^32 seconds"
+        };
+        let message = format!("Invalid value: {seconds}: {bound}");
+        return Err(ApiError::field(call.target.info, &call.target.name, "spec.expirationSeconds", &message));
+    }
+    let audiences: Vec<String> = match request.pointer("/spec/audiences") {
+        Some(audiences) if !audiences.is_null() => serde_json::from_value(audiences.clone())
+            .map_err(|error| ApiError::bad_request(format!("spec.audiences: {error}")))?,
+        _ => vec![],
+    };
+    let named =
+        Account { namespace: &account.key.namespace, name: &account.key.name, uid: &account.metadata.uid };
+    let ttl = Duration::from_secs(seconds.unsigned_abs());
+    let now = daemon::now();
+    let token = call
+        .hub
+        .service_accounts
+        .sign(named, &audiences, ttl, now)
+        .map_err(|error| ApiError::internal(&error))?;
+    let expires =
+        now.0.checked_add(ttl).map(Time).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let status = json!({"token": token, "expirationTimestamp": expires});
+    json_patch::merge(&mut request, &json!({"spec": {"expirationSeconds": seconds}, "status": status}));
+    Ok((StatusCode::CREATED, Json(request)).into_response())
 }

@@ -49,6 +49,9 @@ pub enum Command {
     Agent(AgentOptions),
     /// Make a single-use token that lets a machine join as a site
     JoinToken(JoinTokenOptions),
+    /// Make, list and revoke tokens for people and programs
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Create or change resources from manifests, and upload the artifacts they name
     Apply(ApplyOptions),
     /// Upload a file or folder as an artifact, and print its digest
@@ -111,6 +114,20 @@ pub struct ListenHub {
     /// A further name or address of the hub, for its certificate; may be repeated
     #[arg(long = "hub-name", value_name = "NAME")]
     pub names: Vec<String>,
+    /// The hub's certificate in PEM, followed by its chain up to the authority; read anew when it changes
+    #[arg(long, requires = "tls_key_file", value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The key of that certificate, in PEM
+    #[arg(long, requires = "tls_cert_file", value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Further authorities (PEM) whose certificates clients may show: CN is the user, each O a group
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Who issues the tokens of service accounts, as they say it
+    #[arg(long, default_value = api::authentication::DEFAULT_ISSUER, value_name = "URL")]
+    pub service_account_issuer: String,
+    #[command(flatten)]
+    pub oidc: OidcArgs,
     /// Seconds without a heartbeat after which a site counts as silent
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub grace: u64,
@@ -133,6 +150,32 @@ pub struct HubLimits {
     /// Objects of one kind in one namespace
     #[arg(long, default_value_t = 200_000, value_name = "NUMBER")]
     pub max_objects: usize,
+}
+
+/// People whom an OpenID Connect issuer knows.
+#[derive(Args, Clone)]
+pub struct OidcArgs {
+    /// The OpenID Connect issuer whose tokens are taken
+    #[arg(long, requires = "oidc_client_id", value_name = "URL", help_heading = "OpenID Connect")]
+    pub oidc_issuer_url: Option<String>,
+    /// The audience that its tokens must be for
+    #[arg(long, requires = "oidc_issuer_url", value_name = "ID", help_heading = "OpenID Connect")]
+    pub oidc_client_id: Option<String>,
+    /// The claim that is the user's name
+    #[arg(long, default_value = "sub", value_name = "CLAIM", help_heading = "OpenID Connect")]
+    pub oidc_username_claim: String,
+    /// What is put before the name; - for nothing [default: the issuer and #, for email nothing]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "OpenID Connect")]
+    pub oidc_username_prefix: Option<String>,
+    /// The claim that lists the user's groups
+    #[arg(long, default_value = "", value_name = "CLAIM", help_heading = "OpenID Connect")]
+    pub oidc_groups_claim: String,
+    /// What is put before each group
+    #[arg(long, default_value = "", value_name = "TEXT", help_heading = "OpenID Connect")]
+    pub oidc_groups_prefix: String,
+    /// Certificates (PEM) to know the issuer by [default: those that the machine trusts]
+    #[arg(long, value_name = "FILE", help_heading = "OpenID Connect")]
+    pub oidc_ca_file: Option<PathBuf>,
 }
 
 #[derive(Args, Clone)]
@@ -225,6 +268,36 @@ fn duration(text: &str) -> Result<u64, String> {
         number.checked_mul(*seconds).filter(|total| *total > 0)
     });
     found.ok_or_else(|| format!("`{text}` is not a duration; write for example 30s, 15m, 1h or 2d"))
+}
+
+#[derive(Subcommand)]
+pub enum TokenCommand {
+    /// Make a token for a user and print it: it can't be shown again
+    #[command(after_help = "Example:\n  avocet token create anna --group operators --ttl 30d")]
+    Create {
+        /// The user's name
+        user: String,
+        /// A group that the user is in; may be repeated. Admins are in system:masters
+        #[arg(short, long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// How long it is good, for example 90s, 15m, 1h or 2d
+        #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
+        ttl: u64,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// List tokens, without showing them
+    List {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Take a token away
+    Revoke {
+        /// Its id, as `avocet token list` shows it
+        id: String,
+    },
 }
 
 #[derive(Args)]

@@ -1,21 +1,24 @@
 //! Starting a hub, and its join tokens.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::JoinToken;
 use anyhow::{Context, ensure};
-use api::{Hub, Mailbox, SiteTokens, auth::Identity, auth::Tokens};
+use api::authentication::{Oidc, OidcOptions, ServiceAccounts, Tokens, User};
+use api::{Hub, Mailbox, SiteTokens};
 use artifacts::Blobs;
 use controllers::Heartbeats;
 use daemon::Tasks;
-use daemon::tls::Authority;
+use daemon::tls::{self, Authority, Served, Source};
 use reqwest::Method;
 use serde_json::{Value, json};
 use store::{Ledger, Store};
 use tokio::net::TcpListener;
 
-use crate::cli::{ClientOptions, JoinTokenOptions, ListenHub};
+use crate::cli::{ClientOptions, JoinTokenOptions, ListenHub, OidcArgs};
 use crate::config::{self, HubAccess};
 
 /// Starts a hub; answers its address, and itself.
@@ -37,25 +40,28 @@ pub async fn start(
         )
     })?;
     let address = listener.local_addr()?;
-    let authority = Authority::open(&folder)?;
+    let authority = Arc::new(Authority::open(&folder)?);
     let mut names =
         vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
     names.extend(options.names.iter().cloned());
-    let tls = authority.server(names).context("a name of the hub can't be put into its certificate")?;
+    let served = Served::open(certificate_source(options, &authority, names), daemon::now())
+        .context("the hub's certificate can't be used")?;
+    let tls = tls::server(served.clone(), &trusted_with_clients(options, &authority)?)
+        .context("the authorities of clients can't be used")?;
     let ledger = Ledger::open(&folder.join("hub.db"))?;
     let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
     let tokens = Tokens::new(ledger.clone());
     let token = match config::read_kubeconfig(&config::kubeconfig_file(data)) {
-        Ok(known) if tokens.identify(&known.token) == Ok(Identity::Admin) => known.token,
+        Ok(known) if tokens.identify(&known.token, daemon::now()) == Ok(Some(User::admin())) => known.token,
         _ => {
             let token = daemon::random_hex(24)?;
-            tokens.grant(&token, Identity::Admin).await?;
+            tokens.grant(&token, User::admin()).await?;
             token
         }
     };
     let access = HubAccess {
-        server: format!("https://{address}"),
-        authority: authority.certificate().to_owned(),
+        server: reached_at(options, address),
+        authority: trusted_by_clients(options, &authority)?,
         token,
     };
     config::write_kubeconfig(data, &access)?;
@@ -65,6 +71,11 @@ pub async fn start(
         store: Store::open(ledger.clone(), &plurals)?,
         tokens,
         site_tokens: SiteTokens::open(&folder.join("site-tokens.key"))?,
+        service_accounts: ServiceAccounts::open(
+            &folder.join("service-account.key"),
+            &options.service_account_issuer,
+        )?,
+        oidc: trusted_issuer(&options.oidc)?,
         heartbeats: Heartbeats::new(Duration::from_secs(options.grace)),
         blobs: Blobs::open(folder.join("artifacts"))?,
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
@@ -82,6 +93,8 @@ pub async fn start(
     tasks.supervise("controllers", move |shutdown| {
         controllers::run(store.clone(), heartbeats.clone(), shutdown)
     });
+    let shutdown = tasks.shutdown();
+    tasks.spawn("certificate", async move { served.keep_fresh(shutdown).await });
     let serving = hub.clone();
     tasks.spawn("api", async move {
         if let Err(error) = api::serve(listener, tls, serving).await {
@@ -89,6 +102,64 @@ pub async fn start(
         }
     });
     Ok((access, hub))
+}
+
+/// Where the hub's own certificate comes from.
+fn certificate_source(options: &ListenHub, authority: &Arc<Authority>, names: Vec<String>) -> Source {
+    match (&options.tls_cert_file, &options.tls_key_file) {
+        (Some(certificate), Some(key)) => {
+            Source::Files { certificate: certificate.clone(), key: key.clone() }
+        }
+        _ => Source::Authority { authority: authority.clone(), names },
+    }
+}
+
+/// Where clients reach the hub: a given certificate is for a name, the hub's own for the address, too.
+fn reached_at(options: &ListenHub, address: SocketAddr) -> String {
+    match options.names.first().filter(|_| options.tls_cert_file.is_some()) {
+        Some(name) => format!("https://{name}:{}", address.port()),
+        None => format!("https://{address}"),
+    }
+}
+
+/// Whom clients trust to know the hub by: its own authority, and the chain of a given certificate.
+fn trusted_by_clients(options: &ListenHub, authority: &Authority) -> anyhow::Result<String> {
+    let own = authority.certificate().to_owned();
+    match &options.tls_cert_file {
+        Some(file) => Ok(own + &read_text(file)?),
+        None => Ok(own),
+    }
+}
+
+/// Whose certificates clients may show: the hub's own authority's, and those of given ones.
+fn trusted_with_clients(options: &ListenHub, authority: &Authority) -> anyhow::Result<String> {
+    let own = authority.certificate().to_owned();
+    match &options.client_ca_file {
+        Some(file) => Ok(own + &read_text(file)?),
+        None => Ok(own),
+    }
+}
+
+/// The issuer whose tokens are taken, if one is named. It is not asked for anything yet.
+fn trusted_issuer(options: &OidcArgs) -> anyhow::Result<Option<Arc<Oidc>>> {
+    let (Some(issuer_url), Some(client_id)) = (&options.oidc_issuer_url, &options.oidc_client_id) else {
+        return Ok(None);
+    };
+    let authority = options.oidc_ca_file.as_deref().map(read_text).transpose()?;
+    let oidc = Oidc::new(OidcOptions {
+        issuer_url: issuer_url.clone(),
+        client_id: client_id.clone(),
+        username_claim: options.oidc_username_claim.clone(),
+        username_prefix: options.oidc_username_prefix.clone(),
+        groups_claim: options.oidc_groups_claim.clone(),
+        groups_prefix: options.oidc_groups_prefix.clone(),
+        authority,
+    });
+    Ok(Some(Arc::new(oidc.context("the OpenID Connect issuer can't be used")?)))
+}
+
+fn read_text(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
 }
 
 /// The hub's identity, made at its first start.

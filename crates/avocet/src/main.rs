@@ -12,6 +12,7 @@ mod hub;
 mod invocations;
 mod manifest;
 mod output;
+mod tokens;
 mod ui;
 mod up;
 
@@ -49,6 +50,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Hub(options) => up::hub(options).await,
         Command::Agent(options) => up::agent(options).await,
         Command::JoinToken(options) => hub::join_token(client, options).await,
+        Command::Token(command) => tokens::token(client, command).await,
         Command::Apply(options) => apply::apply(client, options).await,
         Command::Push(options) => apply::push(client, &options).await,
         Command::Get(options) => get::get(client, options).await,

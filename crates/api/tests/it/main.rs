@@ -9,8 +9,12 @@
 )]
 
 mod access;
+mod certificates;
 mod limits;
 mod malformed;
+mod oidc;
 mod resources;
+mod service_accounts;
 mod support;
+mod tokens;
 mod watches;

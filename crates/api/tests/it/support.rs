@@ -1,9 +1,10 @@
 //! A hub in this process, and a client that shows all of its answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::Blobs;
-use avocet_api::auth::{Identity, Tokens};
+use avocet_api::authentication::{DEFAULT_ISSUER, Oidc, ServiceAccounts, Tokens, User};
 use avocet_api::{Hub, Limits, Mailbox, Pages, SiteTokens};
 use controllers::Heartbeats;
 use daemon::Tasks;
@@ -44,15 +45,20 @@ pub struct TestHub {
     pub url: String,
     ledger: Ledger,
     http: reqwest::Client,
-    tasks: Tasks,
+    pub tasks: Tasks,
     _folder: TempDir,
 }
 
 impl TestHub {
     pub async fn start() -> Self {
-        let started = Self::over(Ledger::memory().unwrap()).await;
-        started.hub.tokens.grant(ADMIN, Identity::Admin).await.unwrap();
-        started.hub.tokens.grant(PLANT, Identity::Site("plant".into())).await.unwrap();
+        Self::trusting(None).await
+    }
+
+    /// The same, which also takes the tokens of an OpenID Connect issuer.
+    pub async fn trusting(oidc: Option<Arc<Oidc>>) -> Self {
+        let started = Self::over(Ledger::memory().unwrap(), oidc).await;
+        started.hub.tokens.grant(ADMIN, User::admin()).await.unwrap();
+        started.hub.tokens.grant(PLANT, User::site_agent("plant")).await.unwrap();
         for site in ["plant", "shop"] {
             started.create_namespace(site).await;
             started.post("sites", &manifest("Site", site, json!({"tier": "edge"}))).await.expect(201);
@@ -60,7 +66,7 @@ impl TestHub {
         started
     }
 
-    async fn over(ledger: Ledger) -> Self {
+    async fn over(ledger: Ledger, oidc: Option<Arc<Oidc>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let tasks = Tasks::default();
         let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
@@ -70,6 +76,12 @@ impl TestHub {
             store: Store::open(ledger.clone(), &plurals).unwrap(),
             tokens: Tokens::new(ledger.clone()),
             site_tokens: SiteTokens::open(&folder.path().join("site-tokens.key")).unwrap(),
+            service_accounts: ServiceAccounts::open(
+                &folder.path().join("service-account.key"),
+                DEFAULT_ISSUER,
+            )
+            .unwrap(),
+            oidc,
             heartbeats: Heartbeats::new(Duration::from_secs(30)),
             blobs: Blobs::open(folder.path().join("blobs")).unwrap(),
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
@@ -88,7 +100,7 @@ impl TestHub {
     /// The hub after a restart: its ledger is the same, what happened before is forgotten.
     pub async fn restart(self) -> Self {
         self.tasks.end(Duration::from_millis(1)).await;
-        Self::over(self.ledger).await
+        Self::over(self.ledger, None).await
     }
 
     pub async fn create_namespace(&self, name: &str) {
@@ -109,6 +121,12 @@ impl TestHub {
     pub async fn ask_json(&self, method: &str, path: &str, token: &str, body: &Value) -> Answer {
         let body = if body.is_null() { vec![] } else { body.to_string().into_bytes() };
         self.ask(method, path, token, "application/json", body).await
+    }
+
+    /// Whom the hub takes the bearer of a token for.
+    pub async fn whoami(&self, token: &str) -> Value {
+        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        self.ask_json("POST", path, token, &json!({})).await.expect(201)["status"]["userInfo"].clone()
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -1,0 +1,127 @@
+//! Who makes a request: the first authenticator that knows the credential answers.
+
+mod certificates;
+mod granting;
+mod issuer_keys;
+mod jwt;
+mod oidc;
+mod published;
+mod service_accounts;
+mod tokens;
+mod user;
+
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::Response;
+use daemon::tls::ClientCertificate;
+use store::Key;
+use tracing::debug;
+use types::{Kind, SiteSpec, Time};
+
+pub(crate) use granting::routes as token_routes;
+pub use jwt::Refusal;
+pub use oidc::{Oidc, OidcError, OidcOptions};
+pub(crate) use published::routes as open_routes;
+pub use service_accounts::{Account, DEFAULT_ISSUER, ServiceAccounts};
+pub use tokens::{TokenInfo, Tokens};
+pub use user::{CREDENTIAL_ID, User};
+
+use crate::listener::Peer;
+use crate::{ApiError, Hub};
+
+/// The plural of the kind that service accounts are.
+const SERVICE_ACCOUNTS: &str = "serviceaccounts";
+
+/// Lets requests pass whose maker is known, and tells the handlers who that is.
+///
+/// # Errors
+/// 401, with the words that Kubernetes has for it: why it was refused is told in the log alone.
+pub async fn authenticate(
+    State(hub): State<Hub>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let user = identify(&hub, Credentials::of(&request), daemon::now()).await?;
+    if let Some(site) = user.site()
+        && hub.store.get(&Key::new(SiteSpec::PLURAL, "", site)).is_none()
+    {
+        return Err(ApiError::unauthorized(format!(
+            "site `{site}` was deleted here; join again with a new token"
+        )));
+    }
+    request.extensions_mut().insert(user);
+    Ok(next.run(request).await)
+}
+
+/// What a request shows to prove whose it is.
+struct Credentials {
+    certificate: Option<Arc<ClientCertificate>>,
+    token: Option<String>,
+}
+
+impl Credentials {
+    fn of(request: &Request) -> Self {
+        let peer = request.extensions().get::<ConnectInfo<Peer>>();
+        let certificate = peer.and_then(|ConnectInfo(peer)| peer.certificate.clone());
+        Self { certificate, token: bearer_token(request).map(str::to_owned) }
+    }
+}
+
+async fn identify(hub: &Hub, credentials: Credentials, now: Time) -> Result<User, ApiError> {
+    let named = credentials.certificate.and_then(|certificate| certificates::user(&certificate, now));
+    if let Some(user) = named {
+        return Ok(user);
+    }
+    match credentials.token {
+        Some(token) => bearer(hub, &token, &[hub.service_accounts.issuer()], now).await,
+        None => {
+            debug!("a request without a credential was refused");
+            Err(unauthorized())
+        }
+    }
+}
+
+/// Who bears a token that is meant for one of these audiences. Tokens that the hub keeps and those of an OpenID
+/// Connect issuer are meant for the hub.
+///
+/// # Errors
+/// 401 if nobody does.
+pub async fn bearer(hub: &Hub, token: &str, audiences: &[&str], now: Time) -> Result<User, ApiError> {
+    let refused = |refusal: Refusal| {
+        debug!(%refusal, "a bearer token was refused");
+        unauthorized()
+    };
+    if let Some(user) = hub.tokens.identify(token, now)? {
+        return Ok(user);
+    }
+    let exists = |account: Account| is_there(hub, account);
+    if let Some(user) = hub.service_accounts.verify(token, audiences, now, exists).map_err(refused)? {
+        return Ok(user);
+    }
+    if let Some(oidc) = &hub.oidc
+        && let Some(user) = oidc.verify(token, now).await.map_err(refused)?
+    {
+        return Ok(user);
+    }
+    debug!("a bearer token that nobody knows was refused");
+    Err(unauthorized())
+}
+
+fn is_there(hub: &Hub, account: Account) -> bool {
+    let found = hub.store.get(&Key::new(SERVICE_ACCOUNTS, account.namespace, account.name));
+    found.is_some_and(|object| object.metadata.uid == account.uid)
+}
+
+fn unauthorized() -> ApiError {
+    ApiError::unauthorized("Unauthorized")
+}
+
+/// The bearer token of a request.
+fn bearer_token(request: &Request) -> Option<&str> {
+    let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = header.split_once(' ')?;
+    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+}

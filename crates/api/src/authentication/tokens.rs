@@ -1,0 +1,345 @@
+//! Bearer tokens, kept as hashes, and the single-use tokens that sites join with.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use store::ledger::{self, Ledger, Tables};
+use types::{Digest, Time};
+
+use super::User;
+use crate::ApiError;
+
+const TOKENS: &str = "tokens";
+const JOIN_TOKENS: &str = "join-tokens";
+/// How many digits of a token's hash are its id.
+const ID_DIGITS: usize = 12;
+
+/// A token as it is kept: whose it is, since when and until when.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Stored")]
+struct Grant {
+    user: User,
+    created: Option<Time>,
+    /// None for the tokens that the hub itself grants: they are good until others are granted in their place.
+    expires: Option<Time>,
+}
+
+/// All forms in which tokens were ever stored.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Grant { user: User, created: Option<Time>, expires: Option<Time> },
+    Identity(Identity),
+}
+
+/// Whose a token is, as it was stored before users had groups of their own.
+#[derive(Deserialize)]
+enum Identity {
+    Admin,
+    Site(String),
+}
+
+impl From<Stored> for Grant {
+    fn from(stored: Stored) -> Self {
+        let user = match stored {
+            Stored::Grant { user, created, expires } => return Self { user, created, expires },
+            Stored::Identity(Identity::Admin) => User::admin(),
+            Stored::Identity(Identity::Site(name)) => User::site_agent(&name),
+        };
+        Self { user, created: None, expires: None }
+    }
+}
+
+/// A join token as it is kept: for which site, until when, and who used it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct JoinToken {
+    site: String,
+    expires: Time,
+    /// The hash of the secret of the agent that joined with it. The same agent may repeat its request, which it
+    /// must if the answer was lost; nobody else may use the token again.
+    used_by: Option<Digest>,
+}
+
+/// What may be told of a token: everything but the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenInfo {
+    /// By what it is revoked.
+    pub id: String,
+    /// Whose it is.
+    pub user: User,
+    /// Since when.
+    pub created: Option<Time>,
+    /// Until when; without it until it is revoked.
+    pub expires: Option<Time>,
+}
+
+/// The tokens of a hub. Only hashes are kept: who reads the disk can't use them.
+#[derive(Clone)]
+pub struct Tokens {
+    ledger: Ledger,
+}
+
+impl Tokens {
+    pub fn new(ledger: Ledger) -> Self {
+        Self { ledger }
+    }
+
+    /// Who has this token, if anybody has.
+    ///
+    /// # Errors
+    /// If the tokens can't be read.
+    pub fn identify(&self, token: &str, now: Time) -> Result<Option<User>, ApiError> {
+        let found: Option<Grant> = self.ledger.read(|tables| tables.get(TOKENS, &hash(token).hex()))?;
+        let good = found.filter(|grant| grant.expires.is_none_or(|expires| now < expires));
+        Ok(good.map(|grant| grant.user))
+    }
+
+    /// Gives a token to a user, in place of those that the hub granted before.
+    ///
+    /// # Errors
+    /// If it can't be stored.
+    pub async fn grant(&self, token: &str, user: User) -> Result<(), ApiError> {
+        let key = hash(token).hex();
+        self.ledger.write(move |tables| replace_token(tables, &key, user)).await
+    }
+
+    /// Makes a further token for a user; answers the token and what may be told of it.
+    ///
+    /// # Errors
+    /// If it can't be stored.
+    pub async fn create(
+        &self,
+        user: User,
+        now: Time,
+        ttl: Duration,
+    ) -> Result<(String, TokenInfo), ApiError> {
+        let token = random_token()?;
+        let grant = Grant { user, created: Some(now), expires: Some(after(now, ttl)?) };
+        let key = hash(&token).hex();
+        let told = info(&key, grant.clone());
+        let write = move |tables: &Tables| {
+            forget_expired(tables, now)?;
+            tables.put(TOKENS, &key, &grant)?;
+            Ok::<_, ApiError>(())
+        };
+        self.ledger.write(write).await?;
+        Ok((token, told))
+    }
+
+    /// All tokens that are good.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub fn list(&self, now: Time) -> Result<Vec<TokenInfo>, ApiError> {
+        let all: Vec<(String, Grant)> =
+            self.ledger.read(|tables| tables.range(TOKENS, "", "", usize::MAX))?;
+        let good = all.into_iter().filter(|(_, grant)| grant.expires.is_none_or(|expires| now < expires));
+        Ok(good.map(|(key, grant)| info(&key, grant)).collect())
+    }
+
+    /// Takes a token away by its id.
+    ///
+    /// # Errors
+    /// 404 if no token has that id.
+    pub async fn revoke(&self, id: &str) -> Result<(), ApiError> {
+        let id = id.to_owned();
+        self.ledger
+            .write(move |tables| {
+                let all: Vec<(String, Grant)> = tables.range(TOKENS, "", "", usize::MAX)?;
+                let found = all.iter().find(|(key, _)| id_of(key) == id);
+                let (key, _) =
+                    found.ok_or_else(|| ApiError::not_found(format!("tokens \"{id}\" not found")))?;
+                tables.delete(TOKENS, key)?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Makes a token that lets one agent join as that site.
+    ///
+    /// # Errors
+    /// If it can't be stored.
+    pub async fn create_join_token(&self, site: &str, now: Time, ttl: Duration) -> Result<String, ApiError> {
+        let token = random_token()?;
+        let record = JoinToken { site: site.to_owned(), expires: after(now, ttl)?, used_by: None };
+        let key = hash(&token).hex();
+        let write = move |tables: &Tables| {
+            forget_expired(tables, now)?;
+            tables.put(JOIN_TOKENS, &key, &record)?;
+            Ok::<_, ApiError>(())
+        };
+        self.ledger.write(write).await?;
+        Ok(token)
+    }
+
+    /// Uses a join token: from then on `secret` is the bearer token of the site whose name this answers.
+    ///
+    /// # Errors
+    /// 401 if the token is not known, has expired, or was used by another agent.
+    pub async fn join(&self, token: &str, secret: &str, now: Time) -> Result<String, ApiError> {
+        if secret.len() < 32 {
+            return Err(ApiError::bad_request("`secret` is too short: send at least 32 random characters"));
+        }
+        let (token, secret) = (hash(token), hash(secret));
+        self.ledger
+            .write(move |tables| {
+                let unknown = || ApiError::unauthorized("the join token is not known here; make another");
+                let mut record: JoinToken = tables.get(JOIN_TOKENS, &token.hex())?.ok_or_else(unknown)?;
+                match record.used_by {
+                    Some(user) if user == secret => return Ok(record.site),
+                    Some(_) => {
+                        let message = "the join token was used already, and each works once; make another";
+                        return Err(ApiError::unauthorized(message));
+                    }
+                    None => {}
+                }
+                if record.expires < now {
+                    let message = format!("the join token expired at {}; make another", record.expires);
+                    return Err(ApiError::unauthorized(message));
+                }
+                record.used_by = Some(secret);
+                tables.put(JOIN_TOKENS, &token.hex(), &record)?;
+                replace_token(tables, &secret.hex(), User::site_agent(&record.site))?;
+                Ok(record.site)
+            })
+            .await
+    }
+}
+
+/// Expired tokens are of no use to anybody.
+fn forget_expired(tables: &Tables, now: Time) -> Result<(), ledger::Error> {
+    let all: Vec<(String, JoinToken)> = tables.range(JOIN_TOKENS, "", "", usize::MAX)?;
+    for (key, _) in all.iter().filter(|(_, record)| record.expires < now) {
+        tables.delete(JOIN_TOKENS, key)?;
+    }
+    let all: Vec<(String, Grant)> = tables.range(TOKENS, "", "", usize::MAX)?;
+    for (key, _) in all.iter().filter(|(_, grant)| grant.expires.is_some_and(|expires| expires < now)) {
+        tables.delete(TOKENS, key)?;
+    }
+    Ok(())
+}
+
+fn random_token() -> Result<String, ApiError> {
+    daemon::random_hex(24).map_err(|error| ApiError::internal(&error))
+}
+
+fn after(now: Time, ttl: Duration) -> Result<Time, ApiError> {
+    now.0.checked_add(ttl).map(Time).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn hash(token: &str) -> Digest {
+    Digest::of(token.as_bytes())
+}
+
+fn id_of(key: &str) -> &str {
+    key.get(..ID_DIGITS).unwrap_or(key)
+}
+
+fn info(key: &str, grant: Grant) -> TokenInfo {
+    let Grant { user, created, expires } = grant;
+    TokenInfo { id: id_of(key).to_owned(), user, created, expires }
+}
+
+fn replace_token(tables: &Tables, key: &str, user: User) -> Result<(), ApiError> {
+    let all: Vec<(String, Grant)> = tables.range(TOKENS, "", "", usize::MAX)?;
+    for (old, _) in all.iter().filter(|(_, old)| old.expires.is_none() && old.user.name == user.name) {
+        tables.delete(TOKENS, old)?;
+    }
+    tables.put(TOKENS, key, &Grant { user, created: Some(daemon::now()), expires: None })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn tokens() -> Tokens {
+        Tokens::new(Ledger::memory().unwrap())
+    }
+
+    fn later(now: Time, seconds: u64) -> Time {
+        Time(now.0.checked_add(Duration::from_secs(seconds)).unwrap())
+    }
+
+    #[tokio::test]
+    async fn promise_7_a_join_token_works_once_and_for_its_user_alone() {
+        let (tokens, now) = (tokens(), daemon::now());
+        let token = tokens.create_join_token("plant", now, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(tokens.join(&token, SECRET, now).await.unwrap(), "plant");
+        assert_eq!(tokens.join(&token, SECRET, now).await.unwrap(), "plant", "the answer may have been lost");
+        let thief = "f".repeat(32);
+        assert_eq!(tokens.join(&token, &thief, now).await.unwrap_err().code, 401);
+        assert_eq!(tokens.identify(SECRET, now).unwrap(), Some(User::site_agent("plant")));
+        assert_eq!(tokens.identify(&token, now).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn an_expired_join_token_is_refused() {
+        let (tokens, now) = (tokens(), daemon::now());
+        let token = tokens.create_join_token("plant", now, Duration::from_secs(60)).await.unwrap();
+        let refused = tokens.join(&token, SECRET, later(now, 61)).await.unwrap_err();
+        assert!(refused.message.contains("expired"));
+    }
+
+    #[tokio::test]
+    async fn joining_again_revokes_what_the_site_had() {
+        let (tokens, now) = (tokens(), daemon::now());
+        let other = "e".repeat(32);
+        for secret in [SECRET, &other] {
+            let token = tokens.create_join_token("plant", now, Duration::from_secs(60)).await.unwrap();
+            tokens.join(&token, secret, now).await.unwrap();
+        }
+        assert_eq!(tokens.identify(SECRET, now).unwrap(), None);
+        assert!(tokens.identify(&other, now).unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn tokens_stored_before_users_had_groups_are_still_good() {
+        let ledger = Ledger::memory().unwrap();
+        let tokens = Tokens::new(ledger.clone());
+        let old = [
+            ("old admin", r#""Admin""#, User::admin()),
+            ("old site", r#"{"Site":"plant"}"#, User::site_agent("plant")),
+        ];
+        for (token, stored, user) in old {
+            let record: serde_json::Value = serde_json::from_str(stored).unwrap();
+            let key = hash(token).hex();
+            ledger.write(move |tables: &Tables| tables.put(TOKENS, &key, &record)).await.unwrap();
+            assert_eq!(tokens.identify(token, daemon::now()).unwrap(), Some(user));
+        }
+        // Granting anew takes the old ones away.
+        tokens.grant("new admin", User::admin()).await.unwrap();
+        assert_eq!(tokens.identify("old admin", daemon::now()).unwrap(), None);
+        assert!(tokens.identify("old site", daemon::now()).unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_made_token_is_good_until_it_expires_or_is_revoked() {
+        let (tokens, now) = (tokens(), daemon::now());
+        let anna = User::new("anna", ["operators".to_owned()]);
+        let (first, told) = tokens.create(anna.clone(), now, HOUR).await.unwrap();
+        let (second, _) = tokens.create(anna.clone(), now, HOUR).await.unwrap();
+        assert_eq!(tokens.identify(&first, now).unwrap(), Some(anna.clone()));
+        assert_eq!(tokens.identify(&first, later(now, 3600)).unwrap(), None);
+        tokens.revoke(&told.id).await.unwrap();
+        assert_eq!(tokens.identify(&first, now).unwrap(), None);
+        assert_eq!(tokens.identify(&second, now).unwrap(), Some(anna), "others stay");
+        assert_eq!(tokens.revoke(&told.id).await.unwrap_err().code, 404);
+        assert_eq!(tokens.list(now).unwrap().len(), 1);
+        assert_eq!(tokens.list(later(now, 3600)).unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn the_hubs_own_grant_leaves_made_tokens_alone() {
+        let (tokens, now) = (tokens(), daemon::now());
+        let (made, _) = tokens.create(User::admin(), now, HOUR).await.unwrap();
+        tokens.grant("one", User::admin()).await.unwrap();
+        tokens.grant("two", User::admin()).await.unwrap();
+        assert_eq!(tokens.identify("one", now).unwrap(), None);
+        assert!(tokens.identify(&made, now).unwrap().is_some());
+    }
+}

@@ -1,0 +1,190 @@
+//! Clients and servers with certificates, over real TLS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::tls::{self, Authority, Served, Source, Usage};
+use reqwest::Method;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::support::{ADMIN, TestHub, resource};
+
+const NAME: &str = "hub.example";
+const HOUR: Duration = Duration::from_secs(3600);
+const CLIENT: &[Usage] = &[Usage::DigitalSignature, Usage::ClientAuth];
+
+/// A certificate and its key, in PEM.
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+/// An authority, and the folder that it is in.
+struct TestAuthority {
+    authority: Arc<Authority>,
+    _folder: TempDir,
+}
+
+impl TestAuthority {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { authority: Arc::new(Authority::open(folder.path()).unwrap()), _folder: folder }
+    }
+
+    fn client(&self, name: &str, group: &str, ttl: Duration, now: types::Time) -> Pair {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let request = params.serialize_request(&key).unwrap().pem().unwrap();
+        let certificate = self.authority.sign(&request, ttl, CLIENT, now).unwrap();
+        Pair { certificate, key: key.serialize_pem() }
+    }
+}
+
+/// A hub that serves over TLS, as `avocet hub` does.
+struct SecureHub {
+    hub: TestHub,
+    address: SocketAddr,
+}
+
+impl SecureHub {
+    async fn start(served: Arc<Served>, clients: &str) -> Self {
+        let hub = TestHub::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (config, serving) = (tls::server(served, clients).unwrap(), hub.hub.clone());
+        hub.tasks.spawn("secure", async move { avocet_api::serve(listener, config, serving).await.unwrap() });
+        Self { hub, address }
+    }
+
+    /// With a certificate of its own authority.
+    async fn with(authority: &TestAuthority) -> Self {
+        let source =
+            Source::Authority { authority: authority.authority.clone(), names: vec![NAME.to_owned()] };
+        let served = Served::open(source, daemon::now()).unwrap();
+        Self::start(served, authority.authority.certificate()).await
+    }
+
+    fn http(&self, config: rustls::ClientConfig) -> reqwest::Client {
+        let client = reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy();
+        client.resolve(NAME, self.address).build().unwrap()
+    }
+
+    fn client(&self, authority: &str, pair: Option<&Pair>) -> reqwest::Client {
+        self.http(match pair {
+            Some(pair) => tls::client_with_certificate(authority, &pair.certificate, &pair.key).unwrap(),
+            None => tls::client(authority).unwrap(),
+        })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://{NAME}:{}{path}", self.address.port())
+    }
+
+    async fn get(&self, client: &reqwest::Client, path: &str) -> Result<(u16, Value), reqwest::Error> {
+        let response = client.get(self.url(path)).send().await?;
+        Ok((response.status().as_u16(), response.json().await?))
+    }
+
+    async fn whoami(&self, client: &reqwest::Client) -> Value {
+        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        let request = client.request(Method::POST, self.url(path)).body("{}");
+        request.send().await.unwrap().json::<Value>().await.unwrap()["status"]["userInfo"].clone()
+    }
+}
+
+#[tokio::test]
+async fn promise_7_a_client_certificate_says_who_its_bearer_is() {
+    let authority = TestAuthority::new();
+    let hub = SecureHub::with(&authority).await;
+    let ca = authority.authority.certificate();
+    let now = daemon::now();
+    let admin = hub.client(ca, Some(&authority.client("anna", "system:masters", HOUR, now)));
+    let told = hub.whoami(&admin).await;
+    assert_eq!(told["username"], "anna");
+    assert_eq!(told["groups"], serde_json::json!(["system:masters", "system:authenticated"]));
+    let id = told["extra"]["authentication.kubernetes.io/credential-id"][0].as_str().unwrap();
+    assert!(id.starts_with("X509SHA256="), "{id}");
+    assert_eq!(hub.get(&admin, &resource("sites")).await.unwrap().0, 200);
+    let other = hub.client(ca, Some(&authority.client("ben", "operators", HOUR, now)));
+    assert_eq!(hub.get(&other, &resource("sites")).await.unwrap().0, 403);
+    let nobody = hub.client(ca, None);
+    let (code, status) = hub.get(&nobody, &resource("sites")).await.unwrap();
+    assert_eq!(
+        (code, &status["message"], &status["reason"]),
+        (401, &"Unauthorized".into(), &"Unauthorized".into())
+    );
+    let token = nobody.get(hub.url(&resource("sites"))).bearer_auth(ADMIN).send().await.unwrap();
+    assert_eq!(token.status(), 200, "a token does without a certificate");
+}
+
+#[tokio::test]
+async fn promise_7_expired_and_foreign_certificates_do_not_even_shake_hands() {
+    let (authority, stranger) = (TestAuthority::new(), TestAuthority::new());
+    let hub = SecureHub::with(&authority).await;
+    let ca = authority.authority.certificate();
+    let now = daemon::now();
+    let long_ago = types::Time(now.0.checked_sub(HOUR * 2).unwrap());
+    for refused in [
+        authority.client("anna", "system:masters", HOUR, long_ago),
+        stranger.client("anna", "system:masters", HOUR, now),
+    ] {
+        let client = hub.client(ca, Some(&refused));
+        assert!(hub.get(&client, "/healthz").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn promise_7_the_certificates_of_another_authority_are_taken_if_it_is_given() {
+    let (authority, company) = (TestAuthority::new(), TestAuthority::new());
+    let ca = authority.authority.certificate();
+    let source = Source::Authority { authority: authority.authority.clone(), names: vec![NAME.to_owned()] };
+    let served = Served::open(source, daemon::now()).unwrap();
+    let hub = SecureHub::start(served, &format!("{ca}{}", company.authority.certificate())).await;
+    let pair = company.client("anna", "operators", HOUR, daemon::now());
+    assert_eq!(hub.whoami(&hub.client(ca, Some(&pair))).await["username"], "anna");
+}
+
+#[tokio::test]
+async fn promise_7_the_certificate_of_a_deleted_site_is_out() {
+    let authority = TestAuthority::new();
+    let hub = SecureHub::with(&authority).await;
+    let pair = authority.client("site:plant", "avocet:sites", HOUR, daemon::now());
+    let client = hub.client(authority.authority.certificate(), Some(&pair));
+    let own = resource("namespaces/plant/assignments");
+    assert_eq!(hub.get(&client, &own).await.unwrap().0, 200);
+    assert_eq!(hub.get(&client, &resource("namespaces/shop/assignments")).await.unwrap().0, 403);
+    hub.hub.delete("sites/plant").await.expect(200);
+    let (code, status) = hub.get(&client, &own).await.unwrap();
+    assert_eq!(code, 401);
+    assert!(status["message"].as_str().unwrap().contains("join again"));
+}
+
+#[tokio::test]
+async fn new_certificate_files_are_shown_to_new_connections_while_old_ones_live() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    let write_pair = || {
+        let pair = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).unwrap();
+        std::fs::write(&certificate, pair.cert.pem()).unwrap();
+        std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        pair.cert.pem()
+    };
+    let first = write_pair();
+    let source = Source::Files { certificate: certificate.clone(), key: key.clone() };
+    let served = Served::open(source, daemon::now()).unwrap();
+    let hub = SecureHub::start(served.clone(), &first).await;
+    let old = hub.client(&first, None);
+    let healthy = async |client: &reqwest::Client| client.get(hub.url("/healthz")).send().await?.text().await;
+    assert_eq!(healthy(&old).await.unwrap(), "ok");
+    let second = write_pair();
+    assert!(served.refresh(daemon::now()).unwrap());
+    assert_eq!(healthy(&hub.client(&second, None)).await.unwrap(), "ok");
+    assert!(healthy(&hub.client(&first, None)).await.is_err(), "new connections see the new one alone");
+    assert_eq!(healthy(&old).await.unwrap(), "ok", "the old connection lives on");
+}

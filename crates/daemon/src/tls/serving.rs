@@ -1,0 +1,259 @@
+//! The certificate that a server shows: replaced while the server runs, when its files change or its end is near.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use tracing::{info, warn};
+use types::{Digest, Time};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Authority, failed, provider, roots};
+use crate::Shutdown;
+
+/// How often it is looked whether there is something new.
+const POLL: Duration = Duration::from_secs(5);
+/// How long before its end a certificate of the hub's own making is renewed, in seconds.
+const RENEWED_BEFORE: i64 = 30 * 24 * 3600;
+
+/// Where a server's certificate comes from.
+pub enum Source {
+    /// Given files in PEM: the certificate with its chain, and its key.
+    Files {
+        /// The certificate, then those between it and its authority.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// The hub's own authority.
+    Authority {
+        /// Who signs.
+        authority: Arc<Authority>,
+        /// The names and addresses of the server.
+        names: Vec<String>,
+    },
+}
+
+/// A server's certificate, always the newest one that is usable.
+pub struct Served {
+    source: Source,
+    shown: RwLock<Arc<CertifiedKey>>,
+    /// What the files hashed to that were last looked at, usable or not.
+    seen: Mutex<Option<Digest>>,
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.write_str("Served")
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _: ClientHello) -> Option<Arc<CertifiedKey>> {
+        Some(self.shown())
+    }
+}
+
+impl Served {
+    /// Reads or makes the first certificate.
+    ///
+    /// # Errors
+    /// If the files can't be read, don't fit each other, or a name can't be put into a certificate.
+    pub fn open(source: Source, now: Time) -> io::Result<Arc<Self>> {
+        let (first, seen) = match &source {
+            Source::Files { .. } => {
+                let files = source.read()?;
+                (files.parse()?, Some(files.digest))
+            }
+            Source::Authority { authority, names } => (issue(authority, names, now)?, None),
+        };
+        let (shown, seen) = (RwLock::new(Arc::new(first)), Mutex::new(seen));
+        Ok(Arc::new(Self { source, shown, seen }))
+    }
+
+    /// Shows what is new, if something is; answers whether.
+    ///
+    /// # Errors
+    /// If what is new can't be used: then what was shown is shown on. The same trouble is told once.
+    pub fn refresh(&self, now: Time) -> io::Result<bool> {
+        let new = match &self.source {
+            Source::Files { .. } => {
+                let files = self.source.read();
+                // Files that can't be read are as good as empty ones: told once, until something else is there.
+                let digest = files.as_ref().map_or_else(|_| Digest::of(b""), |files| files.digest);
+                let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(digest);
+                if before == Some(digest) {
+                    return Ok(false);
+                }
+                files?.parse()?
+            }
+            Source::Authority { authority, names } => {
+                let ends = end(&self.shown());
+                if now.0.as_second() < ends - RENEWED_BEFORE {
+                    return Ok(false);
+                }
+                issue(authority, names, now)?
+            }
+        };
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        Ok(true)
+    }
+
+    /// Shows what is new, whenever something is, until the shutdown.
+    pub async fn keep_fresh(&self, shutdown: Shutdown) {
+        while shutdown.sleep(POLL).await {
+            match self.refresh(crate::now()) {
+                Ok(false) => {}
+                Ok(true) => info!("the server's certificate was replaced"),
+                Err(error) => warn!(
+                    error = %crate::chain(&error),
+                    "the new certificate of the server can't be used; the one before stays"
+                ),
+            }
+        }
+    }
+
+    fn shown(&self) -> Arc<CertifiedKey> {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A certificate and its key, as the files have them.
+struct Files {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    digest: Digest,
+}
+
+impl Source {
+    fn read(&self) -> io::Result<Files> {
+        let Self::Files { certificate, key } = self else {
+            return Err(io::Error::other("the certificate is not kept in files"));
+        };
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| {
+                io::Error::new(error.kind(), format!("can't read {}: {error}", path.display()))
+            })
+        };
+        let (certificate, key) = (read(certificate)?, read(key)?);
+        let both = format!("{} {}", Digest::of(&certificate), Digest::of(&key));
+        Ok(Files { certificate, key, digest: Digest::of(both.as_bytes()) })
+    }
+}
+
+impl Files {
+    fn parse(&self) -> io::Result<CertifiedKey> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
+        let chain = chain.map_err(failed)?;
+        if chain.is_empty() {
+            return Err(io::Error::other("the certificate's file has no `CERTIFICATE` block of PEM"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|_| io::Error::other("the key's file has no private key in PEM"))?;
+        // This refuses a key that is not the certificate's.
+        CertifiedKey::from_der(chain, key, &provider()).map_err(failed)
+    }
+}
+
+fn issue(authority: &Authority, names: &[String], now: Time) -> io::Result<CertifiedKey> {
+    let (certificate, key) = authority.issue(names, now)?;
+    CertifiedKey::from_der(vec![certificate], key, &provider()).map_err(failed)
+}
+
+/// Until when a certificate is good, in seconds since 1970.
+fn end(shown: &CertifiedKey) -> i64 {
+    let parsed = shown.cert.first().and_then(|certificate| X509Certificate::from_der(certificate).ok());
+    parsed.map_or(0, |(_, certificate)| certificate.validity().not_after.timestamp())
+}
+
+/// What a server needs that shows this certificate, and asks clients for theirs: they may have none, but one that
+/// they show must be signed by one of these authorities (certificates in PEM).
+///
+/// # Errors
+/// If an authority is no certificate.
+pub fn server(served: Arc<Served>, clients: &str) -> io::Result<Arc<ServerConfig>> {
+    let roots = Arc::new(roots(clients)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(failed)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(served);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn authority() -> Arc<Authority> {
+        Arc::new(Authority::open(tempfile::tempdir().unwrap().path()).unwrap())
+    }
+
+    fn later(now: Time, days: u64) -> Time {
+        Time(now.0.checked_add(Duration::from_secs(days * 24 * 3600)).unwrap())
+    }
+
+    fn shown(served: &Served) -> Vec<u8> {
+        served.shown().cert[0].to_vec()
+    }
+
+    #[test]
+    fn a_certificate_of_the_hubs_own_is_renewed_before_it_ends() {
+        let now = crate::now();
+        let source = Source::Authority { authority: authority(), names: vec!["localhost".to_owned()] };
+        let served = Served::open(source, now).unwrap();
+        let first = shown(&served);
+        assert!(!served.refresh(later(now, 367)).unwrap());
+        assert_eq!(shown(&served), first);
+        assert!(served.refresh(later(now, 369)).unwrap());
+        assert_ne!(shown(&served), first);
+        assert!(!served.refresh(later(now, 369)).unwrap());
+    }
+
+    fn write_pair(folder: &Path) -> (Vec<u8>, Vec<u8>) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec!["hub.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+        std::fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
+        std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+        (certificate.der().to_vec(), key.serialize_pem().into_bytes())
+    }
+
+    #[test]
+    fn changed_files_are_shown_and_a_bad_pair_keeps_the_one_before() {
+        let (folder, now) = (tempfile::tempdir().unwrap(), crate::now());
+        let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+        let source = Source::Files { certificate: certificate.clone(), key: key.clone() };
+        assert!(
+            Served::open(Source::Files { certificate: certificate.clone(), key: key.clone() }, now).is_err()
+        );
+        let (first, first_key) = write_pair(folder.path());
+        let served = Served::open(source, now).unwrap();
+        assert_eq!(shown(&served), first);
+        assert!(!served.refresh(now).unwrap());
+        let (second, second_key) = write_pair(folder.path());
+        std::fs::write(&key, first_key).unwrap();
+        assert!(served.refresh(now).is_err(), "the key of another certificate");
+        assert!(!served.refresh(now).unwrap(), "told once");
+        assert_eq!(shown(&served), first);
+        std::fs::write(&key, second_key).unwrap();
+        assert!(served.refresh(now).unwrap());
+        assert_eq!(shown(&served), second);
+        std::fs::remove_file(&certificate).unwrap();
+        assert!(served.refresh(now).is_err());
+        assert!(!served.refresh(now).unwrap(), "told once");
+        assert_eq!(shown(&served), second);
+    }
+}
