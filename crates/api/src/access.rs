@@ -91,7 +91,14 @@ mod tests {
     #[test]
     fn promise_7_who_is_neither_admin_nor_site_may_do_nothing() {
         let anna = User::new("anna", ["operators".to_owned()]);
-        let attempt = Attempt { verb: "get", plural: "sites", namespace: "", name: "plant", subresource: "" };
+        let attempt = Attempt {
+            verb: "get",
+            group: types::GROUP,
+            plural: "sites",
+            namespace: "",
+            name: "plant",
+            subresource: "",
+        };
         assert_eq!(check(&anna, attempt).unwrap_err().code, 403);
         for refused in [admin(&anna), site(&anna, "plant"), site(&anna, ""), admin_or_site(&anna)] {
             assert_eq!(refused.unwrap_err().code, 403);
