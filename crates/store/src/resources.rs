@@ -3,62 +3,22 @@
 //! Every write is checked and made in the ledger's writer, so compare-and-swap is exact; once durable it is
 //! applied to the copy in memory that all reads and watches are served from.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde_json::Value;
-use types::{ObjectMeta, Time};
+use types::Time;
 
+use crate::history::{History, HistoryLimits};
 use crate::ledger::{self, Ledger, Tables};
-use crate::watch::{Event, EventKind, Expired, History, Watch};
+use crate::object::{Draft, Key, Object};
+use crate::watch::{Event, EventKind, Expired, Watch};
 
 const TABLE: &str = "resources";
+/// Says which version is the latest where no object does: after deletions, and after a restore.
 const VERSION_TABLE: &str = "resources-version";
-
-/// Names one resource.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// The kind's plural.
-    pub plural: &'static str,
-    /// The namespace; empty for kinds without one.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-impl Key {
-    /// The key of a resource.
-    pub fn new(plural: &'static str, namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { plural, namespace: namespace.into(), name: name.into() }
-    }
-
-    fn row(&self) -> String {
-        format!("{}/{}/{}", self.plural, self.namespace, self.name)
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.plural)?;
-        if !self.namespace.is_empty() {
-            write!(f, "/{}", self.namespace)?;
-        }
-        write!(f, "/{}", self.name)
-    }
-}
-
-/// A stored resource: the whole manifest, with its metadata read out.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Object {
-    /// Its key.
-    pub key: Key,
-    /// Its metadata, the same as in `manifest`.
-    pub metadata: ObjectMeta,
-    /// All of it, as JSON.
-    pub manifest: Value,
-}
+const LATEST: &str = "latest";
 
 /// Why the store refused.
 #[derive(Debug, thiserror::Error)]
@@ -100,20 +60,32 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Store {
     ledger: Ledger,
-    memory: Arc<RwLock<Memory>>,
+    shared: Arc<Shared>,
     history: Arc<History>,
 }
 
+struct Shared {
+    memory: RwLock<Memory>,
+    ahead: Mutex<Ahead>,
+}
+
+/// What readers see: all that is durable.
 struct Memory {
     objects: BTreeMap<Key, Arc<Object>>,
     version: u64,
 }
 
-/// A change that is durable and waits to be seen.
-struct Change {
-    kind: EventKind,
+/// What the writer sees besides: the changes of the commit that is under way. Only the writer's thread looks here.
+struct Ahead {
+    group: u64,
+    objects: HashMap<Key, Option<Arc<Object>>>,
     version: u64,
-    object: Arc<Object>,
+}
+
+/// A change that is durable once its commit is.
+enum Change {
+    None(Arc<Object>),
+    Made(Event),
 }
 
 impl Store {
@@ -122,35 +94,52 @@ impl Store {
     /// # Errors
     /// If a record can't be read.
     pub fn open(ledger: Ledger, plurals: &[&'static str]) -> Result<Self, Error> {
-        let (rows, version) = ledger.read(|tables| {
-            let rows: Vec<(String, Value)> = tables.range(TABLE, "", "", usize::MAX)?;
-            Ok::<_, Error>((rows, stored_version(tables)?))
-        })?;
+        Self::open_with(ledger, plurals, HistoryLimits::default())
+    }
+
+    /// The same with other limits of what is kept for watchers.
+    ///
+    /// # Errors
+    /// If a record can't be read.
+    pub fn open_with(ledger: Ledger, plurals: &[&'static str], limits: HistoryLimits) -> Result<Self, Error> {
         let mut objects = BTreeMap::new();
-        for (row, manifest) in rows {
-            let mut parts = row.splitn(3, '/');
-            let known = parts.next().and_then(|word| plurals.iter().find(|plural| **plural == word));
-            if let (Some(plural), Some(namespace), Some(name)) = (known, parts.next(), parts.next()) {
-                let object = read_object(Key::new(plural, namespace, name), manifest)?;
-                objects.insert(object.key.clone(), Arc::new(object));
-            }
-        }
-        Ok(Self {
-            ledger,
-            memory: Arc::new(RwLock::new(Memory { objects, version })),
-            history: Arc::new(History::starting_at(version)),
-        })
+        let version = ledger.read(|tables| {
+            let mut version = tables.get(VERSION_TABLE, LATEST)?.unwrap_or(1);
+            tables.each_json(TABLE, |row, json| {
+                let mut parts = row.splitn(3, '/').map(str::to_owned);
+                let word = parts.next().unwrap_or_default();
+                let (namespace, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+                // What a newer version stored of kinds that are unknown here is left alone; its versions count.
+                let known = plurals.iter().find(|plural| **plural == word);
+                let key = Key::new(known.copied().unwrap_or_default(), namespace, name);
+                let object = match Object::read(key.clone(), json) {
+                    Err(error) if known.is_some() => return Err(unreadable(&key)(error)),
+                    Err(_) => return Ok(()),
+                    Ok(object) => object,
+                };
+                version = version.max(object.version());
+                if known.is_some() {
+                    objects.insert(key, Arc::new(object));
+                }
+                Ok::<_, Error>(())
+            })?;
+            Ok::<_, Error>(version)
+        })?;
+        let ahead = Ahead { group: 0, objects: HashMap::new(), version };
+        let shared = Shared { memory: RwLock::new(Memory { objects, version }), ahead: Mutex::new(ahead) };
+        let history = Arc::new(History::starting_at(version, limits));
+        Ok(Self { ledger, shared: Arc::new(shared), history })
     }
 
     /// The resource of that key.
     pub fn get(&self, key: &Key) -> Option<Arc<Object>> {
-        self.memory().objects.get(key).cloned()
+        self.shared.memory().objects.get(key).cloned()
     }
 
     /// All resources of a kind, in one namespace or in all, in order of namespace and name, and the version that
     /// the list is of: a watch from there misses nothing.
     pub fn list(&self, plural: &'static str, namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
-        let memory = self.memory();
+        let memory = self.shared.memory();
         let from = Key::new(plural, namespace.unwrap_or(""), "");
         let objects = memory
             .objects
@@ -165,15 +154,23 @@ impl Store {
 
     /// The version of the latest change.
     pub fn version(&self) -> u64 {
-        self.memory().version
+        self.shared.memory().version
     }
 
     /// All changes after a version.
     ///
     /// # Errors
-    /// If it is too long ago.
+    /// If it is too long ago, or was never made.
     pub fn watch(&self, from: u64) -> Result<Watch, Expired> {
-        self.history.watch(from)
+        Watch::begin(self.history.clone(), None, from)
+    }
+
+    /// All changes of one kind after a version. Changes of other kinds neither wake nor expire it.
+    ///
+    /// # Errors
+    /// If it is too long ago, or was never made.
+    pub fn watch_kind(&self, plural: &'static str, from: u64) -> Result<Watch, Expired> {
+        Watch::begin(self.history.clone(), Some(plural), from)
     }
 
     /// Stores a new resource; sets uid, version, generation and creation time.
@@ -181,17 +178,16 @@ impl Store {
     /// # Errors
     /// If one of that name exists, or the ledger fails.
     pub async fn create(&self, key: Key, manifest: Value, now: Time) -> Result<Arc<Object>, Error> {
-        let uid = uuid::Uuid::new_v4().to_string();
-        self.commit(move |tables| {
-            if tables.get::<Value>(TABLE, &key.row())?.is_some() {
-                return Err(Error::Exists(key));
+        let mut new = read_draft(key, manifest)?;
+        new.metadata.uid = uuid::Uuid::new_v4().to_string();
+        new.metadata.generation = 1;
+        new.metadata.creation_timestamp = Some(now);
+        new.metadata.deletion_timestamp = None;
+        self.commit(move |writer| {
+            if writer.current(&new.key).is_some() {
+                return Err(Error::Exists(new.key));
             }
-            let mut object = read_object(key, manifest)?;
-            object.metadata.uid = uid;
-            object.metadata.generation = 1;
-            object.metadata.creation_timestamp = Some(now);
-            object.metadata.deletion_timestamp = None;
-            put(tables, EventKind::Added, object)
+            writer.put(new, None)
         })
         .await
     }
@@ -205,36 +201,26 @@ impl Store {
     /// # Errors
     /// If it does not exist, changed meanwhile, or the ledger fails.
     pub async fn update(&self, key: Key, manifest: Value, status: bool) -> Result<Arc<Object>, Error> {
-        self.commit(move |tables| {
-            let row = key.row();
-            let old: Value = tables.get(TABLE, &row)?.ok_or_else(|| Error::NotFound(key.clone()))?;
-            let old = read_object(key.clone(), old)?;
-            let mut new = read_object(key, manifest)?;
-            let (expected, current) = (&new.metadata.resource_version, &old.metadata.resource_version);
-            if !expected.is_empty() && expected != current {
-                let (expected, current) = (expected.clone(), current.clone());
-                return Err(Error::Conflict { key: new.key, expected, current });
-            }
+        let mut new = read_draft(key, manifest)?;
+        self.commit(move |writer| {
+            let old = writer.current(&new.key).ok_or_else(|| Error::NotFound(new.key.clone()))?;
+            check_version(&old, Some(&new.metadata.resource_version))?;
             if status {
-                let reported = new.manifest.get("status").cloned().unwrap_or(Value::Null);
-                new = old.clone();
-                set_field(&mut new.manifest, "status", reported);
+                let reported = take_status(&mut new);
+                new = Draft::changing(&old);
+                new.set_field("status", reported);
             } else {
-                set_field(
-                    &mut new.manifest,
-                    "status",
-                    old.manifest.get("status").cloned().unwrap_or(Value::Null),
-                );
+                new.set_field("status", old.manifest.get("status").cloned().unwrap_or_default());
                 keep_system_metadata(&mut new, &old);
             }
-            write_metadata(&mut new)?;
-            if new == old {
-                return Ok(Change { kind: EventKind::Modified, version: 0, object: Arc::new(old) });
+            new.write_metadata().map_err(unreadable(&old.key))?;
+            if new.manifest == old.manifest {
+                return Ok(Change::None(old));
             }
             if new.metadata.deletion_timestamp.is_some() && new.metadata.finalizers.is_empty() {
-                return remove(tables, new);
+                return writer.remove(new, old);
             }
-            put(tables, EventKind::Modified, new)
+            writer.put(new, Some(old))
         })
         .await
     }
@@ -244,83 +230,150 @@ impl Store {
     /// # Errors
     /// If it does not exist, is not at `expected` version any more, or the ledger fails.
     pub async fn delete(&self, key: Key, expected: Option<String>, now: Time) -> Result<Arc<Object>, Error> {
-        self.commit(move |tables| {
-            let old: Value = tables.get(TABLE, &key.row())?.ok_or_else(|| Error::NotFound(key.clone()))?;
-            let mut object = read_object(key, old)?;
-            let current = &object.metadata.resource_version;
-            if let Some(expected) = expected.filter(|expected| expected != current) {
-                return Err(Error::Conflict { current: current.clone(), key: object.key, expected });
+        self.commit(move |writer| {
+            let old = writer.current(&key).ok_or(Error::NotFound(key))?;
+            check_version(&old, expected.as_ref())?;
+            let mut marked = Draft::changing(&old);
+            if old.metadata.finalizers.is_empty() {
+                return writer.remove(marked, old);
             }
-            if object.metadata.finalizers.is_empty() {
-                return remove(tables, object);
+            if old.metadata.deletion_timestamp.is_some() {
+                return Ok(Change::None(old));
             }
-            if object.metadata.deletion_timestamp.is_some() {
-                return Ok(Change { kind: EventKind::Modified, version: 0, object: Arc::new(object) });
-            }
-            object.metadata.deletion_timestamp = Some(now);
-            put(tables, EventKind::Modified, object)
+            marked.metadata.deletion_timestamp = Some(now);
+            writer.put(marked, Some(old))
         })
         .await
     }
 
-    async fn commit(
-        &self,
-        change: impl FnOnce(&Tables) -> Result<Change, Error> + Send + 'static,
-    ) -> Result<Arc<Object>, Error> {
-        let memory = self.memory.clone();
-        let history = self.history.clone();
-        self.ledger
-            .write_then(change, move |Change { kind, version, object }| {
-                if version == 0 {
-                    return object;
-                }
-                {
-                    let mut memory = memory.write().unwrap_or_else(PoisonError::into_inner);
-                    memory.version = version;
-                    match kind {
-                        EventKind::Deleted => memory.objects.remove(&object.key),
-                        _ => memory.objects.insert(object.key.clone(), object.clone()),
-                    };
-                }
-                history.push(Event { kind, version, object: object.clone() });
-                object
+    /// Goes on from a version that is at least this, so that no version that a client may have seen before a
+    /// backup was restored is made again. Call it before anything is served.
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    pub async fn raise_version(ledger: &Ledger, least: u64) -> Result<(), Error> {
+        ledger
+            .write(move |tables| {
+                let latest: u64 = tables.get(VERSION_TABLE, LATEST)?.unwrap_or(1);
+                Ok(tables.put(VERSION_TABLE, LATEST, &latest.max(least))?)
             })
             .await
     }
 
-    fn memory(&self) -> std::sync::RwLockReadGuard<'_, Memory> {
-        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    async fn commit(
+        &self,
+        change: impl FnOnce(&mut Writer) -> Result<Change, Error> + Send + 'static,
+    ) -> Result<Arc<Object>, Error> {
+        let (writing, applying) = (self.shared.clone(), self.shared.clone());
+        let history = self.history.clone();
+        self.ledger
+            .write_then(
+                move |tables| change(&mut Writer::begin(tables, &writing)),
+                move |change| match change {
+                    Change::None(object) => object,
+                    Change::Made(event) => applying.apply(event, &history),
+                },
+            )
+            .await
     }
 }
 
-fn stored_version(tables: &Tables) -> Result<u64, Error> {
-    Ok(tables.get(VERSION_TABLE, "latest")?.unwrap_or(1))
+impl Shared {
+    fn memory(&self) -> std::sync::RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a durable change to readers, and wakes watchers after the last one of its commit.
+    fn apply(&self, event: Event, history: &History) -> Arc<Object> {
+        let object = event.object.clone();
+        let replaced = {
+            let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
+            memory.version = event.version;
+            match event.kind {
+                EventKind::Deleted => memory.objects.remove(&object.key),
+                _ => memory.objects.insert(object.key.clone(), object.clone()),
+            }
+        };
+        // Taken apart outside of the lock.
+        drop(replaced);
+        let is_last = event.version == self.ahead.lock().unwrap_or_else(PoisonError::into_inner).version;
+        history.push(event);
+        if is_last {
+            history.announce();
+        }
+        object
+    }
 }
 
-fn next_version(tables: &Tables) -> Result<u64, Error> {
-    let version = stored_version(tables)? + 1;
-    tables.put(VERSION_TABLE, "latest", &version)?;
-    Ok(version)
+/// The writer's view: what is durable, and on it the changes of the commit that is under way.
+struct Writer<'a> {
+    tables: &'a Tables<'a>,
+    shared: &'a Shared,
+    ahead: MutexGuard<'a, Ahead>,
 }
 
-fn put(tables: &Tables, kind: EventKind, mut object: Object) -> Result<Change, Error> {
-    let version = next_version(tables)?;
-    object.metadata.resource_version = version.to_string();
-    write_metadata(&mut object)?;
-    tables.put(TABLE, &object.key.row(), &object.manifest)?;
-    Ok(Change { kind, version, object: Arc::new(object) })
+impl<'a> Writer<'a> {
+    fn begin(tables: &'a Tables<'a>, shared: &'a Shared) -> Self {
+        let mut ahead = shared.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if ahead.group != tables.group() {
+            // The commit before this one is in memory by now, or failed and left nothing.
+            *ahead =
+                Ahead { group: tables.group(), objects: HashMap::new(), version: shared.memory().version };
+        }
+        Self { tables, shared, ahead }
+    }
+
+    fn current(&self, key: &Key) -> Option<Arc<Object>> {
+        match self.ahead.objects.get(key) {
+            Some(changed) => changed.clone(),
+            None => self.shared.memory().objects.get(key).cloned(),
+        }
+    }
+
+    fn put(&mut self, new: Draft, previous: Option<Arc<Object>>) -> Result<Change, Error> {
+        let object = self.finish(new)?;
+        let json = std::str::from_utf8(object.json()).unwrap_or_default();
+        self.tables.put_json(TABLE, &object.key.row(), json)?;
+        let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
+        self.ahead.version += 1;
+        self.ahead.objects.insert(object.key.clone(), Some(object.clone()));
+        Ok(Change::Made(Event::new(kind, object, previous)))
+    }
+
+    fn remove(&mut self, last: Draft, previous: Arc<Object>) -> Result<Change, Error> {
+        let object = self.finish(last)?;
+        self.tables.delete(TABLE, &object.key.row())?;
+        // No object will say any more that there was this version.
+        self.tables.put(VERSION_TABLE, LATEST, &object.version())?;
+        self.ahead.version += 1;
+        self.ahead.objects.insert(object.key.clone(), None);
+        Ok(Change::Made(Event::new(EventKind::Deleted, object, Some(previous))))
+    }
+
+    fn finish(&self, draft: Draft) -> Result<Arc<Object>, Error> {
+        let key = draft.key.clone();
+        Ok(Arc::new(draft.finish(self.ahead.version + 1).map_err(unreadable(&key))?))
+    }
 }
 
-fn remove(tables: &Tables, mut object: Object) -> Result<Change, Error> {
-    let version = next_version(tables)?;
-    tables.delete(TABLE, &object.key.row())?;
-    object.metadata.resource_version = version.to_string();
-    write_metadata(&mut object)?;
-    Ok(Change { kind: EventKind::Deleted, version, object: Arc::new(object) })
+fn check_version(object: &Object, expected: Option<&String>) -> Result<(), Error> {
+    let current = &object.metadata.resource_version;
+    match expected.filter(|expected| !expected.is_empty() && *expected != current) {
+        None => Ok(()),
+        Some(expected) => Err(Error::Conflict {
+            key: object.key.clone(),
+            expected: expected.clone(),
+            current: current.clone(),
+        }),
+    }
+}
+
+fn take_status(draft: &mut Draft) -> Value {
+    draft.manifest.get_mut("status").map(Value::take).unwrap_or_default()
 }
 
 /// What a writer of specs can't change; counts a generation if the spec differs.
-fn keep_system_metadata(new: &mut Object, old: &Object) {
+fn keep_system_metadata(new: &mut Draft, old: &Object) {
     let spec_changed = new.manifest.get("spec") != old.manifest.get("spec");
     new.metadata.uid.clone_from(&old.metadata.uid);
     new.metadata.resource_version.clone_from(&old.metadata.resource_version);
@@ -329,25 +382,11 @@ fn keep_system_metadata(new: &mut Object, old: &Object) {
     new.metadata.generation = old.metadata.generation + i64::from(spec_changed);
 }
 
-fn read_object(key: Key, manifest: Value) -> Result<Object, Error> {
-    let metadata = manifest.get("metadata").cloned().unwrap_or_default();
-    let metadata: ObjectMeta =
-        serde_json::from_value(metadata).map_err(|source| Error::Manifest { key: key.clone(), source })?;
-    let mut object = Object { key, metadata, manifest };
-    object.metadata.name.clone_from(&object.key.name);
-    object.metadata.namespace.clone_from(&object.key.namespace);
-    Ok(object)
+fn read_draft(key: Key, manifest: Value) -> Result<Draft, Error> {
+    Draft::of(key.clone(), manifest).map_err(unreadable(&key))
 }
 
-fn write_metadata(object: &mut Object) -> Result<(), Error> {
-    let metadata = serde_json::to_value(&object.metadata)
-        .map_err(|source| Error::Manifest { key: object.key.clone(), source })?;
-    set_field(&mut object.manifest, "metadata", metadata);
-    Ok(())
-}
-
-fn set_field(manifest: &mut Value, field: &str, value: Value) {
-    if let Value::Object(fields) = manifest {
-        fields.insert(field.to_owned(), value);
-    }
+fn unreadable(key: &Key) -> impl FnOnce(serde_json::Error) -> Error {
+    let key = key.clone();
+    |source| Error::Manifest { key, source }
 }

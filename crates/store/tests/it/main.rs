@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod durability;
+mod formats;
 
 use avocet_store::{Error, EventKind, Key, Ledger, Store};
 use serde_json::{Value, json};
