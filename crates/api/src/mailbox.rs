@@ -220,7 +220,15 @@ async fn take(
     Path((site, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     access::site(&identity, &site)?;
-    let (_, file) = hub.mailbox.objects.get(BUCKET, &format!("{site}/{id}")).await.map_err(refuse)?;
+    let (boxes, key) = (&hub.mailbox.objects, format!("{site}/{id}"));
+    let (_, file) = match boxes.get(BUCKET, &key).await {
+        // It was taken after the backup was made that this hub goes on from.
+        Err(error @ objects::Error::Lost { .. }) => {
+            boxes.delete(BUCKET, &key).await.map_err(refuse)?;
+            return Err(ApiError::not_found(error.to_string()));
+        }
+        found => found.map_err(refuse)?,
+    };
     Ok(Body::from_stream(ReaderStream::new(file)).into_response())
 }
 

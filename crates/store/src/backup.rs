@@ -9,7 +9,9 @@ use std::time::Duration;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::ledger::{Error, check};
+use crate::ledger::{self, Error, check};
+use crate::resources::{LATEST, VERSION_TABLE};
+use crate::{format, resources};
 
 /// How many pages are copied between two reports, in pages of 4 KiB.
 const PAGES: i32 = 1024;
@@ -84,4 +86,23 @@ fn beside(to: &Path) -> PathBuf {
 pub fn check_database(path: &Path) -> Result<(), Error> {
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     check(&database, path, "integrity_check")
+}
+
+/// Makes a copied database fit to go on from: brings it to the newest format, and lets it go on from a version
+/// that is at least this, so that no version that a client may have seen before is made again. Answers the version.
+/// Nothing else may have the database open.
+///
+/// # Errors
+/// If it is of a newer format, or can't be written.
+pub fn prepare_restored(path: &Path, least_version: u64) -> Result<u64, Error> {
+    let database = Connection::open(path)?;
+    database.pragma_update(None, "synchronous", "FULL")?;
+    format::prepare(&database, None)?;
+    let version = ledger::with_tables(&database, |tables| {
+        let version = resources::stored_version(tables)?.max(least_version);
+        tables.put(VERSION_TABLE, LATEST, &version)?;
+        Ok(version)
+    })?;
+    database.close().map_err(|(_, error)| error)?;
+    Ok(version)
 }

@@ -229,6 +229,19 @@ pub(crate) fn check(connection: &Connection, path: &Path, pragma: &str) -> Resul
     }
 }
 
+/// Changes a database that no ledger has open.
+pub(crate) fn with_tables<T>(
+    connection: &Connection,
+    change: impl FnOnce(&Tables) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let transaction = connection.unchecked_transaction()?;
+    let tables = Tables::of(&transaction, 0);
+    let done = change(&tables)?;
+    tables.close()?;
+    transaction.commit()?;
+    Ok(done)
+}
+
 fn write_groups(writer: &Connection, queue: &mpsc::Receiver<Job>) {
     let mut group = 0;
     while let Ok(first) = queue.recv() {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use serde::Deserialize;
 use serde_json::Value;
 use types::Time;
 
@@ -17,8 +18,8 @@ use crate::watch::{Event, EventKind, Expired, Watch};
 
 const TABLE: &str = "resources";
 /// Says which version is the latest where no object does: after deletions, and after a restore.
-const VERSION_TABLE: &str = "resources-version";
-const LATEST: &str = "latest";
+pub(crate) const VERSION_TABLE: &str = "resources-version";
+pub(crate) const LATEST: &str = "latest";
 
 /// Why the store refused.
 #[derive(Debug, thiserror::Error)]
@@ -246,20 +247,6 @@ impl Store {
         .await
     }
 
-    /// Goes on from a version that is at least this, so that no version that a client may have seen before a
-    /// backup was restored is made again. Call it before anything is served.
-    ///
-    /// # Errors
-    /// If the ledger fails.
-    pub async fn raise_version(ledger: &Ledger, least: u64) -> Result<(), Error> {
-        ledger
-            .write(move |tables| {
-                let latest: u64 = tables.get(VERSION_TABLE, LATEST)?.unwrap_or(1);
-                Ok(tables.put(VERSION_TABLE, LATEST, &latest.max(least))?)
-            })
-            .await
-    }
-
     async fn commit(
         &self,
         change: impl FnOnce(&mut Writer) -> Result<Change, Error> + Send + 'static,
@@ -354,6 +341,27 @@ impl<'a> Writer<'a> {
         let key = draft.key.clone();
         Ok(Arc::new(draft.finish(self.ahead.version + 1).map_err(unreadable(&key))?))
     }
+}
+
+/// The highest version that was given to anything that is stored, or deleted.
+pub(crate) fn stored_version(tables: &Tables) -> Result<u64, ledger::Error> {
+    #[derive(Deserialize)]
+    struct Stored {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        resource_version: String,
+    }
+    let mut version: u64 = tables.get(VERSION_TABLE, LATEST)?.unwrap_or(1);
+    tables.each_json(TABLE, |_, json| {
+        let stored = serde_json::from_str::<Stored>(json).ok();
+        let of_this = stored.and_then(|stored| stored.metadata.resource_version.parse().ok());
+        version = version.max(of_this.unwrap_or(0));
+        Ok::<_, ledger::Error>(())
+    })?;
+    Ok(version)
 }
 
 fn check_version(object: &Object, expected: Option<&String>) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use avocet_store::{FORMAT, Key, Ledger, Store};
+use avocet_store::{FORMAT, Key, Ledger, Store, backup};
 
 use super::{manifest, now};
 
@@ -80,12 +80,45 @@ async fn versions_go_on_after_the_highest_was_deleted_and_after_being_raised() {
     let deleted = store.delete(key.clone(), None, now()).await.unwrap().version();
     drop(store);
 
-    let ledger = Ledger::open(&path).unwrap();
-    assert_eq!(Store::open(ledger.clone(), &PLURALS).unwrap().version(), deleted);
-    Store::raise_version(&ledger, 1000).await.unwrap();
-    Store::raise_version(&ledger, 10).await.unwrap();
-    let store = Store::open(ledger, &PLURALS).unwrap();
+    assert_eq!(Store::open(Ledger::open(&path).unwrap(), &PLURALS).unwrap().version(), deleted);
+    let copy = folder.path().join("copy.db");
+    backup::copy_database(&path, &copy, |_, _| {}).unwrap();
+    assert_eq!(backup::prepare_restored(&copy, 1000).unwrap(), 1000);
+    assert_eq!(backup::prepare_restored(&copy, 10).unwrap(), 1000);
+    let store = Store::open(Ledger::open(&copy).unwrap(), &PLURALS).unwrap();
     assert!(store.watch(deleted).is_err(), "what was seen before is too old");
     let created = store.create(key, manifest(1), now()).await.unwrap();
     assert!(created.version() > 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_of_one_moment_while_writes_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hub.db");
+    let ledger = Ledger::open(&path).unwrap();
+    let put_both = |value: u32| {
+        ledger.write(move |tables| {
+            tables.put("t", "left", &value)?;
+            tables.put("t", "right", &value)
+        })
+    };
+    put_both(0).await.unwrap();
+    for copy in 0..20 {
+        let to = folder.path().join(format!("copy-{copy}.db"));
+        let (from, target) = (ledger.clone(), to.clone());
+        let copying = tokio::task::spawn_blocking(move || from.backup(&target));
+        let mut value = 1;
+        while !copying.is_finished() {
+            put_both(value).await.unwrap();
+            value += 1;
+        }
+        copying.await.unwrap().unwrap();
+        backup::check_database(&to).unwrap();
+        let copied = Ledger::open(&to).unwrap();
+        let read = |key| copied.read(|tables| tables.get::<u32>("t", key)).unwrap().unwrap();
+        assert_eq!(read("left"), read("right"));
+    }
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_str().unwrap().ends_with(".part")), "{left:?}");
 }

@@ -1,8 +1,15 @@
 //! What the store promises: exact compare-and-swap, watches that miss and repeat nothing, finalizers, durability.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 mod durability;
 mod formats;
+mod properties;
 
 use avocet_store::{Error, EventKind, Key, Ledger, Store};
 use serde_json::{Value, json};
@@ -55,23 +62,20 @@ async fn of_many_who_swap_at_once_exactly_one_wins_each_round() {
     }
 }
 
+/// Polls all together, so that they meet in one group; answers in their order.
 async fn futures_join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut answers = Vec::new();
-    let mut pinned: Vec<_> = futures.map(Box::pin).collect();
-    // Polled together first, so that they meet in one group.
+    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
-        for future in &mut pinned {
-            if let std::task::Poll::Ready(answer) = future.as_mut().poll(context) {
-                answers.push(answer);
+        for (future, answer) in waiting.iter_mut().filter(|(_, answer)| answer.is_none()) {
+            if let std::task::Poll::Ready(ready) = future.as_mut().poll(context) {
+                *answer = Some(ready);
             }
         }
-        std::task::Poll::Ready(())
+        let is_done = waiting.iter().all(|(_, answer)| answer.is_some());
+        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     })
     .await;
-    for future in pinned.into_iter().skip(answers.len()) {
-        answers.push(future.await);
-    }
-    answers
+    waiting.into_iter().filter_map(|(_, answer)| answer).collect()
 }
 
 #[tokio::test]
