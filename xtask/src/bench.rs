@@ -1,26 +1,54 @@
-//! `bench`: memory at rest, latency from put to result, and what serving costs over the bare engine.
+//! `bench`: memory at rest, latency from put to result, what serving costs over the bare engine, and what the hub's
+//! store and API do beside etcd.
 //!
 //! All in one run against sites like those of the demo, in release mode. Numbers are medians; machines that are
 //! shared are noisy, so compare within a run.
 
+mod api;
 mod latency;
+mod load;
 mod memory;
 mod overhead;
 mod samples;
+mod servers;
+mod store;
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::process::{self, Step};
 use crate::setup::{self, Scope, Tools};
 use crate::sites::{SiteOptions, Sites};
 use crate::workspace::Workspace;
 
+/// What can be measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Memory, latency and serving of sites
+    Sites,
+    /// Durable writes: through the store, over HTTP, and of etcd
+    Store,
+    /// Fan-out of watches, memory of idle watchers, a long list
+    Api,
+}
+
 #[derive(Args)]
 pub struct Options {
+    /// What to measure [default: all]
+    #[arg(value_enum)]
+    pub parts: Vec<Part>,
+    /// Seconds for each rate of writes
+    #[arg(long, default_value_t = 3)]
+    pub seconds: u64,
+    /// Watchers at once, at most
+    #[arg(long, default_value_t = 10_000)]
+    pub watchers: usize,
+    /// Objects in the long list
+    #[arg(long, default_value_t = 100_000)]
+    pub listed: usize,
     /// Rounds of the measurements; each value is the median over rounds
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
@@ -38,25 +66,44 @@ const EDGE: &str = "edge";
 const FAST: &str = "accelerated";
 
 pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
-    let tools = setup::setup(workspace, Scope::Demo)?;
-    // Apart, as elsewhere: built together, their dependencies would get other features and be built anew.
+    let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
     process::run(workspace.cargo().args(["build", "--release", "--package", "avocet"]))?;
-    let example = ["build", "--release", "--package", "avocet-inference", "--example", "infer"];
-    process::run(workspace.cargo().args(example))?;
     let folder = workspace.target.join("bench");
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("can't remove {}", folder.display()))?;
     }
     std::fs::create_dir_all(&folder)?;
     println!("\n{}", machine());
-    println!("{}", memory::binary_size(&workspace.target.join("release/avocet"), &folder)?);
-    let mut sites = start(workspace, &tools, &folder)?;
+    if wants(Part::Store) {
+        println!("\n{}", store::writes(workspace, &folder.join("store"), options)?);
+    }
+    if wants(Part::Api) {
+        println!("\n{}", api::measure(workspace, &folder.join("api"), options)?);
+    }
+    if wants(Part::Sites) {
+        sites(workspace, &folder.join("sites"), options)?;
+    }
+    Ok(())
+}
+
+fn sites(workspace: &Workspace, folder: &Path, options: &Options) -> anyhow::Result<()> {
+    let tools = setup::setup(workspace, Scope::Demo)?;
+    build_example(workspace, "avocet-inference", "infer")?;
+    std::fs::create_dir_all(folder)?;
+    println!("{}", memory::binary_size(&workspace.target.join("release/avocet"), folder)?);
+    let mut sites = start(workspace, &tools, folder)?;
     println!("\n{}", memory::at_rest(&sites, options)?);
-    apply(workspace, &folder, &mut sites)?;
-    println!("\n{}", latency::put_to_result(&sites, &folder, options)?);
+    apply(workspace, folder, &mut sites)?;
+    println!("\n{}", latency::put_to_result(&sites, folder, options)?);
     let infer = workspace.target.join("release/examples/infer");
     println!("\n{}", overhead::compare(&sites, &infer, &tools, &models(workspace), options)?);
     Ok(())
+}
+
+/// Builds an example apart from the program: built together, their dependencies would get other features and be
+/// built anew.
+fn build_example(workspace: &Workspace, package: &str, example: &str) -> anyhow::Result<()> {
+    process::run(workspace.cargo().args(["build", "--release", "--package", package, "--example", example]))
 }
 
 fn start(workspace: &Workspace, tools: &Tools, folder: &Path) -> anyhow::Result<Sites> {

@@ -25,7 +25,7 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str)
     complain_of_unknown(call, unknown.iter().map(|field| format!("unknown field {field:?}")).collect())?;
     let manifest = complete(info, manifest, old, name)?;
     if let Some(old) = old {
-        check_change(call, &old.manifest, &manifest)?;
+        check_change(call, &old.manifest(), &manifest)?;
     }
     // Patches add to what is there: each may be small, and the sum too large.
     let size = manifest.to_string().len();
@@ -49,7 +49,7 @@ pub fn complete(
     old: Option<&Object>,
     name: &str,
 ) -> Result<Value, ApiError> {
-    schema::complete(info, manifest, old.map(|old| &old.manifest))
+    schema::complete(info, manifest, old.map(Object::manifest).as_ref())
         .map_err(|violations| ApiError::invalid(info, name, &violations))
 }
 
@@ -182,12 +182,13 @@ pub fn check_namespace_takes(call: &Call, key: &Key) -> Result<(), ApiError> {
 /// 403 if there are as many as there may be. Creations at the same moment may pass the limit by their number.
 pub fn check_quota(call: &Call) -> Result<(), ApiError> {
     let (info, most) = (call.target.info, call.hub.limits.objects());
-    let namespace = Some(call.target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-    let count = call.hub.store.count(info.plural, namespace, most);
+    let namespace = &call.target.namespace;
+    let count = call.hub.store.count(info.plural, namespace);
     if count < most {
         return Ok(());
     }
-    let place = namespace.map_or_else(|| "the cluster".to_owned(), |name| format!("namespace {name}"));
+    let place =
+        if namespace.is_empty() { "the cluster".to_owned() } else { format!("namespace {namespace}") };
     Err(ApiError::forbidden(format!(
         "{} \"{}\" is forbidden: exceeded quota: {place} has {count} of at most {most}; delete some, or start the hub \
          with a higher --max-objects",
@@ -209,7 +210,7 @@ fn prepare(call: &Call, manifest: &mut Value, old: Option<&Object>) {
         }
         // Its finalizers are changed at `/finalize` only.
         "namespaces" => {
-            let spec = old.and_then(|old| old.manifest.get("spec").cloned()).unwrap_or_else(|| json!({}));
+            let spec = old.and_then(|old| old.manifest().get("spec").cloned()).unwrap_or_else(|| json!({}));
             if call.target.subresource != Subresource::Finalize {
                 fields.insert("spec".into(), spec);
             }
@@ -242,7 +243,7 @@ fn prepare_secret(fields: &mut Map<String, Value>) {
 /// Who asks is what the server knows, not what they say; nothing of a request changes later.
 fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Object>) {
     if let Some(old) = old {
-        fields.insert("spec".into(), old.manifest.get("spec").cloned().unwrap_or_default());
+        fields.insert("spec".into(), old.manifest().get("spec").cloned().unwrap_or_default());
         return;
     }
     if let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) {

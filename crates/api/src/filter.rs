@@ -60,12 +60,20 @@ impl Filter {
     pub fn passes(&self, object: &Object) -> bool {
         self.is_in_namespace(object)
             && self.labels.matches(&object.metadata.labels)
-            && self.fields.iter().all(|term| (field(object, &term.field) == term.value) == term.equal)
+            && self.passes_fields(object)
+    }
+}
+
+impl Filter {
+    fn passes_fields(&self, object: &Object) -> bool {
+        let is_read = |term: &Term| !term.field.starts_with("metadata.");
+        let manifest = if self.fields.iter().any(is_read) { object.manifest() } else { Value::Null };
+        self.fields.iter().all(|term| (field(object, &manifest, &term.field) == term.value) == term.equal)
     }
 }
 
 /// The value of a field as selectors write it; empty where there is none.
-fn field(object: &Object, path: &str) -> String {
+fn field(object: &Object, manifest: &Value, path: &str) -> String {
     match path {
         "metadata.name" => return object.key.name.clone(),
         "metadata.namespace" => return object.key.namespace.clone(),
@@ -75,7 +83,7 @@ fn field(object: &Object, path: &str) -> String {
         "source" => "/source/component".to_owned(),
         other => format!("/{}", other.replace('.', "/")),
     };
-    match object.manifest.pointer(&pointer) {
+    match manifest.pointer(&pointer) {
         Some(Value::String(text)) => text.clone(),
         Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string(),
         _ => String::new(),

@@ -67,7 +67,7 @@ impl Form {
     /// One object in this form.
     pub fn object(self, info: &KindInfo, object: &Object) -> Value {
         match self {
-            Self::Whole => object.manifest.clone(),
+            Self::Whole => object.manifest(),
             Self::Table(rows) => {
                 let metadata = json!({"resourceVersion": object.metadata.resource_version});
                 table(info, &[object], rows, &metadata, daemon::now(), true)
@@ -79,7 +79,7 @@ impl Form {
     /// An answer with one object in this form.
     pub fn answer(self, code: StatusCode, info: &KindInfo, object: &Object) -> Response {
         if self == Self::Whole {
-            return (code, Json(&object.manifest)).into_response();
+            return (code, [(CONTENT_TYPE, "application/json")], object.json().clone()).into_response();
         }
         (code, Json(self.object(info, object))).into_response()
     }
@@ -94,7 +94,8 @@ impl Form {
             Self::Metadata => ("PartialObjectMetadataList".to_owned(), META.to_owned()),
             _ => (format!("{}List", info.kind), info.api_version()),
         };
-        let mut text = Vec::with_capacity(256 + objects.len() * 512);
+        let size: usize = objects.iter().map(|object| object.json().len() + 1).sum();
+        let mut text = Vec::with_capacity(256 + size);
         let head = json!({"kind": kind, "apiVersion": version, "metadata": metadata}).to_string();
         text.extend_from_slice(head.strip_suffix('}').unwrap_or(&head).as_bytes());
         text.extend_from_slice(b",\"items\":[");
@@ -102,12 +103,9 @@ impl Form {
             if index > 0 {
                 text.push(b',');
             }
-            let written = match self {
-                Self::Metadata => serde_json::to_writer(&mut text, &partial(object)),
-                _ => serde_json::to_writer(&mut text, &object.manifest),
-            };
-            if let Err(error) = written {
-                return ApiError::internal(&error).into_response();
+            match self {
+                Self::Metadata => text.extend_from_slice(partial(object).to_string().as_bytes()),
+                _ => text.extend_from_slice(object.json()),
             }
         }
         text.extend_from_slice(b"]}");
@@ -117,6 +115,6 @@ impl Form {
 
 /// Only the metadata of an object.
 pub fn partial(object: &Object) -> Value {
-    let metadata = object.manifest.get("metadata").cloned().unwrap_or_default();
+    let metadata = object.manifest().get("metadata").cloned().unwrap_or_default();
     json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata})
 }

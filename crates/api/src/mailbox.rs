@@ -169,7 +169,7 @@ fn check_sender(hub: &Hub, user: &User, address: &Address) -> Result<(), ApiErro
     let makes = user.site().is_some_and(|sender| {
         let (assignments, _) = hub.store.list(AssignmentSpec::PLURAL, Some(sender));
         assignments.iter().any(|object| {
-            let Ok(assignment) = Assignment::deserialize(&object.manifest) else { return false };
+            let Ok(assignment) = object.parse::<Assignment>() else { return false };
             assignment.spec.outputs.iter().any(|output| output.to.matches(&address.bucket, &address.key))
         })
     });
@@ -226,7 +226,15 @@ async fn take(
     Path((site, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     access::site(&user, &site)?;
-    let (_, file) = hub.mailbox.objects.get(BUCKET, &format!("{site}/{id}")).await.map_err(refuse)?;
+    let (boxes, key) = (&hub.mailbox.objects, format!("{site}/{id}"));
+    let (_, file) = match boxes.get(BUCKET, &key).await {
+        // It was taken after the backup was made that this hub goes on from.
+        Err(error @ objects::Error::Lost { .. }) => {
+            boxes.delete(BUCKET, &key).await.map_err(refuse)?;
+            return Err(ApiError::not_found(error.to_string()));
+        }
+        found => found.map_err(refuse)?,
+    };
     Ok(Body::from_stream(ReaderStream::new(file)).into_response())
 }
 

@@ -30,9 +30,9 @@ fn scale(call: &Call) -> Result<Scale, ApiError> {
 
 fn scale_of(call: &Call, object: &Object) -> Result<Value, ApiError> {
     let paths = scale(call)?;
-    let replicas = |path: &str| {
-        object.manifest.pointer(&path.replace('.', "/")).and_then(Value::as_i64).unwrap_or_default()
-    };
+    let manifest = object.manifest();
+    let replicas =
+        |path: &str| manifest.pointer(&path.replace('.', "/")).and_then(Value::as_i64).unwrap_or_default();
     let metadata = &object.metadata;
     let times = metadata.creation_timestamp;
     Ok(json!({
@@ -63,7 +63,7 @@ pub async fn set_scale(call: &Call) -> Result<Response, ApiError> {
         return Err(ApiError::field(call.target.info, &call.target.name, "spec.replicas", &message));
     }
     let version = wanted.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
-    let mut manifest = current.manifest.clone();
+    let mut manifest = current.manifest();
     let mut place = &mut manifest;
     for name in paths.spec_replicas.split('.').filter(|name| !name.is_empty()) {
         let fields =
@@ -87,7 +87,7 @@ pub async fn finalize(call: &Call) -> Result<Response, ApiError> {
     let current = call.find()?;
     let manifest = admission::admit(call, call.parse_body()?, Some(&current), &call.target.name)?;
     let written = call.write_object(&current, manifest).await?;
-    Ok((StatusCode::OK, Json(&written.manifest)).into_response())
+    Ok(call.answer(StatusCode::OK, &written))
 }
 
 /// For how long a token is good unless the client says, and at least and at most, in seconds.

@@ -39,9 +39,10 @@ pub fn table(
 }
 
 fn row(info: &KindInfo, object: &Object, carry: Rows, now: Time) -> Value {
-    let cells: Vec<Value> = info.columns.iter().map(|column| cell(column, &object.manifest, now)).collect();
+    let manifest = object.manifest();
+    let cells: Vec<Value> = info.columns.iter().map(|column| cell(column, &manifest, now)).collect();
     let carried = match carry {
-        Rows::Whole => object.manifest.clone(),
+        Rows::Whole => manifest,
         Rows::Metadata => partial(object),
         Rows::Nothing => return json!({"cells": cells}),
     };

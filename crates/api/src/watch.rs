@@ -1,5 +1,7 @@
 //! `?watch=true`: changes as a stream of JSON lines.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,6 +12,7 @@ use daemon::Shutdown;
 use futures::stream;
 use serde_json::{Value, json};
 use store::{Event, EventKind, Object, Store, Watch};
+use tokio::time::Instant;
 use types::KindInfo;
 
 use crate::ApiError;
@@ -35,14 +38,20 @@ pub struct Options {
 }
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
+/// How many bytes of what exists are sent at once.
+const CHUNK: usize = 64 << 10;
+/// Up to how many bytes of JSON are copied into each watcher's line; larger ones are shared by all watchers.
+const COPIED: usize = 4 << 10;
 
 struct Stream {
     info: &'static KindInfo,
     filter: Filter,
     options: Options,
     watch: Watch,
-    first: Vec<u8>,
-    ends: tokio::time::Instant,
+    existing: std::vec::IntoIter<Arc<Object>>,
+    lines: VecDeque<Bytes>,
+    bookmark_at: Instant,
+    ends: Instant,
     shutdown: Shutdown,
     told_columns: bool,
 }
@@ -59,99 +68,127 @@ pub fn stream_changes(
         Some(version) if !options.initial_events => (vec![], version),
         _ => store.list(info.plural, filter.namespace()),
     };
-    let watch = store.watch(version).map_err(store::Error::from)?;
-    let ends = tokio::time::Instant::now() + options.timeout;
-    let mut stream =
-        Stream { info, filter, options, watch, first: vec![], ends, shutdown, told_columns: false };
-    let mut first = Vec::new();
-    for object in existing {
-        if stream.filter.passes(&object) {
-            stream.write_event(&mut first, "ADDED", &object);
-        }
-    }
-    if stream.options.initial_events {
-        stream.write_bookmark(&mut first, json!({"k8s.io/initial-events-end": "true"}));
-    }
-    stream.first = first;
+    let watch = store.watch_kind(info.plural, version).map_err(store::Error::from)?;
+    let now = Instant::now();
+    let stream = Stream {
+        info,
+        filter,
+        watch,
+        existing: existing.into_iter(),
+        lines: VecDeque::new(),
+        bookmark_at: now + BOOKMARK_EVERY,
+        ends: now + options.timeout,
+        options,
+        shutdown,
+        told_columns: false,
+    };
     let body = Body::from_stream(stream::unfold(stream, |mut stream| async move {
         let lines = stream.next_lines().await?;
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(lines)), stream))
+        Some((Ok::<_, std::convert::Infallible>(lines), stream))
     }));
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 impl Stream {
-    /// The next lines to send; `None` at the end.
-    async fn next_lines(&mut self) -> Option<Vec<u8>> {
-        if !self.first.is_empty() {
-            return Some(std::mem::take(&mut self.first));
+    /// The next lines to send, or a part of one; `None` at the end.
+    async fn next_lines(&mut self) -> Option<Bytes> {
+        if let Some(lines) = self.next_existing() {
+            return Some(lines);
         }
         loop {
-            let bookmark_at = tokio::time::Instant::now() + BOOKMARK_EVERY;
-            let mut lines = Vec::new();
+            if let Some(line) = self.lines.pop_front() {
+                return Some(line);
+            }
             tokio::select! {
                 () = self.shutdown.wait() => return None,
                 () = tokio::time::sleep_until(self.ends) => return None,
-                () = tokio::time::sleep_until(bookmark_at), if self.options.bookmarks => self.write_bookmark(&mut lines, json!({})),
+                () = tokio::time::sleep_until(self.bookmark_at), if self.options.bookmarks => self.tell_progress(),
                 events = self.watch.next() => match events {
-                    Ok(events) => {
-                        for event in &events {
-                            self.write_change(&mut lines, event);
-                        }
-                    }
+                    Ok(events) => events.iter().for_each(|event| self.tell_change(event)),
                     Err(expired) => {
                         // Told once; the client lists again.
-                        self.ends = tokio::time::Instant::now();
+                        self.ends = Instant::now();
                         let status = ApiError::gone(expired.to_string()).status();
-                        write_line(&mut lines, &json!({"type": "ERROR", "object": status}));
+                        self.lines.push_back(line(&json!({"type": "ERROR", "object": status})));
                     }
                 },
             }
-            if !lines.is_empty() {
-                return Some(lines);
+        }
+    }
+
+    /// What existed when the watch began, a chunk at a time, and that this was all of it if that is wanted.
+    fn next_existing(&mut self) -> Option<Bytes> {
+        let mut chunk = Vec::new();
+        while chunk.len() < CHUNK {
+            let Some(object) = self.existing.next() else { break };
+            if self.filter.passes(&object) {
+                self.tell("ADDED", &object);
+                self.lines.drain(..).for_each(|line| chunk.extend_from_slice(&line));
             }
         }
-    }
-
-    fn write_change(&mut self, lines: &mut Vec<u8>, event: &Event) {
-        if event.object.key.plural != self.info.plural || !self.filter.is_in_namespace(&event.object) {
-            return;
+        if self.options.initial_events && self.existing.len() == 0 {
+            self.options.initial_events = false;
+            chunk.extend_from_slice(&self.bookmark(json!({"k8s.io/initial-events-end": "true"})));
         }
-        let passes = self.filter.passes(&event.object);
-        let kind = match event.kind {
-            EventKind::Added if passes => "ADDED",
-            EventKind::Modified if passes => "MODIFIED",
-            EventKind::Deleted if passes => "DELETED",
-            // It may have passed before; a client that never saw it ignores the deletion.
-            EventKind::Modified => "DELETED",
-            _ => return,
-        };
-        self.write_event(lines, kind, &event.object);
+        (!chunk.is_empty()).then(|| chunk.into())
     }
 
-    fn write_event(&mut self, lines: &mut Vec<u8>, kind: &str, object: &Object) {
-        match self.options.form {
+    /// Tells a change as it is seen through the filter: what begins to pass is new, what ceases to pass is gone.
+    fn tell_change(&mut self, event: &Event) {
+        let passed = event.previous.as_ref().filter(|previous| self.filter.passes(previous));
+        let passes = event.kind != EventKind::Deleted && self.filter.passes(&event.object);
+        match (passed, passes) {
+            (None, true) => self.tell("ADDED", &event.object),
+            (Some(_), true) => self.tell("MODIFIED", &event.object),
+            (Some(_), false) if event.kind == EventKind::Deleted => self.tell("DELETED", &event.object),
+            (Some(previous), false) => {
+                let gone = previous.with_version(event.version);
+                self.tell("DELETED", &gone);
+            }
+            (None, false) => {}
+        }
+    }
+
+    fn tell(&mut self, kind: &str, object: &Object) {
+        let other = match self.options.form {
+            Form::Whole => None,
+            Form::Metadata => Some(partial(object)),
             Form::Table(carry) => {
                 let metadata = json!({"resourceVersion": object.metadata.resource_version});
                 let rows = table(self.info, &[object], carry, &metadata, daemon::now(), !self.told_columns);
                 self.told_columns = true;
-                write_line(lines, &json!({"type": kind, "object": rows}));
+                Some(rows)
             }
-            Form::Metadata => write_line(lines, &json!({"type": kind, "object": partial(object)})),
-            Form::Whole => write_line(lines, &json!({"type": kind, "object": object.manifest})),
+        };
+        if let Some(other) = other {
+            self.lines.push_back(line(&json!({"type": kind, "object": other})));
+            return;
+        }
+        let (before, json, after) = (format!(r#"{{"type":"{kind}","object":"#), object.json(), "}\n");
+        if json.len() > COPIED {
+            self.lines.extend([before.into(), json.clone(), Bytes::from_static(after.as_bytes())]);
+        } else {
+            self.lines.push_back([before.as_bytes(), json, after.as_bytes()].concat().into());
         }
     }
 
-    fn write_bookmark(&mut self, lines: &mut Vec<u8>, annotations: Value) {
+    /// Tells how far the watch is, unless changes wait that would tell it.
+    fn tell_progress(&mut self) {
+        self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
+        if self.watch.progress().is_some() {
+            self.lines.push_back(self.bookmark(json!({})));
+        }
+    }
+
+    fn bookmark(&self, annotations: Value) -> Bytes {
         let metadata =
             json!({"resourceVersion": self.watch.version().to_string(), "annotations": annotations});
         let object =
             json!({"kind": self.info.kind, "apiVersion": self.info.api_version(), "metadata": metadata});
-        write_line(lines, &json!({"type": "BOOKMARK", "object": object}));
+        line(&json!({"type": "BOOKMARK", "object": object}))
     }
 }
 
-fn write_line(lines: &mut Vec<u8>, value: &Value) {
-    lines.extend_from_slice(value.to_string().as_bytes());
-    lines.push(b'\n');
+fn line(value: &Value) -> Bytes {
+    format!("{value}\n").into()
 }

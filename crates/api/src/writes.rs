@@ -126,9 +126,10 @@ impl Call {
     /// # Errors
     /// 409 if the object changed since it was read.
     pub async fn write_object(&self, current: &Object, mut manifest: Value) -> Result<Arc<Object>, ApiError> {
-        self.record(Some(&current.manifest), &mut manifest);
+        self.record(Some(&current.manifest()), &mut manifest);
         if self.is_dry_run()? {
-            return Ok(Arc::new(Object { manifest, ..current.clone() }));
+            let shown = Object::unstored(current.key.clone(), manifest);
+            return shown.map(Arc::new).map_err(|error| ApiError::bad_request(error.to_string()));
         }
         Ok(self.hub.store.update(self.target.key(), manifest, self.target.is_status()).await?)
     }
@@ -174,14 +175,9 @@ impl Call {
             if live.is_none() && self.target.is_status() {
                 return Err(store::Error::NotFound(key).into());
             }
-            let applied = managed_fields::apply(
-                live.as_ref().map(|live| &live.manifest),
-                &config,
-                &manager,
-                self.part(),
-                force,
-                daemon::now(),
-            );
+            let before = live.as_ref().map(|live| live.manifest());
+            let applied =
+                managed_fields::apply(before.as_ref(), &config, &manager, self.part(), force, daemon::now());
             let applied = applied.map_err(|conflicts| ApiError::apply_conflict(&conflicts))?;
             let manifest = admission::admit(self, applied, live.as_deref(), &key.name)?;
             if live.is_none() {
@@ -212,7 +208,7 @@ impl Call {
         let mut tries = 0;
         loop {
             let current = self.find()?;
-            let manifest = self.patched(&current.manifest, &patch)?;
+            let manifest = self.patched(&current.manifest(), &patch)?;
             self.check_name(&manifest)?;
             let manifest = admission::admit(self, manifest, Some(&current), &self.target.name)?;
             match self.write(&current, manifest).await {

@@ -47,6 +47,10 @@ pub enum Command {
     Hub(HubOptions),
     /// Run a site that joins a hub
     Agent(AgentOptions),
+    /// Write all that a hub keeps into one file, while it runs
+    Backup(BackupOptions),
+    /// Make a hub's data folder from a backup
+    Restore(RestoreOptions),
     /// Make a single-use token that lets a machine join as a site
     JoinToken(JoinTokenOptions),
     /// Make, list and revoke tokens for people and programs
@@ -247,6 +251,46 @@ pub struct AgentOptions {
     /// The join token; needed the first time
     #[arg(long, env = "AVOCET_JOIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  avocet backup hub.tar\n  avocet backup /backups/hub.tar --data /var/lib/avocet --without-artifacts\n\n\
+                  The file holds the hub's private keys and tokens: keep it as you keep those. Sites keep their own \
+                  state; it is not in there."
+)]
+pub struct BackupOptions {
+    /// The file to write; one that is there is replaced when the new one is whole
+    pub file: PathBuf,
+    /// Where the hub keeps its state [default: ~/.avocet]
+    #[arg(long, env = "AVOCET_DATA", value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Leave the artifacts out: after a restore they have to be applied or pushed again
+    #[arg(long)]
+    pub without_artifacts: bool,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  avocet restore hub.tar --data /var/lib/avocet\n  avocet restore hub.tar --force      \
+                  replaces a hub, whose state is kept aside\n\n\
+                  Everything is checked before anything is put in place. Clients that watched the old hub list again."
+)]
+pub struct RestoreOptions {
+    /// What `avocet backup` wrote
+    pub file: PathBuf,
+    /// Where the hub is to keep its state [default: ~/.avocet]
+    #[arg(long, env = "AVOCET_DATA", value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Replace the hub that is there; its state is moved aside, not deleted
+    #[arg(long)]
+    pub force: bool,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 #[derive(Args)]

@@ -12,11 +12,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use types::SiteSpec;
 
-use crate::cli::{ClientOptions, DataOptions};
+use crate::cli::ClientOptions;
 
 /// The data folder: as given, or `~/.avocet`.
-pub fn data_folder(options: &DataOptions) -> anyhow::Result<PathBuf> {
-    match &options.data {
+pub fn data_folder(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match given {
         Some(data) => Ok(std::path::absolute(data)?),
         None => default_folder(),
     }

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 
 use crate::cli::{ClientOptions, JoinTokenOptions, ListenHub, OidcArgs};
 use crate::config::{self, HubAccess};
+use crate::lock;
 
 /// Starts a hub; answers its address, and itself.
 pub async fn start(
@@ -32,6 +33,7 @@ pub async fn start(
         types::names::is_dns_label(site),
         "--site {site:?} is not a name: write 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends"
     );
+    let lock = lock::lock_hub(data)?;
     let folder = data.join("hub");
     let listener = TcpListener::bind(options.listen).await.with_context(|| {
         format!(
@@ -97,6 +99,7 @@ pub async fn start(
     tasks.spawn("certificate", async move { served.keep_fresh(shutdown).await });
     let serving = hub.clone();
     tasks.spawn("api", async move {
+        let _lock = lock;
         if let Err(error) = api::serve(listener, tls, serving).await {
             eprintln!("error: the API ended: {error}");
         }

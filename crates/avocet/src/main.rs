@@ -1,6 +1,7 @@
 //! Avocet runs AI applications over cloud and edge.
 
 mod apply;
+mod backup;
 mod cli;
 mod config;
 mod copy;
@@ -10,8 +11,10 @@ mod explain;
 mod get;
 mod hub;
 mod invocations;
+mod lock;
 mod manifest;
 mod output;
+mod restore;
 mod tokens;
 mod ui;
 mod up;
@@ -49,6 +52,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Up(options) => up::up(options).await,
         Command::Hub(options) => up::hub(options).await,
         Command::Agent(options) => up::agent(options).await,
+        Command::Backup(options) => backup::backup(&options),
+        Command::Restore(options) => restore::restore(&options),
         Command::JoinToken(options) => hub::join_token(client, options).await,
         Command::Token(command) => tokens::token(client, command).await,
         Command::Apply(options) => apply::apply(client, options).await,

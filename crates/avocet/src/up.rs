@@ -62,7 +62,7 @@ fn prepare(options: &DataOptions, addresses: &[SocketAddr]) -> anyhow::Result<st
              (and put an encrypting proxy before it), or pass --insecure-plain-http on a network that you trust"
         );
     }
-    let data = config::data_folder(options)?;
+    let data = config::data_folder(options.data.as_deref())?;
     std::fs::create_dir_all(&data).with_context(|| format!("can't make {}", data.display()))?;
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700))?;

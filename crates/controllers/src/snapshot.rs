@@ -1,6 +1,5 @@
 //! All resources at one moment, and what controllers want to change in them.
 
-use serde::Deserialize;
 use serde_json::Value;
 use store::{Deletion, Key, Store};
 use types::{
@@ -43,7 +42,7 @@ impl Snapshot {
 
 fn all<S: Kind>(store: &Store) -> Vec<Resource<S>> {
     let (objects, _) = store.list(S::PLURAL, None);
-    objects.iter().filter_map(|object| Resource::deserialize(&object.manifest).ok()).collect()
+    objects.iter().filter_map(|object| object.parse().ok()).collect()
 }
 
 /// A change that a controller wants. Each is refused by the store if its object changed since the snapshot, and

@@ -4,14 +4,17 @@
 //! of its own, so that one that fails takes nothing with it) and commits once: the cost of an `fsync` is shared
 //! by all who wait for it. Reads have a connection of their own and never wait for writers (WAL).
 
-use std::path::Path;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+
+use crate::{backup, format};
 
 /// Why a ledger could not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,33 @@ pub enum Error {
     /// SQLite or the disk failed.
     #[error("the database failed; check the disk's space and health")]
     Database(#[from] rusqlite::Error),
+    /// A file could not be read or written.
+    #[error("the database's files can't be read or written; check the disk's space and health")]
+    Disk(#[from] std::io::Error),
+    /// The file is not as it was written.
+    #[error(
+        "{path} is damaged: {found}; restore a backup with `avocet restore BACKUP --data FOLDER --force`, which keeps \
+         the damaged state aside"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// The file was written by a newer version.
+    #[error(
+        "the database is of format {format}, and this Avocet reads formats up to {known}; use Avocet {needs} or newer, or \
+         restore a backup that an older one made"
+    )]
+    Newer {
+        /// Its format.
+        format: usize,
+        /// The newest that is known.
+        known: usize,
+        /// The version that reads it.
+        needs: String,
+    },
     /// The commit that would have made the write durable failed; nothing of it was kept.
     #[error("the write could not be made durable: {0}; check the disk's space and health")]
     Commit(String),
@@ -37,7 +67,8 @@ pub enum Error {
 
 /// What a write job leaves to be done once its fate is known.
 type Completion = Box<dyn FnOnce(Result<(), String>) + Send>;
-type Job = Box<dyn FnOnce(&Tables) -> (bool, Completion) + Send>;
+/// A write, or what is left of it where its group can't be written.
+type Job = Box<dyn FnOnce(Result<&Tables, &str>) -> Completion + Send>;
 
 /// How many writes may wait; beyond it writers wait to enter, which is the backpressure.
 const QUEUE: usize = 4096;
@@ -49,35 +80,39 @@ const GROUP: usize = 512;
 pub struct Ledger {
     jobs: mpsc::SyncSender<Job>,
     reader: Arc<Mutex<Connection>>,
+    path: Arc<Path>,
 }
 
 /// The tables, inside a read or a write.
-pub struct Tables<'a>(&'a Connection);
+pub struct Tables<'a> {
+    connection: &'a Connection,
+    group: u64,
+    /// Whether the write has changed anything yet; its savepoint is made just before.
+    changed: Cell<bool>,
+    /// Why what the write changed could not be taken back, which ends its group.
+    stuck: Cell<Option<rusqlite::Error>>,
+}
 
 impl Ledger {
-    /// Opens or creates the file.
+    /// Opens or creates the file, and brings one of an older format up to date.
     ///
     /// # Errors
-    /// If it can't be opened, or is damaged.
+    /// If it can't be opened, is damaged, or was written by a newer version.
     pub fn open(path: &Path) -> Result<Self, Error> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| Error::Commit(format!("{}: {error}", folder.display())))?;
+            std::fs::create_dir_all(folder)?;
         }
         let writer = Connection::open(path)?;
+        check(&writer, path, "quick_check")?;
         writer.pragma_update(None, "journal_mode", "WAL")?;
         writer.pragma_update(None, "synchronous", "FULL")?;
         writer.pragma_update(None, "cache_size", -1024)?;
-        let sound: String = writer.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if sound != "ok" {
-            return Err(Error::Commit(format!("{} is damaged: {sound}; restore a backup", path.display())));
-        }
-        prepare(&writer)?;
+        format::prepare(&writer, Some(path))?;
         let reader = Connection::open(path)?;
         reader.pragma_update(None, "query_only", true)?;
         reader.pragma_update(None, "cache_size", -1024)?;
         reader.busy_timeout(Duration::from_secs(10))?;
-        Ok(Self::start(writer, reader))
+        Ok(Self::start(writer, reader, path))
     }
 
     /// A ledger that lives and dies with the process.
@@ -88,16 +123,24 @@ impl Ledger {
         // A shared cache gives the reader the writer's tables; the name keeps ledgers apart.
         let name = format!("file:{}?mode=memory&cache=shared", uuid::Uuid::new_v4());
         let writer = Connection::open(&name)?;
-        prepare(&writer)?;
+        format::prepare(&writer, None)?;
         let reader = Connection::open(&name)?;
         reader.pragma_update(None, "read_uncommitted", true)?;
-        Ok(Self::start(writer, reader))
+        Ok(Self::start(writer, reader, Path::new(&name)))
     }
 
-    fn start(writer: Connection, reader: Connection) -> Self {
+    fn start(writer: Connection, reader: Connection, path: &Path) -> Self {
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
         std::thread::spawn(move || write_groups(&writer, &queue));
-        Self { jobs, reader: Arc::new(Mutex::new(reader)) }
+        Self { jobs, reader: Arc::new(Mutex::new(reader)), path: path.into() }
+    }
+
+    /// Copies the ledger as it is at one moment, while it is read and written. Blocks.
+    ///
+    /// # Errors
+    /// If the copy can't be written; no half copy is left under that name.
+    pub fn backup(&self, to: &Path) -> Result<(), Error> {
+        backup::copy_database(&self.path, to, |_, _| {})
     }
 
     /// Runs `change` in a transaction; once this answers `Ok`, the change survives a crash. If `change` answers
@@ -135,17 +178,18 @@ impl Ledger {
     {
         let (answer, answered) = oneshot::channel();
         let mut job: Job = Box::new(move |tables| {
-            let outcome = change(tables);
-            let keep = outcome.is_ok();
-            let completion: Completion = Box::new(move |committed| {
+            let outcome = match tables {
+                Ok(tables) => change(tables).inspect_err(|_| tables.undo()),
+                Err(failure) => Err(Error::Commit(failure.to_owned()).into()),
+            };
+            Box::new(move |committed| {
                 let outcome = match (outcome, committed) {
                     (Ok(done), Ok(())) => Ok(after(done)),
                     (Ok(_), Err(failure)) => Err(E::from(Error::Commit(failure))),
                     (Err(error), _) => Err(error),
                 };
                 let _ = answer.send(outcome);
-            });
-            (keep, completion)
+            })
         });
         loop {
             match self.jobs.try_send(job) {
@@ -167,51 +211,105 @@ impl Ledger {
     pub fn read<T, E: From<Error>>(&self, look: impl FnOnce(&Tables) -> Result<T, E>) -> Result<T, E> {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let view = reader.unchecked_transaction().map_err(Error::from)?;
-        look(&Tables(&view))
+        look(&Tables::of(&view, 0))
     }
 }
 
-fn prepare(connection: &Connection) -> Result<(), Error> {
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS records (
-             tab TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (tab, key)
-         ) WITHOUT ROWID",
-    )?;
-    Ok(())
+/// Lets SQLite look for damage with one of its pragmas.
+pub(crate) fn check(connection: &Connection, path: &Path, pragma: &str) -> Result<(), Error> {
+    let damaged = |found: String| Error::Damaged { path: path.to_owned(), found };
+    let found = connection.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get::<_, String>(0));
+    match found {
+        Ok(found) if found == "ok" => Ok(()),
+        Ok(found) => Err(damaged(found)),
+        Err(error) => match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Err(damaged(error.to_string())),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+/// Changes a database that no ledger has open.
+pub(crate) fn with_tables<T>(
+    connection: &Connection,
+    change: impl FnOnce(&Tables) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let transaction = connection.unchecked_transaction()?;
+    let tables = Tables::of(&transaction, 0);
+    let done = change(&tables)?;
+    tables.close()?;
+    transaction.commit()?;
+    Ok(done)
 }
 
 fn write_groups(writer: &Connection, queue: &mpsc::Receiver<Job>) {
+    let mut group = 0;
     while let Ok(first) = queue.recv() {
-        let waiting = queue.try_iter().take(GROUP - 1);
-        let mut completions = Vec::new();
-        let began = writer.execute_batch("BEGIN IMMEDIATE").map_err(|error| error.to_string());
-        for job in std::iter::once(first).chain(waiting) {
-            completions.push(run_in_savepoint(writer, job));
-        }
-        let committed =
-            began.and_then(|()| writer.execute_batch("COMMIT").map_err(|error| error.to_string()));
-        if committed.is_err() {
-            let _ = writer.execute_batch("ROLLBACK");
-        }
+        group += 1;
+        let jobs = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
+        let (completions, outcome) = write_group(writer, jobs, group);
+        let outcome = outcome.map_err(|error| error.to_string());
         for completion in completions {
-            completion(committed.clone());
+            completion(outcome.clone());
         }
     }
 }
 
-fn run_in_savepoint(writer: &Connection, job: Job) -> Completion {
-    let opened = writer.execute_batch("SAVEPOINT one");
-    let (keep, completion) = job(&Tables(writer));
-    let closed = match (&opened, keep) {
-        (Ok(()), true) => writer.execute_batch("RELEASE one"),
-        (Ok(()), false) => writer.execute_batch("ROLLBACK TO one; RELEASE one"),
-        (Err(_), _) => Ok(()),
-    };
-    match opened.and(closed) {
-        Ok(()) => completion,
-        Err(error) => {
-            let failure = error.to_string();
-            Box::new(move |_| completion(Err(failure)))
+/// Runs jobs as one transaction. Either all that did not fail by themselves are durable then, or none.
+fn write_group(
+    writer: &Connection,
+    jobs: impl Iterator<Item = Job>,
+    group: u64,
+) -> (Vec<Completion>, rusqlite::Result<()>) {
+    let mut completions = Vec::new();
+    let mut sound = execute(writer, "BEGIN IMMEDIATE");
+    for job in jobs {
+        match &sound {
+            Ok(()) => {
+                let tables = Tables::of(writer, group);
+                completions.push(job(Ok(&tables)));
+                sound = tables.close();
+            }
+            Err(error) => completions.push(job(Err(&error.to_string()))),
+        }
+    }
+    let outcome = sound.and_then(|()| execute(writer, "COMMIT"));
+    if outcome.is_err() && !writer.is_autocommit() {
+        let _ = execute(writer, "ROLLBACK");
+    }
+    (completions, outcome)
+}
+
+/// Runs a statement that is prepared once.
+fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
+}
+
+impl<'a> Tables<'a> {
+    fn of(connection: &'a Connection, group: u64) -> Self {
+        Self { connection, group, changed: Cell::new(false), stuck: Cell::new(None) }
+    }
+
+    fn before_change(&self) -> rusqlite::Result<()> {
+        if !self.changed.replace(true) {
+            execute(self.connection, "SAVEPOINT one")?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what the write changed.
+    fn undo(&self) {
+        if self.changed.get() {
+            self.stuck.set(execute(self.connection, "ROLLBACK TO one").err());
+        }
+    }
+
+    /// Ends the write.
+    fn close(self) -> rusqlite::Result<()> {
+        match self.stuck.into_inner() {
+            Some(error) => Err(error),
+            None if self.changed.get() => execute(self.connection, "RELEASE one"),
+            None => Ok(()),
         }
     }
 }
@@ -222,7 +320,8 @@ impl Tables<'_> {
     /// # Errors
     /// If it can't be read.
     pub fn get<T: DeserializeOwned>(&self, table: &str, key: &str) -> Result<Option<T>, Error> {
-        let mut query = self.0.prepare_cached("SELECT value FROM records WHERE tab = ? AND key = ?")?;
+        let mut query =
+            self.connection.prepare_cached("SELECT value FROM records WHERE tab = ? AND key = ?")?;
         let value: Option<String> = query.query_row(params![table, key], |row| row.get(0)).optional()?;
         value.map(|value| parse(table, key, &value)).transpose()
     }
@@ -238,7 +337,7 @@ impl Tables<'_> {
         after: &str,
         limit: usize,
     ) -> Result<Vec<(String, T)>, Error> {
-        let mut query = self.0.prepare_cached(
+        let mut query = self.connection.prepare_cached(
             "SELECT key, value FROM records WHERE tab = ?1 AND key >= ?2 AND key < ?3 AND key > ?4
              ORDER BY key LIMIT ?5",
         )?;
@@ -255,12 +354,36 @@ impl Tables<'_> {
         .collect()
     }
 
+    /// Shows each record of a table as its key and its JSON, in the order of keys, without holding all of them.
+    ///
+    /// # Errors
+    /// Those of `look`, or of the database.
+    pub fn each_json<E: From<Error>>(
+        &self,
+        table: &str,
+        mut look: impl FnMut(&str, &str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let query = "SELECT key, value FROM records WHERE tab = ? ORDER BY key";
+        let mut query = self.connection.prepare_cached(query).map_err(Error::from)?;
+        let mut rows = query.query([table]).map_err(Error::from)?;
+        while let Some(row) = rows.next().map_err(Error::from)? {
+            let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+            look(text(0).map_err(Error::from)?, text(1).map_err(Error::from)?)?;
+        }
+        Ok(())
+    }
+
+    /// Which commit a write will be part of; the same for all writes that become durable together.
+    pub fn group(&self) -> u64 {
+        self.group
+    }
+
     /// The greatest key of a table.
     ///
     /// # Errors
     /// If the database fails.
     pub fn last_key(&self, table: &str) -> Result<Option<String>, Error> {
-        let mut query = self.0.prepare_cached("SELECT max(key) FROM records WHERE tab = ?")?;
+        let mut query = self.connection.prepare_cached("SELECT max(key) FROM records WHERE tab = ?")?;
         Ok(query.query_row(params![table], |row| row.get(0))?)
     }
 
@@ -269,8 +392,9 @@ impl Tables<'_> {
     /// # Errors
     /// If the database fails.
     pub fn count(&self, table: &str, prefix: &str) -> Result<u64, Error> {
-        let mut query =
-            self.0.prepare_cached("SELECT count(*) FROM records WHERE tab = ? AND key >= ? AND key < ?")?;
+        let mut query = self
+            .connection
+            .prepare_cached("SELECT count(*) FROM records WHERE tab = ? AND key >= ? AND key < ?")?;
         let end = format!("{prefix}\u{10ffff}");
         let count: i64 = query.query_row(params![table, prefix, end], |row| row.get(0))?;
         Ok(u64::try_from(count).unwrap_or(0))
@@ -286,9 +410,18 @@ impl Tables<'_> {
             key: key.to_owned(),
             source,
         })?;
-        self.0
+        self.put_json(table, key, &value)
+    }
+
+    /// The same for a record that is JSON already.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn put_json(&self, table: &str, key: &str, json: &str) -> Result<(), Error> {
+        self.before_change()?;
+        self.connection
             .prepare_cached("INSERT OR REPLACE INTO records (tab, key, value) VALUES (?, ?, ?)")?
-            .execute(params![table, key, value])?;
+            .execute(params![table, key, json])?;
         Ok(())
     }
 
@@ -297,8 +430,9 @@ impl Tables<'_> {
     /// # Errors
     /// If the database fails.
     pub fn delete(&self, table: &str, key: &str) -> Result<bool, Error> {
+        self.before_change()?;
         let deleted = self
-            .0
+            .connection
             .prepare_cached("DELETE FROM records WHERE tab = ? AND key = ?")?
             .execute(params![table, key])?;
         Ok(deleted > 0)

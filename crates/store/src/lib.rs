@@ -2,10 +2,17 @@
 //! [`Store`] keeps versioned resources on a ledger: get, list, watch from a version, compare-and-swap, delete
 //! with finalizers. Nothing else in the workspace names SQLite.
 
+pub mod backup;
+mod format;
+mod history;
 pub mod ledger;
+mod object;
 mod resources;
 mod watch;
 
+pub use format::FORMAT;
+pub use history::HistoryLimits;
 pub use ledger::Ledger;
-pub use resources::{Deletion, Error, Key, Object, Store};
+pub use object::{Key, Object};
+pub use resources::{Deletion, Error, Store};
 pub use watch::{Event, EventKind, Expired, Watch};

@@ -3,62 +3,23 @@
 //! Every write is checked and made in the ledger's writer, so compare-and-swap is exact; once durable it is
 //! applied to the copy in memory that all reads and watches are served from.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use serde::Deserialize;
 use serde_json::Value;
 use types::{ObjectMeta, Time};
 
+use crate::history::{History, HistoryLimits};
 use crate::ledger::{self, Ledger, Tables};
-use crate::watch::{Event, EventKind, Expired, History, Watch};
+use crate::object::{Draft, Key, Object};
+use crate::watch::{Event, EventKind, Expired, Watch};
 
 const TABLE: &str = "resources";
-const VERSION_TABLE: &str = "resources-version";
-
-/// Names one resource.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// The kind's plural.
-    pub plural: &'static str,
-    /// The namespace; empty for kinds without one.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-impl Key {
-    /// The key of a resource.
-    pub fn new(plural: &'static str, namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { plural, namespace: namespace.into(), name: name.into() }
-    }
-
-    fn row(&self) -> String {
-        format!("{}/{}/{}", self.plural, self.namespace, self.name)
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.plural)?;
-        if !self.namespace.is_empty() {
-            write!(f, "/{}", self.namespace)?;
-        }
-        write!(f, "/{}", self.name)
-    }
-}
-
-/// A stored resource: the whole manifest, with its metadata read out.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Object {
-    /// Its key.
-    pub key: Key,
-    /// Its metadata, the same as in `manifest`.
-    pub metadata: ObjectMeta,
-    /// All of it, as JSON.
-    pub manifest: Value,
-}
+/// Says which version is the latest where no object does: after deletions, and after a restore.
+pub(crate) const VERSION_TABLE: &str = "resources-version";
+pub(crate) const LATEST: &str = "latest";
 
 /// Why the store refused.
 #[derive(Debug, thiserror::Error)]
@@ -118,20 +79,67 @@ impl Deletion {
 #[derive(Clone)]
 pub struct Store {
     ledger: Ledger,
-    memory: Arc<RwLock<Memory>>,
+    shared: Arc<Shared>,
     history: Arc<History>,
 }
 
+struct Shared {
+    memory: RwLock<Memory>,
+    ahead: Mutex<Ahead>,
+}
+
+/// What readers see: all that is durable.
 struct Memory {
     objects: BTreeMap<Key, Arc<Object>>,
+    /// By plural and namespace.
+    counts: HashMap<&'static str, HashMap<String, usize>>,
     version: u64,
 }
 
-/// A change that is durable and waits to be seen.
-struct Change {
-    kind: EventKind,
+impl Memory {
+    fn of(objects: BTreeMap<Key, Arc<Object>>, version: u64) -> Self {
+        let mut memory = Self { objects: BTreeMap::new(), counts: HashMap::new(), version };
+        objects.keys().for_each(|key| memory.count(key, true));
+        Self { objects, ..memory }
+    }
+
+    fn count(&mut self, key: &Key, is_new: bool) {
+        let counts = self.counts.entry(key.plural).or_default();
+        let count = counts.entry(key.namespace.clone()).or_default();
+        *count = if is_new { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            counts.remove(&key.namespace);
+        }
+    }
+
+    /// Shows a change; answers what it replaced.
+    fn apply(&mut self, event: &Event) -> Option<Arc<Object>> {
+        self.version = event.version;
+        let key = &event.object.key;
+        let replaced = match event.kind {
+            EventKind::Deleted => self.objects.remove(key),
+            _ => self.objects.insert(key.clone(), event.object.clone()),
+        };
+        match (event.kind, &replaced) {
+            (EventKind::Deleted, Some(_)) => self.count(key, false),
+            (EventKind::Added | EventKind::Modified, None) => self.count(key, true),
+            _ => {}
+        }
+        replaced
+    }
+}
+
+/// What the writer sees besides: the changes of the commit that is under way. Only the writer's thread looks here.
+struct Ahead {
+    group: u64,
+    objects: HashMap<Key, Option<Arc<Object>>>,
     version: u64,
-    object: Arc<Object>,
+}
+
+/// A change that is durable once its commit is.
+enum Change {
+    None(Arc<Object>),
+    Made(Event),
 }
 
 impl Store {
@@ -140,35 +148,52 @@ impl Store {
     /// # Errors
     /// If a record can't be read.
     pub fn open(ledger: Ledger, plurals: &[&'static str]) -> Result<Self, Error> {
-        let (rows, version) = ledger.read(|tables| {
-            let rows: Vec<(String, Value)> = tables.range(TABLE, "", "", usize::MAX)?;
-            Ok::<_, Error>((rows, stored_version(tables)?))
-        })?;
+        Self::open_with(ledger, plurals, HistoryLimits::default())
+    }
+
+    /// The same with other limits of what is kept for watchers.
+    ///
+    /// # Errors
+    /// If a record can't be read.
+    pub fn open_with(ledger: Ledger, plurals: &[&'static str], limits: HistoryLimits) -> Result<Self, Error> {
         let mut objects = BTreeMap::new();
-        for (row, manifest) in rows {
-            let mut parts = row.splitn(3, '/');
-            let known = parts.next().and_then(|word| plurals.iter().find(|plural| **plural == word));
-            if let (Some(plural), Some(namespace), Some(name)) = (known, parts.next(), parts.next()) {
-                let object = read_object(Key::new(plural, namespace, name), manifest)?;
-                objects.insert(object.key.clone(), Arc::new(object));
-            }
-        }
-        Ok(Self {
-            ledger,
-            memory: Arc::new(RwLock::new(Memory { objects, version })),
-            history: Arc::new(History::starting_at(version)),
-        })
+        let version = ledger.read(|tables| {
+            let mut version = tables.get(VERSION_TABLE, LATEST)?.unwrap_or(1);
+            tables.each_json(TABLE, |row, json| {
+                let mut parts = row.splitn(3, '/').map(str::to_owned);
+                let word = parts.next().unwrap_or_default();
+                let (namespace, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+                // What a newer version stored of kinds that are unknown here is left alone; its versions count.
+                let known = plurals.iter().find(|plural| **plural == word);
+                let key = Key::new(known.copied().unwrap_or_default(), namespace, name);
+                let object = match Object::read(key.clone(), json) {
+                    Err(error) if known.is_some() => return Err(unreadable(&key)(error)),
+                    Err(_) => return Ok(()),
+                    Ok(object) => object,
+                };
+                version = version.max(object.version());
+                if known.is_some() {
+                    objects.insert(key, Arc::new(object));
+                }
+                Ok::<_, Error>(())
+            })?;
+            Ok::<_, Error>(version)
+        })?;
+        let ahead = Ahead { group: 0, objects: HashMap::new(), version };
+        let shared = Shared { memory: RwLock::new(Memory::of(objects, version)), ahead: Mutex::new(ahead) };
+        let history = Arc::new(History::starting_at(version, limits));
+        Ok(Self { ledger, shared: Arc::new(shared), history })
     }
 
     /// The resource of that key.
     pub fn get(&self, key: &Key) -> Option<Arc<Object>> {
-        self.memory().objects.get(key).cloned()
+        self.shared.memory().objects.get(key).cloned()
     }
 
     /// All resources of a kind, in one namespace or in all, in order of namespace and name, and the version that
     /// the list is of: a watch from there misses nothing.
     pub fn list(&self, plural: &'static str, namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
-        let memory = self.memory();
+        let memory = self.shared.memory();
         let from = Key::new(plural, namespace.unwrap_or(""), "");
         let objects = memory
             .objects
@@ -181,27 +206,31 @@ impl Store {
         (objects, memory.version)
     }
 
-    /// How many resources of a kind there are, in one namespace or in all; counts no further than `most`.
-    pub fn count(&self, plural: &'static str, namespace: Option<&str>, most: usize) -> usize {
-        let memory = self.memory();
-        let from = Key::new(plural, namespace.unwrap_or(""), "");
-        let keys = memory.objects.range((Bound::Included(from), Bound::Unbounded)).map(|(key, _)| key);
-        keys.take_while(|key| key.plural == plural && namespace.is_none_or(|wanted| key.namespace == wanted))
-            .take(most)
-            .count()
+    /// How many resources of a kind there are in a namespace; empty for kinds without one.
+    pub fn count(&self, plural: &'static str, namespace: &str) -> usize {
+        let memory = self.shared.memory();
+        memory.counts.get(plural).and_then(|counts| counts.get(namespace)).copied().unwrap_or(0)
     }
 
     /// The version of the latest change.
     pub fn version(&self) -> u64 {
-        self.memory().version
+        self.shared.memory().version
     }
 
     /// All changes after a version.
     ///
     /// # Errors
-    /// If it is too long ago.
+    /// If it is too long ago, or was never made.
     pub fn watch(&self, from: u64) -> Result<Watch, Expired> {
-        self.history.watch(from)
+        Watch::begin(self.history.clone(), None, from)
+    }
+
+    /// All changes of one kind after a version. Changes of other kinds neither wake nor expire it.
+    ///
+    /// # Errors
+    /// If it is too long ago, or was never made.
+    pub fn watch_kind(&self, plural: &'static str, from: u64) -> Result<Watch, Expired> {
+        Watch::begin(self.history.clone(), Some(plural), from)
     }
 
     /// Stores a new resource; sets uid, version, generation and creation time.
@@ -209,17 +238,16 @@ impl Store {
     /// # Errors
     /// If one of that name exists, or the ledger fails.
     pub async fn create(&self, key: Key, manifest: Value, now: Time) -> Result<Arc<Object>, Error> {
-        let uid = uuid::Uuid::new_v4().to_string();
-        self.commit(move |tables| {
-            if tables.get::<Value>(TABLE, &key.row())?.is_some() {
-                return Err(Error::Exists(key));
+        let mut new = read_draft(key, manifest)?;
+        new.metadata.uid = uuid::Uuid::new_v4().to_string();
+        new.metadata.generation = 1;
+        new.metadata.creation_timestamp = Some(now);
+        new.metadata.deletion_timestamp = None;
+        self.commit(move |writer| {
+            if writer.current(&new.key).is_some() {
+                return Err(Error::Exists(new.key));
             }
-            let mut object = read_object(key, manifest)?;
-            object.metadata.uid = uid;
-            object.metadata.generation = 1;
-            object.metadata.creation_timestamp = Some(now);
-            object.metadata.deletion_timestamp = None;
-            put(tables, EventKind::Added, object)
+            writer.put(new, None)
         })
         .await
     }
@@ -233,38 +261,38 @@ impl Store {
     /// # Errors
     /// If it does not exist, changed meanwhile, or the ledger fails.
     pub async fn update(&self, key: Key, manifest: Value, status: bool) -> Result<Arc<Object>, Error> {
-        self.commit(move |tables| {
-            let row = key.row();
-            let old: Value = tables.get(TABLE, &row)?.ok_or_else(|| Error::NotFound(key.clone()))?;
-            let old = read_object(key.clone(), old)?;
-            let mut new = read_object(key, manifest)?;
-            let (expected, current) = (&new.metadata.resource_version, &old.metadata.resource_version);
-            if !expected.is_empty() && expected != current {
-                let (expected, current) = (expected.clone(), current.clone());
-                return Err(Error::Conflict { key: new.key, expected, current });
-            }
+        let mut new = read_draft(key, manifest)?;
+        // Most likely still current when the writer comes to it: then it is parsed here, not on the writer's thread.
+        let seen = self.get(&new.key).map(|seen| (seen.manifest(), seen));
+        self.commit(move |writer| {
+            let old = writer.current(&new.key).ok_or_else(|| Error::NotFound(new.key.clone()))?;
+            check_version(&old, Some(&new.metadata.resource_version))?;
+            let before = match seen {
+                Some((manifest, seen)) if Arc::ptr_eq(&seen, &old) => manifest,
+                _ => old.manifest(),
+            };
             if status {
-                let reported = new.manifest.get("status").cloned().unwrap_or(Value::Null);
+                let reported = take_status(&mut new);
                 let managers = std::mem::take(&mut new.metadata.managed_fields);
-                new = old.clone();
+                new = read_draft(old.key.clone(), before.clone())?;
                 if !managers.is_empty() {
                     new.metadata.managed_fields = managers;
                 }
-                set_field(&mut new.manifest, "status", reported);
+                new.set_field("status", reported);
             } else {
-                if let Some(reported) = old.manifest.get("status") {
-                    set_field(&mut new.manifest, "status", reported.clone());
+                if let Some(reported) = before.get("status") {
+                    new.set_field("status", reported.clone());
                 }
-                keep_system_metadata(&mut new, &old);
+                keep_system_metadata(&mut new, &old.metadata, before.get("spec"));
             }
-            write_metadata(&mut new)?;
-            if new == old {
-                return Ok(Change { kind: EventKind::Modified, version: 0, object: Arc::new(old) });
+            new.write_metadata().map_err(unreadable(&old.key))?;
+            if new.manifest == before {
+                return Ok(Change::None(old));
             }
             if new.metadata.deletion_timestamp.is_some() && !is_held(&new) {
-                return remove(tables, new);
+                return writer.remove(new, old);
             }
-            put(tables, EventKind::Modified, new)
+            writer.put(new, Some(old))
         })
         .await
     }
@@ -275,124 +303,176 @@ impl Store {
     /// If it does not exist, is not at the expected version any more, or the ledger fails.
     pub async fn delete(&self, key: Key, deletion: Deletion) -> Result<Arc<Object>, Error> {
         let Deletion { expected, finalizer, now } = deletion;
-        self.commit(move |tables| {
-            let old: Value = tables.get(TABLE, &key.row())?.ok_or_else(|| Error::NotFound(key.clone()))?;
-            let mut object = read_object(key, old)?;
-            let current = &object.metadata.resource_version;
-            if let Some(expected) = expected.filter(|expected| expected != current) {
-                return Err(Error::Conflict { current: current.clone(), key: object.key, expected });
+        self.commit(move |writer| {
+            let old = writer.current(&key).ok_or(Error::NotFound(key))?;
+            check_version(&old, expected.as_ref())?;
+            let mut marked = read_draft(old.key.clone(), old.manifest())?;
+            let is_marked = marked.metadata.deletion_timestamp.is_some();
+            let finalizers = &mut marked.metadata.finalizers;
+            let is_new = |finalizer: &&str| !is_marked && !finalizers.iter().any(|known| known == finalizer);
+            finalizers.extend(finalizer.filter(is_new).map(str::to_owned));
+            if !is_held(&marked) {
+                return writer.remove(marked, old);
             }
-            if object.metadata.deletion_timestamp.is_none() {
-                let finalizers = &mut object.metadata.finalizers;
-                let new = finalizer.filter(|new| !finalizers.iter().any(|known| known == new));
-                finalizers.extend(new.map(str::to_owned));
+            if is_marked {
+                return Ok(Change::None(old));
             }
-            if !is_held(&object) {
-                return remove(tables, object);
-            }
-            if object.metadata.deletion_timestamp.is_some() {
-                return Ok(Change { kind: EventKind::Modified, version: 0, object: Arc::new(object) });
-            }
-            object.metadata.deletion_timestamp = Some(now);
-            object.metadata.generation += 1;
-            put(tables, EventKind::Modified, object)
+            marked.metadata.deletion_timestamp = Some(now);
+            marked.metadata.generation += 1;
+            writer.put(marked, Some(old))
         })
         .await
     }
 
     async fn commit(
         &self,
-        change: impl FnOnce(&Tables) -> Result<Change, Error> + Send + 'static,
+        change: impl FnOnce(&mut Writer) -> Result<Change, Error> + Send + 'static,
     ) -> Result<Arc<Object>, Error> {
-        let memory = self.memory.clone();
+        let (writing, applying) = (self.shared.clone(), self.shared.clone());
         let history = self.history.clone();
         self.ledger
-            .write_then(change, move |Change { kind, version, object }| {
-                if version == 0 {
-                    return object;
-                }
-                {
-                    let mut memory = memory.write().unwrap_or_else(PoisonError::into_inner);
-                    memory.version = version;
-                    match kind {
-                        EventKind::Deleted => memory.objects.remove(&object.key),
-                        _ => memory.objects.insert(object.key.clone(), object.clone()),
-                    };
-                }
-                history.push(Event { kind, version, object: object.clone() });
-                object
-            })
+            .write_then(
+                move |tables| change(&mut Writer::begin(tables, &writing)),
+                move |change| match change {
+                    Change::None(object) => object,
+                    Change::Made(event) => applying.apply(event, &history),
+                },
+            )
             .await
     }
+}
 
+impl Shared {
     fn memory(&self) -> std::sync::RwLockReadGuard<'_, Memory> {
         self.memory.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Shows a durable change to readers, and wakes watchers after the last one of its commit.
+    fn apply(&self, event: Event, history: &History) -> Arc<Object> {
+        let object = event.object.clone();
+        let replaced = self.memory.write().unwrap_or_else(PoisonError::into_inner).apply(&event);
+        // Taken apart outside of the lock.
+        drop(replaced);
+        let is_last = event.version == self.ahead.lock().unwrap_or_else(PoisonError::into_inner).version;
+        history.push(event);
+        if is_last {
+            history.announce();
+        }
+        object
+    }
 }
 
-fn stored_version(tables: &Tables) -> Result<u64, Error> {
-    Ok(tables.get(VERSION_TABLE, "latest")?.unwrap_or(1))
+/// The writer's view: what is durable, and on it the changes of the commit that is under way.
+struct Writer<'a> {
+    tables: &'a Tables<'a>,
+    shared: &'a Shared,
+    ahead: MutexGuard<'a, Ahead>,
 }
 
-fn next_version(tables: &Tables) -> Result<u64, Error> {
-    let version = stored_version(tables)? + 1;
-    tables.put(VERSION_TABLE, "latest", &version)?;
+impl<'a> Writer<'a> {
+    fn begin(tables: &'a Tables<'a>, shared: &'a Shared) -> Self {
+        let mut ahead = shared.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if ahead.group != tables.group() {
+            // The commit before this one is in memory by now, or failed and left nothing.
+            *ahead =
+                Ahead { group: tables.group(), objects: HashMap::new(), version: shared.memory().version };
+        }
+        Self { tables, shared, ahead }
+    }
+
+    fn current(&self, key: &Key) -> Option<Arc<Object>> {
+        match self.ahead.objects.get(key) {
+            Some(changed) => changed.clone(),
+            None => self.shared.memory().objects.get(key).cloned(),
+        }
+    }
+
+    fn put(&mut self, new: Draft, previous: Option<Arc<Object>>) -> Result<Change, Error> {
+        let object = self.finish(new)?;
+        let json = std::str::from_utf8(object.json()).unwrap_or_default();
+        self.tables.put_json(TABLE, &object.key.row(), json)?;
+        let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
+        self.ahead.version += 1;
+        self.ahead.objects.insert(object.key.clone(), Some(object.clone()));
+        Ok(Change::Made(Event::new(kind, object, previous)))
+    }
+
+    fn remove(&mut self, last: Draft, previous: Arc<Object>) -> Result<Change, Error> {
+        let object = self.finish(last)?;
+        self.tables.delete(TABLE, &object.key.row())?;
+        // No object will say any more that there was this version.
+        self.tables.put(VERSION_TABLE, LATEST, &object.version())?;
+        self.ahead.version += 1;
+        self.ahead.objects.insert(object.key.clone(), None);
+        Ok(Change::Made(Event::new(EventKind::Deleted, object, Some(previous))))
+    }
+
+    fn finish(&self, draft: Draft) -> Result<Arc<Object>, Error> {
+        let key = draft.key.clone();
+        Ok(Arc::new(draft.finish(self.ahead.version + 1).map_err(unreadable(&key))?))
+    }
+}
+
+/// The highest version that was given to anything that is stored, or deleted.
+pub(crate) fn stored_version(tables: &Tables) -> Result<u64, ledger::Error> {
+    #[derive(Deserialize)]
+    struct Stored {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        resource_version: String,
+    }
+    let mut version: u64 = tables.get(VERSION_TABLE, LATEST)?.unwrap_or(1);
+    tables.each_json(TABLE, |_, json| {
+        let stored = serde_json::from_str::<Stored>(json).ok();
+        let of_this = stored.and_then(|stored| stored.metadata.resource_version.parse().ok());
+        version = version.max(of_this.unwrap_or(0));
+        Ok::<_, ledger::Error>(())
+    })?;
     Ok(version)
 }
 
-fn put(tables: &Tables, kind: EventKind, mut object: Object) -> Result<Change, Error> {
-    let version = next_version(tables)?;
-    object.metadata.resource_version = version.to_string();
-    write_metadata(&mut object)?;
-    tables.put(TABLE, &object.key.row(), &object.manifest)?;
-    Ok(Change { kind, version, object: Arc::new(object) })
+fn check_version(object: &Object, expected: Option<&String>) -> Result<(), Error> {
+    let current = &object.metadata.resource_version;
+    match expected.filter(|expected| !expected.is_empty() && *expected != current) {
+        None => Ok(()),
+        Some(expected) => Err(Error::Conflict {
+            key: object.key.clone(),
+            expected: expected.clone(),
+            current: current.clone(),
+        }),
+    }
 }
 
-fn remove(tables: &Tables, mut object: Object) -> Result<Change, Error> {
-    let version = next_version(tables)?;
-    tables.delete(TABLE, &object.key.row())?;
-    object.metadata.resource_version = version.to_string();
-    write_metadata(&mut object)?;
-    Ok(Change { kind: EventKind::Deleted, version, object: Arc::new(object) })
+fn take_status(draft: &mut Draft) -> Value {
+    draft.manifest.get_mut("status").map(Value::take).unwrap_or_default()
 }
 
 /// What a writer of specs can't change; counts a generation if the spec differs.
-fn keep_system_metadata(new: &mut Object, old: &Object) {
-    let spec_changed = new.manifest.get("spec") != old.manifest.get("spec");
-    new.metadata.uid.clone_from(&old.metadata.uid);
-    new.metadata.resource_version.clone_from(&old.metadata.resource_version);
-    new.metadata.creation_timestamp = old.metadata.creation_timestamp;
-    new.metadata.deletion_timestamp = old.metadata.deletion_timestamp;
-    new.metadata.generation = old.metadata.generation + i64::from(spec_changed);
+fn keep_system_metadata(new: &mut Draft, old: &ObjectMeta, spec: Option<&Value>) {
+    let spec_changed = new.manifest.get("spec") != spec;
+    new.metadata.uid.clone_from(&old.uid);
+    new.metadata.resource_version.clone_from(&old.resource_version);
+    new.metadata.creation_timestamp = old.creation_timestamp;
+    new.metadata.deletion_timestamp = old.deletion_timestamp;
+    new.metadata.generation = old.generation + i64::from(spec_changed);
 }
 
 /// Whether somebody must act before the object goes. Namespaces have a second list of who.
-fn is_held(object: &Object) -> bool {
+fn is_held(object: &Draft) -> bool {
     let holders = object.manifest.pointer("/spec/finalizers").and_then(Value::as_array);
     let is_namespace = object.key.plural == "namespaces";
     !object.metadata.finalizers.is_empty()
         || (is_namespace && holders.is_some_and(|holders| !holders.is_empty()))
 }
 
-fn read_object(key: Key, manifest: Value) -> Result<Object, Error> {
-    let metadata = manifest.get("metadata").cloned().unwrap_or_default();
-    let metadata: ObjectMeta =
-        serde_json::from_value(metadata).map_err(|source| Error::Manifest { key: key.clone(), source })?;
-    let mut object = Object { key, metadata, manifest };
-    object.metadata.name.clone_from(&object.key.name);
-    object.metadata.namespace.clone_from(&object.key.namespace);
-    Ok(object)
+fn read_draft(key: Key, manifest: Value) -> Result<Draft, Error> {
+    Draft::of(key.clone(), manifest).map_err(unreadable(&key))
 }
 
-fn write_metadata(object: &mut Object) -> Result<(), Error> {
-    let metadata = serde_json::to_value(&object.metadata)
-        .map_err(|source| Error::Manifest { key: object.key.clone(), source })?;
-    set_field(&mut object.manifest, "metadata", metadata);
-    Ok(())
-}
-
-fn set_field(manifest: &mut Value, field: &str, value: Value) {
-    if let Value::Object(fields) = manifest {
-        fields.insert(field.to_owned(), value);
-    }
+fn unreadable(key: &Key) -> impl FnOnce(serde_json::Error) -> Error {
+    let key = key.clone();
+    |source| Error::Manifest { key, source }
 }

@@ -1,11 +1,11 @@
 //! What happened to resources, in order, from a version on.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::Object;
+use crate::history::History;
 
 /// What happened to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum EventKind {
     Deleted,
 }
 
-/// One change.
+/// One change. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// What happened.
@@ -27,11 +27,24 @@ pub struct Event {
     pub version: u64,
     /// The object after the change.
     pub object: Arc<Object>,
+    /// The object before the change; `None` of a new one.
+    pub previous: Option<Arc<Object>>,
 }
 
-/// The version is older than what is remembered; list again.
+impl Event {
+    pub(crate) fn new(kind: EventKind, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
+        Self { kind, version: object.version(), object, previous }
+    }
+
+    /// How much of the JSON of objects it may keep alive.
+    pub(crate) fn bytes(&self) -> usize {
+        self.object.json().len() + self.previous.as_ref().map_or(0, |object| object.json().len())
+    }
+}
+
+/// The version is older than what is remembered, or was never made; list again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("version {asked} is too old; the oldest remembered is {oldest}; list again and watch from there")]
+#[error("too old resource version: {asked} ({oldest})")]
 pub struct Expired {
     /// The version that was asked for.
     pub asked: u64,
@@ -39,71 +52,35 @@ pub struct Expired {
     pub oldest: u64,
 }
 
-/// How many changes are remembered for watchers that reconnect.
-const REMEMBERED: usize = 16_384;
-
-/// The recent changes of a store.
-pub(crate) struct History {
-    recent: Mutex<Recent>,
-    latest: watch::Sender<u64>,
-}
-
-struct Recent {
-    events: VecDeque<Event>,
-    /// A watch from this version or later misses nothing.
-    oldest: u64,
-}
-
-impl History {
-    pub(crate) fn starting_at(version: u64) -> Self {
-        let recent = Recent { events: VecDeque::new(), oldest: version };
-        Self { recent: Mutex::new(recent), latest: watch::Sender::new(version) }
-    }
-
-    pub(crate) fn push(&self, event: Event) {
-        let version = event.version;
-        {
-            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            recent.events.push_back(event);
-            if recent.events.len() > REMEMBERED
-                && let Some(forgotten) = recent.events.pop_front()
-            {
-                recent.oldest = forgotten.version;
-            }
-        }
-        self.latest.send_replace(version);
-    }
-
-    pub(crate) fn watch(self: &Arc<Self>, from: u64) -> Result<Watch, Expired> {
-        let watch = Watch { history: self.clone(), latest: self.latest.subscribe(), seen: from };
-        watch.check_not_expired()?;
-        Ok(watch)
-    }
-}
-
 /// A reader of changes; it misses none and repeats none.
 pub struct Watch {
     history: Arc<History>,
+    plural: Option<&'static str>,
     latest: watch::Receiver<u64>,
     seen: u64,
 }
 
 impl Watch {
-    fn check_not_expired(&self) -> Result<(), Expired> {
-        let oldest = self.history.recent.lock().unwrap_or_else(PoisonError::into_inner).oldest;
-        if self.seen < oldest { Err(Expired { asked: self.seen, oldest }) } else { Ok(()) }
+    pub(crate) fn begin(
+        history: Arc<History>,
+        plural: Option<&'static str>,
+        from: u64,
+    ) -> Result<Self, Expired> {
+        let latest = history.subscribe(plural, from)?;
+        Ok(Self { history, plural, latest, seen: from })
     }
 
-    /// Waits for changes and takes all there are, at least one. Cancel safe.
+    /// Waits for changes and takes those that there are, at least one and at most a few hundred. Cancel safe.
     ///
     /// # Errors
     /// If the reader was so slow that changes were forgotten.
     pub async fn next(&mut self) -> Result<Vec<Event>, Expired> {
         loop {
             let _ = self.latest.borrow_and_update();
-            let events = self.take()?;
-            if !events.is_empty() {
-                return Ok(events);
+            let taken = self.history.take(self.plural, self.seen)?;
+            self.seen = taken.version;
+            if !taken.events.is_empty() {
+                return Ok(taken.events);
             }
             if self.latest.changed().await.is_err() {
                 // The store is gone; there will never be another change.
@@ -112,19 +89,18 @@ impl Watch {
         }
     }
 
-    fn take(&mut self) -> Result<Vec<Event>, Expired> {
-        self.check_not_expired()?;
-        let recent = self.history.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = recent.events.partition_point(|event| event.version <= self.seen);
-        let events: Vec<Event> = recent.events.iter().skip(start).cloned().collect();
-        if let Some(last) = events.last() {
-            self.seen = last.version;
-        }
-        Ok(events)
-    }
-
     /// The version up to which changes were taken.
     pub fn version(&self) -> u64 {
         self.seen
+    }
+
+    /// The latest version if no change waits to be taken; `None` if one does, or was forgotten.
+    pub fn progress(&mut self) -> Option<u64> {
+        let taken = self.history.take(self.plural, self.seen).ok()?;
+        if !taken.events.is_empty() {
+            return None;
+        }
+        self.seen = taken.version;
+        Some(self.seen)
     }
 }

@@ -75,6 +75,11 @@ fn memory(pid: u32) -> anyhow::Result<(f64, f64)> {
     field("Rss:").zip(field("Pss:")).with_context(|| format!("{path} names no Rss and Pss"))
 }
 
+/// Resident memory of a process in bytes.
+pub fn resident_bytes(pid: u32) -> anyhow::Result<f64> {
+    Ok(memory(pid)?.0 * 1e6)
+}
+
 /// Processor time that the threads of a process have used.
 pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/task");

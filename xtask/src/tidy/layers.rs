@@ -34,7 +34,7 @@ const HEAVY: [(&str, &[&str]); 13] = [
     ("ort", &["avocet-inference"]),
     ("s3s", &["avocet-objects"]),
     ("hyper", &["avocet-objects"]),
-    ("tar", &["avocet-artifacts"]),
+    ("tar", &["avocet-artifacts", "avocet"]),
     ("landlock", &["avocet-runtimes"]),
     ("seccompiler", &["avocet-runtimes"]),
     ("axum", &["avocet-serving", "avocet-api", "avocet-agent"]),

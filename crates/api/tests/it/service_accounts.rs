@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use avocet_api::authentication::{Account, DEFAULT_ISSUER};
 use serde_json::{Value, json};
-use store::Key;
+use store::{Deletion, Key};
 
 use crate::support::{TestHub, resource};
 
@@ -34,7 +34,11 @@ async fn promise_7_a_service_account_is_known_by_its_token_while_it_is_there() {
     let groups = ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"];
     assert_eq!(told["groups"], json!(groups));
     hub.ask_json("GET", &resource("sites"), &token, &Value::Null).await.expect(403);
-    hub.hub.store.delete(Key::new("serviceaccounts", "shop", "robot"), None, daemon::now()).await.unwrap();
+    hub.hub
+        .store
+        .delete(Key::new("serviceaccounts", "shop", "robot"), Deletion::at(daemon::now()))
+        .await
+        .unwrap();
     let refused = hub.ask_json("GET", &resource("sites"), &token, &Value::Null).await.expect(401);
     assert_eq!(refused["message"], "Unauthorized");
     create_robot(&hub).await;

@@ -93,13 +93,13 @@ async fn a_watch_with_a_selector_tells_when_an_object_leaves_it() {
 }
 
 #[tokio::test]
-async fn a_version_that_is_forgotten_is_gone_and_says_what_to_do() {
+async fn a_version_that_is_forgotten_is_gone_in_the_words_of_kubernetes() {
     let hub = TestHub::start().await;
     hub.post(PLACEMENTS, &placement("a")).await.expect(201);
     let hub = hub.restart().await;
     let refused = hub.get(&format!("{PLACEMENTS}?watch=true&resourceVersion=1")).await.expect(410);
     assert_eq!(refused["reason"], "Expired");
-    assert!(refused["message"].as_str().unwrap().contains("list again"));
+    assert!(refused["message"].as_str().unwrap().contains("too old resource version"));
     let list = hub.get(PLACEMENTS).await.expect(200);
     let version = list["metadata"]["resourceVersion"].as_str().unwrap();
     assert_eq!(list["items"][0]["metadata"]["name"], "a", "what was written is there");

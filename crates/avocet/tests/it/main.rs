@@ -9,6 +9,7 @@
 )]
 
 mod applications;
+mod backups;
 mod boto3;
 mod commands;
 mod confinement;

@@ -70,10 +70,7 @@ impl Hub {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| {
-            panic!(
-                "{key} did not get there: {:#?}",
-                self.store.get(&key).map(|object| object.manifest.clone())
-            )
+            panic!("{key} did not get there: {:#?}", self.store.get(&key).map(|object| object.manifest()))
         });
     }
 
@@ -83,7 +80,7 @@ impl Hub {
 }
 
 fn message(object: &Object, condition: &str) -> String {
-    let conditions = object.manifest["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let conditions = object.manifest()["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let found = conditions.iter().find(|entry| entry["type"] == condition);
     found.map_or_else(String::new, |found| found["message"].as_str().unwrap().to_owned())
 }
@@ -98,16 +95,17 @@ async fn an_application_becomes_assignments_and_their_reports_become_its_status(
     hub.application().await;
     hub.until("assignments", "plant", ASSIGNMENT, |_| true).await;
     assert_eq!(hub.assigned("cloud"), 0);
-    hub.until("applications", "default", "app", |app| app.manifest["status"]["ready"] == "0/1").await;
+    hub.until("applications", "default", "app", |app| app.manifest()["status"]["ready"] == "0/1").await;
 
     let key = Key::new("assignments", "plant", ASSIGNMENT);
-    let mut report = hub.store.get(&key).unwrap().manifest.clone();
+    let mut report = hub.store.get(&key).unwrap().manifest();
     report["status"] = json!({"conditions": [{"type": "Available", "status": "True", "observedGeneration": 1,
         "lastTransitionTime": daemon::now(), "reason": "Running", "message": ""}],
         "invocations": {"succeeded": 3}, "observedGeneration": 1});
     hub.store.update(key, report, true).await.unwrap();
     hub.until("applications", "default", "app", |app| {
-        app.manifest["status"]["ready"] == "1/1" && app.manifest["status"]["invocations"]["succeeded"] == 3
+        app.manifest()["status"]["ready"] == "1/1"
+            && app.manifest()["status"]["invocations"]["succeeded"] == 3
     })
     .await;
     assert!(hub.tasks.end(Duration::from_secs(5)).await);

@@ -1,7 +1,15 @@
 //! What the store promises: exact compare-and-swap, watches that miss and repeat nothing, finalizers, durability.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 mod durability;
+mod formats;
+mod properties;
 
 use avocet_store::{Deletion, Error, EventKind, Key, Ledger, Store};
 use serde_json::{Value, json};
@@ -29,7 +37,7 @@ fn manifest(value: u32) -> Value {
 async fn a_write_with_an_old_version_is_refused_and_names_both() {
     let store = store();
     let created = store.create(key("a"), manifest(1), now()).await.unwrap();
-    let mut mine = created.manifest.clone();
+    let mut mine = created.manifest();
     mine["spec"]["value"] = json!(2);
     store.update(key("a"), mine.clone(), false).await.unwrap();
     let refused = store.update(key("a"), mine, false).await.unwrap_err();
@@ -44,7 +52,7 @@ async fn of_many_who_swap_at_once_exactly_one_wins_each_round() {
     let mut current = store.create(key("a"), manifest(0), now()).await.unwrap();
     for round in 1..20_u32 {
         let tries = (0..8).map(|writer| {
-            let mut mine = current.manifest.clone();
+            let mut mine = current.manifest();
             mine["spec"]["value"] = json!(round * 100 + writer);
             store.update(key("a"), mine, false)
         });
@@ -54,40 +62,37 @@ async fn of_many_who_swap_at_once_exactly_one_wins_each_round() {
     }
 }
 
+/// Polls all together, so that they meet in one group; answers in their order.
 async fn futures_join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut answers = Vec::new();
-    let mut pinned: Vec<_> = futures.map(Box::pin).collect();
-    // Polled together first, so that they meet in one group.
+    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
-        for future in &mut pinned {
-            if let std::task::Poll::Ready(answer) = future.as_mut().poll(context) {
-                answers.push(answer);
+        for (future, answer) in waiting.iter_mut().filter(|(_, answer)| answer.is_none()) {
+            if let std::task::Poll::Ready(ready) = future.as_mut().poll(context) {
+                *answer = Some(ready);
             }
         }
-        std::task::Poll::Ready(())
+        let is_done = waiting.iter().all(|(_, answer)| answer.is_some());
+        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     })
     .await;
-    for future in pinned.into_iter().skip(answers.len()) {
-        answers.push(future.await);
-    }
-    answers
+    waiting.into_iter().filter_map(|(_, answer)| answer).collect()
 }
 
 #[tokio::test]
 async fn status_and_spec_are_written_apart_and_only_the_spec_counts_generations() {
     let store = store();
     let created = store.create(key("a"), manifest(1), now()).await.unwrap();
-    let mut report = created.manifest.clone();
+    let mut report = created.manifest();
     report["spec"]["value"] = json!(99);
     report["status"] = json!({"ready": true});
     let reported = store.update(key("a"), report, true).await.unwrap();
-    assert_eq!(reported.manifest["spec"]["value"], 1);
+    assert_eq!(reported.manifest()["spec"]["value"], 1);
     assert_eq!(reported.metadata.generation, 1);
-    let mut changed = reported.manifest.clone();
+    let mut changed = reported.manifest();
     changed["spec"]["value"] = json!(2);
     changed["status"] = json!({});
     let changed = store.update(key("a"), changed, false).await.unwrap();
-    assert_eq!(changed.manifest["status"]["ready"], true);
+    assert_eq!(changed.manifest()["status"]["ready"], true);
     assert_eq!(changed.metadata.generation, 2);
 }
 
@@ -95,7 +100,7 @@ async fn status_and_spec_are_written_apart_and_only_the_spec_counts_generations(
 async fn a_write_that_changes_nothing_makes_no_version() {
     let store = store();
     let created = store.create(key("a"), manifest(1), now()).await.unwrap();
-    let same = store.update(key("a"), created.manifest.clone(), false).await.unwrap();
+    let same = store.update(key("a"), created.manifest(), false).await.unwrap();
     assert_eq!(same.metadata.resource_version, created.metadata.resource_version);
 }
 
@@ -107,7 +112,7 @@ async fn a_finalizer_holds_a_deletion_until_it_is_taken_off() {
     store.create(key("a"), held, now()).await.unwrap();
     let marked = store.delete(key("a"), Deletion::at(now())).await.unwrap();
     assert!(marked.metadata.deletion_timestamp.is_some() && store.get(&key("a")).is_some());
-    let mut released = marked.manifest.clone();
+    let mut released = marked.manifest();
     released["metadata"]["finalizers"] = json!([]);
     store.update(key("a"), released, false).await.unwrap();
     assert!(store.get(&key("a")).is_none());
@@ -139,7 +144,7 @@ async fn a_watch_from_too_long_ago_says_so() {
     let created = store.create(key("a"), manifest(0), now()).await.unwrap();
     let from: u64 = created.metadata.resource_version.parse().unwrap();
     for value in 1..16_500 {
-        let mut next = created.manifest.clone();
+        let mut next = created.manifest();
         next["metadata"]["resourceVersion"] = json!("");
         next["spec"]["value"] = json!(value);
         store.update(key("a"), next, false).await.unwrap();

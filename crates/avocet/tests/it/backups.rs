@@ -1,0 +1,105 @@
+//! A hub that is lost and made again from a backup.
+
+use std::path::Path;
+use std::process::Command;
+
+use testkit::Ran;
+
+use crate::support::{apply, function, placement, tree};
+
+fn avocet(arguments: &[&str]) -> Ran {
+    Ran::of(Command::new(env!("CARGO_BIN_EXE_avocet")).args(arguments))
+}
+
+fn shown(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_hub_goes_on_from_a_backup_that_was_made_while_it_ran_and_old_watches_are_too_old() {
+    let tree = tree();
+    let mut hub = tree.hub("cloud");
+    let code = tree.write("functions/copy.sh", "true\n");
+    apply(&tree, &hub, &[placement("cloud"), function("copy", &code)]);
+    let data = hub.process.data();
+    let file = tree.folder().join("hub.tar");
+    let made = avocet(&["backup", shown(&file), "--data", shown(&data), "-o", "json"]).json();
+    assert!(made["files"].as_u64().unwrap() >= 6, "{made}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    // Lost after the backup; a client saw its version.
+    apply(&tree, &hub, &[placement("later")]);
+    let later = hub.cli(&["get", "placement", "later", "-o", "json"]).json();
+    let seen: u64 = later["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+
+    let restore = ["restore", shown(&file), "--data", shown(&data)];
+    let refused = avocet(&restore).refused();
+    assert!(refused.contains("a hub runs in"), "{refused}");
+    hub.kill_9();
+    let refused = avocet(&restore).refused();
+    assert!(refused.contains("--force"), "{refused}");
+    let restored = avocet(&[&restore[..], &["--force", "-o", "json"]].concat()).json();
+    let version: u64 = restored["resourceVersion"].as_str().unwrap().parse().unwrap();
+    assert!(version > seen);
+    let aside = Path::new(restored["replaced"].as_str().unwrap()).join("hub/hub.db");
+    assert!(aside.is_file(), "what was there is kept");
+
+    hub.restart();
+    assert!(hub.cli(&["get", "placement", "cloud"]).success, "the same kubeconfig is good");
+    hub.cli(&["get", "placement", "later"]).refused();
+    let artifacts = data.join("hub/artifacts/blobs");
+    assert_eq!(std::fs::read_dir(artifacts).unwrap().count(), 1);
+    let watch = format!("/apis/avocet.dev/v1alpha1/placements?watch=true&resourceVersion={seen}");
+    let told = Ran::of(Command::new("kubectl").args([
+        "--kubeconfig",
+        shown(&hub.kubeconfig()),
+        "get",
+        "--raw",
+        &watch,
+    ]));
+    assert!(told.refused().contains("too old resource version"));
+    // The same backup again: versions that were given meanwhile are not given again.
+    hub.kill_9();
+    let again = avocet(&[&restore[..], &["--force", "-o", "json"]].concat()).json();
+    assert!(again["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() > version);
+}
+
+#[test]
+fn a_damaged_or_broken_off_backup_changes_nothing() {
+    let tree = tree();
+    let mut hub = tree.hub("cloud");
+    let data = hub.process.data();
+    let file = tree.folder().join("hub.tar");
+    avocet(&["backup", shown(&file), "--data", shown(&data)]).ok();
+    hub.kill_9();
+    let good = std::fs::read(&file).unwrap();
+    let key = good.windows(11).position(|window| window == b"PRIVATE KEY").unwrap();
+    let mut flipped = good.clone();
+    flipped[key + 40] ^= 1;
+    let new = tree.folder().join("new");
+    for (bad, why) in [(&flipped[..], "damaged"), (&good[..good.len() / 2], ""), (b"no tar".as_slice(), "")] {
+        std::fs::write(&file, bad).unwrap();
+        let refused = avocet(&["restore", shown(&file), "--data", shown(&new)]).refused();
+        assert!(refused.contains("nothing was changed") && refused.contains(why), "{refused}");
+        assert!(
+            !new.join("hub").exists() && !new.join("kubeconfig").exists() && !new.join("restoring").exists()
+        );
+    }
+}
+
+#[test]
+fn artifacts_can_be_left_out() {
+    let tree = tree();
+    let hub = tree.hub("cloud");
+    let code = tree.write("functions/copy.sh", "true\n");
+    apply(&tree, &hub, &[function("copy", &code)]);
+    let file = tree.folder().join("hub.tar");
+    let data = hub.process.data();
+    avocet(&["backup", shown(&file), "--data", shown(&data), "--without-artifacts"]).ok();
+    let new = tree.folder().join("new");
+    let said = avocet(&["restore", shown(&file), "--data", shown(&new)]).ok();
+    assert!(said.contains("push them again"), "{said}");
+    assert!(!new.join("hub/artifacts").exists());
+    assert!(new.join("kubeconfig").is_file());
+}

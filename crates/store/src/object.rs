@@ -1,0 +1,150 @@
+//! A stored resource and its name.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use types::ObjectMeta;
+
+/// Names one resource.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The kind's plural.
+    pub plural: &'static str,
+    /// The namespace; empty for kinds without one.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Key {
+    /// The key of a resource.
+    pub fn new(plural: &'static str, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { plural, namespace: namespace.into(), name: name.into() }
+    }
+
+    pub(crate) fn row(&self) -> String {
+        format!("{}/{}/{}", self.plural, self.namespace, self.name)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.plural)?;
+        if !self.namespace.is_empty() {
+            write!(f, "/{}", self.namespace)?;
+        }
+        write!(f, "/{}", self.name)
+    }
+}
+
+/// A stored resource: its JSON text, with the metadata read out. As values it would take ten times the memory, and
+/// most readers want the text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// Its key.
+    pub key: Key,
+    /// Its metadata, but for the managed fields, which are large and read by writers only.
+    pub metadata: ObjectMeta,
+    json: Bytes,
+}
+
+impl Object {
+    /// An object that is not stored, as a dry run shows it.
+    ///
+    /// # Errors
+    /// If the metadata can't be read.
+    pub fn unstored(key: Key, manifest: Value) -> serde_json::Result<Self> {
+        let draft = Draft::of(key, manifest)?;
+        let version = draft.metadata.resource_version.parse().unwrap_or(0);
+        draft.finish(version)
+    }
+
+    /// All of it, as a value; parsed anew at each call.
+    pub fn manifest(&self) -> Value {
+        serde_json::from_slice(&self.json).unwrap_or_default()
+    }
+
+    /// All of it, as a type.
+    ///
+    /// # Errors
+    /// If it isn't one.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> serde_json::Result<T> {
+        serde_json::from_slice(&self.json)
+    }
+
+    /// The manifest as JSON text, as it was written; shared, not copied.
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+
+    /// The version that it is at; 0 if it names none.
+    pub fn version(&self) -> u64 {
+        self.metadata.resource_version.parse().unwrap_or(0)
+    }
+
+    /// The same as seen at another version.
+    #[must_use]
+    pub fn with_version(&self, version: u64) -> Self {
+        // What was read as JSON can be written as JSON.
+        Draft::of(self.key.clone(), self.manifest())
+            .and_then(|draft| draft.finish(version))
+            .unwrap_or_else(|_| self.clone())
+    }
+
+    /// Reads a stored manifest.
+    pub(crate) fn read(key: Key, json: &str) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Stored {
+            metadata: ObjectMeta,
+        }
+        let Stored { mut metadata } = serde_json::from_str(json)?;
+        metadata.name.clone_from(&key.name);
+        metadata.namespace.clone_from(&key.namespace);
+        metadata.managed_fields = vec![];
+        Ok(Self { key, metadata, json: Bytes::copy_from_slice(json.as_bytes()) })
+    }
+}
+
+/// An object that is about to be written.
+pub(crate) struct Draft {
+    pub(crate) key: Key,
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) manifest: Value,
+}
+
+impl Draft {
+    /// Reads the metadata out of a manifest.
+    pub(crate) fn of(key: Key, manifest: Value) -> serde_json::Result<Self> {
+        let mut metadata = match manifest.get("metadata") {
+            Some(metadata) => ObjectMeta::deserialize(metadata)?,
+            None => ObjectMeta::default(),
+        };
+        metadata.name.clone_from(&key.name);
+        metadata.namespace.clone_from(&key.namespace);
+        Ok(Self { key, metadata, manifest })
+    }
+
+    pub(crate) fn set_field(&mut self, field: &str, value: Value) {
+        if let Value::Object(fields) = &mut self.manifest {
+            fields.insert(field.to_owned(), value);
+        }
+    }
+
+    /// Writes the metadata back into the manifest.
+    pub(crate) fn write_metadata(&mut self) -> serde_json::Result<()> {
+        let metadata = serde_json::to_value(&self.metadata)?;
+        self.set_field("metadata", metadata);
+        Ok(())
+    }
+
+    /// The object, at a version.
+    pub(crate) fn finish(mut self, version: u64) -> serde_json::Result<Object> {
+        self.metadata.resource_version = version.to_string();
+        self.write_metadata()?;
+        let json = serde_json::to_vec(&self.manifest)?.into();
+        self.metadata.managed_fields = vec![];
+        Ok(Object { key: self.key, metadata: self.metadata, json })
+    }
+}
