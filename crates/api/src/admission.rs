@@ -5,12 +5,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use store::{Key, Object};
+use types::core::{CertificateSigningRequestSpec, NamespaceSpec};
 use types::{FieldError, FieldErrors, Kind};
 
-use crate::ApiError;
 use crate::resources::Call;
 use crate::server::LARGEST_MANIFEST;
 use crate::target::Subresource;
+use crate::{ApiError, approval};
 
 /// Makes of what a client sent what is to be stored.
 ///
@@ -58,7 +59,7 @@ pub fn check_namespace_takes(call: &Call, key: &Key) -> Result<(), ApiError> {
     if !call.target.info.namespaced {
         return Ok(());
     }
-    let namespace = Key::new(types::core::NamespaceSpec::PLURAL, "", &*key.namespace);
+    let namespace = Key::new(NamespaceSpec::PLURAL, "", &*key.namespace);
     let found = call.hub.store.get(&namespace).ok_or(store::Error::NotFound(namespace))?;
     if found.metadata.deletion_timestamp.is_some() {
         return Err(ApiError::forbidden(format!(
@@ -66,6 +67,33 @@ pub fn check_namespace_takes(call: &Call, key: &Key) -> Result<(), ApiError> {
             call.target.info.qualified(),
             key.name,
             key.namespace
+        )));
+    }
+    Ok(())
+}
+
+/// Namespaces that nobody can delete; neither can those that sites have.
+const LASTING_NAMESPACES: [&str; 2] = ["default", "kube-system"];
+
+/// Whether an object may be deleted.
+///
+/// # Errors
+/// 403 for a namespace that is always there or that a site has, 409 for one that is going already.
+pub fn check_deletion(call: &Call, object: &Object) -> Result<(), ApiError> {
+    if object.key.plural != NamespaceSpec::PLURAL {
+        return Ok(());
+    }
+    let name = &object.key.name;
+    let has_site = || call.hub.store.get(&Key::new(types::SiteSpec::PLURAL, "", &**name)).is_some();
+    if LASTING_NAMESPACES.contains(&name.as_str()) || has_site() {
+        return Err(ApiError::forbidden(format!(
+            "namespaces \"{name}\" is forbidden: this namespace may not be deleted"
+        )));
+    }
+    if object.metadata.deletion_timestamp.is_some() {
+        return Err(ApiError::conflict(format!(
+            "Operation cannot be fulfilled on namespaces \"{name}\": The system is ensuring all content is removed \
+             from this namespace.  Upon completion, this namespace will automatically be purged by the system."
         )));
     }
     Ok(())
@@ -118,6 +146,9 @@ fn prepare_secret(fields: &mut Map<String, Value>) {
 fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Object>) {
     if let Some(old) = old {
         fields.insert("spec".into(), old.manifest.get("spec").cloned().unwrap_or_default());
+        if !call.target.is_whole() {
+            approval::prepare(call, fields, &old.manifest);
+        }
         return;
     }
     if let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) {
@@ -129,6 +160,9 @@ fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Ob
 /// Changes that a kind doesn't take.
 fn check_change(call: &Call, old: &Value, new: &Value) -> Result<(), ApiError> {
     let info = call.target.info;
+    if info.plural == CertificateSigningRequestSpec::PLURAL && !call.target.is_whole() {
+        approval::check(call, old, new)?;
+    }
     let fixed: &[(&str, &str)] = match info.plural {
         "rolebindings" | "clusterrolebindings" => &[("roleRef", "cannot change roleRef")],
         "secrets" if old.get("immutable") == Some(&json!(true)) => &[

@@ -67,7 +67,7 @@ impl Form {
     /// One object in this form.
     pub fn object(self, info: &KindInfo, object: &Object) -> Value {
         match self {
-            Self::Whole => object.manifest.clone(),
+            Self::Whole => info.show(&object.manifest).into_owned(),
             Self::Table(rows) => {
                 let metadata = json!({"resourceVersion": object.metadata.resource_version});
                 table(info, &[object], rows, &metadata, daemon::now(), true)
@@ -79,7 +79,7 @@ impl Form {
     /// An answer with one object in this form.
     pub fn answer(self, code: StatusCode, info: &KindInfo, object: &Object) -> Response {
         if self == Self::Whole {
-            return (code, Json(&object.manifest)).into_response();
+            return (code, Json(info.show(&object.manifest))).into_response();
         }
         (code, Json(self.object(info, object))).into_response()
     }
@@ -104,7 +104,7 @@ impl Form {
             }
             let written = match self {
                 Self::Metadata => serde_json::to_writer(&mut text, &partial(object)),
-                _ => serde_json::to_writer(&mut text, &object.manifest),
+                _ => serde_json::to_writer(&mut text, &info.show(&object.manifest)),
             };
             if let Err(error) = written {
                 return ApiError::internal(&error).into_response();

@@ -11,6 +11,7 @@
 
 pub mod access;
 mod admission;
+mod approval;
 pub mod auth;
 mod blobs;
 mod body;

@@ -41,7 +41,7 @@ pub fn table(
 fn row(info: &KindInfo, object: &Object, carry: Rows, now: Time) -> Value {
     let cells: Vec<Value> = info.columns.iter().map(|column| cell(column, &object.manifest, now)).collect();
     let carried = match carry {
-        Rows::Whole => object.manifest.clone(),
+        Rows::Whole => info.show(&object.manifest).into_owned(),
         Rows::Metadata => partial(object),
         Rows::Nothing => return json!({"cells": cells}),
     };

@@ -14,7 +14,7 @@ use types::KindInfo;
 
 use crate::ApiError;
 use crate::filter::Filter;
-use crate::form::{Form, partial};
+use crate::form::Form;
 use crate::table::table;
 
 /// How a watcher wants to be told.
@@ -134,8 +134,7 @@ impl Stream {
                 self.told_columns = true;
                 write_line(lines, &json!({"type": kind, "object": rows}));
             }
-            Form::Metadata => write_line(lines, &json!({"type": kind, "object": partial(object)})),
-            Form::Whole => write_line(lines, &json!({"type": kind, "object": object.manifest})),
+            form => write_line(lines, &json!({"type": kind, "object": form.object(self.info, object)})),
         }
     }
 

@@ -1,13 +1,14 @@
 //! Starting a hub, and its join tokens.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::JoinToken;
 use anyhow::{Context, ensure};
 use api::{Hub, Mailbox, SiteTokens, auth::Identity, auth::Tokens};
 use artifacts::Blobs;
-use controllers::Heartbeats;
+use controllers::{Applicant, Events, Heartbeats, Signer};
 use daemon::Tasks;
 use daemon::tls::Authority;
 use reqwest::Method;
@@ -72,9 +73,16 @@ pub async fn start(
         shutdown: tasks.shutdown(),
     };
     api::bootstrap(&hub.store, daemon::now()).await?;
-    let (store, heartbeats) = (hub.store.clone(), hub.heartbeats.clone());
+    let events = Events::new(hub.store.clone());
+    let (store, heartbeats, recorder) = (hub.store.clone(), hub.heartbeats.clone(), events.clone());
     tasks.supervise("controllers", move |shutdown| {
-        controllers::run(store.clone(), heartbeats.clone(), shutdown)
+        controllers::run(store.clone(), heartbeats.clone(), recorder.clone(), shutdown)
+    });
+    let authority =
+        controllers::Authority { certificate: access.authority.as_str().into(), signer: Arc::new(NoSigner) };
+    let store = hub.store.clone();
+    tasks.supervise("lifecycle", move |shutdown| {
+        controllers::run_lifecycle(store.clone(), events.clone(), authority.clone(), shutdown)
     });
     let serving = hub.clone();
     tasks.spawn("api", async move {
@@ -83,6 +91,19 @@ pub async fn start(
         }
     });
     Ok((access, hub))
+}
+
+/// Signs nothing.
+struct NoSigner;
+
+impl Signer for NoSigner {
+    fn applicant(&self, _request: &str) -> Result<Applicant, String> {
+        Err("this hub does not sign certificates yet".to_owned())
+    }
+
+    fn sign(&self, _request: &str, _ttl: Duration, _usages: &[String]) -> Result<String, String> {
+        Err("this hub does not sign certificates yet".to_owned())
+    }
 }
 
 /// The hub's identity, made at its first start.

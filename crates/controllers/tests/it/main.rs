@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use avocet_controllers::{Heartbeats, run};
+use avocet_controllers::{Events, Heartbeats, run};
 use daemon::Tasks;
 use serde_json::{Value, json};
 use store::{Deletion, Key, Ledger, Object, Store};
@@ -21,8 +21,10 @@ impl Hub {
         let store = Store::open(Ledger::memory().unwrap(), &plurals).unwrap();
         let heartbeats = Heartbeats::new(grace);
         let tasks = Tasks::default();
-        let (running, heard) = (store.clone(), heartbeats.clone());
-        tasks.supervise("controllers", move |shutdown| run(running.clone(), heard.clone(), shutdown));
+        let (running, heard, events) = (store.clone(), heartbeats.clone(), Events::new(store.clone()));
+        tasks.supervise("controllers", move |shutdown| {
+            run(running.clone(), heard.clone(), events.clone(), shutdown)
+        });
         Self { store, heartbeats, tasks }
     }
 
