@@ -10,6 +10,8 @@ mod certificate;
 mod dependents;
 mod events;
 mod garbage;
+#[cfg(test)]
+mod graph_tests;
 mod lifecycle;
 mod namespace;
 mod placement;

@@ -1,6 +1,8 @@
 //! From manifests to assignments and back, over a real store, with the loop that production runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod lifecycle;
+
 use std::time::Duration;
 
 use avocet_controllers::{Events, Heartbeats, run};
