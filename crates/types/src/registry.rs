@@ -162,7 +162,11 @@ impl KindInfo {
     /// Every mistake that was found, each with field, value and remedy.
     pub fn admit(&self, manifest: &Value) -> Result<Value, FieldErrors> {
         match self.alias {
-            Some(alias) => alias.kept.admit(&alias.keep(self, manifest)),
+            Some(alias) => {
+                let version = manifest.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+                check_version(version, &self.api_version()).map_err(|error| FieldErrors(vec![error]))?;
+                alias.kept.admit(&alias.keep(self, manifest))
+            }
             None => (self.parse)(manifest),
         }
     }
@@ -205,7 +209,7 @@ impl Alias {
     }
 }
 
-/// A manifest under other names. One that isn't of the expected version and kind keeps them, to be refused.
+/// A manifest under other names. One that isn't of the expected version or kind keeps it, to be refused.
 fn rename(
     manifest: &Value,
     names: impl Iterator<Item = (&'static str, &'static str)>,
@@ -261,11 +265,16 @@ fn parse<T: serde::Serialize + serde::de::DeserializeOwned>(
         .map_err(|error| FieldErrors(vec![FieldError::new("the manifest", "", error.to_string())]))
 }
 
-fn check_names<K: Kind>(version: &str, kind: &str, metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
-    if version != K::api_version() {
-        let problem = format!("is not served here: write {}", K::api_version());
-        errors.push(FieldError::new("apiVersion", format!("{version:?}"), problem));
+fn check_version(version: &str, expected: &str) -> Result<(), FieldError> {
+    if version == expected {
+        return Ok(());
     }
+    let problem = format!("is not served here: write {expected}");
+    Err(FieldError::new("apiVersion", format!("{version:?}"), problem))
+}
+
+fn check_names<K: Kind>(version: &str, kind: &str, metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
+    errors.extend(check_version(version, &K::api_version()).err());
     if kind != K::KIND {
         let problem = format!("does not belong here: write {}", K::KIND);
         errors.push(FieldError::new("kind", format!("{kind:?}"), problem));

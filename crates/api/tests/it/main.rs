@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod lifecycle;
 mod limits;
 mod malformed;
 mod resources;
