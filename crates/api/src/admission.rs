@@ -5,12 +5,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use store::{Key, Object};
+use types::core::{CertificateSigningRequestSpec, NamespaceSpec};
 use types::{Kind, KindInfo, ObjectMeta};
 
-use crate::ApiError;
 use crate::resources::Call;
 use crate::server::LARGEST_MANIFEST;
 use crate::target::Subresource;
+use crate::{ApiError, approval};
 
 /// Makes of what a client sent what is to be stored.
 ///
@@ -23,7 +24,7 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str)
     let mut unknown = schema::schema_of(info).map(|schema| schema.prune(&mut manifest)).unwrap_or_default();
     unknown.extend(tidy_metadata(call, &mut manifest, name)?);
     complain_of_unknown(call, unknown.iter().map(|field| format!("unknown field {field:?}")).collect())?;
-    let manifest = complete(info, manifest, old, name)?;
+    let manifest = info.keep(complete(info, manifest, old, name)?);
     if let Some(old) = old {
         check_change(call, &old.manifest(), &manifest)?;
     }
@@ -49,7 +50,8 @@ pub fn complete(
     old: Option<&Object>,
     name: &str,
 ) -> Result<Value, ApiError> {
-    schema::complete(info, manifest, old.map(Object::manifest).as_ref())
+    let old = old.map(|old| info.show(&old.manifest()).into_owned());
+    schema::complete(info, manifest, old.as_ref())
         .map_err(|violations| ApiError::invalid(info, name, &violations))
 }
 
@@ -163,7 +165,7 @@ pub fn check_namespace_takes(call: &Call, key: &Key) -> Result<(), ApiError> {
     if !call.target.info.namespaced {
         return Ok(());
     }
-    let namespace = Key::new(types::core::NamespaceSpec::PLURAL, "", &*key.namespace);
+    let namespace = Key::new(NamespaceSpec::PLURAL, "", &*key.namespace);
     let found = call.hub.store.get(&namespace).ok_or(store::Error::NotFound(namespace))?;
     if found.metadata.deletion_timestamp.is_some() {
         return Err(ApiError::forbidden(format!(
@@ -195,6 +197,33 @@ pub fn check_quota(call: &Call) -> Result<(), ApiError> {
         info.qualified(),
         call.target.name
     )))
+}
+
+/// Namespaces that nobody can delete; neither can those that sites have.
+const LASTING_NAMESPACES: [&str; 2] = ["default", "kube-system"];
+
+/// Whether an object may be deleted.
+///
+/// # Errors
+/// 403 for a namespace that is always there or that a site has, 409 for one that is going already.
+pub fn check_deletion(call: &Call, object: &Object) -> Result<(), ApiError> {
+    if object.key.plural != NamespaceSpec::PLURAL {
+        return Ok(());
+    }
+    let name = &object.key.name;
+    let has_site = || call.hub.store.get(&Key::new(types::SiteSpec::PLURAL, "", &**name)).is_some();
+    if LASTING_NAMESPACES.contains(&name.as_str()) || has_site() {
+        return Err(ApiError::forbidden(format!(
+            "namespaces \"{name}\" is forbidden: this namespace may not be deleted"
+        )));
+    }
+    if object.metadata.deletion_timestamp.is_some() {
+        return Err(ApiError::conflict(format!(
+            "Operation cannot be fulfilled on namespaces \"{name}\": The system is ensuring all content is removed \
+             from this namespace.  Upon completion, this namespace will automatically be purged by the system."
+        )));
+    }
+    Ok(())
 }
 
 /// What the server itself fills in, kind by kind.
@@ -243,7 +272,11 @@ fn prepare_secret(fields: &mut Map<String, Value>) {
 /// Who asks is what the server knows, not what they say; nothing of a request changes later.
 fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Object>) {
     if let Some(old) = old {
-        fields.insert("spec".into(), old.manifest().get("spec").cloned().unwrap_or_default());
+        let old = old.manifest();
+        fields.insert("spec".into(), old.get("spec").cloned().unwrap_or_default());
+        if !call.target.is_whole() {
+            approval::prepare(call, fields, &old);
+        }
         return;
     }
     if let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) {
@@ -257,6 +290,9 @@ fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Ob
 /// Changes that a kind doesn't take.
 fn check_change(call: &Call, old: &Value, new: &Value) -> Result<(), ApiError> {
     let info = call.target.info;
+    if info.plural == CertificateSigningRequestSpec::PLURAL && !call.target.is_whole() {
+        approval::check(call, old, new)?;
+    }
     let fixed: &[(&str, &str)] = match info.plural {
         "rolebindings" | "clusterrolebindings" => &[("roleRef", "cannot change roleRef")],
         "secrets" if old.get("immutable") == Some(&json!(true)) => &[

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use controllers::namespace_manifest;
 use store::{Error, Key, Store};
 use types::core::NamespaceSpec;
 use types::{Kind, SiteSpec, Time, kinds};
@@ -37,12 +37,7 @@ pub async fn create_namespace(store: &Store, name: &str, now: Time) -> Result<()
     if store.get(&key).is_some() {
         return Ok(());
     }
-    let manifest = json!({
-        "apiVersion": "v1", "kind": NamespaceSpec::KIND,
-        "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
-        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
-    });
-    match store.create(key, manifest, now).await {
+    match store.create(key, namespace_manifest(name), now).await {
         Ok(_) | Err(Error::Exists(_)) => Ok(()),
         Err(error) => Err(error),
     }

@@ -111,7 +111,7 @@ fn parse_term(info: &KindInfo, term: &str) -> Result<Term, ApiError> {
             known.join(", ")
         )));
     }
-    Ok(Term { field: field.to_owned(), equal, value: value.to_owned() })
+    Ok(Term { field: info.kept_path(field), equal, value: value.to_owned() })
 }
 
 #[cfg(test)]

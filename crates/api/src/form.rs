@@ -67,7 +67,7 @@ impl Form {
     /// One object in this form.
     pub fn object(self, info: &KindInfo, object: &Object) -> Value {
         match self {
-            Self::Whole => object.manifest(),
+            Self::Whole => info.show(&object.manifest()).into_owned(),
             Self::Table(rows) => {
                 let metadata = json!({"resourceVersion": object.metadata.resource_version});
                 table(info, &[object], rows, &metadata, daemon::now(), true)
@@ -79,7 +79,7 @@ impl Form {
     /// An answer with one object in this form.
     pub fn answer(self, code: StatusCode, info: &KindInfo, object: &Object) -> Response {
         if self == Self::Whole {
-            return (code, [(CONTENT_TYPE, "application/json")], object.json().clone()).into_response();
+            return (code, [(CONTENT_TYPE, "application/json")], whole(info, object)).into_response();
         }
         (code, Json(self.object(info, object))).into_response()
     }
@@ -105,12 +105,17 @@ impl Form {
             }
             match self {
                 Self::Metadata => text.extend_from_slice(partial(object).to_string().as_bytes()),
-                _ => text.extend_from_slice(object.json()),
+                _ => text.extend_from_slice(&whole(info, object)),
             }
         }
         text.extend_from_slice(b"]}");
         ([(CONTENT_TYPE, "application/json")], Bytes::from(text)).into_response()
     }
+}
+
+/// The text of a whole object; as it was written, unless the kind is shown otherwise than it is kept.
+pub fn whole(info: &KindInfo, object: &Object) -> Bytes {
+    if info.is_alias() { info.show(&object.manifest()).to_string().into() } else { object.json().clone() }
 }
 
 /// Only the metadata of an object.

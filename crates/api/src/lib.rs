@@ -11,6 +11,7 @@
 
 pub mod access;
 mod admission;
+mod approval;
 pub mod authentication;
 mod blobs;
 mod body;

@@ -42,7 +42,7 @@ fn row(info: &KindInfo, object: &Object, carry: Rows, now: Time) -> Value {
     let manifest = object.manifest();
     let cells: Vec<Value> = info.columns.iter().map(|column| cell(column, &manifest, now)).collect();
     let carried = match carry {
-        Rows::Whole => manifest,
+        Rows::Whole => info.show(&manifest).into_owned(),
         Rows::Metadata => partial(object),
         Rows::Nothing => return json!({"cells": cells}),
     };

@@ -17,7 +17,7 @@ use types::KindInfo;
 
 use crate::ApiError;
 use crate::filter::Filter;
-use crate::form::{Form, partial};
+use crate::form::{Form, partial, whole};
 use crate::limits::WatchPlace;
 use crate::table::table;
 
@@ -164,11 +164,12 @@ impl Stream {
             self.lines.push_back(line(&json!({"type": kind, "object": other})));
             return;
         }
-        let (before, json, after) = (format!(r#"{{"type":"{kind}","object":"#), object.json(), "}\n");
+        let (before, json, after) =
+            (format!(r#"{{"type":"{kind}","object":"#), whole(self.info, object), "}\n");
         if json.len() > COPIED {
-            self.lines.extend([before.into(), json.clone(), Bytes::from_static(after.as_bytes())]);
+            self.lines.extend([before.into(), json, Bytes::from_static(after.as_bytes())]);
         } else {
-            self.lines.push_back([before.as_bytes(), json, after.as_bytes()].concat().into());
+            self.lines.push_back([before.as_bytes(), &json, after.as_bytes()].concat().into());
         }
     }
 

@@ -8,6 +8,7 @@ use axum::http::header::{CONTENT_TYPE, USER_AGENT};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use store::{Deletion, Key, Object};
+use types::names::finalizer::{FOREGROUND, ORPHAN};
 
 use crate::managed_fields::{self, Part};
 use crate::resources::Call;
@@ -15,10 +16,6 @@ use crate::{ApiError, admission, body, patch};
 
 /// How often a patch is tried anew when somebody else was faster.
 const PATCH_TRIES: u32 = 8;
-/// Keeps an object until all that it owns is gone.
-pub const FOREGROUND: &str = "foregroundDeletion";
-/// Keeps an object until all that it owns stands for itself.
-pub const ORPHAN: &str = "orphan";
 
 impl Call {
     fn media_type(&self) -> &str {
@@ -94,7 +91,7 @@ impl Call {
             if self.hub.store.get(&key).is_some() {
                 return Err(store::Error::Exists(key).into());
             }
-            return Ok((StatusCode::CREATED, Json(manifest)).into_response());
+            return Ok((StatusCode::CREATED, Json(info.show(&manifest))).into_response());
         }
         let created = self.hub.store.create(key, manifest, daemon::now()).await?;
         Ok(self.answer(StatusCode::CREATED, &created))
@@ -175,7 +172,7 @@ impl Call {
             if live.is_none() && self.target.is_status() {
                 return Err(store::Error::NotFound(key).into());
             }
-            let before = live.as_ref().map(|live| live.manifest());
+            let before = live.as_ref().map(|live| self.target.info.show(&live.manifest()).into_owned());
             let applied =
                 managed_fields::apply(before.as_ref(), &config, &manager, self.part(), force, daemon::now());
             let applied = applied.map_err(|conflicts| ApiError::apply_conflict(&conflicts))?;
@@ -186,7 +183,9 @@ impl Call {
             }
             let code = if live.is_some() { StatusCode::OK } else { StatusCode::CREATED };
             let written = match &live {
-                _ if self.is_dry_run()? => return Ok((code, Json(manifest)).into_response()),
+                _ if self.is_dry_run()? => {
+                    return Ok((code, Json(self.target.info.show(&manifest))).into_response());
+                }
                 Some(_) => self.hub.store.update(key.clone(), manifest, self.target.is_status()).await,
                 None => self.hub.store.create(key.clone(), manifest, daemon::now()).await,
             };
@@ -208,7 +207,7 @@ impl Call {
         let mut tries = 0;
         loop {
             let current = self.find()?;
-            let manifest = self.patched(&current.manifest(), &patch)?;
+            let manifest = self.patched(&self.target.info.show(&current.manifest()), &patch)?;
             self.check_name(&manifest)?;
             let manifest = admission::admit(self, manifest, Some(&current), &self.target.name)?;
             match self.write(&current, manifest).await {
@@ -261,6 +260,7 @@ impl Call {
                 current.metadata.uid
             )));
         }
+        admission::check_deletion(self, &current)?;
         let expected = wanted("resourceVersion").map(str::to_owned);
         let deletion = Deletion { expected, finalizer: finalizer(self, &options)?, now: daemon::now() };
         let is_dry_run =
@@ -292,6 +292,7 @@ impl Call {
         let (mut objects, version) = self.hub.store.list(self.target.info.plural, filter.namespace());
         objects.retain(|object| filter.passes(object));
         for object in objects.iter().filter(|_| !self.is_dry_run().unwrap_or(true)) {
+            admission::check_deletion(self, object)?;
             let deletion = Deletion { expected: None, finalizer, now: daemon::now() };
             match self.hub.store.delete(object.key.clone(), deletion).await {
                 Ok(_) | Err(store::Error::NotFound(_)) => {}

@@ -10,9 +10,9 @@ use anyhow::{Context, ensure};
 use api::authentication::{Oidc, OidcOptions, ServiceAccounts, Tokens, User};
 use api::{Hub, Mailbox, SiteTokens};
 use artifacts::Blobs;
-use controllers::Heartbeats;
+use controllers::{Applicant, Events, Heartbeats, Signer};
 use daemon::Tasks;
-use daemon::tls::{self, Authority, Served, Source};
+use daemon::tls::{self, Authority, Served, Source, Usage};
 use reqwest::Method;
 use serde_json::{Value, json};
 use store::{Ledger, Store};
@@ -91,9 +91,18 @@ pub async fn start(
         shutdown: tasks.shutdown(),
     };
     api::bootstrap(&hub.store, daemon::now()).await?;
-    let (store, heartbeats) = (hub.store.clone(), hub.heartbeats.clone());
+    let events = Events::new(hub.store.clone());
+    let (store, heartbeats, recorder) = (hub.store.clone(), hub.heartbeats.clone(), events.clone());
     tasks.supervise("controllers", move |shutdown| {
-        controllers::run(store.clone(), heartbeats.clone(), shutdown)
+        controllers::run(store.clone(), heartbeats.clone(), recorder.clone(), shutdown)
+    });
+    let authority = controllers::Authority {
+        certificate: access.authority.as_str().into(),
+        signer: Arc::new(HubSigner(authority.clone())),
+    };
+    let store = hub.store.clone();
+    tasks.supervise("lifecycle", move |shutdown| {
+        controllers::run_lifecycle(store.clone(), events.clone(), authority.clone(), shutdown)
     });
     let shutdown = tasks.shutdown();
     tasks.spawn("certificate", async move { served.keep_fresh(shutdown).await });
@@ -163,6 +172,21 @@ fn trusted_issuer(options: &OidcArgs) -> anyhow::Result<Option<Arc<Oidc>>> {
 
 fn read_text(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
+}
+
+/// Signs with the hub's authority.
+struct HubSigner(Arc<Authority>);
+
+impl Signer for HubSigner {
+    fn applicant(&self, request: &str) -> Result<Applicant, String> {
+        let (name, groups) = tls::applicant(request).map_err(|error| daemon::chain(&error))?;
+        Ok(Applicant { name, groups })
+    }
+
+    fn sign(&self, request: &str, ttl: Duration, usages: &[String]) -> Result<String, String> {
+        let usages: Vec<Usage> = usages.iter().filter_map(|usage| Usage::named(usage)).collect();
+        self.0.sign(request, ttl, &usages, daemon::now()).map_err(|error| daemon::chain(&error))
+    }
 }
 
 /// The hub's identity, made at its first start.

@@ -6,7 +6,7 @@ use types::{
     InvocationCounts, ModelSpec, ObjectMeta, Time, condition, names::label, set_condition,
 };
 
-use crate::{Snapshot, Write};
+use crate::{Occurrence, Snapshot, Write};
 
 pub(crate) fn reconcile(snapshot: &Snapshot, now: Time) -> Vec<Write> {
     let mut writes = Vec::new();
@@ -150,8 +150,42 @@ fn report(
     };
     set_condition(&mut reported.status.conditions, condition);
     if reported != *application {
-        writes.push(Write::status(&reported));
+        let told = tell(application, &reported, &failures(snapshot, application, plans));
+        writes.push(Write::status(&reported).telling(told));
     }
+}
+
+/// The components that a site reports to have failed.
+fn failures<'a>(snapshot: &Snapshot, application: &Application, plans: &'a [ComponentPlan]) -> Vec<&'a str> {
+    let failed = |assignment: &Assignment| {
+        condition(&assignment.status.conditions, "Available").is_some_and(|available| {
+            available.status != ConditionStatus::True && available.reason != "Preparing"
+        })
+    };
+    let components = plans.iter().map(|plan| plan.component.as_str());
+    components.filter(|component| of_component(snapshot, application, component).any(failed)).collect()
+}
+
+/// Which components became available, and which stopped to be or failed.
+fn tell(old: &Application, new: &Application, failures: &[&str]) -> Vec<Occurrence> {
+    let mut told = Vec::new();
+    for component in &new.status.components {
+        let name = &component.name;
+        let before = old.status.components.iter().find(|known| known.name == *name);
+        let was_ready = before.is_some_and(|before| before.message.is_empty());
+        let is_news = before.is_none_or(|before| before.message != component.message);
+        if component.message.is_empty() && !was_ready {
+            let message = format!("component {name} runs on {}", component.sites.join(", "));
+            told.push(Occurrence::normal(new, "ComponentAvailable", message));
+        } else if is_news && failures.contains(&name.as_str()) {
+            let message = format!("component {name}: {}", component.message);
+            told.push(Occurrence::warning(new, "ComponentFailed", message));
+        } else if is_news && was_ready {
+            let message = format!("component {name}: {}", component.message);
+            told.push(Occurrence::normal(new, "ComponentNotAvailable", message));
+        }
+    }
+    told
 }
 
 /// How a component stands: it is ready when every site it is assigned to runs its newest assignment.

@@ -1,15 +1,30 @@
 //! What makes resources true.
 //!
-//! Every controller is a function from a [`Snapshot`] of all resources to the [`Write`]s that bring them closer
-//! to what is wanted. It has no memory and waits for nothing, so it may run at any time, any number of times:
-//! [`run`] calls all of them whenever something changed, until they have nothing left to write.
+//! Every controller is a function from what is to the [`Write`]s that bring it closer to what is wanted. It has no
+//! memory and waits for nothing, so it may run at any time, any number of times. [`run`] shows those of our own
+//! kinds a [`Snapshot`] of all their objects, whenever one of them changed, until they have nothing left to write;
+//! [`run_lifecycle`] leads those that work on objects of all kinds to the few that a change concerns.
 
 mod application;
+mod certificate;
+mod dependents;
+mod events;
+mod garbage;
+#[cfg(test)]
+mod graph_tests;
+mod lifecycle;
+mod namespace;
 mod placement;
 mod run;
 mod site;
 mod snapshot;
+mod write;
 
+pub use certificate::{Applicant, Signer};
+pub use events::{Events, Occurrence, Subject};
+pub use lifecycle::{Authority, run_lifecycle};
+pub use namespace::namespace_manifest;
 pub use run::run;
 pub use site::Heartbeats;
-pub use snapshot::{Snapshot, Write};
+pub use snapshot::Snapshot;
+pub use write::{Action, Write};

@@ -6,10 +6,11 @@
 use planner::Outcome;
 use types::{
     Condition, ConditionStatus, ObjectMeta, OwnerReference, Placement, PlacementDecision,
-    PlacementDecisionSpec, PlacementDecisionStatus, SiteDecision, Time, names::label, set_condition,
+    PlacementDecisionSpec, PlacementDecisionStatus, SiteDecision, Time, condition, names::label,
+    set_condition,
 };
 
-use crate::{Snapshot, Write};
+use crate::{Occurrence, Snapshot, Write};
 
 pub(crate) fn reconcile(snapshot: &Snapshot, now: Time) -> Vec<Write> {
     let mut writes = Vec::new();
@@ -48,7 +49,8 @@ fn decide(snapshot: &Snapshot, placement: &Placement, now: Time, writes: &mut Ve
         decided.status = PlacementDecisionStatus { decisions: chosen.collect() };
     }
     if decided != *decision {
-        writes.push(Write::status(&decided));
+        let told = tell_decision(placement, &current, &decided);
+        writes.push(Write::status(&decided).telling(told));
     }
     let mut reported = placement.clone();
     reported.status.observed_generation = placement.metadata.generation;
@@ -59,7 +61,41 @@ fn decide(snapshot: &Snapshot, placement: &Placement, now: Time, writes: &mut Ve
         satisfied(placement, &outcome, frozen.then_some(&current), now),
     );
     if reported != *placement {
-        writes.push(Write::status(&reported));
+        let told = tell_unsatisfied(placement, &reported);
+        writes.push(Write::status(&reported).telling(told));
+    }
+}
+
+/// Which sites came, and which went.
+fn tell_decision(placement: &Placement, old: &[String], decided: &PlacementDecision) -> Vec<Occurrence> {
+    let new: Vec<&String> = decided.status.decisions.iter().map(|chosen| &chosen.site).collect();
+    let came: Vec<&str> = new.iter().filter(|site| !old.contains(site)).map(|site| site.as_str()).collect();
+    let went: Vec<&str> = old.iter().filter(|site| !new.contains(site)).map(String::as_str).collect();
+    let mut parts = Vec::new();
+    if !came.is_empty() {
+        parts.push(format!("selected {}", came.join(", ")));
+    }
+    if !went.is_empty() {
+        parts.push(format!("no longer selects {}", went.join(", ")));
+    }
+    if parts.is_empty() {
+        vec![]
+    } else {
+        vec![Occurrence::normal(placement, "DecisionChanged", parts.join("; "))]
+    }
+}
+
+/// What keeps a placement from being satisfied, if that is new.
+fn tell_unsatisfied(old: &Placement, new: &Placement) -> Vec<Occurrence> {
+    let unsatisfied = |placement: &Placement| {
+        let found = condition(&placement.status.conditions, "Satisfied").cloned();
+        found.filter(|found| found.status == ConditionStatus::False).map(|found| found.message)
+    };
+    match unsatisfied(new) {
+        Some(message) if unsatisfied(old).as_ref() != Some(&message) => {
+            vec![Occurrence::warning(new, "Unsatisfied", message)]
+        }
+        _ => vec![],
     }
 }
 

@@ -1,23 +1,28 @@
-//! The loop that calls the controllers.
+//! The loop of the controllers of our own kinds.
 
 use std::time::Duration;
 
 use daemon::Shutdown;
-use store::{Error, Store};
+use store::{Error, Store, Watch};
 use tracing::{debug, warn};
 
-use crate::{Heartbeats, Snapshot, application, placement, site};
+use crate::{Events, Heartbeats, Snapshot, application, placement, site};
 
 /// How often controllers look even if nothing changed: silence is a change that no watch tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Changes come in bursts; one look serves all that arrive within this time.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// Runs all controllers until the shutdown.
+/// Runs the controllers of our own kinds until the shutdown.
 ///
 /// # Errors
 /// If the store failed for another reason than a conflict; call it again.
-pub async fn run(store: Store, heartbeats: Heartbeats, shutdown: Shutdown) -> Result<(), Error> {
+pub async fn run(
+    store: Store,
+    heartbeats: Heartbeats,
+    events: Events,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
     loop {
         let (snapshot, version) = Snapshot::read(&store);
         let now = daemon::now();
@@ -26,8 +31,8 @@ pub async fn run(store: Store, heartbeats: Heartbeats, shutdown: Shutdown) -> Re
         writes.extend(application::reconcile(&snapshot, now));
         let mut conflicts = false;
         for write in writes {
-            let key = write.key().clone();
-            match write.apply(&store, now).await {
+            let key = write.key.clone();
+            match write.apply(&store, &events, now).await {
                 Ok(()) => debug!(%key, "written"),
                 Err(Error::Conflict { .. } | Error::NotFound(_) | Error::Exists(_)) => conflicts = true,
                 Err(error) => {
@@ -36,15 +41,26 @@ pub async fn run(store: Store, heartbeats: Heartbeats, shutdown: Shutdown) -> Re
                 }
             }
         }
-        if !conflicts && store.version() == version {
-            let mut watch = store.watch(version)?;
+        if !conflicts {
+            let watch = store.watch(version)?;
             tokio::select! {
                 () = shutdown.wait() => {}
-                _ = tokio::time::timeout(LOOK_AGAIN, watch.next()) => {}
+                _ = tokio::time::timeout(LOOK_AGAIN, change_of_ours(watch)) => {}
             }
         }
         if !shutdown.sleep(GATHER).await {
             return Ok(());
+        }
+    }
+}
+
+/// Waits for a change that our own kinds are concerned by.
+async fn change_of_ours(mut watch: Watch) {
+    // A watch that has lost track may have missed one.
+    while let Ok(changes) = watch.next().await {
+        let mut plurals = changes.iter().map(|change| change.object.key.plural);
+        if plurals.any(|plural| types::kind_named(plural).is_some_and(types::KindInfo::is_ours)) {
+            return;
         }
     }
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use types::{Condition, ConditionStatus, Time, set_condition};
+use types::{Condition, ConditionStatus, Site, Time, condition, set_condition};
 
-use crate::{Snapshot, Write};
+use crate::{Occurrence, Snapshot, Write};
 
 /// When each site was last heard, on this process's monotonic clock: no clock of another machine, and no jump
 /// of our own, makes a site silent.
@@ -53,6 +53,7 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time)
             );
             ("Silent", message)
         };
+        let told = tell(site, status, &message);
         let mut changed = site.clone();
         let condition = Condition {
             kind: "Ready".into(),
@@ -64,8 +65,23 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time)
         };
         set_condition(&mut changed.status.conditions, condition);
         if changed != *site {
-            writes.push(Write::status(&changed));
+            writes.push(Write::status(&changed).telling(told));
         }
     }
     writes
+}
+
+/// What is to be told of a site that was or wasn't heard.
+fn tell(site: &Site, now: ConditionStatus, message: &str) -> Vec<Occurrence> {
+    let before = condition(&site.status.conditions, "Ready").map(|ready| ready.status);
+    match (before, now) {
+        (before, now) if before == Some(now) => vec![],
+        (None, ConditionStatus::True) => {
+            vec![Occurrence::normal(site, "SiteJoined", "its heartbeats arrive")]
+        }
+        (_, ConditionStatus::True) => {
+            vec![Occurrence::normal(site, "SiteReady", "its heartbeats arrive again")]
+        }
+        _ => vec![Occurrence::warning(site, "SiteNotReady", message)],
+    }
 }

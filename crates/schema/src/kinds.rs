@@ -8,17 +8,19 @@ use types::{FieldError, FieldErrors, KindInfo, kinds};
 
 use crate::{Reason, Schema, Violation};
 
-/// By plural. That each compiles is tested.
-static SCHEMAS: LazyLock<HashMap<&'static str, Schema>> = LazyLock::new(|| {
+/// By group and plural. That each compiles is tested.
+static SCHEMAS: LazyLock<HashMap<(&'static str, &'static str), Schema>> = LazyLock::new(|| {
     let compile = |info: &'static KindInfo| {
-        Schema::compile(&types::structural_schema(info)).ok().map(|schema| (info.plural, schema))
+        Schema::compile(&types::structural_schema(info))
+            .ok()
+            .map(|schema| ((info.group, info.plural), schema))
     };
     kinds().filter_map(compile).collect()
 });
 
 /// The schema of a kind.
 pub fn schema_of(info: &KindInfo) -> Option<&'static Schema> {
-    SCHEMAS.get(info.plural)
+    SCHEMAS.get(&(info.group, info.plural))
 }
 
 /// Fills in defaults and checks everything: metadata, schema and rules, and what no schema can say. `old` is what the

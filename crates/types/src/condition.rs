@@ -25,8 +25,8 @@ pub struct Condition {
     pub kind: String,
     /// Whether it holds.
     pub status: ConditionStatus,
-    /// The `metadata.generation` that was looked at.
-    #[serde(default)]
+    /// The `metadata.generation` that was looked at; 0 where that is of no account.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub observed_generation: i64,
     /// When `status` last changed.
     pub last_transition_time: Time,
@@ -35,6 +35,10 @@ pub struct Condition {
     /// A sentence for people.
     #[serde(default)]
     pub message: String,
+}
+
+fn is_zero(generation: &i64) -> bool {
+    *generation == 0
 }
 
 /// The condition of that type.

@@ -54,6 +54,7 @@ pub fn structural_schema(info: &KindInfo) -> Value {
     let mut schema = (info.schema)().to_value();
     clean(&mut schema);
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        info.rename_fields(properties);
         properties.insert("metadata".into(), json!({"type": "object"}));
         properties.insert("apiVersion".into(), json!({"type": "string"}));
         properties.insert("kind".into(), json!({"type": "string"}));

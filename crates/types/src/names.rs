@@ -14,6 +14,16 @@ pub mod label {
     pub const TIER: &str = "avocet.dev/tier";
 }
 
+/// What keeps an object that is being deleted until somebody has dealt with its dependents, as Kubernetes names it.
+pub mod finalizer {
+    /// Until all that the object owns is gone.
+    pub const FOREGROUND: &str = "foregroundDeletion";
+    /// Until all that the object owns stands for itself.
+    pub const ORPHAN: &str = "orphan";
+    /// In the spec of a namespace: until all that is in it is gone.
+    pub const NAMESPACE: &str = "kubernetes";
+}
+
 /// A DNS subdomain (RFC 1123): 1..=253 of `a-z 0-9 - .`, alphanumeric at the ends of each part.
 pub fn is_dns_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_dns_label)

@@ -3,7 +3,9 @@
 mod core;
 mod ours;
 
-use serde_json::Value;
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
 
 use crate::kind::api_version;
 use crate::{FieldError, FieldErrors, GROUP, Kind, ObjectMeta, Plain, Resource, names};
@@ -74,6 +76,16 @@ pub struct KindInfo {
     pub schema: fn() -> schemars::Schema,
     parse: fn(&Value) -> Result<Value, FieldErrors>,
     is_name: fn(&str) -> Result<(), &'static str>,
+    alias: Option<&'static Alias>,
+}
+
+/// How a kind shows objects that are kept as another one.
+#[derive(Debug)]
+struct Alias {
+    /// As what its objects are kept.
+    kept: &'static KindInfo,
+    /// Fields that it names otherwise: as kept, and as shown.
+    renamed: &'static [(&'static str, &'static str)],
 }
 
 impl KindInfo {
@@ -98,6 +110,7 @@ impl KindInfo {
             schema: schema_of::<Resource<S>>,
             parse: parse_resource::<S>,
             is_name: is_subdomain,
+            alias: None,
         }
     }
 
@@ -150,13 +163,90 @@ impl KindInfo {
         metadata.check(self.is_name)
     }
 
-    /// Checks all of a manifest but its metadata, and fills in its defaults; unknown fields are dropped.
+    /// Whether its objects are kept as another kind of the same plural, and shown as both.
+    pub fn is_alias(&self) -> bool {
+        self.alias.is_some()
+    }
+
+    /// Checks all of a manifest but its metadata and fills in its defaults; unknown fields are dropped. What is answered is to be kept.
     ///
     /// # Errors
     /// Every mistake that was found, each with field, value and remedy.
     pub fn admit(&self, manifest: &Value) -> Result<Value, FieldErrors> {
-        (self.parse)(manifest)
+        match self.alias {
+            Some(alias) => {
+                let version = manifest.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+                check_version(version, &self.api_version()).map_err(|error| FieldErrors(vec![error]))?;
+                alias.kept.admit(&alias.keep(self, manifest))
+            }
+            None => (self.parse)(manifest),
+        }
     }
+
+    /// A manifest of this kind as it is kept.
+    pub fn keep(&self, shown: Value) -> Value {
+        match self.alias {
+            Some(alias) => alias.keep(self, &shown),
+            None => shown,
+        }
+    }
+
+    /// A manifest that is kept, as this kind shows it.
+    pub fn show<'a>(&self, kept: &'a Value) -> Cow<'a, Value> {
+        match self.alias {
+            Some(alias) => Cow::Owned(alias.show(self, kept)),
+            None => Cow::Borrowed(kept),
+        }
+    }
+
+    /// Names the fields of what is kept, or what is said of them, as this kind shows them.
+    pub(crate) fn rename_fields(&self, fields: &mut Map<String, Value>) {
+        for (kept, shown) in self.alias.into_iter().flat_map(|alias| alias.renamed) {
+            if let Some(value) = fields.remove(*kept) {
+                fields.insert((*shown).to_owned(), value);
+            }
+        }
+    }
+
+    /// The path of a field, dots between names, in what is kept.
+    pub fn kept_path(&self, shown: &str) -> String {
+        let (first, rest) = shown.split_once('.').unwrap_or((shown, ""));
+        let renamed = self.alias.into_iter().flat_map(|alias| alias.renamed);
+        let kept = renamed.clone().find(|(_, shown)| *shown == first).map_or(first, |(kept, _)| kept);
+        if rest.is_empty() { kept.to_owned() } else { format!("{kept}.{rest}") }
+    }
+}
+
+impl Alias {
+    fn keep(&self, info: &KindInfo, shown: &Value) -> Value {
+        let names = self.renamed.iter().map(|(kept, shown)| (*shown, *kept));
+        rename(shown, names, (&info.api_version(), info.kind), (&self.kept.api_version(), self.kept.kind))
+    }
+
+    fn show(&self, info: &KindInfo, kept: &Value) -> Value {
+        let names = self.renamed.iter().copied();
+        rename(kept, names, (&self.kept.api_version(), self.kept.kind), (&info.api_version(), info.kind))
+    }
+}
+
+/// A manifest under other names. One that isn't of the expected version or kind keeps it, to be refused.
+fn rename(
+    manifest: &Value,
+    names: impl Iterator<Item = (&'static str, &'static str)>,
+    from: (&str, &str),
+    to: (&str, &str),
+) -> Value {
+    let Value::Object(fields) = manifest else { return manifest.clone() };
+    let mut fields = fields.clone();
+    let renamed: Vec<(&str, Value)> =
+        names.filter_map(|(old, new)| Some((new, fields.remove(old)?))).collect();
+    fields.extend(renamed.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    for (field, from, to) in [("apiVersion", from.0, to.0), ("kind", from.1, to.1)] {
+        if fields.get(field).and_then(Value::as_str) == Some(from) {
+            fields.insert(field.to_owned(), Value::String(to.to_owned()));
+        }
+    }
+    Value::Object(fields)
 }
 
 fn is_subdomain(name: &str) -> Result<(), &'static str> {
@@ -208,11 +298,16 @@ fn parse<T: serde::Serialize + serde::de::DeserializeOwned>(
         .map_err(|error| FieldErrors(vec![FieldError::new("the manifest", "", error.to_string())]))
 }
 
-fn check_names<K: Kind>(version: &str, kind: &str, errors: &mut Vec<FieldError>) {
-    if version != K::api_version() {
-        let problem = format!("is not served here: write {}", K::api_version());
-        errors.push(FieldError::new("apiVersion", format!("{version:?}"), problem));
+fn check_version(version: &str, expected: &str) -> Result<(), FieldError> {
+    if version == expected {
+        return Ok(());
     }
+    let problem = format!("is not served here: write {expected}");
+    Err(FieldError::new("apiVersion", format!("{version:?}"), problem))
+}
+
+fn check_names<K: Kind>(version: &str, kind: &str, errors: &mut Vec<FieldError>) {
+    errors.extend(check_version(version, &K::api_version()).err());
     if kind != K::KIND {
         let problem = format!("does not belong here: write {}", K::KIND);
         errors.push(FieldError::new("kind", format!("{kind:?}"), problem));
@@ -247,9 +342,9 @@ pub const KEYED_LISTS: [(&str, &str); 4] = [
     ("status.conditions", "type"),
 ];
 
-/// All kinds.
+/// All kinds; aliases come after what they are kept as.
 pub fn kinds() -> impl Iterator<Item = &'static KindInfo> {
-    ours::OURS.iter().chain(&core::CORE)
+    ours::OURS.iter().chain(&core::CORE).chain(&core::ALIASES)
 }
 
 /// The kind that a word means: its kind, plural, singular or a short name, in any case.

@@ -10,6 +10,7 @@
 
 mod access;
 mod certificates;
+mod lifecycle;
 mod limits;
 mod malformed;
 mod oidc;

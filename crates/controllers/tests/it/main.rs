@@ -1,9 +1,11 @@
 //! From manifests to assignments and back, over a real store, with the loop that production runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod lifecycle;
+
 use std::time::Duration;
 
-use avocet_controllers::{Heartbeats, run};
+use avocet_controllers::{Events, Heartbeats, run};
 use daemon::Tasks;
 use serde_json::{Value, json};
 use store::{Deletion, Key, Ledger, Object, Store};
@@ -21,8 +23,10 @@ impl Hub {
         let store = Store::open(Ledger::memory().unwrap(), &plurals).unwrap();
         let heartbeats = Heartbeats::new(grace);
         let tasks = Tasks::default();
-        let (running, heard) = (store.clone(), heartbeats.clone());
-        tasks.supervise("controllers", move |shutdown| run(running.clone(), heard.clone(), shutdown));
+        let (running, heard, events) = (store.clone(), heartbeats.clone(), Events::new(store.clone()));
+        tasks.supervise("controllers", move |shutdown| {
+            run(running.clone(), heard.clone(), events.clone(), shutdown)
+        });
         Self { store, heartbeats, tasks }
     }
 
@@ -164,4 +168,48 @@ async fn a_missing_function_is_named_in_the_application_status() {
         message(app, "Ready") == "work: Function `nowhere` does not exist in this namespace; apply it"
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_happens_is_told_in_events() {
+    let hub = Hub::start(Duration::from_secs(60));
+    hub.site("plant", "edge").await;
+    hub.application().await;
+    hub.until("assignments", "plant", ASSIGNMENT, |_| true).await;
+    let key = Key::new("assignments", "plant", ASSIGNMENT);
+    for (available, reason, message) in [("True", "Running", ""), ("False", "Broken", "no such engine")] {
+        let mut report = hub.store.get(&key).unwrap().manifest();
+        report["status"] = json!({"conditions": [{"type": "Available", "status": available, "observedGeneration": 1,
+            "lastTransitionTime": daemon::now(), "reason": reason, "message": message}]});
+        hub.store.update(key.clone(), report, true).await.unwrap();
+        let is_told = |app: &Object| message_ends(app, message);
+        hub.until("applications", "default", "app", is_told).await;
+    }
+    hub.apply("placement", "edges", json!({"tiers": ["moon"]})).await;
+    for (kind, reason, message) in [
+        ("Site", "SiteJoined", "its heartbeats arrive"),
+        ("Placement", "DecisionChanged", "selected plant"),
+        ("Placement", "Unsatisfied", "what was decided before is kept (plant)"),
+        ("Application", "ComponentAvailable", "component work runs on plant"),
+        ("Application", "ComponentFailed", "component work: site `plant`: no such engine"),
+    ] {
+        let mut watch = hub.store.watch(hub.store.version()).unwrap();
+        let is_it = |event: &Object| {
+            event.manifest()["involvedObject"]["kind"] == kind
+                && event.manifest()["reason"] == reason
+                && event.manifest()["message"].as_str().unwrap().contains(message)
+        };
+        while !hub.store.list("events", Some("default")).0.iter().any(|event| is_it(event)) {
+            let next = tokio::time::timeout(Duration::from_secs(10), watch.next()).await;
+            next.unwrap_or_else(|_| {
+                panic!("{kind} {reason} is not told: {:#?}", hub.store.list("events", None).0)
+            })
+            .unwrap();
+        }
+    }
+}
+
+fn message_ends(app: &Object, end: &str) -> bool {
+    let told = message(app, "Ready");
+    if end.is_empty() { app.manifest()["status"]["ready"] == "1/1" } else { told.ends_with(end) }
 }

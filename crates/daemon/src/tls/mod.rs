@@ -18,7 +18,7 @@ use rustls::{ClientConfig, RootCertStore};
 pub use authority::{Authority, signing_key};
 pub use peer::ClientCertificate;
 pub use serving::{Served, Source, server};
-pub use signing::{RequestError, Usage};
+pub use signing::{RequestError, Usage, applicant};
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::other(error)

@@ -88,16 +88,8 @@ impl Authority {
         usages: &[Usage],
         now: Time,
     ) -> Result<String, RequestError> {
-        if request.len() > LONGEST_REQUEST {
-            return Err(RequestError::Unreadable(format!("it is longer than {LONGEST_REQUEST} bytes")));
-        }
-        let der = CertificateSigningRequestDer::from_pem_slice(request.as_bytes())
-            .map_err(|error| RequestError::Unreadable(error.to_string()))?;
-        let (rest, request) = X509CertificationRequest::from_der(&der)
-            .map_err(|error| RequestError::Unreadable(error.to_string()))?;
-        if !rest.is_empty() {
-            return Err(RequestError::Unreadable("something follows it".to_owned()));
-        }
+        let der = decode(request)?;
+        let request = read(&der)?;
         let key = verified_key(&request)?;
         let names = names(&request)?;
         let is_server = usages.contains(&Usage::ServerAuth);
@@ -129,6 +121,34 @@ impl Authority {
             (Ok(from), Ok(end)) if until > now => Ok((from, end)),
             _ => Err(RequestError::Lifetime(ttl)),
         }
+    }
+}
+
+/// Whom a request (PKCS #10, PEM) wants a certificate for: CN, and each O.
+///
+/// # Errors
+/// If the request is damaged or its subject can't be signed.
+pub fn applicant(request: &str) -> Result<(String, Vec<String>), RequestError> {
+    let der = decode(request)?;
+    let Subject { common_name, organizations } = subject(&read(&der)?)?;
+    Ok((common_name, organizations))
+}
+
+fn decode(request: &str) -> Result<CertificateSigningRequestDer<'static>, RequestError> {
+    if request.len() > LONGEST_REQUEST {
+        return Err(RequestError::Unreadable(format!("it is longer than {LONGEST_REQUEST} bytes")));
+    }
+    CertificateSigningRequestDer::from_pem_slice(request.as_bytes())
+        .map_err(|error| RequestError::Unreadable(error.to_string()))
+}
+
+fn read<'a>(der: &'a CertificateSigningRequestDer) -> Result<X509CertificationRequest<'a>, RequestError> {
+    let (rest, request) = X509CertificationRequest::from_der(der)
+        .map_err(|error| RequestError::Unreadable(error.to_string()))?;
+    if rest.is_empty() {
+        Ok(request)
+    } else {
+        Err(RequestError::Unreadable("something follows it".to_owned()))
     }
 }
 

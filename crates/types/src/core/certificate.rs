@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Kind, Time};
+use crate::{FieldError, Kind, Time, names};
 
 /// What is asked for. Nothing of it can be changed later; who asked is set by the server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,4 +79,33 @@ impl Kind for CertificateSigningRequestSpec {
     const PLURAL: &'static str = "certificatesigningrequests";
     const NAMESPACED: bool = false;
     type Status = CertificateSigningRequestStatus;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        let request = STANDARD.decode(&self.request).unwrap_or_default();
+        if !request.trim_ascii_start().starts_with(PEM) {
+            let shown = format!("{} characters", self.request.len());
+            let remedy = "is no request: write a PKCS#10 request in PEM (`CERTIFICATE REQUEST`), in Base64";
+            errors.push(FieldError::new("spec.request", shown, remedy));
+        }
+        let is_signer = self.signer_name.split_once('/').is_some_and(|(domain, name)| {
+            domain.contains('.')
+                && names::is_dns_subdomain(domain)
+                && !name.is_empty()
+                && self.signer_name.len() <= 571
+        });
+        if !is_signer {
+            let remedy = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+            errors.push(FieldError::new("spec.signerName", format!("{:?}", self.signer_name), remedy));
+        }
+        if self.usages.is_empty() {
+            errors.push(FieldError::new("spec.usages", "[]", "usages is required"));
+        }
+        if let Some(seconds) = self.expiration_seconds.filter(|seconds| *seconds < 600) {
+            let remedy = "may not specify a duration less than 600 seconds (10 minutes)";
+            errors.push(FieldError::new("spec.expirationSeconds", seconds, remedy));
+        }
+    }
 }
+
+/// How requests begin.
+const PEM: &[u8] = b"-----BEGIN CERTIFICATE REQUEST-----";

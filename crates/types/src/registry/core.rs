@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{AGE, Cell, Column, KindInfo, NAME, column};
+use super::{AGE, Alias, Cell, Column, KindInfo, NAME, column};
 use crate::core::{
     CertificateSigningRequestSpec, ClusterRoleBindingBody, ClusterRoleBody, ConfigMapBody, EventBody,
     LeaseSpec, NamespaceSpec, RoleBindingBody, RoleBody, SecretBody, ServiceAccountBody,
@@ -22,6 +22,72 @@ const GROUPS: Column = wide(computed("Groups", |binding| subjects(binding, "Grou
 const ACCOUNTS: Column =
     wide(computed("ServiceAccounts", |binding| subjects(binding, "ServiceAccount"), "programs that get it"));
 const CREATED: Column = column("Created At", "date", ".metadata.creationTimestamp", 0, "when it was created");
+
+const EVENT: KindInfo = KindInfo::plain::<EventBody>(
+    "event",
+    &["ev"],
+    &[
+        Column {
+            cell: Cell::Age(&[".lastTimestamp", ".series.lastObservedTime", ".eventTime", ".firstTimestamp"]),
+            ..column("Last Seen", "string", "", 0, "how long ago it happened last")
+        },
+        column("Type", "string", ".type", 0, "Normal or Warning"),
+        column("Reason", "string", ".reason", 0, "why, as a word for programs"),
+        computed("Object", object, "what it happened to"),
+        wide(column("Subobject", "string", ".involvedObject.fieldPath", 1, "which part of it")),
+        wide(column("Source", "string", ".source.component", 1, "who told")),
+        column("Message", "string", ".message", 0, "what happened"),
+        wide(Column {
+            cell: Cell::Age(&[".firstTimestamp", ".eventTime"]),
+            ..column("First Seen", "string", "", 1, "when it happened first")
+        }),
+        wide(column("Count", "integer", ".count", 1, "how often it happened")),
+        wide(NAME),
+    ],
+)
+.selectable_by(&[
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+]);
+
+/// Kinds that show what is kept as another one.
+pub(super) static ALIASES: [KindInfo; 1] = [KindInfo {
+    group: "events.k8s.io",
+    selectable: &[
+        "regarding.kind",
+        "regarding.namespace",
+        "regarding.name",
+        "regarding.uid",
+        "regarding.apiVersion",
+        "regarding.resourceVersion",
+        "regarding.fieldPath",
+        "reason",
+        "reportingController",
+        "type",
+    ],
+    alias: Some(&Alias {
+        kept: &EVENT,
+        renamed: &[
+            ("involvedObject", "regarding"),
+            ("message", "note"),
+            ("source", "deprecatedSource"),
+            ("firstTimestamp", "deprecatedFirstTimestamp"),
+            ("lastTimestamp", "deprecatedLastTimestamp"),
+            ("count", "deprecatedCount"),
+            ("reportingComponent", "reportingController"),
+        ],
+    }),
+    ..EVENT
+}];
 
 pub(super) static CORE: [KindInfo; 11] = [
     KindInfo::resource::<NamespaceSpec>(
@@ -46,46 +112,7 @@ pub(super) static CORE: [KindInfo; 11] = [
         ],
     )
     .selectable_by(&["type"]),
-    KindInfo::plain::<EventBody>(
-        "event",
-        &["ev"],
-        &[
-            Column {
-                cell: Cell::Age(&[
-                    ".lastTimestamp",
-                    ".series.lastObservedTime",
-                    ".eventTime",
-                    ".firstTimestamp",
-                ]),
-                ..column("Last Seen", "string", "", 0, "how long ago it happened last")
-            },
-            column("Type", "string", ".type", 0, "Normal or Warning"),
-            column("Reason", "string", ".reason", 0, "why, as a word for programs"),
-            computed("Object", object, "what it happened to"),
-            wide(column("Subobject", "string", ".involvedObject.fieldPath", 1, "which part of it")),
-            wide(column("Source", "string", ".source.component", 1, "who told")),
-            column("Message", "string", ".message", 0, "what happened"),
-            wide(Column {
-                cell: Cell::Age(&[".firstTimestamp", ".eventTime"]),
-                ..column("First Seen", "string", "", 1, "when it happened first")
-            }),
-            wide(column("Count", "integer", ".count", 1, "how often it happened")),
-            wide(NAME),
-        ],
-    )
-    .selectable_by(&[
-        "involvedObject.kind",
-        "involvedObject.namespace",
-        "involvedObject.name",
-        "involvedObject.uid",
-        "involvedObject.apiVersion",
-        "involvedObject.resourceVersion",
-        "involvedObject.fieldPath",
-        "reason",
-        "reportingComponent",
-        "source",
-        "type",
-    ]),
+    EVENT,
     KindInfo::resource::<LeaseSpec>(
         "lease",
         &[],
