@@ -109,9 +109,6 @@ impl World {
         let key = self.concerned.iter().nth(choice % self.concerned.len()).unwrap().clone();
         self.concerned.remove(&key);
         let Some(object) = self.objects.get(&key).cloned() else { return };
-        if object.metadata.resource_version.parse::<u64>().unwrap() > self.index.version {
-            return;
-        }
         let find = |key: &Key| self.objects.get(key).cloned();
         for write in collect(&object, &Objects { find: &find, dependents: &self.index }) {
             self.apply(write);
