@@ -210,6 +210,29 @@ proptest! {
     }
 
     #[test]
+    fn however_late_changes_are_seen_orphans_remain(
+        graph in graphs(),
+        deletions in prop::collection::vec(0..14_usize, 1..6),
+        steps in prop::collection::vec((0..4_usize, 0..20_usize), 0..60),
+    ) {
+        let (mut world, _) = world(&graph);
+        let mut deletions: Vec<usize> = deletions.into_iter().map(|number| number % graph.len()).collect();
+        let asked: BTreeSet<usize> = deletions.iter().copied().collect();
+        for (action, number) in steps {
+            match action {
+                0 => deletions.pop().into_iter().for_each(|number| world.delete(&key(number), Some(ORPHAN))),
+                1 => world.follow(number % 5),
+                _ => world.step(number),
+            }
+        }
+        for number in deletions {
+            world.delete(&key(number), Some(ORPHAN));
+        }
+        world.settle();
+        prop_assert_eq!(world.remaining(), (0..graph.len()).filter(|number| !asked.contains(number)).collect());
+    }
+
+    #[test]
     fn however_late_changes_are_seen_nothing_with_a_living_owner_is_collected(
         graph in graphs(),
         deletions in prop::collection::vec((0..14_usize, 0..3_usize), 1..6),
