@@ -205,7 +205,7 @@ const LASTING_NAMESPACES: [&str; 2] = ["default", "kube-system"];
 /// Whether an object may be deleted.
 ///
 /// # Errors
-/// 403 for a namespace that is always there or that a site has, 409 for one that is going already.
+/// 403 for a namespace that is always there or that a site has.
 pub fn check_deletion(call: &Call, object: &Object) -> Result<(), ApiError> {
     if object.key.plural != NamespaceSpec::PLURAL {
         return Ok(());
@@ -215,12 +215,6 @@ pub fn check_deletion(call: &Call, object: &Object) -> Result<(), ApiError> {
     if LASTING_NAMESPACES.contains(&name.as_str()) || has_site() {
         return Err(ApiError::forbidden(format!(
             "namespaces \"{name}\" is forbidden: this namespace may not be deleted"
-        )));
-    }
-    if object.metadata.deletion_timestamp.is_some() {
-        return Err(ApiError::conflict(format!(
-            "Operation cannot be fulfilled on namespaces \"{name}\": The system is ensuring all content is removed \
-             from this namespace.  Upon completion, this namespace will automatically be purged by the system."
         )));
     }
     Ok(())

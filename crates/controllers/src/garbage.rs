@@ -48,6 +48,10 @@ enum Owner {
 /// What has to be done about an object: because of its owners, or because it is going and owns something.
 pub(crate) fn collect(object: &Object, objects: &Objects) -> Vec<Write> {
     let metadata = &object.metadata;
+    // It changed since, which will be told: what depends on it may not be known to the index yet.
+    if metadata.resource_version.parse().is_ok_and(|version: u64| version > objects.dependents.version) {
+        return vec![];
+    }
     if metadata.deletion_timestamp.is_none() {
         return judge(object, objects);
     }

@@ -110,9 +110,6 @@ impl World {
         let key = self.concerned.iter().nth(choice % self.concerned.len()).unwrap().clone();
         self.concerned.remove(&key);
         let Some(object) = self.objects.get(&key).cloned() else { return };
-        if object.metadata.resource_version.parse::<u64>().unwrap() > self.index.version {
-            return;
-        }
         let find = |key: &Key| self.objects.get(key).cloned();
         for write in collect(&object, &Objects { find: &find, dependents: &self.index }) {
             self.apply(write);
@@ -211,6 +208,29 @@ proptest! {
                 prop_assert_eq!(&found, owners);
             }
         }
+    }
+
+    #[test]
+    fn however_late_changes_are_seen_orphans_remain(
+        graph in graphs(),
+        deletions in prop::collection::vec(0..14_usize, 1..6),
+        steps in prop::collection::vec((0..4_usize, 0..20_usize), 0..60),
+    ) {
+        let (mut world, _) = world(&graph);
+        let mut deletions: Vec<usize> = deletions.into_iter().map(|number| number % graph.len()).collect();
+        let asked: BTreeSet<usize> = deletions.iter().copied().collect();
+        for (action, number) in steps {
+            match action {
+                0 => deletions.pop().into_iter().for_each(|number| world.delete(&key(number), Some(ORPHAN))),
+                1 => world.follow(number % 5),
+                _ => world.step(number),
+            }
+        }
+        for number in deletions {
+            world.delete(&key(number), Some(ORPHAN));
+        }
+        world.settle();
+        prop_assert_eq!(world.remaining(), (0..graph.len()).filter(|number| !asked.contains(number)).collect());
     }
 
     #[test]

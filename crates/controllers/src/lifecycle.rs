@@ -94,10 +94,6 @@ impl Keeper {
     fn think(&self, key: &Key, now: Time) -> Vec<Write> {
         let find = |key: &Key| self.store.get(key);
         let Some(object) = find(key) else { return vec![] };
-        // It changed since, which will be told: what depends on it may not be known to the index yet.
-        if object.metadata.resource_version.parse().is_ok_and(|version: u64| version > self.index.version) {
-            return vec![];
-        }
         let mut writes = garbage::collect(&object, &Objects { find: &find, dependents: &self.index });
         let is_going = object.metadata.deletion_timestamp.is_some();
         match key.plural {

@@ -41,8 +41,8 @@ pub async fn run(
                 }
             }
         }
-        if !conflicts {
-            let watch = store.watch(version)?;
+        // Where so much changed that a watch can't begin there, it is looked at once more.
+        if !conflicts && let Ok(watch) = store.watch(version) {
             tokio::select! {
                 () = shutdown.wait() => {}
                 _ = tokio::time::timeout(LOOK_AGAIN, change_of_ours(watch)) => {}
