@@ -8,6 +8,7 @@ use store::{Key, Object};
 use types::{FieldError, FieldErrors, Kind};
 
 use crate::ApiError;
+use crate::rbac::{Caller, escalation};
 use crate::resources::Call;
 use crate::server::LARGEST_MANIFEST;
 use crate::target::Subresource;
@@ -30,6 +31,8 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str)
     if let Some(old) = old {
         check_change(call, &old.manifest, &admitted)?;
     }
+    let caller = Caller::from(&call.identity);
+    escalation::check(&call.hub.rbac, &caller, &call.target, name, &admitted, old)?;
     // Patches add to what is there: each may be small, and the sum too large.
     let size = admitted.to_string().len();
     if size > LARGEST_MANIFEST {

@@ -5,7 +5,9 @@ use controllers::Heartbeats;
 use daemon::Shutdown;
 use store::Store;
 
+use crate::audit::Audit;
 use crate::auth::Tokens;
+use crate::rbac::Rbac;
 use crate::{Mailbox, Pages, SiteTokens};
 
 /// A hub's state. Cheap to clone.
@@ -22,5 +24,9 @@ pub struct Hub {
     pub blobs: Blobs,
     pub mailbox: Mailbox,
     pub pages: Pages,
+    /// Who may do what.
+    pub rbac: Rbac,
+    /// Where requests are written down.
+    pub audit: Audit,
     pub shutdown: Shutdown,
 }

@@ -7,10 +7,10 @@
 //! - `/ui`: one page to look at results.
 //!
 //! Every request but those for health, version and joining carries a bearer token; [`auth`] says who that is and
-//! [`access`] what they may do.
+//! [`rbac`] what they may do; [`audit`] writes down what they did.
 
-pub mod access;
 mod admission;
+pub mod audit;
 pub mod auth;
 mod blobs;
 mod body;
@@ -29,6 +29,7 @@ mod openapi;
 mod pages;
 mod patch;
 mod protobuf;
+pub mod rbac;
 mod request;
 mod resources;
 mod reviews;

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -18,6 +19,19 @@ use tracing::{debug, warn};
 
 /// A connection, encrypted or not.
 pub type Connection = Either<TlsStream<TcpStream>, TcpStream>;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// From where they came.
+    pub address: SocketAddr,
+}
+
+impl Connected<IncomingStream<'_, SecureListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, SecureListener>) -> Self {
+        Self { address: *stream.remote_addr() }
+    }
+}
 
 /// How long a client may take until it has shaken hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);

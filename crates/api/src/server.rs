@@ -14,8 +14,10 @@ use tokio_rustls::rustls::ServerConfig;
 
 use types::{Kind, SiteSpec};
 
+use crate::audit::{self, Trail};
 use crate::auth::Identity;
-use crate::listener::SecureListener;
+use crate::listener::{Peer, SecureListener};
+use crate::rbac::{self, Caller};
 use crate::{ApiError, Hub, blobs, discovery, mailbox, request, resources, reviews, sites, ui};
 
 /// How large a manifest may be, in bytes.
@@ -37,6 +39,11 @@ pub fn router(hub: Hub) -> Router {
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(reviews::token))
         .route("/apis/authentication.k8s.io/v1/selfsubjectreviews", post(reviews::whoami))
         .route("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", post(reviews::can_i))
+        .route("/apis/authorization.k8s.io/v1/subjectaccessreviews", post(reviews::can_they))
+        .route(
+            "/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews",
+            post(reviews::can_they_here),
+        )
         .route("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", post(reviews::rules))
         .route("/avocet/v1/join-tokens", post(sites::create_join_token))
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
@@ -44,9 +51,11 @@ pub fn router(hub: Hub) -> Router {
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())
+        .layer(from_fn_with_state(hub.clone(), rbac::authorize))
         .layer(from_fn(request::inform))
         .layer(from_fn_with_state(hub.clone(), authenticate));
-    open.merge(guarded).fallback(not_found).with_state(hub)
+    let audited = from_fn_with_state(hub.clone(), audit::record);
+    open.merge(guarded).fallback(not_found).layer(audited).with_state(hub)
 }
 
 async fn ok() -> &'static str {
@@ -76,6 +85,7 @@ async fn authenticate(
             "site `{name}` was deleted here; join again with a new token"
         )));
     }
+    Trail::of(&request).user(Caller::from(&identity));
     request.extensions_mut().insert(identity);
     Ok(next.run(request).await)
 }
@@ -94,5 +104,6 @@ pub fn bearer_token(request: &Request) -> Option<&str> {
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, hub: Hub) -> std::io::Result<()> {
     let shutdown = hub.shutdown.clone();
     let listener = SecureListener::new(listener, tls);
-    axum::serve(listener, router(hub)).with_graceful_shutdown(async move { shutdown.wait().await }).await
+    let service = router(hub).into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).with_graceful_shutdown(async move { shutdown.wait().await }).await
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use store::{Deletion, Key, Object};
 
 use crate::managed_fields::{self, Part};
+use crate::rbac::{Attempt, Caller, ResourceAttempt};
 use crate::resources::Call;
 use crate::{ApiError, admission, body, patch};
 
@@ -155,6 +156,15 @@ impl Call {
         named.unwrap_or(agent).chars().take(128).collect()
     }
 
+    /// Whether the caller, who may patch, may also create what is not there yet.
+    fn check_may_create(&self) -> Result<(), ApiError> {
+        if let Attempt::Resource(attempt) = self.info.attempt() {
+            let attempt = Attempt::Resource(ResourceAttempt { verb: "create", ..attempt });
+            self.hub.rbac.check(&Caller::from(&self.identity), &attempt)?;
+        }
+        Ok(())
+    }
+
     /// Server-side apply.
     async fn apply(&self) -> Result<Response, ApiError> {
         let config = self.parse_yaml()?;
@@ -184,6 +194,7 @@ impl Call {
             let applied = applied.map_err(|conflicts| ApiError::apply_conflict(&conflicts))?;
             let manifest = admission::admit(self, applied, live.as_deref(), &key.name)?;
             if live.is_none() {
+                self.check_may_create()?;
                 admission::check_namespace_takes(self, &key)?;
             }
             let code = if live.is_some() { StatusCode::OK } else { StatusCode::CREATED };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent::JoinToken;
 use anyhow::{Context, ensure};
-use api::{Hub, Mailbox, SiteTokens, auth::Identity, auth::Tokens};
+use api::{Hub, Mailbox, SiteTokens, audit::Audit, auth::Identity, auth::Tokens, rbac::Rbac};
 use artifacts::Blobs;
 use controllers::Heartbeats;
 use daemon::Tasks;
@@ -59,16 +59,19 @@ pub async fn start(
         token,
     };
     config::write_kubeconfig(data, &access)?;
+    let store = Store::open(ledger.clone(), &plurals)?;
     let hub = Hub {
         id: identity(&folder)?,
         site: site.to_owned(),
-        store: Store::open(ledger.clone(), &plurals)?,
+        store: store.clone(),
         tokens,
         site_tokens: SiteTokens::open(&folder.join("site-tokens.key"))?,
         heartbeats: Heartbeats::new(Duration::from_secs(options.grace)),
         blobs: Blobs::open(folder.join("artifacts"))?,
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
         pages: api::Pages::default(),
+        rbac: Rbac::new(store),
+        audit: audit(&folder, options, tasks)?,
         shutdown: tasks.shutdown(),
     };
     api::bootstrap(&hub.store, daemon::now()).await?;
@@ -83,6 +86,16 @@ pub async fn start(
         }
     });
     Ok((access, hub))
+}
+
+/// Where the options say that requests are written down.
+fn audit(folder: &Path, options: &ListenHub, tasks: &Tasks) -> anyhow::Result<Audit> {
+    let file = options.audit_log.clone().unwrap_or_else(|| folder.join("audit.log"));
+    if file == Path::new("off") {
+        return Ok(Audit::off());
+    }
+    let wanted = api::audit::Options { reads: options.audit_reads, ..api::audit::Options::to(file.clone()) };
+    Audit::start(wanted, tasks).with_context(|| format!("can't write the audit log to {}", file.display()))
 }
 
 /// The hub's identity, made at its first start.

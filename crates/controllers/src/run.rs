@@ -6,7 +6,7 @@ use daemon::Shutdown;
 use store::{Error, Store};
 use tracing::{debug, warn};
 
-use crate::{Heartbeats, Snapshot, application, placement, site};
+use crate::{Heartbeats, Snapshot, aggregation, application, placement, site};
 
 /// How often controllers look even if nothing changed: silence is a change that no watch tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -24,6 +24,7 @@ pub async fn run(store: Store, heartbeats: Heartbeats, shutdown: Shutdown) -> Re
         let mut writes = site::reconcile(&snapshot, &heartbeats, now);
         writes.extend(placement::reconcile(&snapshot, now));
         writes.extend(application::reconcile(&snapshot, now));
+        writes.extend(aggregation::reconcile(&store));
         let mut conflicts = false;
         for write in writes {
             let key = write.key().clone();

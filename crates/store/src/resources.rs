@@ -125,6 +125,8 @@ pub struct Store {
 struct Memory {
     objects: BTreeMap<Key, Arc<Object>>,
     version: u64,
+    /// The version of each kind's latest change since the start.
+    latest: BTreeMap<&'static str, u64>,
 }
 
 /// A change that is durable and waits to be seen.
@@ -155,7 +157,7 @@ impl Store {
         }
         Ok(Self {
             ledger,
-            memory: Arc::new(RwLock::new(Memory { objects, version })),
+            memory: Arc::new(RwLock::new(Memory { objects, version, latest: BTreeMap::new() })),
             history: Arc::new(History::starting_at(version)),
         })
     }
@@ -184,6 +186,12 @@ impl Store {
     /// The version of the latest change.
     pub fn version(&self) -> u64 {
         self.memory().version
+    }
+
+    /// The version of the latest change of one of these kinds since the start; 0 if there was none.
+    pub fn latest_of(&self, plurals: &[&'static str]) -> u64 {
+        let memory = self.memory();
+        plurals.iter().filter_map(|plural| memory.latest.get(plural)).copied().max().unwrap_or(0)
     }
 
     /// All changes after a version.
@@ -304,6 +312,7 @@ impl Store {
                 {
                     let mut memory = memory.write().unwrap_or_else(PoisonError::into_inner);
                     memory.version = version;
+                    memory.latest.insert(object.key.plural, version);
                     match kind {
                         EventKind::Deleted => memory.objects.remove(&object.key),
                         _ => memory.objects.insert(object.key.clone(), object.clone()),
