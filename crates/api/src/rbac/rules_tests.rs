@@ -86,7 +86,11 @@ fn every_shape_of_rule_allows_what_kubernetes_says_it_does() {
 #[test]
 fn what_is_missing_is_told_in_parts_with_their_verbs_together() {
     let table: [(Vec<PolicyRule>, PolicyRule, &[&str]); 9] = [
-        (vec![], rule(&["get", "list"], &[""], &["pods"], &[]), &[r#"{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}"#]),
+        (
+            vec![],
+            rule(&["get", "list"], &[""], &["pods"], &[]),
+            &[r#"{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}"#],
+        ),
         (
             vec![rule(&["get"], &["", "apps"], &["pods", "secrets"], &[])],
             rule(&["get", "watch"], &[""], &["pods"], &[]),
@@ -111,7 +115,12 @@ fn what_is_missing_is_told_in_parts_with_their_verbs_together() {
         ),
         // All that there is now is not all that there will be.
         (
-            vec![rule(&["get", "list", "watch", "create", "update", "patch", "delete"], &[""], &["pods"], &[])],
+            vec![rule(
+                &["get", "list", "watch", "create", "update", "patch", "delete"],
+                &[""],
+                &["pods"],
+                &[],
+            )],
             rule(&["*"], &[""], &["pods"], &[]),
             &[r#"{APIGroups:[""], Resources:["pods"], Verbs:["*"]}"#],
         ),
@@ -180,9 +189,11 @@ proptest! {
                 Attempt::Path { .. } => prop_assert!(!rule.non_resource_urls.is_empty()),
                 Attempt::Resource(wanted) => {
                     prop_assert!(names(&rule.api_groups, wanted.group));
-                    prop_assert!(rule.resources.iter().any(|known| {
-                        known == "*" || known.contains(wanted.plural) || known.ends_with(&format!("/{}", wanted.subresource))
-                    }));
+                    let part = ["/", wanted.subresource].concat();
+                    let is_named = |known: &String| {
+                        known == "*" || known.contains(wanted.plural) || known.ends_with(&part)
+                    };
+                    prop_assert!(rule.resources.iter().any(is_named));
                     prop_assert!(rule.resource_names.is_empty() || !wanted.name.is_empty());
                 }
             }

@@ -9,8 +9,10 @@
 )]
 
 mod access;
+mod audit;
 mod limits;
 mod malformed;
 mod resources;
+mod rights;
 mod support;
 mod watches;

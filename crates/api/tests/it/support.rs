@@ -65,10 +65,15 @@ impl TestHub {
     }
 
     /// The lines of the audit log, once all requests up to now are in it.
-    pub async fn audited(self) -> Vec<Value> {
-        self.tasks.end(Duration::from_secs(30)).await;
-        let text = std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    pub async fn audited(&self) -> Vec<Value> {
+        self.ask_json("POST", "/the-end", ADMIN, &Value::Null).await.expect(404);
+        loop {
+            let text = std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap();
+            if text.contains("/the-end") && text.ends_with('\n') {
+                return text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn over(ledger: Ledger) -> Self {
