@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{FieldError, GROUP, ObjectMeta, VERSION};
+use crate::{FieldError, GROUP, ObjectMeta, VERSION, names};
 
 /// A kind of resource, told by what is in it beside the metadata: the `spec` of a [`Resource`], or the fields of a
 /// [`Plain`] one.
@@ -24,6 +24,13 @@ pub trait Kind: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
 
     /// What serde can't see: ranges, formats, references inside the spec. Paths begin with `spec.`.
     fn check(&self, _errors: &mut Vec<FieldError>) {}
+
+    /// What is wrong with a name, if something is. Names are DNS subdomains, but for a few kinds.
+    fn name_problem(name: &str) -> Option<&'static str> {
+        let problem =
+            "is not a name: write 1 to 253 of a-z, 0-9, '-' and '.', with a letter or digit at both ends";
+        (!names::is_dns_subdomain(name)).then_some(problem)
+    }
 
     /// `GROUP/VERSION`, or just the version in the core group: as manifests write it.
     fn api_version() -> String {

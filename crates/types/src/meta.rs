@@ -137,13 +137,6 @@ impl ObjectMeta {
     }
 
     pub(crate) fn check(&self, errors: &mut Vec<FieldError>) {
-        if !names::is_dns_subdomain(&self.name) {
-            errors.push(FieldError::new(
-                "metadata.name",
-                format!("{:?}", self.name),
-                "is not a name: write 1 to 253 of a-z, 0-9, '-' and '.', with a letter or digit at both ends",
-            ));
-        }
         for (key, value) in &self.labels {
             if !names::is_label_key(key) {
                 errors.push(FieldError::new(

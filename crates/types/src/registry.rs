@@ -192,6 +192,9 @@ fn check_names<K: Kind>(version: &str, kind: &str, metadata: &ObjectMeta, errors
         let problem = format!("does not belong here: write {}", K::KIND);
         errors.push(FieldError::new("kind", format!("{kind:?}"), problem));
     }
+    if let Some(problem) = K::name_problem(&metadata.name) {
+        errors.push(FieldError::new("metadata.name", format!("{:?}", metadata.name), problem));
+    }
     metadata.check(errors);
 }
 

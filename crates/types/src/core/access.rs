@@ -111,6 +111,10 @@ impl Kind for RoleBody {
     const PLURAL: &'static str = "roles";
     type Status = NoStatus;
 
+    fn name_problem(name: &str) -> Option<&'static str> {
+        segment_problem(name)
+    }
+
     fn check(&self, errors: &mut Vec<FieldError>) {
         check_rules(&self.rules, errors);
         for (index, rule) in self.rules.iter().enumerate() {
@@ -133,6 +137,10 @@ impl Kind for ClusterRoleBody {
     const NAMESPACED: bool = false;
     type Status = NoStatus;
 
+    fn name_problem(name: &str) -> Option<&'static str> {
+        segment_problem(name)
+    }
+
     fn check(&self, errors: &mut Vec<FieldError>) {
         check_rules(&self.rules, errors);
     }
@@ -144,6 +152,10 @@ impl Kind for RoleBindingBody {
     const KIND: &'static str = "RoleBinding";
     const PLURAL: &'static str = "rolebindings";
     type Status = NoStatus;
+
+    fn name_problem(name: &str) -> Option<&'static str> {
+        segment_problem(name)
+    }
 
     fn check(&self, errors: &mut Vec<FieldError>) {
         check_role(&self.role_ref, &["Role", "ClusterRole"], errors);
@@ -159,10 +171,23 @@ impl Kind for ClusterRoleBindingBody {
     const NAMESPACED: bool = false;
     type Status = NoStatus;
 
+    fn name_problem(name: &str) -> Option<&'static str> {
+        segment_problem(name)
+    }
+
     fn check(&self, errors: &mut Vec<FieldError>) {
         check_role(&self.role_ref, &["ClusterRole"], errors);
         check_subjects(&self.subjects, errors);
     }
+}
+
+/// Roles and bindings have names with `:` in them; any one segment of a path will do.
+fn segment_problem(name: &str) -> Option<&'static str> {
+    let is_segment = !matches!(name, "" | "." | "..")
+        && name.len() <= 253
+        && !name.contains(|c: char| matches!(c, '/' | '%') || c.is_control());
+    (!is_segment)
+        .then_some("is not a name: write 1 to 253 characters, neither '.' nor '..', without '/' and '%'")
 }
 
 fn check_rules(rules: &[PolicyRule], errors: &mut Vec<FieldError>) {
@@ -225,6 +250,21 @@ fn check_subjects(subjects: &[Subject], errors: &mut Vec<FieldError>) {
         }
         if subject.name.is_empty() {
             errors.push(FieldError::new(format!("{place}.name"), "\"\"", "is required: name the subject"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_roles_are_segments_of_paths() {
+        for name in ["system:discovery", "site:plant", "a", "A b"] {
+            assert_eq!(segment_problem(name), None, "{name}");
+        }
+        for name in ["", ".", "..", "a/b", "a%2fb", "a\nb", &"a".repeat(254)] {
+            assert!(segment_problem(name).is_some(), "{name}");
         }
     }
 }
