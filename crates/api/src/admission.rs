@@ -8,6 +8,7 @@ use store::{Key, Object};
 use types::core::{CertificateSigningRequestSpec, NamespaceSpec};
 use types::{Kind, KindInfo, ObjectMeta};
 
+use crate::rbac::escalation;
 use crate::resources::Call;
 use crate::server::LARGEST_MANIFEST;
 use crate::target::Subresource;
@@ -28,6 +29,7 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str)
     if let Some(old) = old {
         check_change(call, &old.manifest(), &manifest)?;
     }
+    escalation::check(&call.hub.rbac, &call.user, &call.target, name, &manifest, old)?;
     // Patches add to what is there: each may be small, and the sum too large.
     let size = manifest.to_string().len();
     if size > LARGEST_MANIFEST {

@@ -37,12 +37,24 @@ pub async fn version() -> Json<Value> {
 }
 
 /// What can be asked, but is not kept: group, plural, kind.
-const REVIEWS: [(&str, &str, &str); 4] = [
+const REVIEWS: [(&str, &str, &str); 6] = [
     ("authentication.k8s.io", "tokenreviews", "TokenReview"),
     ("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
+    ("authorization.k8s.io", "localsubjectaccessreviews", "LocalSubjectAccessReview"),
     ("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
     ("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+    ("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview"),
 ];
+
+/// The group of a review.
+pub fn review_group(plural: &str) -> Option<&'static str> {
+    REVIEWS.iter().find(|(_, known, _)| *known == plural).map(|(group, _, _)| *group)
+}
+
+/// Whether a review is made in a namespace.
+fn is_local(plural: &str) -> bool {
+    plural == "localsubjectaccessreviews"
+}
 
 /// The version of each group; the core group has an empty name.
 fn versions() -> BTreeMap<&'static str, &'static str> {
@@ -102,7 +114,7 @@ fn resources_of(group: &str, version: &str) -> Result<Json<Value>, ApiError> {
         Subresource::all_of(info).map(move |(subresource, verbs)| describe_resource(info, subresource, verbs))
     });
     let asked = REVIEWS.iter().filter(|(of, _, _)| *of == group).map(|(_, plural, kind)| {
-        json!({"name": plural, "singularName": kind.to_lowercase(), "namespaced": false, "kind": kind, "verbs": ["create"]})
+        json!({"name": plural, "singularName": kind.to_lowercase(), "namespaced": is_local(plural), "kind": kind, "verbs": ["create"]})
     });
     let resources: Vec<Value> = kept.chain(asked).collect();
     let version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
@@ -150,7 +162,8 @@ fn aggregated(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> Option<Resp
             let kept = kinds().filter(|info| info.group == group).map(discover);
             let asked = REVIEWS.iter().filter(|(of, _, _)| *of == group).map(|(group, plural, kind)| {
                 json!({
-                    "resource": plural, "scope": "Cluster", "singularResource": kind.to_lowercase(), "verbs": ["create"],
+                    "resource": plural, "scope": if is_local(plural) { "Namespaced" } else { "Cluster" },
+                    "singularResource": kind.to_lowercase(), "verbs": ["create"],
                     "responseKind": {"group": group, "version": "v1", "kind": kind},
                 })
             });

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tracing::error;
 use types::KindInfo;
 
+use crate::discovery;
 use crate::managed_fields::Conflict;
 
 /// One mistake.
@@ -76,6 +77,18 @@ impl ApiError {
 
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
+    /// A refusal that is about a resource; the name may be empty.
+    pub fn forbidden_resource(group: &str, plural: &str, name: &str, problem: &str) -> Self {
+        let resource = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
+        let resource = if name.is_empty() { resource } else { format!("{resource} {name:?}") };
+        Self::forbidden(format!("{resource} is forbidden: {problem}")).about(plural, name)
+    }
+
+    /// A request that can be read and makes no sense.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
     }
 
     pub fn not_found(message: impl Into<String>) -> Self {
@@ -168,8 +181,13 @@ impl ApiError {
             .collect();
         let mut details = match self.subject.as_deref() {
             Some((kind, name)) => {
-                let group = types::kind_named(kind).map_or(types::GROUP, |info| info.group);
-                json!({"group": group, "kind": kind, "name": name, "causes": causes})
+                let kept = types::kind_named(kind).map(|info| info.group);
+                let group = kept.or_else(|| discovery::review_group(kind)).unwrap_or(types::GROUP);
+                let mut details = json!({"group": group, "kind": kind, "causes": causes});
+                if !name.is_empty() {
+                    json_patch::merge(&mut details, &json!({"name": name}));
+                }
+                details
             }
             None => json!({"causes": causes}),
         };

@@ -7,7 +7,9 @@ use controllers::Heartbeats;
 use daemon::Shutdown;
 use store::Store;
 
+use crate::audit::Audit;
 use crate::authentication::{Oidc, ServiceAccounts, Tokens};
+use crate::rbac::Rbac;
 use crate::{Limits, Mailbox, Pages, SiteTokens};
 
 /// A hub's state. Cheap to clone.
@@ -28,5 +30,9 @@ pub struct Hub {
     pub mailbox: Mailbox,
     pub pages: Pages,
     pub limits: Limits,
+    /// Who may do what.
+    pub rbac: Rbac,
+    /// Where requests are written down.
+    pub audit: Audit,
     pub shutdown: Shutdown,
 }

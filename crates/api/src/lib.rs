@@ -6,12 +6,12 @@
 //!   through which outputs travel from site to site ([`mailbox`]).
 //! - `/ui`: one page to look at results.
 //!
-//! Every request but those for health, version and joining carries a bearer token; [`authentication`] says who that is and
-//! [`access`] what they may do.
+//! Every request but those for health, version and joining carries a bearer token or shows a certificate;
+//! [`authentication`] says who that is and [`rbac`] what they may do; [`audit`] writes down what they did.
 
-pub mod access;
 mod admission;
 mod approval;
+pub mod audit;
 pub mod authentication;
 mod blobs;
 mod body;
@@ -31,6 +31,7 @@ mod openapi;
 mod pages;
 mod patch;
 mod protobuf;
+pub mod rbac;
 mod request;
 mod resources;
 mod reviews;

@@ -26,6 +26,8 @@ pub type Connection = Either<TlsStream<TcpStream>, TcpStream>;
 pub struct Peer {
     /// The certificate that the client showed, if it showed one: it was signed by an authority that is trusted here.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// From where they came.
+    pub address: SocketAddr,
 }
 
 impl Connected<IncomingStream<'_, SecureListener>> for Peer {
@@ -35,7 +37,7 @@ impl Connected<IncomingStream<'_, SecureListener>> for Peer {
             Either::Right(_) => None,
         };
         let certificate = shown.and_then(|chain| ClientCertificate::read(chain.first()?));
-        Self { certificate: certificate.map(Arc::new) }
+        Self { certificate: certificate.map(Arc::new), address: *stream.remote_addr() }
     }
 }
 

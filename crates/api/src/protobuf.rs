@@ -38,6 +38,21 @@ struct AccessReview {
 struct AccessReviewSpec {
     #[prost(message, optional, tag = "1")]
     resource_attributes: Option<ResourceAttributes>,
+    #[prost(message, optional, tag = "2")]
+    path_attributes: Option<PathAttributes>,
+    /// Of whom is asked; in reviews of others only.
+    #[prost(string, tag = "3")]
+    user: String,
+    #[prost(string, repeated, tag = "4")]
+    groups: Vec<String>,
+}
+
+#[derive(Message)]
+struct PathAttributes {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(string, tag = "2")]
+    verb: String,
 }
 
 #[derive(Message)]
@@ -97,14 +112,25 @@ fn read(body: &[u8]) -> Result<Value, String> {
     let envelope = Envelope::decode(message).map_err(unreadable)?;
     let kind = envelope.type_meta.map(|meta| meta.kind).unwrap_or_default();
     match kind.as_str() {
-        "SelfSubjectAccessReview" => {
+        "SelfSubjectAccessReview" | "SubjectAccessReview" | "LocalSubjectAccessReview" => {
             let review = AccessReview::decode(envelope.raw.as_slice()).map_err(unreadable)?;
-            let asked = review.spec.and_then(|spec| spec.resource_attributes).unwrap_or_default();
-            let attributes = json!({
-                "namespace": asked.namespace, "verb": asked.verb, "group": asked.group, "resource": asked.resource,
-                "subresource": asked.subresource, "name": asked.name,
-            });
-            Ok(json!({"spec": {"resourceAttributes": attributes}}))
+            let asked = review.spec.unwrap_or_default();
+            let mut spec = json!({});
+            if let Some(asked) = asked.resource_attributes {
+                let attributes = json!({
+                    "namespace": asked.namespace, "verb": asked.verb, "group": asked.group,
+                    "resource": asked.resource, "subresource": asked.subresource, "name": asked.name,
+                });
+                json_patch::merge(&mut spec, &json!({"resourceAttributes": attributes}));
+            }
+            if let Some(asked) = asked.path_attributes {
+                let attributes = json!({"path": asked.path, "verb": asked.verb});
+                json_patch::merge(&mut spec, &json!({"nonResourceAttributes": attributes}));
+            }
+            if kind != "SelfSubjectAccessReview" {
+                json_patch::merge(&mut spec, &json!({"user": asked.user, "groups": asked.groups}));
+            }
+            Ok(json!({"spec": spec}))
         }
         "SelfSubjectRulesReview" => {
             let review = RulesReview::decode(envelope.raw.as_slice()).map_err(unreadable)?;
@@ -123,7 +149,7 @@ mod tests {
     fn what_kubectl_asks_is_read() {
         let attributes =
             ResourceAttributes { verb: "delete".into(), resource: "sites".into(), ..Default::default() };
-        let spec = AccessReviewSpec { resource_attributes: Some(attributes) };
+        let spec = AccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
         let raw = AccessReview { spec: Some(spec) }.encode_to_vec();
         let type_meta = Some(TypeMeta { kind: "SelfSubjectAccessReview".into() });
         let body = [MAGIC, &Envelope { type_meta, raw }.encode_to_vec()].concat();

@@ -8,8 +8,12 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 
+use types::Kind;
+use types::core::NamespaceSpec;
+
+use crate::ApiError;
+use crate::rbac::{Attempt, ResourceAttempt};
 use crate::target::Target;
-use crate::{ApiError, access::Attempt};
 
 /// What a request is about.
 #[derive(Debug, Clone)]
@@ -20,8 +24,18 @@ pub struct RequestInfo {
     pub path: String,
     /// What resource the path names; `None` for other paths.
     pub target: Option<Target>,
+    /// What review the path names; `None` for other paths.
+    pub review: Option<Review>,
     /// The parameters.
     pub query: HashMap<String, String>,
+}
+
+/// A review that a path names: it is asked and not kept.
+#[derive(Debug, Clone)]
+pub struct Review {
+    group: String,
+    plural: String,
+    namespace: String,
 }
 
 impl RequestInfo {
@@ -35,24 +49,45 @@ impl RequestInfo {
             }
             None => None,
         };
-        let verb = match &target {
-            Some(target) => resource_verb(request.method(), target, &query)?,
-            None => method_verb(request.method()),
+        let review = review_path(&path);
+        let verb = match (&target, &review) {
+            (Some(target), _) => resource_verb(request.method(), target, &query)?,
+            (None, Some(_)) if request.method() == Method::POST => "create",
+            _ => method_verb(request.method()),
         };
-        Ok(Self { verb, path, target, query })
+        Ok(Self { verb, path, target, review, query })
     }
 
-    /// What is to be done with which resource.
-    pub fn attempt(&self) -> Option<Attempt<'_>> {
-        let target = self.target.as_ref()?;
-        Some(Attempt {
-            verb: self.verb,
-            group: target.info.group,
-            plural: target.info.plural,
-            namespace: &target.namespace,
-            name: if target.name.is_empty() { self.selected_name() } else { &target.name },
-            subresource: target.subresource.name(),
-        })
+    /// What is to be done with which resource or path.
+    pub fn attempt(&self) -> Attempt<'_> {
+        if let Some(target) = &self.target {
+            let is_selection = matches!(self.verb, "list" | "watch");
+            return Attempt::Resource(ResourceAttempt {
+                verb: self.verb,
+                group: target.info.group,
+                version: target.info.version,
+                plural: target.info.plural,
+                namespace: self.namespace(),
+                name: if is_selection { self.selected_name() } else { &target.name },
+                subresource: target.subresource.name(),
+            });
+        }
+        if let Some(Review { group, plural, namespace }) = &self.review {
+            let (verb, version) = (self.verb, "v1");
+            let review = ResourceAttempt { verb, group, version, plural, namespace, ..Default::default() };
+            return Attempt::Resource(review);
+        }
+        Attempt::Path { verb: self.verb, path: &self.path }
+    }
+
+    /// The namespace that the path names. A Namespace is in itself, so that who may do all in a namespace may look at
+    /// it, too.
+    fn namespace(&self) -> &str {
+        match &self.target {
+            Some(target) if target.info.plural == NamespaceSpec::PLURAL => &target.name,
+            Some(target) => &target.namespace,
+            None => "",
+        }
     }
 
     /// The one name that a field selector lets pass; empty if it isn't one.
@@ -102,6 +137,18 @@ fn resource_path(path: &str) -> Option<(&str, &str, &str)> {
     };
     let is_review = matches!(group, "authentication.k8s.io" | "authorization.k8s.io");
     (!is_review && !rest.is_empty()).then_some((group, version, rest))
+}
+
+/// The review that a path names, in a namespace or not.
+fn review_path(path: &str) -> Option<Review> {
+    let (group, rest) = path.strip_prefix("/apis/")?.split_once('/')?;
+    let rest = rest.strip_prefix("v1/")?;
+    if !matches!(group, "authentication.k8s.io" | "authorization.k8s.io") || rest.is_empty() {
+        return None;
+    }
+    let (namespace, plural) =
+        rest.strip_prefix("namespaces/").and_then(|rest| rest.split_once('/')).unwrap_or(("", rest));
+    Some(Review { group: group.to_owned(), plural: plural.to_owned(), namespace: namespace.to_owned() })
 }
 
 /// Names have characters that clients may write as `%3A`, but none has a slash.

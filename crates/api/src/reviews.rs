@@ -1,16 +1,16 @@
 //! Who am I, who is that, and what may I do: the review kinds that clients ask with.
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
-use types::kinds;
+use types::core::PolicyRule;
 
-use crate::Hub;
-use crate::access::{self, Attempt};
 use crate::authentication::User;
 use crate::body::Body;
 use crate::protobuf::Review;
+use crate::rbac::{Attempt, ResourceAttempt};
+use crate::{ApiError, Hub};
 
 const AUTHENTICATION: &str = "authentication.k8s.io/v1";
 const AUTHORIZATION: &str = "authorization.k8s.io/v1";
@@ -41,74 +41,134 @@ pub async fn whoami(Extension(identity): Extension<User>) -> (StatusCode, Json<V
 }
 
 /// `SelfSubjectAccessReview`, for `kubectl auth can-i VERB KIND`.
+///
+/// # Errors
+/// 422 for a review that asks for nothing, or for two things.
 pub async fn can_i(
-    Extension(identity): Extension<User>,
+    State(hub): State<Hub>,
+    Extension(user): Extension<User>,
     Review(review): Review,
-) -> (StatusCode, Json<Value>) {
-    let spec = review.get("spec").cloned().unwrap_or_default();
-    let attributes = spec.get("resourceAttributes").cloned().unwrap_or_default();
-    let text = |name: &str| attributes.get(name).and_then(Value::as_str).unwrap_or_default();
-    let verb = text("verb");
-    let attempt = Attempt {
-        verb,
-        group: text("group"),
-        plural: text("resource"),
-        namespace: text("namespace"),
-        name: text("name"),
-        subresource: text("subresource"),
-    };
-    let status = match access::check(&identity, attempt) {
-        Ok(()) => json!({"allowed": true}),
-        Err(error) => json!({"allowed": false, "reason": error.message}),
-    };
-    created(json!({
-        "apiVersion": AUTHORIZATION, "kind": "SelfSubjectAccessReview", "metadata": {}, "spec": spec, "status": status,
-    }))
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    answer(&hub, &user, "SelfSubjectAccessReview", &review)
 }
 
-/// `SelfSubjectRulesReview`, for `kubectl auth can-i --list`. Worked out by trying, so it can't differ from what
-/// requests meet.
-pub async fn rules(
-    Extension(identity): Extension<User>,
+/// `SubjectAccessReview`: what others may do.
+///
+/// # Errors
+/// 422 for a review that names nobody, asks for nothing, or for two things.
+pub async fn can_they(
+    State(hub): State<Hub>,
     Review(review): Review,
-) -> (StatusCode, Json<Value>) {
-    let namespace = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or("default");
-    let mut rules = Vec::new();
-    for info in kinds() {
-        for subresource in ["", "status"] {
-            let own_name = identity.site().unwrap_or_default();
-            let namespace = if info.namespaced { namespace } else { "" };
-            let may = |verb: &&&'static str| {
-                let attempt = Attempt {
-                    verb,
-                    group: info.group,
-                    plural: info.plural,
-                    namespace,
-                    name: own_name,
-                    subresource,
-                };
-                access::check(&identity, attempt).is_ok()
-            };
-            let verbs: Vec<&&str> = VERBS.iter().filter(may).collect();
-            if !verbs.is_empty() {
-                let resource = [info.plural, subresource].join("/");
-                let mut rule = json!({
-                    "verbs": verbs, "apiGroups": [info.group], "resources": [resource.trim_end_matches('/')],
-                });
-                if !own_name.is_empty() && !info.namespaced {
-                    json_patch::merge(&mut rule, &json!({"resourceNames": [own_name]}));
-                }
-                rules.push(rule);
-            }
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    answer(&hub, &subject("SubjectAccessReview", &review)?, "SubjectAccessReview", &review)
+}
+
+/// `LocalSubjectAccessReview`: what others may do in one namespace.
+///
+/// # Errors
+/// As for [`can_they`], and 400 for another namespace than the path's.
+pub async fn can_they_here(
+    State(hub): State<Hub>,
+    Path(namespace): Path<String>,
+    Review(review): Review,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    const KIND: &str = "LocalSubjectAccessReview";
+    if review.pointer("/spec/resourceAttributes/namespace").and_then(Value::as_str) != Some(&namespace) {
+        return Err(ApiError::bad_request(format!(
+            "spec.resourceAttributes.namespace must match namespace: {namespace}"
+        )));
+    }
+    answer(&hub, &subject(KIND, &review)?, KIND, &review)
+}
+
+fn invalid(kind: &str, problem: &str) -> ApiError {
+    ApiError::unprocessable(format!("{kind}.authorization.k8s.io \"\" is invalid: {problem}"))
+}
+
+/// Of whom is asked.
+fn subject(kind: &str, review: &Value) -> Result<User, ApiError> {
+    let name = review.pointer("/spec/user").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let groups = review.pointer("/spec/groups").and_then(Value::as_array).into_iter().flatten();
+    let groups: Vec<String> = groups.filter_map(Value::as_str).map(str::to_owned).collect();
+    if name.is_empty() && groups.is_empty() {
+        return Err(invalid(
+            kind,
+            "spec.user: Invalid value: \"\": at least one of user or group must be specified",
+        ));
+    }
+    Ok(User { name, groups, ..User::default() })
+}
+
+fn answer(
+    hub: &Hub,
+    caller: &User,
+    kind: &str,
+    review: &Value,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let spec = review.get("spec").cloned().unwrap_or_default();
+    let (resource, path) = (spec.get("resourceAttributes"), spec.get("nonResourceAttributes"));
+    let attempt = match (resource.filter(|found| !found.is_null()), path.filter(|found| !found.is_null())) {
+        (Some(resource), None) => {
+            let text = |name: &str| resource.get(name).and_then(Value::as_str).unwrap_or_default();
+            Attempt::Resource(ResourceAttempt {
+                verb: text("verb"),
+                group: text("group"),
+                version: text("version"),
+                plural: text("resource"),
+                namespace: text("namespace"),
+                name: text("name"),
+                subresource: text("subresource"),
+            })
+        }
+        (None, Some(path)) => {
+            let text = |name: &str| path.get(name).and_then(Value::as_str).unwrap_or_default();
+            Attempt::Path { verb: text("verb"), path: text("path") }
+        }
+        _ => {
+            let problem = "spec.resourceAttributes: Invalid value: exactly one of nonResourceAttributes or \
+                           resourceAttributes must be specified";
+            return Err(invalid(kind, problem));
+        }
+    };
+    let decision = hub.rbac.decide(caller, &attempt);
+    let mut status = json!({"allowed": decision.allowed});
+    if !decision.reason.is_empty() {
+        json_patch::merge(&mut status, &json!({"reason": decision.reason}));
+    }
+    Ok(created(json!({
+        "apiVersion": AUTHORIZATION, "kind": kind, "metadata": {}, "spec": spec, "status": status,
+    })))
+}
+
+/// `SelfSubjectRulesReview`, for `kubectl auth can-i --list`.
+///
+/// # Errors
+/// 400 for a review that names no namespace.
+pub async fn rules(
+    State(hub): State<Hub>,
+    Extension(user): Extension<User>,
+    Review(review): Review,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let namespace = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or_default();
+    if namespace.is_empty() {
+        return Err(ApiError::bad_request("no namespace on request"));
+    }
+    let rules = hub.rbac.rules(&user, namespace);
+    let (mut of_resources, mut of_paths) = (Vec::new(), Vec::new());
+    for rule in rules {
+        if !rule.resources.is_empty() {
+            let resource = PolicyRule { non_resource_urls: vec![], ..rule.clone() };
+            of_resources.push(resource);
+        }
+        if !rule.non_resource_urls.is_empty() {
+            of_paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
         }
     }
-    let status = json!({"resourceRules": rules, "nonResourceRules": [], "incomplete": false});
-    created(json!({
+    let status = json!({"resourceRules": of_resources, "nonResourceRules": of_paths, "incomplete": false});
+    Ok(created(json!({
         "apiVersion": AUTHORIZATION, "kind": "SelfSubjectRulesReview", "metadata": {}, "spec": {}, "status": status,
-    }))
+    })))
 }
-
-const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
 fn created(review: Value) -> (StatusCode, Json<Value>) {
     (StatusCode::CREATED, Json(review))

@@ -9,9 +9,10 @@ use axum::routing::{any, get, post};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::audit;
 use crate::authentication::{self, authenticate};
 use crate::listener::{Peer, SecureListener};
-use crate::{ApiError, Hub, blobs, discovery, limits, mailbox, request, resources, reviews, sites, ui};
+use crate::{ApiError, Hub, blobs, discovery, limits, mailbox, rbac, request, resources, reviews, sites, ui};
 
 /// How large a manifest may be, in bytes.
 pub(crate) const LARGEST_MANIFEST: usize = 3 << 20;
@@ -33,6 +34,11 @@ pub fn router(hub: Hub) -> Router {
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(reviews::token))
         .route("/apis/authentication.k8s.io/v1/selfsubjectreviews", post(reviews::whoami))
         .route("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", post(reviews::can_i))
+        .route("/apis/authorization.k8s.io/v1/subjectaccessreviews", post(reviews::can_they))
+        .route(
+            "/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews",
+            post(reviews::can_they_here),
+        )
         .route("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", post(reviews::rules))
         .route("/avocet/v1/join-tokens", post(sites::create_join_token))
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
@@ -41,10 +47,12 @@ pub fn router(hub: Hub) -> Router {
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())
+        .layer(from_fn_with_state(hub.clone(), rbac::authorize))
         .layer(from_fn(request::inform))
         .layer(from_fn_with_state(hub.clone(), limits::limit))
         .layer(from_fn_with_state(hub.clone(), authenticate));
-    open.merge(guarded).fallback(not_found).with_state(hub)
+    let audited = from_fn_with_state(hub.clone(), audit::record);
+    open.merge(guarded).fallback(not_found).layer(audited).with_state(hub)
 }
 
 async fn ok() -> &'static str {

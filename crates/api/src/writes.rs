@@ -11,6 +11,7 @@ use store::{Deletion, Key, Object};
 use types::names::finalizer::{FOREGROUND, ORPHAN};
 
 use crate::managed_fields::{self, Part};
+use crate::rbac::{Attempt, ResourceAttempt};
 use crate::resources::Call;
 use crate::{ApiError, admission, body, patch};
 
@@ -154,6 +155,15 @@ impl Call {
         named.unwrap_or(agent).chars().take(128).collect()
     }
 
+    /// Whether the caller, who may patch, may also create what is not there yet.
+    fn check_may_create(&self) -> Result<(), ApiError> {
+        if let Attempt::Resource(attempt) = self.info.attempt() {
+            let attempt = Attempt::Resource(ResourceAttempt { verb: "create", ..attempt });
+            self.hub.rbac.check(&self.user, &attempt)?;
+        }
+        Ok(())
+    }
+
     /// Server-side apply.
     async fn apply(&self) -> Result<Response, ApiError> {
         let config = self.parse_yaml()?;
@@ -178,6 +188,7 @@ impl Call {
             let applied = applied.map_err(|conflicts| ApiError::apply_conflict(&conflicts))?;
             let manifest = admission::admit(self, applied, live.as_deref(), &key.name)?;
             if live.is_none() {
+                self.check_may_create()?;
                 admission::check_namespace_takes(self, &key)?;
                 admission::check_quota(self)?;
             }

@@ -135,6 +135,13 @@ pub struct ListenHub {
     /// Seconds without a heartbeat after which a site counts as silent
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub grace: u64,
+    /// Where it is written down who changed what, and who was refused; off for nowhere [default: audit.log beside the
+    /// hub's data]
+    #[arg(long, value_name = "FILE|off")]
+    pub audit_log: Option<PathBuf>,
+    /// Write down those requests, too, that change nothing
+    #[arg(long)]
+    pub audit_reads: bool,
     #[command(flatten)]
     pub limits: HubLimits,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use agent::JoinToken;
 use anyhow::{Context, ensure};
 use api::authentication::{Oidc, OidcOptions, ServiceAccounts, Tokens, User};
-use api::{Hub, Mailbox, SiteTokens};
+use api::{Hub, Mailbox, SiteTokens, audit::Audit, rbac::Rbac};
 use artifacts::Blobs;
 use controllers::{Applicant, Events, Heartbeats, Signer};
 use daemon::Tasks;
@@ -67,10 +67,11 @@ pub async fn start(
         token,
     };
     config::write_kubeconfig(data, &access)?;
+    let store = Store::open(ledger.clone(), &plurals)?;
     let hub = Hub {
         id: identity(&folder)?,
         site: site.to_owned(),
-        store: Store::open(ledger.clone(), &plurals)?,
+        store: store.clone(),
         tokens,
         site_tokens: SiteTokens::open(&folder.join("site-tokens.key"))?,
         service_accounts: ServiceAccounts::open(
@@ -88,6 +89,8 @@ pub async fn start(
             watches: options.limits.max_watches,
             objects: options.limits.max_objects,
         }),
+        rbac: Rbac::new(store),
+        audit: audit(&folder, options, tasks)?,
         shutdown: tasks.shutdown(),
     };
     api::bootstrap(&hub.store, daemon::now()).await?;
@@ -187,6 +190,16 @@ impl Signer for HubSigner {
         let usages: Vec<Usage> = usages.iter().filter_map(|usage| Usage::named(usage)).collect();
         self.0.sign(request, ttl, &usages, daemon::now()).map_err(|error| daemon::chain(&error))
     }
+}
+
+/// Where the options say that requests are written down.
+fn audit(folder: &Path, options: &ListenHub, tasks: &Tasks) -> anyhow::Result<Audit> {
+    let file = options.audit_log.clone().unwrap_or_else(|| folder.join("audit.log"));
+    if file == Path::new("off") {
+        return Ok(Audit::off());
+    }
+    let wanted = api::audit::Options { reads: options.audit_reads, ..api::audit::Options::to(file.clone()) };
+    Audit::start(wanted, tasks).with_context(|| format!("can't write the audit log to {}", file.display()))
 }
 
 /// The hub's identity, made at its first start.

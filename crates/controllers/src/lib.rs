@@ -5,6 +5,7 @@
 //! kinds a [`Snapshot`] of all their objects, whenever one of them changed, until they have nothing left to write;
 //! [`run_lifecycle`] leads those that work on objects of all kinds to the few that a change concerns.
 
+mod aggregation;
 mod application;
 mod certificate;
 mod dependents;
@@ -20,6 +21,7 @@ mod site;
 mod snapshot;
 mod write;
 
+pub use aggregation::aggregate;
 pub use certificate::{Applicant, Signer};
 pub use events::{Events, Occurrence, Subject};
 pub use lifecycle::{Authority, run_lifecycle};

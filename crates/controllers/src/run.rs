@@ -5,8 +5,10 @@ use std::time::Duration;
 use daemon::Shutdown;
 use store::{Error, Store, Watch};
 use tracing::{debug, warn};
+use types::Kind;
+use types::core::ClusterRoleBody;
 
-use crate::{Events, Heartbeats, Snapshot, application, placement, site};
+use crate::{Events, Heartbeats, Snapshot, aggregation, application, placement, site};
 
 /// How often controllers look even if nothing changed: silence is a change that no watch tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -23,12 +25,18 @@ pub async fn run(
     events: Events,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
+    // The version of the roles that were looked at last: they change rarely.
+    let mut roles = u64::MAX;
     loop {
         let (snapshot, version) = Snapshot::read(&store);
         let now = daemon::now();
         let mut writes = site::reconcile(&snapshot, &heartbeats, now);
         writes.extend(placement::reconcile(&snapshot, now));
         writes.extend(application::reconcile(&snapshot, now));
+        let latest = store.latest_of(&[ClusterRoleBody::PLURAL]);
+        if std::mem::replace(&mut roles, latest) != latest {
+            writes.extend(aggregation::reconcile(&store));
+        }
         let mut conflicts = false;
         for write in writes {
             let key = write.key.clone();

@@ -94,11 +94,14 @@ struct Memory {
     /// By plural and namespace.
     counts: HashMap<&'static str, HashMap<String, usize>>,
     version: u64,
+    /// The version of each kind's latest change since the start.
+    latest: HashMap<&'static str, u64>,
 }
 
 impl Memory {
     fn of(objects: BTreeMap<Key, Arc<Object>>, version: u64) -> Self {
-        let mut memory = Self { objects: BTreeMap::new(), counts: HashMap::new(), version };
+        let mut memory =
+            Self { objects: BTreeMap::new(), counts: HashMap::new(), version, latest: HashMap::new() };
         objects.keys().for_each(|key| memory.count(key, true));
         Self { objects, ..memory }
     }
@@ -115,6 +118,7 @@ impl Memory {
     /// Shows a change; answers what it replaced.
     fn apply(&mut self, event: &Event) -> Option<Arc<Object>> {
         self.version = event.version;
+        self.latest.insert(event.object.key.plural, event.version);
         let key = &event.object.key;
         let replaced = match event.kind {
             EventKind::Deleted => self.objects.remove(key),
@@ -215,6 +219,12 @@ impl Store {
     /// The version of the latest change.
     pub fn version(&self) -> u64 {
         self.shared.memory().version
+    }
+
+    /// The version of the latest change of one of these kinds since the start; 0 if there was none.
+    pub fn latest_of(&self, plurals: &[&'static str]) -> u64 {
+        let memory = self.shared.memory();
+        plurals.iter().filter_map(|plural| memory.latest.get(plural)).copied().max().unwrap_or(0)
     }
 
     /// All changes after a version.

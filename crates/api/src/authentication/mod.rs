@@ -27,8 +27,9 @@ pub use oidc::{Oidc, OidcError, OidcOptions};
 pub(crate) use published::routes as open_routes;
 pub use service_accounts::{Account, DEFAULT_ISSUER, ServiceAccounts};
 pub use tokens::{TokenInfo, Tokens};
-pub use user::{CREDENTIAL_ID, User};
+pub use user::{CREDENTIAL_ID, MASTERS, User};
 
+use crate::audit::Trail;
 use crate::listener::Peer;
 use crate::{ApiError, Hub};
 
@@ -52,6 +53,7 @@ pub async fn authenticate(
             "site `{site}` was deleted here; join again with a new token"
         )));
     }
+    Trail::of(&request).user(user.clone());
     request.extensions_mut().insert(user);
     Ok(next.run(request).await)
 }

@@ -9,12 +9,14 @@
 )]
 
 mod access;
+mod audit;
 mod certificates;
 mod lifecycle;
 mod limits;
 mod malformed;
 mod oidc;
 mod resources;
+mod rights;
 mod service_accounts;
 mod support;
 mod tokens;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::Blobs;
+use avocet_api::audit::{Audit, Options};
 use avocet_api::authentication::{DEFAULT_ISSUER, Oidc, ServiceAccounts, Tokens, User};
+use avocet_api::rbac::Rbac;
 use avocet_api::{Hub, Limits, Mailbox, Pages, SiteTokens};
 use controllers::Heartbeats;
 use daemon::Tasks;
@@ -46,7 +48,7 @@ pub struct TestHub {
     ledger: Ledger,
     http: reqwest::Client,
     pub tasks: Tasks,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl TestHub {
@@ -63,17 +65,33 @@ impl TestHub {
             started.create_namespace(site).await;
             started.post("sites", &manifest("Site", site, json!({"tier": "edge"}))).await.expect(201);
         }
+        // What joining would do: the sites get their rights.
+        avocet_api::bootstrap(&started.hub.store, daemon::now()).await.unwrap();
         started
+    }
+
+    /// The lines of the audit log, once all requests up to now are in it.
+    pub async fn audited(&self) -> Vec<Value> {
+        self.ask_json("POST", "/the-end", ADMIN, &Value::Null).await.expect(404);
+        loop {
+            let text = std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap();
+            if text.contains("/the-end") && text.ends_with('\n') {
+                return text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn over(ledger: Ledger, oidc: Option<Arc<Oidc>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let tasks = Tasks::default();
+        let audit = Audit::start(Options::to(folder.path().join("audit.log")), &tasks).unwrap();
         let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
+        let store = Store::open(ledger.clone(), &plurals).unwrap();
         let hub = Hub {
             id: "hub-1".into(),
             site: "cloud".into(),
-            store: Store::open(ledger.clone(), &plurals).unwrap(),
+            store: store.clone(),
             tokens: Tokens::new(ledger.clone()),
             site_tokens: SiteTokens::open(&folder.path().join("site-tokens.key")).unwrap(),
             service_accounts: ServiceAccounts::open(
@@ -87,6 +105,8 @@ impl TestHub {
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
             pages: Pages::default(),
             limits: Limits::default(),
+            rbac: Rbac::new(store),
+            audit,
             shutdown: tasks.shutdown(),
         };
         avocet_api::bootstrap(&hub.store, daemon::now()).await.unwrap();
@@ -94,7 +114,7 @@ impl TestHub {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = avocet_api::router(hub.clone());
         tasks.spawn("api", async move { axum::serve(listener, router).await.unwrap() });
-        Self { hub, url, ledger, http: avocet_api::client::http(None).unwrap(), tasks, _folder: folder }
+        Self { hub, url, ledger, http: avocet_api::client::http(None).unwrap(), tasks, folder }
     }
 
     /// The hub after a restart: its ledger is the same, what happened before is forgotten.
