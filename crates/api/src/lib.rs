@@ -40,6 +40,7 @@ mod table;
 mod target;
 mod ui;
 mod watch;
+mod wire;
 mod writes;
 
 pub use bootstrap::bootstrap;

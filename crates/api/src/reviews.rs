@@ -10,7 +10,6 @@ use crate::Hub;
 use crate::access::{self, Attempt};
 use crate::auth::Identity;
 use crate::body::Body;
-use crate::protobuf::Review;
 
 const AUTHENTICATION: &str = "authentication.k8s.io/v1";
 const AUTHORIZATION: &str = "authorization.k8s.io/v1";
@@ -46,7 +45,7 @@ pub async fn whoami(Extension(identity): Extension<Identity>) -> (StatusCode, Js
 /// `SelfSubjectAccessReview`, for `kubectl auth can-i VERB KIND`.
 pub async fn can_i(
     Extension(identity): Extension<Identity>,
-    Review(review): Review,
+    Body(review): Body<Value>,
 ) -> (StatusCode, Json<Value>) {
     let spec = review.get("spec").cloned().unwrap_or_default();
     let attributes = spec.get("resourceAttributes").cloned().unwrap_or_default();
@@ -73,7 +72,7 @@ pub async fn can_i(
 /// requests meet.
 pub async fn rules(
     Extension(identity): Extension<Identity>,
-    Review(review): Review,
+    Body(review): Body<Value>,
 ) -> (StatusCode, Json<Value>) {
     let namespace = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or("default");
     let mut rules = Vec::new();

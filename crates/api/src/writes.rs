@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, USER_AGENT};
+use axum::http::header::USER_AGENT;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use store::{Deletion, Key, Object};
 
 use crate::managed_fields::{self, Part};
 use crate::resources::Call;
-use crate::{ApiError, admission, body, patch};
+use crate::{ApiError, admission, body, patch, protobuf};
 
 /// How often a patch is tried anew when somebody else was faster.
 const PATCH_TRIES: u32 = 8;
@@ -22,11 +22,10 @@ pub const ORPHAN: &str = "orphan";
 
 impl Call {
     fn media_type(&self) -> &str {
-        let kind = self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        kind.split(';').next().unwrap_or_default().trim()
+        body::media_type(&self.headers)
     }
 
-    /// The body, which must be JSON.
+    /// The body, as JSON.
     ///
     /// # Errors
     /// 415 or 400 if it isn't.
@@ -37,10 +36,8 @@ impl Call {
                 admission::check_duplicates(self, &self.body)?;
                 body::parse(&self.body)
             }
-            other => Err(ApiError::unsupported_media_type(format!(
-                "the body of the request was in an unknown format ({other}); accepted media types include: \
-                 application/json, application/yaml"
-            ))),
+            protobuf::MEDIA_TYPE => body::parse_protobuf(&self.body),
+            other => Err(body::unknown_format(other)),
         }
     }
 
