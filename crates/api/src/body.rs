@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::server::LARGEST_MANIFEST;
 use crate::{ApiError, protobuf};
 
+/// The media types of bodies that are no patches.
+pub const FORMATS: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
+
 /// The whole body.
 ///
 /// # Errors
@@ -39,16 +42,16 @@ pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
 /// 400 that says what is wrong with them, 415 for what is only read as JSON.
 pub fn parse_protobuf(body: &[u8]) -> Result<Value, ApiError> {
     protobuf::read(body).map_err(|error| match error {
-        protobuf::Error::Unknown { .. } => unknown_format(protobuf::MEDIA_TYPE),
+        protobuf::Error::Unknown { .. } => unknown_format(&FORMATS),
         error => ApiError::bad_request(format!("the body of the request can't be read: {error}")),
     })
 }
 
-/// 415 for a media type.
-pub fn unknown_format(media_type: &str) -> ApiError {
+/// 415 for a media type that is none of the accepted ones.
+pub fn unknown_format(accepted: &[&str]) -> ApiError {
     ApiError::unsupported_media_type(format!(
-        "the body of the request was in an unknown format ({media_type}); accepted media types include: \
-         application/json, application/yaml"
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        accepted.join(", ")
     ))
 }
 

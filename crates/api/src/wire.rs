@@ -121,6 +121,12 @@ pub fn write_number(message: &mut Vec<u8>, number: u64, value: u64) {
     write(message, value);
 }
 
+/// Writes a field that is a number with a fraction.
+pub fn write_double(message: &mut Vec<u8>, number: u64, value: f64) {
+    write(message, number << 3 | 1);
+    message.extend_from_slice(&value.to_le_bytes());
+}
+
 fn write(message: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         message.push(low(number) | 0x80);

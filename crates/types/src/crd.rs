@@ -74,6 +74,13 @@ pub fn structural_schema(info: &KindInfo) -> Value {
     schema
 }
 
+/// The schema of the metadata that all resources have.
+pub fn metadata_schema() -> Value {
+    let mut schema = crate::registry::schema_of::<crate::ObjectMeta>().to_value();
+    clean(&mut schema);
+    schema
+}
+
 fn clean(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {

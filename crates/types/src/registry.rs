@@ -147,7 +147,7 @@ impl KindInfo {
     }
 }
 
-fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
+pub(crate) fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
     schemars::generate::SchemaSettings::openapi3()
         .with(|settings| settings.inline_subschemas = true)
         .into_generator()
