@@ -74,7 +74,17 @@ pub fn check_namespace_takes(call: &Call, key: &Key) -> Result<(), ApiError> {
 /// What the server itself fills in, kind by kind.
 fn prepare(call: &Call, manifest: &mut Value, old: Option<&Object>) {
     let Some(fields) = manifest.as_object_mut() else { return };
-    match call.target.info.plural {
+    let info = call.target.info;
+    if !info.is_ours() {
+        // Of Kubernetes' own kinds the path says enough.
+        for (name, known) in [("apiVersion", info.api_version()), ("kind", info.kind.to_owned())] {
+            let stated = fields.entry(name).or_insert(Value::Null);
+            if stated.is_null() || *stated == "" {
+                *stated = json!(known);
+            }
+        }
+    }
+    match info.plural {
         "namespaces" if old.is_none() => {
             fields.insert("spec".into(), json!({"finalizers": ["kubernetes"]}));
             fields.insert("status".into(), json!({"phase": "Active"}));

@@ -42,7 +42,7 @@ pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
 /// 400 that says what is wrong with them, 415 for what is only read as JSON.
 pub fn parse_protobuf(body: &[u8]) -> Result<Value, ApiError> {
     protobuf::read(body).map_err(|error| match error {
-        protobuf::Error::Unknown { .. } => unknown_format(&FORMATS),
+        protobuf::Error::Unknown { .. } => unknown_format(&["application/json", "application/yaml"]),
         error => ApiError::bad_request(format!("the body of the request can't be read: {error}")),
     })
 }

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod bodies;
 mod limits;
 mod malformed;
 mod resources;
