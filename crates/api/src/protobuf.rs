@@ -167,7 +167,7 @@ fn read_time(bytes: &[u8], format: &str) -> Result<Value, Error> {
         return Ok(Value::Null);
     }
     let time = Timestamp::new(seconds, nanoseconds).map_err(Error::Time)?;
-    Ok(json!(time.strftime(format).to_string()))
+    Ok(json!(jiff::fmt::strtime::format(format, time).map_err(Error::Time)?))
 }
 
 #[cfg(test)]
