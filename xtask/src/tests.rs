@@ -62,5 +62,10 @@ fn with_tools<'a>(command: &'a mut std::process::Command, tools: &Tools) -> &'a 
             command.env(name, path);
         }
     }
+    if let Ok(kubectls) = std::env::join_paths(&tools.kubectls)
+        && !kubectls.is_empty()
+    {
+        command.env("AVOCET_TEST_KUBECTL", kubectls);
+    }
     command
 }

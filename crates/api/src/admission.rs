@@ -20,8 +20,8 @@ use crate::{ApiError, approval};
 /// 400 or 422, with every mistake that was found; 413 if it is too large.
 pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str) -> Result<Value, ApiError> {
     let info = call.target.info;
-    check_kind(info, &manifest)?;
     prepare(call, &mut manifest, old);
+    check_kind(info, &manifest)?;
     let mut unknown = schema::schema_of(info).map(|schema| schema.prune(&mut manifest)).unwrap_or_default();
     unknown.extend(tidy_metadata(call, &mut manifest, name)?);
     complain_of_unknown(call, unknown.iter().map(|field| format!("unknown field {field:?}")).collect())?;
@@ -225,7 +225,17 @@ pub fn check_deletion(call: &Call, object: &Object) -> Result<(), ApiError> {
 /// What the server itself fills in, kind by kind.
 fn prepare(call: &Call, manifest: &mut Value, old: Option<&Object>) {
     let Some(fields) = manifest.as_object_mut() else { return };
-    match call.target.info.plural {
+    let info = call.target.info;
+    if !info.is_ours() {
+        // Of Kubernetes' own kinds the path says enough.
+        for (name, known) in [("apiVersion", info.api_version()), ("kind", info.kind.to_owned())] {
+            let stated = fields.entry(name).or_insert(Value::Null);
+            if stated.is_null() || *stated == "" {
+                *stated = json!(known);
+            }
+        }
+    }
+    match info.plural {
         "namespaces" if old.is_none() => {
             fields.insert("spec".into(), json!({"finalizers": ["kubernetes"]}));
             fields.insert("status".into(), json!({"phase": "Active"}));

@@ -2,11 +2,16 @@
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::ApiError;
 use crate::server::LARGEST_MANIFEST;
+use crate::{ApiError, protobuf};
+
+/// The media types of bodies that are no patches.
+pub const FORMATS: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 /// The whole body.
 ///
@@ -31,15 +36,47 @@ pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
         .map_err(|error| ApiError::bad_request(format!("the body of the request is not JSON: {error}")))
 }
 
-/// A JSON body of a type. Unlike axum's own it does not ask for a content type, and refuses with a `Status`.
+/// JSON from bytes that are protobuf.
+///
+/// # Errors
+/// 400 that says what is wrong with them, 415 for what is only read as JSON.
+pub fn parse_protobuf(body: &[u8]) -> Result<Value, ApiError> {
+    protobuf::read(body).map_err(|error| match error {
+        protobuf::Error::Unknown { .. } => unknown_format(&["application/json", "application/yaml"]),
+        error => ApiError::bad_request(format!("the body of the request can't be read: {error}")),
+    })
+}
+
+/// 415 for a media type that is none of the accepted ones.
+pub fn unknown_format(accepted: &[&str]) -> ApiError {
+    ApiError::unsupported_media_type(format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        accepted.join(", ")
+    ))
+}
+
+/// The media type of a body, without its parameters; empty if it is not stated.
+pub fn media_type(headers: &HeaderMap) -> &str {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+/// A body of a type, as JSON or protobuf. Unlike axum's own it does not insist on a content type, and refuses with a
+/// `Status`.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let is_protobuf = media_type(request.headers()) == protobuf::MEDIA_TYPE;
         let body = read(request).await?;
-        serde_json::from_slice(&body)
+        let parsed = if is_protobuf {
+            serde_json::from_value(parse_protobuf(&body)?)
+        } else {
+            serde_json::from_slice(&body)
+        };
+        parsed
             .map(Self)
             .map_err(|error| ApiError::bad_request(format!("the body of the request can't be read: {error}")))
     }

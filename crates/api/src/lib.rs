@@ -43,6 +43,7 @@ mod table;
 mod target;
 mod ui;
 mod watch;
+mod wire;
 mod writes;
 
 pub use bootstrap::bootstrap;

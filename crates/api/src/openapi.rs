@@ -1,88 +1,94 @@
-//! OpenAPI 3 of what is served: for `kubectl explain`, and for clients that check manifests.
+//! OpenAPI of what is served: for `kubectl explain`, and for clients that check manifests. Version 3 is one document a
+//! group, version 2 all in one, as JSON or, for older clients, as protobuf.
 
-use axum::extract::Path;
+mod document;
+mod gnostic;
+mod operations;
+mod schemas;
+mod v2;
+mod v3;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use axum::extract::{Path, Query};
+use axum::http::header::{ACCEPT, LOCATION};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use types::{KindInfo, kinds};
 
 use crate::{ApiError, Hub};
+use document::Document;
 
-/// `/openapi/v3` and below.
+/// How clients name protobuf of version 2 where they ask for it.
+const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The same in answers, where some clients can't read the `@`.
+const GNOSTIC_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+static V2: LazyLock<Value> = LazyLock::new(v2::document);
+static V2_JSON: LazyLock<Document> = LazyLock::new(|| Document::json(&V2));
+static V2_GNOSTIC: LazyLock<Document> =
+    LazyLock::new(|| Document::new(GNOSTIC_ANSWER, gnostic::document(&V2)));
+/// By the path of the group and version.
+static V3: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
+    v3::documents().into_iter().map(|(path, value)| (path, Document::json(&value))).collect()
+});
+
+/// `/openapi/v2`, `/openapi/v3` and below.
 pub fn routes() -> Router<Hub> {
-    Router::new().route("/openapi/v3", get(index)).route("/openapi/v3/{*path}", get(group))
+    Router::new()
+        .route("/openapi/v2", get(all))
+        .route("/openapi/v3", get(index))
+        .route("/openapi/v3/{*path}", get(group))
 }
 
-/// The path of a kind's group and version, below the root.
-fn group_path(info: &KindInfo) -> String {
-    let root = if info.group.is_empty() { "api" } else { "apis" };
-    format!("{root}/{}", info.api_version())
+async fn all(headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let first = accept.split(',').map(|choice| choice.split(';').next().unwrap_or_default().trim());
+    let wants_gnostic = first
+        .take_while(|kind| *kind != "application/json")
+        .any(|kind| matches!(kind, GNOSTIC | GNOSTIC_ANSWER));
+    if wants_gnostic { V2_GNOSTIC.answer(&headers) } else { V2_JSON.answer(&headers) }
+}
+
+/// The address of a group's document changes with its content, so that clients may keep it for good.
+fn address(path: &str, document: &Document) -> String {
+    format!("/openapi/v3/{path}?hash={}", document.hash())
 }
 
 async fn index() -> Json<Value> {
-    let paths: Map<String, Value> = kinds()
-        .map(|info| {
-            let path = group_path(info);
-            let url = format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"));
-            (path, json!({"serverRelativeURL": url}))
-        })
+    let paths: Map<String, Value> = V3
+        .iter()
+        .map(|(path, document)| (path.clone(), json!({"serverRelativeURL": address(path, document)})))
         .collect();
     Json(json!({"paths": paths}))
 }
 
-async fn group(Path(path): Path<String>) -> Result<Json<Value>, ApiError> {
-    let of_group: Vec<&KindInfo> = kinds().filter(|info| group_path(info) == path).collect();
-    if of_group.is_empty() {
-        return Err(ApiError::not_found("the server could not find the requested resource"));
-    }
-    let mut schemas = Map::new();
-    let mut paths = Map::new();
-    for info in of_group {
-        let mut schema = types::structural_schema(info);
-        let names = json!({"x-kubernetes-group-version-kind": [group_version_kind(info)]});
-        json_patch::merge(&mut schema, &names);
-        schemas.insert(schema_name(info), schema);
-        let namespace = if info.namespaced { "/namespaces/{namespace}" } else { "" };
-        let base = format!("/{path}{namespace}/{}", info.plural);
-        paths.insert(base.clone(), json!({"get": operation(info, "list"), "post": operation(info, "post")}));
-        paths.insert(
-            format!("{base}/{{name}}"),
-            json!({
-                "get": operation(info, "get"), "put": operation(info, "put"),
-                "patch": operation(info, "patch"), "delete": operation(info, "delete"),
-            }),
-        );
-    }
-    Ok(Json(json!({
-        "openapi": "3.0.0", "info": {"title": "Avocet", "version": env!("CARGO_PKG_VERSION")},
-        "paths": paths, "components": {"schemas": schemas},
-    })))
+#[derive(Deserialize)]
+struct Wanted {
+    #[serde(default)]
+    hash: String,
 }
 
-/// The group's name from its end, as Java packages are named.
-fn schema_name(info: &KindInfo) -> String {
-    let group = if info.group.is_empty() { "core.api.k8s.io" } else { info.group };
-    let reversed: Vec<&str> = group.split('.').rev().collect();
-    format!("{}.{}.{}", reversed.join("."), info.version, info.kind)
-}
-
-fn group_version_kind(info: &KindInfo) -> Value {
-    json!({"group": info.group, "version": info.version, "kind": info.kind})
-}
-
-fn operation(info: &KindInfo, action: &str) -> Value {
-    let parameter =
-        |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
-    let reference = json!({"$ref": format!("#/components/schemas/{}", schema_name(info))});
-    let content = json!({"application/json": {"schema": reference}});
-    let mut operation = json!({
-        "operationId": format!("{action}{}", info.kind),
-        "x-kubernetes-action": action, "x-kubernetes-group-version-kind": group_version_kind(info),
-        "responses": {"200": {"description": "OK", "content": content}},
-    });
-    if matches!(action, "post" | "put" | "patch") {
-        let parameters = ["dryRun", "fieldManager", "fieldValidation"].map(parameter);
-        json_patch::merge(&mut operation, &json!({"parameters": parameters}));
+async fn group(
+    Path(path): Path<String>,
+    Query(wanted): Query<Wanted>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let document = V3
+        .get(&path)
+        .ok_or_else(|| ApiError::not_found("the server could not find the requested resource"))?;
+    if wanted.hash.is_empty() {
+        return Ok(document.answer(&headers));
     }
-    operation
+    if wanted.hash != document.hash() {
+        return Ok((StatusCode::MOVED_PERMANENTLY, [(LOCATION, address(&path, document))]).into_response());
+    }
+    Ok(document.answer_for_good(&headers))
 }
+
+#[cfg(test)]
+mod tests;

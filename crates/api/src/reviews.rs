@@ -8,7 +8,6 @@ use types::core::PolicyRule;
 
 use crate::authentication::User;
 use crate::body::Body;
-use crate::protobuf::Review;
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::{ApiError, Hub};
 
@@ -47,7 +46,7 @@ pub async fn whoami(Extension(identity): Extension<User>) -> (StatusCode, Json<V
 pub async fn can_i(
     State(hub): State<Hub>,
     Extension(user): Extension<User>,
-    Review(review): Review,
+    Body(review): Body<Value>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     answer(&hub, &user, "SelfSubjectAccessReview", &review)
 }
@@ -58,7 +57,7 @@ pub async fn can_i(
 /// 422 for a review that names nobody, asks for nothing, or for two things.
 pub async fn can_they(
     State(hub): State<Hub>,
-    Review(review): Review,
+    Body(review): Body<Value>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     answer(&hub, &subject("SubjectAccessReview", &review)?, "SubjectAccessReview", &review)
 }
@@ -70,7 +69,7 @@ pub async fn can_they(
 pub async fn can_they_here(
     State(hub): State<Hub>,
     Path(namespace): Path<String>,
-    Review(review): Review,
+    Body(review): Body<Value>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     const KIND: &str = "LocalSubjectAccessReview";
     if review.pointer("/spec/resourceAttributes/namespace").and_then(Value::as_str) != Some(&namespace) {
@@ -147,7 +146,7 @@ fn answer(
 pub async fn rules(
     State(hub): State<Hub>,
     Extension(user): Extension<User>,
-    Review(review): Review,
+    Body(review): Body<Value>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let namespace = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or_default();
     if namespace.is_empty() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, USER_AGENT};
+use axum::http::header::USER_AGENT;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use store::{Deletion, Key, Object};
@@ -13,18 +13,21 @@ use types::names::finalizer::{FOREGROUND, ORPHAN};
 use crate::managed_fields::{self, Part};
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::resources::Call;
-use crate::{ApiError, admission, body, patch};
+use crate::{ApiError, admission, body, patch, protobuf};
 
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
 /// How often a patch is tried anew when somebody else was faster.
 const PATCH_TRIES: u32 = 8;
 
 impl Call {
     fn media_type(&self) -> &str {
-        let kind = self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        kind.split(';').next().unwrap_or_default().trim()
+        body::media_type(&self.headers)
     }
 
-    /// The body, which must be JSON.
+    /// The body, as JSON.
     ///
     /// # Errors
     /// 415 or 400 if it isn't.
@@ -35,10 +38,8 @@ impl Call {
                 admission::check_duplicates(self, &self.body)?;
                 body::parse(&self.body)
             }
-            other => Err(ApiError::unsupported_media_type(format!(
-                "the body of the request was in an unknown format ({other}); accepted media types include: \
-                 application/json, application/yaml"
-            ))),
+            protobuf::MEDIA_TYPE => body::parse_protobuf(&self.body),
+            _ => Err(body::unknown_format(&body::FORMATS)),
         }
     }
 
@@ -211,7 +212,7 @@ impl Call {
     }
 
     pub(crate) async fn patch(&self) -> Result<Response, ApiError> {
-        if self.media_type() == "application/apply-patch+yaml" {
+        if self.media_type() == APPLY_PATCH {
             return self.apply().await;
         }
         let patch = body::parse(&self.body)?;
@@ -242,16 +243,16 @@ impl Call {
     pub fn patched(&self, current: &Value, patch: &Value) -> Result<Value, ApiError> {
         let mut manifest = current.clone();
         match self.media_type() {
-            "application/merge-patch+json" => json_patch::merge(&mut manifest, patch),
-            "application/json-patch+json" => patch::apply_json_patch(&mut manifest, patch)?,
-            "application/strategic-merge-patch+json" if !self.target.info.is_ours() => {
+            MERGE_PATCH => json_patch::merge(&mut manifest, patch),
+            JSON_PATCH => patch::apply_json_patch(&mut manifest, patch)?,
+            STRATEGIC_PATCH if !self.target.info.is_ours() => {
                 patch::apply_strategic(&mut manifest, patch)?;
             }
-            other => {
-                return Err(ApiError::unsupported_media_type(format!(
-                    "the body of the request was in an unknown format ({other}) - accepted media types include: \
-                     application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
-                )));
+            _ if self.target.info.is_ours() => {
+                return Err(body::unknown_format(&[JSON_PATCH, MERGE_PATCH, APPLY_PATCH]));
+            }
+            _ => {
+                return Err(body::unknown_format(&[JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH]));
             }
         }
         Ok(manifest)

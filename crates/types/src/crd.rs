@@ -75,6 +75,13 @@ pub fn structural_schema(info: &KindInfo) -> Value {
     schema
 }
 
+/// The schema of the metadata that all resources have.
+pub fn metadata_schema() -> Value {
+    let mut schema = crate::registry::schema_of::<crate::ObjectMeta>().to_value();
+    clean(&mut schema);
+    schema
+}
+
 /// Formats that Kubernetes knows, and those of numbers.
 const FORMATS: [&str; 13] = [
     "int32",

@@ -34,7 +34,7 @@ pub use assignment::{
     InvocationCounts,
 };
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
-pub use crd::{custom_resource_definition, structural_schema};
+pub use crd::{custom_resource_definition, metadata_schema, structural_schema};
 pub use digest::{Digest, DigestWriter, InvalidDigest};
 pub use field_error::{FieldError, FieldErrors};
 pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};

@@ -262,7 +262,7 @@ fn is_path_segment(name: &str) -> Result<(), &'static str> {
     is_segment.then_some(()).ok_or("may not be empty, '.' or '..', nor contain '/' or '%'")
 }
 
-fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
+pub(crate) fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
     schemars::generate::SchemaSettings::openapi3()
         .with(|settings| settings.inline_subschemas = true)
         .into_generator()

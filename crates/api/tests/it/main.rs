@@ -10,6 +10,7 @@
 
 mod access;
 mod audit;
+mod bodies;
 mod certificates;
 mod lifecycle;
 mod limits;

@@ -1,5 +1,6 @@
 //! The hub's API, as kubectl finds it.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -7,35 +8,51 @@ use testkit::{Hub, LIMIT, Ran, Tree, wait_until};
 
 use crate::support::{application, apply, model, placement, serving, tree, write_manifests};
 
-/// kubectl at work on a hub; `None` where there is none.
-struct Kubectl<'a> {
+/// kubectl at work on a hub.
+pub struct Kubectl<'a> {
+    program: PathBuf,
     tree: &'a Tree,
     hub: &'a Hub,
 }
 
+/// The kubectls to test with, oldest first: those that `AVOCET_TEST_KUBECTL` names, separated as in a `PATH`, or else
+/// the one in the path.
+pub fn kubectls() -> Vec<PathBuf> {
+    let named = std::env::var_os("AVOCET_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into());
+    let works = |program: &PathBuf| {
+        let found = Command::new(program).args(["version", "--client"]).output();
+        found.is_ok_and(|output| output.status.success())
+    };
+    let found: Vec<PathBuf> = std::env::split_paths(&named).filter(works).collect();
+    if found.is_empty() {
+        println!("skipped: there is no kubectl in the path");
+    }
+    found
+}
+
 impl<'a> Kubectl<'a> {
-    fn find(tree: &'a Tree, hub: &'a Hub) -> Option<Self> {
-        let found = Command::new("kubectl").args(["version", "--client"]).output();
-        if !found.is_ok_and(|output| output.status.success()) {
-            println!("skipped: there is no kubectl in the path");
-            return None;
-        }
-        Some(Self { tree, hub })
+    pub fn new(program: PathBuf, tree: &'a Tree, hub: &'a Hub) -> Self {
+        Self { program, tree, hub }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+    /// The newest; `None` where there is none.
+    fn find(tree: &'a Tree, hub: &'a Hub) -> Option<Self> {
+        kubectls().pop().map(|program| Self::new(program, tree, hub))
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
         // A home of its own: kubectl keeps what it discovered there.
         command.args(arguments).env("KUBECONFIG", self.hub.kubeconfig()).env("HOME", self.tree.folder());
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub fn run(&self, arguments: &[&str]) -> Ran {
         Ran::of(&mut self.command(arguments))
     }
 
     #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> String {
+    pub fn ok(&self, arguments: &[&str]) -> String {
         let ran = self.run(arguments);
         assert!(ran.success, "kubectl {arguments:?}:\n{}{}", ran.stdout, ran.stderr);
         assert_eq!(ran.stderr, "", "kubectl {arguments:?} warns");
