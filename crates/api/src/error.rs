@@ -233,7 +233,7 @@ impl From<store::Error> for ApiError {
             }
             store::Error::Expired(_) => Self::gone(error.to_string()),
             store::Error::Manifest { .. } => Self::bad_request(chain(&error)),
-            store::Error::Ledger(_) => Self::internal(&error),
+            store::Error::Ledger(_) | store::Error::Sealed { .. } => Self::internal(&error),
         }
     }
 }

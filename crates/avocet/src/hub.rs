@@ -15,8 +15,10 @@ use daemon::Tasks;
 use daemon::tls::{self, Authority, Served, Source, Usage};
 use reqwest::Method;
 use serde_json::{Value, json};
-use store::{Ledger, Store};
+use store::{Ledger, Seal, Store};
 use tokio::net::TcpListener;
+use types::Kind;
+use types::core::SecretBody;
 
 use crate::cli::{ClientOptions, JoinTokenOptions, ListenHub, OidcArgs};
 use crate::config::{self, HubAccess};
@@ -67,7 +69,9 @@ pub async fn start(
         token,
     };
     config::write_kubeconfig(data, &access)?;
-    let store = Store::open(ledger.clone(), &plurals)?;
+    let seal = Seal::open(&folder.join("secrets.key"), &[SecretBody::PLURAL])?;
+    let sealed = store::Options { seal: Some(seal), ..store::Options::default() };
+    let store = Store::open_with(ledger.clone(), &plurals, sealed)?;
     let hub = Hub {
         id: identity(&folder)?,
         site: site.to_owned(),

@@ -15,5 +15,5 @@ pub use clock::now;
 pub use errors::chain;
 pub use files::{sync_folder, write_durably, write_private};
 pub use logs::start_logs;
-pub use secrets::{random_hex, same_secret};
+pub use secrets::{fill_random, random_hex, same_secret};
 pub use tasks::{Shutdown, Tasks, wait_for_signal};

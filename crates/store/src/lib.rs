@@ -8,11 +8,13 @@ mod history;
 pub mod ledger;
 mod object;
 mod resources;
+mod seal;
 mod watch;
 
 pub use format::FORMAT;
 pub use history::HistoryLimits;
 pub use ledger::Ledger;
 pub use object::{Key, Object};
-pub use resources::{Deletion, Error, Store};
+pub use resources::{Deletion, Error, Options, Store};
+pub use seal::{Seal, SealError};
 pub use watch::{Event, EventKind, Expired, Watch};

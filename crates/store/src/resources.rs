@@ -14,6 +14,7 @@ use types::{ObjectMeta, Time};
 use crate::history::{History, HistoryLimits};
 use crate::ledger::{self, Ledger, Tables};
 use crate::object::{Draft, Key, Object};
+use crate::seal::{self, Seal, SealError};
 use crate::watch::{Event, EventKind, Expired, Watch};
 
 const TABLE: &str = "resources";
@@ -49,12 +50,30 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// What is stored of it can't be opened, or it can't be sealed.
+    #[error("{key} can't be read or written")]
+    Sealed {
+        /// Which one.
+        key: Key,
+        /// Why.
+        #[source]
+        source: SealError,
+    },
     /// A watch began too far back.
     #[error(transparent)]
     Expired(#[from] Expired),
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
+}
+
+/// How a store is opened.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// How much is kept for watchers.
+    pub history: HistoryLimits,
+    /// Seals kinds that hold secrets; without it they are stored as they are.
+    pub seal: Option<Seal>,
 }
 
 /// How a resource is to be deleted.
@@ -81,6 +100,7 @@ pub struct Store {
     ledger: Ledger,
     shared: Arc<Shared>,
     history: Arc<History>,
+    seal: Option<Seal>,
 }
 
 struct Shared {
@@ -152,14 +172,15 @@ impl Store {
     /// # Errors
     /// If a record can't be read.
     pub fn open(ledger: Ledger, plurals: &[&'static str]) -> Result<Self, Error> {
-        Self::open_with(ledger, plurals, HistoryLimits::default())
+        Self::open_with(ledger, plurals, Options::default())
     }
 
-    /// The same with other limits of what is kept for watchers.
+    /// The same, with options. Secrets that were stored before there was a key are sealed at their next write.
     ///
     /// # Errors
     /// If a record can't be read.
-    pub fn open_with(ledger: Ledger, plurals: &[&'static str], limits: HistoryLimits) -> Result<Self, Error> {
+    pub fn open_with(ledger: Ledger, plurals: &[&'static str], options: Options) -> Result<Self, Error> {
+        let Options { history: limits, seal } = options;
         let mut objects = BTreeMap::new();
         let version = ledger.read(|tables| {
             let mut version = tables.get(VERSION_TABLE, LATEST)?.unwrap_or(1);
@@ -170,7 +191,9 @@ impl Store {
                 // What a newer version stored of kinds that are unknown here is left alone; its versions count.
                 let known = plurals.iter().find(|plural| **plural == word);
                 let key = Key::new(known.copied().unwrap_or_default(), namespace, name);
-                let object = match Object::read(key.clone(), json) {
+                let opened = seal::open(seal.as_ref(), &key, json).map_err(unsealable(&key));
+                let opened = if known.is_some() { opened? } else { None };
+                let object = match Object::read(key.clone(), opened.as_deref().unwrap_or(json)) {
                     Err(error) if known.is_some() => return Err(unreadable(&key)(error)),
                     Err(_) => return Ok(()),
                     Ok(object) => object,
@@ -186,7 +209,7 @@ impl Store {
         let ahead = Ahead { group: 0, objects: HashMap::new(), version };
         let shared = Shared { memory: RwLock::new(Memory::of(objects, version)), ahead: Mutex::new(ahead) };
         let history = Arc::new(History::starting_at(version, limits));
-        Ok(Self { ledger, shared: Arc::new(shared), history })
+        Ok(Self { ledger, shared: Arc::new(shared), history, seal })
     }
 
     /// The resource of that key.
@@ -339,10 +362,10 @@ impl Store {
         change: impl FnOnce(&mut Writer) -> Result<Change, Error> + Send + 'static,
     ) -> Result<Arc<Object>, Error> {
         let (writing, applying) = (self.shared.clone(), self.shared.clone());
-        let history = self.history.clone();
+        let (history, seal) = (self.history.clone(), self.seal.clone());
         self.ledger
             .write_then(
-                move |tables| change(&mut Writer::begin(tables, &writing)),
+                move |tables| change(&mut Writer::begin(tables, &writing, seal.as_ref())),
                 move |change| match change {
                     Change::None(object) => object,
                     Change::Made(event) => applying.apply(event, &history),
@@ -377,17 +400,18 @@ struct Writer<'a> {
     tables: &'a Tables<'a>,
     shared: &'a Shared,
     ahead: MutexGuard<'a, Ahead>,
+    seal: Option<&'a Seal>,
 }
 
 impl<'a> Writer<'a> {
-    fn begin(tables: &'a Tables<'a>, shared: &'a Shared) -> Self {
+    fn begin(tables: &'a Tables<'a>, shared: &'a Shared, seal: Option<&'a Seal>) -> Self {
         let mut ahead = shared.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         if ahead.group != tables.group() {
             // The commit before this one is in memory by now, or failed and left nothing.
             *ahead =
                 Ahead { group: tables.group(), objects: HashMap::new(), version: shared.memory().version };
         }
-        Self { tables, shared, ahead }
+        Self { tables, shared, ahead, seal }
     }
 
     fn current(&self, key: &Key) -> Option<Arc<Object>> {
@@ -400,7 +424,8 @@ impl<'a> Writer<'a> {
     fn put(&mut self, new: Draft, previous: Option<Arc<Object>>) -> Result<Change, Error> {
         let object = self.finish(new)?;
         let json = std::str::from_utf8(object.json()).unwrap_or_default();
-        self.tables.put_json(TABLE, &object.key.row(), json)?;
+        let sealed = seal::seal(self.seal, &object.key, object.version(), json);
+        self.tables.put_json(TABLE, &object.key.row(), &sealed.map_err(unsealable(&object.key))?)?;
         let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
         self.ahead.version += 1;
         self.ahead.objects.insert(object.key.clone(), Some(object.clone()));
@@ -480,6 +505,11 @@ fn is_held(object: &Draft) -> bool {
 
 fn read_draft(key: Key, manifest: Value) -> Result<Draft, Error> {
     Draft::of(key.clone(), manifest).map_err(unreadable(&key))
+}
+
+fn unsealable(key: &Key) -> impl FnOnce(SealError) -> Error {
+    let key = key.clone();
+    |source| Error::Sealed { key, source }
 }
 
 fn unreadable(key: &Key) -> impl FnOnce(serde_json::Error) -> Error {

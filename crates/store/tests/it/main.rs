@@ -10,6 +10,7 @@
 mod durability;
 mod formats;
 mod properties;
+mod sealing;
 
 use avocet_store::{Deletion, Error, EventKind, Key, Ledger, Store};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use avocet_store::{Deletion, Error, EventKind, HistoryLimits, Key, Ledger, Store, Watch};
+use avocet_store::{Deletion, Error, EventKind, HistoryLimits, Key, Ledger, Options, Store, Watch};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -155,7 +155,7 @@ proptest! {
         bytes in 0..4000_usize,
     ) {
         let limits = HistoryLimits { events, bytes };
-        let store = Store::open_with(Ledger::memory().unwrap(), &PLURALS, limits).unwrap();
+        let store = Store::open_with(Ledger::memory().unwrap(), &PLURALS, Options { history: limits, seal: None }).unwrap();
         let reader = block_on(run(&store, &steps));
         prop_assert!(reader.seen.windows(2).all(|pair| pair[0] < pair[1]));
         prop_assert_eq!(&reader.state, &list(&store).0);
