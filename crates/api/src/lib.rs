@@ -21,6 +21,8 @@ mod discovery;
 mod error;
 mod filter;
 mod form;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hub;
 mod json_path;
 mod limits;
