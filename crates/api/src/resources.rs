@@ -192,10 +192,6 @@ impl Call {
                  sendInitialEvents is provided, and then it must be NotOlderThan",
             ));
         }
-        let now = self.hub.store.version();
-        if let Some(asked) = version.filter(|asked| *asked > now) {
-            return Err(ApiError::timeout(format!("Too large resource version: {asked}, current: {now}")));
-        }
         let options = Options {
             from: version.filter(|version| *version > 0),
             bookmarks: self.info.is_set("allowWatchBookmarks"),

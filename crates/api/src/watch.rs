@@ -11,7 +11,7 @@ use bytes::Bytes;
 use daemon::Shutdown;
 use futures::stream;
 use serde_json::{Value, json};
-use store::{Event, EventKind, Object, Store, Watch};
+use store::{Event, EventKind, Expired, Object, Store, Watch};
 use tokio::time::Instant;
 use types::KindInfo;
 
@@ -68,7 +68,13 @@ pub fn stream_changes(
         Some(version) if !options.initial_events => (vec![], version),
         _ => store.list(info.plural, filter.namespace()),
     };
-    let watch = store.watch_kind(info.plural, version).map_err(store::Error::from)?;
+    let watch = match store.watch_kind(info.plural, version) {
+        Ok(watch) => watch,
+        // Clients expect to be told in the stream, and begin anew; an error in its place they would try again.
+        Err(expired) => {
+            return Ok(([(CONTENT_TYPE, "application/json")], expired_line(&expired)).into_response());
+        }
+    };
     let now = Instant::now();
     let stream = Stream {
         info,
@@ -108,8 +114,7 @@ impl Stream {
                     Err(expired) => {
                         // Told once; the client lists again.
                         self.ends = Instant::now();
-                        let status = ApiError::gone(expired.to_string()).status();
-                        self.lines.push_back(line(&json!({"type": "ERROR", "object": status})));
+                        self.lines.push_back(expired_line(&expired));
                     }
                 },
             }
@@ -188,6 +193,12 @@ impl Stream {
             json!({"kind": self.info.kind, "apiVersion": self.info.api_version(), "metadata": metadata});
         line(&json!({"type": "BOOKMARK", "object": object}))
     }
+}
+
+/// Tells that what the watch should have told is forgotten.
+fn expired_line(expired: &Expired) -> Bytes {
+    let status = ApiError::gone(expired.to_string()).status();
+    line(&json!({"type": "ERROR", "object": status}))
 }
 
 fn line(value: &Value) -> Bytes {
