@@ -3,23 +3,32 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use daemon::Shutdown;
 use daemon::tls::ClientCertificate;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
+use tower::ServiceExt;
 use tracing::{debug, warn};
 
-/// A connection, encrypted or not.
-pub type Connection = Either<TlsStream<TcpStream>, TcpStream>;
+/// A connection, encrypted or not. What encryption needs is boxed: thousands of watchers come without.
+type Connection = Either<Box<TlsStream<TcpStream>>, TcpStream>;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
@@ -30,14 +39,14 @@ pub struct Peer {
     pub address: SocketAddr,
 }
 
-impl Connected<IncomingStream<'_, SecureListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, SecureListener>) -> Self {
-        let shown = match stream.io() {
+impl Peer {
+    fn of(connection: &Connection, address: SocketAddr) -> Self {
+        let shown = match connection {
             Either::Left(encrypted) => encrypted.get_ref().1.peer_certificates(),
             Either::Right(_) => None,
         };
         let certificate = shown.and_then(|chain| ClientCertificate::read(chain.first()?));
-        Self { certificate: certificate.map(Arc::new), address: *stream.remote_addr() }
+        Self { certificate: certificate.map(Arc::new), address }
     }
 }
 
@@ -48,73 +57,89 @@ const HANDSHAKES: usize = 256;
 /// The first byte of a TLS connection: a handshake record.
 const TLS: u8 = 0x16;
 
-/// Accepts connections for [`axum::serve`].
-pub struct SecureListener {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    shaking: JoinSet<Option<(Connection, SocketAddr)>>,
-    places: Arc<Semaphore>,
-}
+/// How long to wait where the machine has no more files.
+const PAUSE: Duration = Duration::from_millis(100);
 
-impl SecureListener {
-    pub fn new(listener: TcpListener, config: Arc<ServerConfig>) -> Self {
-        let places = Arc::new(Semaphore::new(HANDSHAKES));
-        Self { listener, acceptor: TlsAcceptor::from(config), shaking: JoinSet::new(), places }
-    }
-}
-
-impl Listener for SecureListener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            let has_place = self.places.available_permits() > 0;
-            tokio::select! {
-                Some(done) = self.shaking.join_next() => {
-                    if let Ok(Some(accepted)) = done {
-                        return accepted;
-                    }
+/// Accepts connections and serves them until the shutdown; then those that are open end what they are at.
+pub async fn serve(listener: TcpListener, config: Arc<ServerConfig>, router: Router, shutdown: Shutdown) {
+    let acceptor = TlsAcceptor::from(config);
+    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut connections = JoinSet::new();
+    loop {
+        let (place, stream, address) = tokio::select! {
+            () = shutdown.wait() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &places) => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "can't accept connections");
+                    shutdown.sleep(PAUSE).await;
+                    continue;
                 }
-                arrived = self.listener.accept(), if has_place => match arrived {
-                    Ok((stream, peer)) => {
-                        let (acceptor, places) = (self.acceptor.clone(), self.places.clone());
-                        self.shaking.spawn(async move {
-                            let _place = places.acquire().await.ok()?;
-                            let shaken = tokio::time::timeout(HANDSHAKE, shake_hands(stream, peer, acceptor)).await;
-                            match shaken {
-                                Ok(Ok(connection)) => Some((connection, peer)),
-                                Ok(Err(error)) => {
-                                    debug!(%peer, %error, "connection refused");
-                                    None
-                                }
-                                Err(_) => None,
-                            }
-                        });
-                    }
-                    Err(error) => {
-                        // Out of files, most likely: wait for some to be closed.
-                        warn!(%error, "can't accept connections");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                },
+            },
+        };
+        let (acceptor, router, shutdown) = (acceptor.clone(), router.clone(), shutdown.clone());
+        connections.spawn(async move {
+            // Boxed, so that a connection does not keep the space that its handshake took.
+            let shaken = Box::pin(shake_hands(stream, address, acceptor, place));
+            match shaken.await {
+                Ok(connection) => serve_connection(connection, address, router, shutdown).await,
+                Err(error) => debug!(peer = %address, %error, "connection refused"),
             }
-        }
+        });
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+type Place = OwnedSemaphorePermit;
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(Place, TcpStream, SocketAddr)> {
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, address) = listener.accept().await?;
+    Ok((place, stream, address))
+}
+
+async fn serve_connection(connection: Connection, address: SocketAddr, router: Router, shutdown: Shutdown) {
+    let peer = Peer::of(&connection, address);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer.clone()));
+        router.clone().oneshot(request)
+    });
+    let mut http = pin!(http1::Builder::new().serve_connection(TokioIo::new(connection), service));
+    let ended = tokio::select! {
+        ended = http.as_mut() => ended,
+        () = shutdown.wait() => {
+            http.as_mut().graceful_shutdown();
+            http.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(peer = %address, %error, "a connection broke");
     }
 }
 
-async fn shake_hands(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) -> io::Result<Connection> {
+async fn shake_hands(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    _place: Place,
+) -> io::Result<Connection> {
+    tokio::time::timeout(HANDSHAKE, begin(stream, peer, acceptor)).await?
+}
+
+async fn begin(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     if first == [TLS] {
-        return acceptor.accept(stream).await.map(Either::Left);
+        return Ok(Either::Left(Box::new(acceptor.accept(stream).await?)));
     }
     if peer.ip().is_loopback() {
         return Ok(Either::Right(stream));

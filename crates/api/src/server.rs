@@ -11,8 +11,9 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::audit;
 use crate::authentication::{self, authenticate};
-use crate::listener::{Peer, SecureListener};
-use crate::{ApiError, Hub, blobs, discovery, limits, mailbox, rbac, request, resources, reviews, sites, ui};
+use crate::{
+    ApiError, Hub, blobs, discovery, limits, listener, mailbox, rbac, request, resources, reviews, sites, ui,
+};
 
 /// How large a manifest may be, in bytes.
 pub(crate) const LARGEST_MANIFEST: usize = 3 << 20;
@@ -67,12 +68,7 @@ async fn not_found(request: Request) -> ApiError {
 }
 
 /// Serves until the hub's shutdown.
-///
-/// # Errors
-/// If the listener fails.
-pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, hub: Hub) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, hub: Hub) {
     let shutdown = hub.shutdown.clone();
-    let listener = SecureListener::new(listener, tls);
-    let service = router(hub).into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service).with_graceful_shutdown(async move { shutdown.wait().await }).await
+    listener::serve(listener, tls, router(hub), shutdown).await;
 }

@@ -1,7 +1,10 @@
 //! `?watch=true`: changes as a stream of JSON lines.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,10 +12,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use daemon::Shutdown;
-use futures::stream;
+use futures::StreamExt;
+use futures::stream::poll_fn;
 use serde_json::{Value, json};
 use store::{Event, EventKind, Expired, Object, Store, Watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::ReusableBoxFuture;
 use types::KindInfo;
 
 use crate::ApiError;
@@ -50,9 +55,12 @@ struct Stream {
     watch: Watch,
     existing: std::vec::IntoIter<Arc<Object>>,
     lines: VecDeque<Bytes>,
+    /// Fires when something is due by the clock. One for all that is, and kept, as the wait for the shutdown is: a
+    /// change costs each watcher no more than its line.
+    alarm: Pin<Box<Sleep>>,
     bookmark_at: Instant,
     ends: Instant,
-    shutdown: Shutdown,
+    shutdown: ReusableBoxFuture<'static, ()>,
     told_columns: bool,
 }
 
@@ -76,49 +84,64 @@ pub fn stream_changes(
         }
     };
     let now = Instant::now();
-    let stream = Stream {
+    let (bookmark_at, ends) = (now + BOOKMARK_EVERY, now + options.timeout);
+    let mut stream = Stream {
         info,
         filter,
         watch,
         existing: existing.into_iter(),
         lines: VecDeque::new(),
-        bookmark_at: now + BOOKMARK_EVERY,
-        ends: now + options.timeout,
+        alarm: Box::pin(sleep_until(ends)),
+        bookmark_at,
+        ends,
         options,
-        shutdown,
+        shutdown: ReusableBoxFuture::new(async move { shutdown.wait().await }),
         told_columns: false,
     };
-    let body = Body::from_stream(stream::unfold(stream, |mut stream| async move {
-        let lines = stream.next_lines().await?;
-        Some((Ok::<_, std::convert::Infallible>(lines), stream))
-    }));
+    stream.set_alarm();
+    let lines =
+        poll_fn(move |context| stream.poll_lines(context).map(|lines| lines.map(Ok::<_, Infallible>)));
+    let body = Body::from_stream(lines.fuse());
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 impl Stream {
     /// The next lines to send, or a part of one; `None` at the end.
-    async fn next_lines(&mut self) -> Option<Bytes> {
+    fn poll_lines(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(lines) = self.next_existing() {
-            return Some(lines);
+            return Poll::Ready(Some(lines));
         }
         loop {
             if let Some(line) = self.lines.pop_front() {
-                return Some(line);
+                return Poll::Ready(Some(line));
             }
-            tokio::select! {
-                () = self.shutdown.wait() => return None,
-                () = tokio::time::sleep_until(self.ends) => return None,
-                () = tokio::time::sleep_until(self.bookmark_at), if self.options.bookmarks => self.tell_progress(),
-                events = self.watch.next() => match events {
+            if self.shutdown.poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            if self.alarm.as_mut().poll(context).is_ready() {
+                if Instant::now() >= self.ends {
+                    return Poll::Ready(None);
+                }
+                self.tell_progress();
+            } else {
+                match ready!(self.watch.poll_next(context)) {
                     Ok(events) => events.iter().for_each(|event| self.tell_change(event)),
-                    Err(expired) => {
-                        // Told once; the client lists again.
-                        self.ends = Instant::now();
-                        self.lines.push_back(expired_line(&expired));
-                    }
-                },
+                    Err(expired) => self.tell_end(&expired),
+                }
             }
         }
+    }
+
+    /// Told once; the client lists again.
+    fn tell_end(&mut self, expired: &Expired) {
+        self.lines.push_back(expired_line(expired));
+        self.ends = Instant::now();
+        self.set_alarm();
+    }
+
+    fn set_alarm(&mut self) {
+        let due = if self.options.bookmarks { self.ends.min(self.bookmark_at) } else { self.ends };
+        self.alarm.as_mut().reset(due);
     }
 
     /// What existed when the watch began, a chunk at a time, and that this was all of it if that is wanted.
@@ -181,6 +204,7 @@ impl Stream {
     /// Tells how far the watch is, unless changes wait that would tell it.
     fn tell_progress(&mut self) {
         self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
+        self.set_alarm();
         if self.watch.progress().is_some() {
             self.lines.push_back(self.bookmark(json!({})));
         }

@@ -116,9 +116,7 @@ pub async fn start(
     let serving = hub.clone();
     tasks.spawn("api", async move {
         let _lock = lock;
-        if let Err(error) = api::serve(listener, tls, serving).await {
-            eprintln!("error: the API ended: {error}");
-        }
+        api::serve(listener, tls, serving).await;
     });
     Ok((access, hub))
 }

@@ -8,7 +8,8 @@ use tracing::{debug, warn};
 use types::Kind;
 use types::core::ClusterRoleBody;
 
-use crate::{Events, Heartbeats, Snapshot, aggregation, application, placement, site};
+use crate::snapshot::Reader;
+use crate::{Events, Heartbeats, aggregation, application, placement, site};
 
 /// How often controllers look even if nothing changed: silence is a change that no watch tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -27,12 +28,13 @@ pub async fn run(
 ) -> Result<(), Error> {
     // The version of the roles that were looked at last: they change rarely.
     let mut roles = u64::MAX;
+    let mut reader = Reader::default();
     loop {
-        let (snapshot, version) = Snapshot::read(&store);
+        let (snapshot, version) = reader.read(&store);
         let now = daemon::now();
-        let mut writes = site::reconcile(&snapshot, &heartbeats, now);
-        writes.extend(placement::reconcile(&snapshot, now));
-        writes.extend(application::reconcile(&snapshot, now));
+        let mut writes = site::reconcile(snapshot, &heartbeats, now);
+        writes.extend(placement::reconcile(snapshot, now));
+        writes.extend(application::reconcile(snapshot, now));
         let latest = store.latest_of(&[ClusterRoleBody::PLURAL]);
         if std::mem::replace(&mut roles, latest) != latest {
             writes.extend(aggregation::reconcile(&store));

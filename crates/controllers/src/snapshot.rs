@@ -1,6 +1,8 @@
 //! All resources of our own kinds at one moment.
 
-use store::Store;
+use std::sync::Arc;
+
+use store::{Object, Store};
 use types::{Application, Assignment, Function, Kind, Model, Placement, PlacementDecision, Resource, Site};
 
 /// All resources of our own kinds at one moment. Those that can't be read (written by a newer version) are left out and left alone.
@@ -16,28 +18,121 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads a store, and the version that it is at.
-    pub fn read(store: &Store) -> (Self, u64) {
-        let version = store.version();
-        let snapshot = Self {
-            sites: all(store),
-            placements: all(store),
-            decisions: all(store),
-            applications: all(store),
-            assignments: all(store),
-            functions: all(store),
-            models: all(store),
-        };
-        (snapshot, version)
-    }
-
     /// The site of that name.
     pub fn site(&self, name: &str) -> Option<&Site> {
         self.sites.iter().find(|site| site.name() == name)
     }
 }
 
-fn all<S: Kind>(store: &Store) -> Vec<Resource<S>> {
-    let (objects, _) = store.list(S::PLURAL, None);
-    objects.iter().filter_map(|object| object.parse().ok()).collect()
+/// Keeps a snapshot up to date. Only objects that changed are parsed: one change among many costs little.
+#[derive(Default)]
+pub struct Reader {
+    snapshot: Snapshot,
+    sites: Source,
+    placements: Source,
+    decisions: Source,
+    applications: Source,
+    assignments: Source,
+    functions: Source,
+    models: Source,
+}
+
+impl Reader {
+    /// What a store holds now, and the version that it is at: a watch from there misses nothing.
+    pub fn read(&mut self, store: &Store) -> (&Snapshot, u64) {
+        let (version, snapshot) = (store.version(), &mut self.snapshot);
+        self.sites.refresh(store, &mut snapshot.sites);
+        self.placements.refresh(store, &mut snapshot.placements);
+        self.decisions.refresh(store, &mut snapshot.decisions);
+        self.applications.refresh(store, &mut snapshot.applications);
+        self.assignments.refresh(store, &mut snapshot.assignments);
+        self.functions.refresh(store, &mut snapshot.functions);
+        self.models.refresh(store, &mut snapshot.models);
+        (snapshot, version)
+    }
+}
+
+/// What the resources of one kind were read from.
+#[derive(Default)]
+struct Source {
+    /// The version of the kind's latest change when it was read; `None` before the first time.
+    version: Option<u64>,
+    /// One for each resource, in the same order: that of their keys.
+    objects: Vec<Arc<Object>>,
+}
+
+impl Source {
+    fn refresh<S: Kind>(&mut self, store: &Store, resources: &mut Vec<Resource<S>>) {
+        // Asked before the list: what changes in between is looked at next time, too.
+        let version = Some(store.latest_of(&[S::PLURAL]));
+        if std::mem::replace(&mut self.version, version) == version {
+            return;
+        }
+        let (objects, _) = store.list(S::PLURAL, None);
+        let mut known =
+            std::mem::take(&mut self.objects).into_iter().zip(std::mem::take(resources)).peekable();
+        for object in objects {
+            while known.next_if(|(was, _)| was.key < object.key).is_some() {}
+            let unchanged = known.next_if(|(was, _)| Arc::ptr_eq(was, &object));
+            let read = unchanged.map(|(_, resource)| resource).or_else(|| object.parse().ok());
+            if let Some(resource) = read {
+                resources.push(resource);
+                self.objects.push(object);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use store::{Deletion, Key, Ledger};
+    use types::SiteSpec;
+
+    use super::*;
+
+    async fn create(store: &Store, name: &str, spec: Value) {
+        let manifest = json!({"apiVersion": "avocet.dev/v1alpha1", "kind": "Site", "metadata": {"name": name}, "spec": spec});
+        store.create(Key::new(SiteSpec::PLURAL, "", name), manifest, daemon::now()).await.unwrap();
+    }
+
+    fn seen(reader: &mut Reader, store: &Store) -> Vec<(String, String)> {
+        let (snapshot, _) = reader.read(store);
+        let sites = snapshot.sites.iter();
+        sites.map(|site| (site.name().to_owned(), site.metadata.resource_version.clone())).collect()
+    }
+
+    /// What a list shows, but for what can't be read.
+    fn listed(store: &Store) -> Vec<(String, String)> {
+        let (objects, _) = store.list(SiteSpec::PLURAL, None);
+        let readable = objects.iter().filter(|object| object.parse::<Site>().is_ok());
+        readable.map(|object| (object.key.name.clone(), object.metadata.resource_version.clone())).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_what_a_new_reader_reads() {
+        let store = Store::open(Ledger::memory().unwrap(), &[SiteSpec::PLURAL]).unwrap();
+        let mut reader = Reader::default();
+        assert_eq!(seen(&mut reader, &store), []);
+        for name in ["b", "d", "f"] {
+            create(&store, name, json!({"tier": "edge"})).await;
+        }
+        assert_eq!(seen(&mut reader, &store).len(), 3);
+        assert_eq!(seen(&mut reader, &store), listed(&store), "nothing changed");
+        create(&store, "a", json!({"tier": "edge"})).await;
+        create(&store, "c", json!({"tier": 1})).await;
+        create(&store, "e", json!({"tier": "edge"})).await;
+        let key = Key::new(SiteSpec::PLURAL, "", "d");
+        let mut changed = store.get(&key).unwrap().manifest();
+        changed["spec"]["tier"] = json!("cloud");
+        store.update(key, changed, false).await.unwrap();
+        let last = Key::new(SiteSpec::PLURAL, "", "f");
+        store.delete(last, Deletion::at(daemon::now())).await.unwrap();
+        let names: Vec<String> = seen(&mut reader, &store).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a", "b", "d", "e"], "the unreadable and the deleted are left out");
+        assert_eq!(seen(&mut reader, &store), listed(&store));
+        let deleted = Key::new(SiteSpec::PLURAL, "", "a");
+        store.delete(deleted, Deletion::at(daemon::now())).await.unwrap();
+        assert_eq!(seen(&mut reader, &store), listed(&store));
+    }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Taken {
     pub(crate) events: Vec<Event>,
     /// The version up to which there is nothing else.
     pub(crate) version: u64,
+    /// Whether nothing was left.
+    pub(crate) is_all: bool,
 }
 
 impl Logs {
@@ -175,7 +177,7 @@ impl History {
         }
         let is_all = events.len() < TAKEN_AT_ONCE;
         let version = if is_all { now } else { events.last().map_or(now, |event| event.version) };
-        Ok(Taken { events, version })
+        Ok(Taken { events, version, is_all })
     }
 }
 

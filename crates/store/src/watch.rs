@@ -1,8 +1,11 @@
 //! What happened to resources, in order, from a version on.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use tokio::sync::watch;
+use tokio_util::sync::ReusableBoxFuture;
 
 use crate::Object;
 use crate::history::History;
@@ -56,8 +59,21 @@ pub struct Expired {
 pub struct Watch {
     history: Arc<History>,
     plural: Option<&'static str>,
-    latest: watch::Receiver<u64>,
+    /// Waits for the next announcement; kept from one question to the next, so that it is enrolled only once.
+    announced: ReusableBoxFuture<'static, Latest>,
+    /// Whether there may be changes that were not taken.
+    is_behind: bool,
     seen: u64,
+}
+
+type Latest = watch::Receiver<u64>;
+
+async fn change(mut latest: Latest) -> Latest {
+    if latest.changed().await.is_err() {
+        // The store is gone; there will never be another change.
+        std::future::pending::<()>().await;
+    }
+    latest
 }
 
 impl Watch {
@@ -66,8 +82,8 @@ impl Watch {
         plural: Option<&'static str>,
         from: u64,
     ) -> Result<Self, Expired> {
-        let latest = history.subscribe(plural, from)?;
-        Ok(Self { history, plural, latest, seen: from })
+        let announced = ReusableBoxFuture::new(change(history.subscribe(plural, from)?));
+        Ok(Self { history, plural, announced, is_behind: true, seen: from })
     }
 
     /// Waits for changes and takes those that there are, at least one and at most a few hundred. Cancel safe.
@@ -75,17 +91,26 @@ impl Watch {
     /// # Errors
     /// If the reader was so slow that changes were forgotten.
     pub async fn next(&mut self) -> Result<Vec<Event>, Expired> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// The same for who polls.
+    ///
+    /// # Errors
+    /// If the reader was so slow that changes were forgotten.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<Event>, Expired>> {
         loop {
-            let _ = self.latest.borrow_and_update();
-            let taken = self.history.take(self.plural, self.seen)?;
-            self.seen = taken.version;
-            if !taken.events.is_empty() {
-                return Ok(taken.events);
+            if self.is_behind {
+                let taken = self.history.take(self.plural, self.seen)?;
+                self.seen = taken.version;
+                self.is_behind = !taken.is_all;
+                if !taken.events.is_empty() {
+                    return Poll::Ready(Ok(taken.events));
+                }
             }
-            if self.latest.changed().await.is_err() {
-                // The store is gone; there will never be another change.
-                std::future::pending::<()>().await;
-            }
+            let latest = ready!(self.announced.poll(context));
+            self.announced.set(change(latest));
+            self.is_behind = true;
         }
     }
 

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Options;
 use super::load::{self, Server, Watchers};
-use super::memory::resident_bytes;
+use super::memory::{cpu_seconds, resident_bytes};
 use super::samples::{median, milliseconds, quantile};
 use super::servers::{self, API, Running};
 use super::store::runtime;
@@ -35,7 +35,8 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
     let counts: Vec<usize> =
         [1000, options.watchers].into_iter().filter(|count| *count <= options.watchers).collect();
     let mut rows = vec![
-        ["ONE CHANGE TO ALL WATCHERS", "WATCHERS", "MEDIAN ms", "P99 ms", "KB/WATCHER"].map(str::to_owned),
+        ["ONE CHANGE TO ALL WATCHERS", "WATCHERS", "MEDIAN ms", "P99 ms", "SERVER CPU ms", "KB/WATCHER"]
+            .map(str::to_owned),
     ];
     for count in &counts {
         let hub = servers::hub(workspace, &folder.join(format!("hub-{count}")))?;
@@ -49,7 +50,7 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
         let way = Fanout {
             name: "hub",
             watch: hub.server.request("GET", &watch, ""),
-            change: change_hub,
+            change: |server, round| servers::patch(server, "watched", round),
             words: servers::marker,
         };
         rows.push(fan_out(&hub, *count, &way, options)?);
@@ -68,17 +69,13 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
         rows.push(fan_out(&etcd, *count, &way, options)?);
     }
     let note = "From just before a change of 1 KB is sent (it is made durable on the way) until a watcher has read it; each \
-                watcher has a connection of its own, plain HTTP; etcd through its own HTTP/JSON gateway. KB/WATCHER: \
+                watcher has a connection of its own, plain HTTP; etcd through its own HTTP/JSON gateway. SERVER CPU: \
+                what the server alone worked for one change. KB/WATCHER: \
                 growth of the server's resident memory. Clients (one thread) and servers share the machine's cores.\n\n";
     Ok(aligned(&rows) + note + &long_list(workspace, folder, options)?)
 }
 
-fn change_hub(server: &Server, round: usize) -> load::Request {
-    let path = format!("{API}/namespaces/default/functions/watched");
-    server.request("PUT", &path, &servers::manifest("watched", round))
-}
-
-fn fan_out(running: &Running, count: usize, way: &Fanout, options: &Options) -> anyhow::Result<[String; 5]> {
+fn fan_out(running: &Running, count: usize, way: &Fanout, options: &Options) -> anyhow::Result<[String; 6]> {
     let step = Step::begin(&format!("{count} watchers of {}", way.name));
     let measured = runtime()?.block_on(async {
         let server = &running.server;
@@ -87,23 +84,26 @@ fn fan_out(running: &Running, count: usize, way: &Fanout, options: &Options) -> 
         let mut watchers = Watchers::begin(server, &way.watch, count, way.words).await?;
         tokio::time::sleep(SETTLE).await;
         let grown = resident_bytes(running.pid())? - before;
-        let (mut medians, mut p99s) = (Vec::new(), Vec::new());
+        let (mut medians, mut p99s, mut used) = (Vec::new(), Vec::new(), Vec::new());
         for round in 1..=options.rounds.max(1) * 2 {
+            let busy = cpu_seconds(running.pid())?;
             let latencies = watchers.round(&mut writer, &(way.change)(server, round)).await?;
             let latencies: Vec<f64> = latencies.into_iter().map(milliseconds).collect();
             medians.push(median(&latencies));
             p99s.push(quantile(&latencies, 0.99));
+            used.push((cpu_seconds(running.pid())? - busy) * 1e3);
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        anyhow::Ok((median(&medians), median(&p99s), grown))
+        anyhow::Ok((median(&medians), median(&p99s), median(&used), grown))
     });
-    let (middle, p99, grown) = measured.with_context(|| format!("{count} watchers of {}", way.name))?;
+    let (middle, p99, used, grown) = measured.with_context(|| format!("{count} watchers of {}", way.name))?;
     step.done("");
     Ok([
         way.name.to_owned(),
         count.to_string(),
         format!("{middle:.1}"),
         format!("{p99:.1}"),
+        format!("{used:.0}"),
         format!("{:.1}", grown / 1e3 / f64::from(u32::try_from(count)?)),
     ])
 }

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::load::Server;
+use super::load::{Request, Server};
 use crate::process::{in_path, tail};
 use crate::sites::loop_until;
 use crate::workspace::Workspace;
@@ -52,6 +52,8 @@ pub fn hub(workspace: &Workspace, folder: &Path) -> anyhow::Result<Running> {
     let file = File::create(&log)?;
     let mut command = Command::new(workspace.target.join("release/avocet"));
     command.args(["hub", "--listen", "127.0.0.1:0", "--log", "error", "--data"]).arg(&data);
+    // What the hub can do is measured, not what it lets one client do.
+    command.args(["--max-requests-per-second", "1000000"]);
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let child = command.spawn().context("can't start the hub")?;
     let mut running = Running { child, server: Server { host: String::new(), headers: String::new() } };
@@ -96,6 +98,13 @@ pub fn etcd(folder: &Path) -> anyhow::Result<Option<Running>> {
 
 fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A change of a function of the hub, at whatever version it is.
+pub fn patch(server: &Server, name: &str, round: usize) -> Request {
+    let headers = server.headers.replace("application/json", "application/merge-patch+json");
+    let path = format!("{API}/namespaces/default/functions/{name}");
+    Server { headers, ..server.clone() }.request("PATCH", &path, &manifest(name, round))
 }
 
 /// A function's manifest of about 1 KB once it is stored.

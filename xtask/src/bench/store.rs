@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::load::{self, Server};
+use super::memory::cpu_seconds;
 use super::samples::{median, milliseconds, quantile};
-use super::servers::{self, API};
+use super::servers::{self, API, Running};
 use super::{Options, build_example};
 use crate::demo::aligned;
 use crate::process::{self, Step};
@@ -22,6 +23,8 @@ struct Rate {
     per_second: f64,
     median: f64,
     p99: f64,
+    /// Processor time of the server for each write, in milliseconds; 0 where client and server are one process.
+    cpu: f64,
 }
 
 pub fn writes(workspace: &Workspace, folder: &Path, options: &Options) -> anyhow::Result<String> {
@@ -31,12 +34,12 @@ pub fn writes(workspace: &Workspace, folder: &Path, options: &Options) -> anyhow
     let mut columns = vec![("store", through_store(workspace, folder, options)?)];
     let hub = servers::hub(workspace, folder)?;
     let step = Step::begin("writes to a hub over HTTP");
-    columns.push(("hub", over_http(&hub.server, options, prepare_hub, hub_request)?));
+    columns.push(("hub", over_http(&hub, options, prepare_hub, hub_request)?));
     step.done("");
     drop(hub);
     if let Some(etcd) = servers::etcd(folder)? {
         let step = Step::begin("writes to etcd over HTTP");
-        columns.push(("etcd", over_http(&etcd.server, options, |_, _| Ok(()), etcd_request)?));
+        columns.push(("etcd", over_http(&etcd, options, |_, _| Ok(()), etcd_request)?));
         step.done("");
     }
     Ok(table(&columns) + &note(columns.len() == 3))
@@ -51,13 +54,15 @@ fn note(with_etcd: bool) -> String {
     format!(
         "Each write is on disk when it is acknowledged (SQLite in WAL with synchronous=FULL: one fsync a commit). Each \
          writer changes an object of its own, of about 1 KB, on a connection of its own; store: a call in one process; \
-         hub: PUT of a Function, plain HTTP. {etcd} Clients and servers share the machine's cores.\n"
+         hub: merge patch of a Function, plain HTTP. {etcd} Clients and servers share the machine's cores.\n"
     )
 }
 
 fn table(columns: &[(&str, Vec<Rate>)]) -> String {
-    let mut rows =
-        vec![["DURABLE WRITES", "WRITERS", "WRITES/s", "MEDIAN ms", "P99 ms", "TO ETCD"].map(str::to_owned)];
+    let mut rows = vec![
+        ["DURABLE WRITES", "WRITERS", "WRITES/s", "MEDIAN ms", "P99 ms", "SERVER CPU ms/WRITE", "TO ETCD"]
+            .map(str::to_owned),
+    ];
     let etcd = columns.iter().find(|(name, _)| *name == "etcd").map(|(_, rates)| rates);
     for (name, rates) in columns {
         for (index, (writers, rate)) in WRITERS.iter().zip(rates).enumerate() {
@@ -70,6 +75,7 @@ fn table(columns: &[(&str, Vec<Rate>)]) -> String {
                 format!("{:.0}", rate.per_second),
                 format!("{:.2}", rate.median),
                 format!("{:.2}", rate.p99),
+                if rate.cpu > 0.0 { format!("{:.3}", rate.cpu) } else { "-".to_owned() },
                 ratio,
             ]);
         }
@@ -90,26 +96,30 @@ fn through_store(workspace: &Workspace, folder: &Path, options: &Options) -> any
             per_second: number("writesPerSecond"),
             median: number("p50Micros") / 1e3,
             p99: number("p99Micros") / 1e3,
+            cpu: 0.0,
         })
     });
     rates.collect()
 }
 
 fn over_http(
-    server: &Server,
+    running: &Running,
     options: &Options,
     prepare: fn(&Server, usize) -> anyhow::Result<()>,
     request: fn(&Server, usize, usize) -> load::Request,
 ) -> anyhow::Result<Vec<Rate>> {
-    let mut rates = Vec::new();
+    let (mut rates, server) = (Vec::new(), &running.server);
     for writers in WRITERS {
         prepare(server, writers)?;
         let named = server.clone();
         let write = Arc::new(move |writer, round| request(&named, writer, round));
         let time = Duration::from_secs(options.seconds);
+        let before = cpu_seconds(running.pid())?;
         let (per_second, latencies) = runtime()?.block_on(load::write(server, writers, time, write))?;
+        let used = cpu_seconds(running.pid())? - before;
         let latencies: Vec<f64> = latencies.into_iter().map(milliseconds).collect();
-        rates.push(Rate { per_second, median: median(&latencies), p99: quantile(&latencies, 0.99) });
+        let cpu = used * 1e3 / f64::from(u32::try_from(latencies.len())?);
+        rates.push(Rate { per_second, median: median(&latencies), p99: quantile(&latencies, 0.99), cpu });
     }
     Ok(rates)
 }
@@ -134,8 +144,7 @@ fn prepare_hub(server: &Server, writers: usize) -> anyhow::Result<()> {
 }
 
 fn hub_request(server: &Server, writer: usize, round: usize) -> load::Request {
-    let path = format!("{API}/namespaces/default/functions/f{writer}");
-    server.request("PUT", &path, &servers::manifest(&format!("f{writer}"), round + 1))
+    servers::patch(server, &format!("f{writer}"), round + 1)
 }
 
 fn etcd_request(server: &Server, writer: usize, round: usize) -> load::Request {

@@ -58,7 +58,7 @@ impl SecureHub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (config, serving) = (tls::server(served, clients).unwrap(), hub.hub.clone());
-        hub.tasks.spawn("secure", async move { avocet_api::serve(listener, config, serving).await.unwrap() });
+        hub.tasks.spawn("secure", async move { avocet_api::serve(listener, config, serving).await });
         Self { hub, address }
     }
 
