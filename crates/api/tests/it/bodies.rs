@@ -45,5 +45,5 @@ async fn the_path_says_the_kind_of_what_is_kubernetes_own() {
     hub.ask_json("POST", CONFIG_MAPS, ADMIN, &other).await.expect(400);
     let mut ours = manifest("Placement", "a", json!({}));
     ours.as_object_mut().unwrap().remove("kind");
-    hub.ask_json("POST", &resource("namespaces/plant/placements"), ADMIN, &ours).await.expect(422);
+    hub.ask_json("POST", &resource("namespaces/plant/placements"), ADMIN, &ours).await.expect(400);
 }
