@@ -3,6 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use schema::{Reason, Violation};
 use serde_json::{Map, Value, json};
 use store::{Key, Object};
 use types::core::{CertificateSigningRequestSpec, NamespaceSpec};
@@ -27,6 +28,7 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str)
     complain_of_unknown(call, unknown.iter().map(|field| format!("unknown field {field:?}")).collect())?;
     let manifest = info.keep(complete(info, manifest, old, name)?);
     if let Some(old) = old {
+        check_finalizers(call, old, &manifest)?;
         check_change(call, &old.manifest(), &manifest)?;
     }
     escalation::check(&call.hub.rbac, &call.user, &call.target, name, &manifest, old)?;
@@ -139,7 +141,6 @@ fn complain_of_unknown(call: &Call, complaints: Vec<String>) -> Result<(), ApiEr
     let info = call.target.info;
     match call.info.text("fieldValidation") {
         "" | "Warn" => complaints.into_iter().for_each(|complaint| call.warn(complaint)),
-        "Ignore" => {}
         "Strict" if complaints.is_empty() => {}
         "Strict" => {
             return Err(ApiError::bad_request(format!(
@@ -150,11 +151,8 @@ fn complain_of_unknown(call: &Call, complaints: Vec<String>) -> Result<(), ApiEr
                 complaints.join(", ")
             )));
         }
-        other => {
-            return Err(ApiError::bad_request(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            )));
-        }
+        // Refused already.
+        _ => {}
     }
     Ok(())
 }
@@ -291,6 +289,26 @@ fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Ob
         spec.insert("groups".into(), json!(call.user.groups));
         spec.insert("extra".into(), json!(call.user.extra));
     }
+}
+
+/// Nobody may hold what is going who didn't hold it before.
+fn check_finalizers(call: &Call, old: &Object, new: &Value) -> Result<(), ApiError> {
+    if old.metadata.deletion_timestamp.is_none() {
+        return Ok(());
+    }
+    let stated = new.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+    let is_new = |name: &&str| !old.metadata.finalizers.iter().any(|known| known == name);
+    let added: Vec<String> =
+        stated.filter_map(Value::as_str).filter(is_new).map(|name| format!("{name:?}")).collect();
+    if added.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+        added.join(", ")
+    );
+    let (field, reason) = ("metadata.finalizers".to_owned(), Reason::Forbidden);
+    Err(ApiError::invalid(call.target.info, &call.target.name, &[Violation { field, reason, message }]))
 }
 
 /// Changes that a kind doesn't take.

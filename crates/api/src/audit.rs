@@ -96,6 +96,7 @@ pub struct Trail(Arc<Mutex<Facts>>);
 #[derive(Default)]
 struct Facts {
     caller: Option<User>,
+    impersonated: Option<User>,
     decided: Option<(RequestInfo, Decision)>,
 }
 
@@ -108,6 +109,11 @@ impl Trail {
     /// Who asks.
     pub fn user(&self, caller: User) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).caller = Some(caller);
+    }
+
+    /// As whom they ask.
+    pub fn impersonated(&self, other: User) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).impersonated = Some(other);
     }
 
     /// What they want, and whether they may.
@@ -175,6 +181,10 @@ impl Asked {
             "responseStatus": {"metadata": {}, "code": code},
             "requestReceivedTimestamp": timestamp(received), "stageTimestamp": timestamp(daemon::now()),
         });
+        if let Some(other) = &facts.impersonated {
+            let other = json!({"username": other.name, "groups": other.groups});
+            json_patch::merge(&mut event, &json!({"impersonatedUser": other}));
+        }
         if let Some(source) = &self.source {
             json_patch::merge(&mut event, &json!({"sourceIPs": [source]}));
         }

@@ -1,5 +1,6 @@
 //! Errors as the Kubernetes API words them: a `Status` object.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -7,12 +8,15 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use daemon::chain;
 use schema::{Reason, Violation};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tracing::error;
 use types::KindInfo;
 
 use crate::discovery;
 use crate::managed_fields::Conflict;
+
+/// The group of what the parameters of writes are together.
+const OPTIONS_GROUP: &str = "meta.k8s.io";
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +90,11 @@ impl ApiError {
         Self::forbidden(format!("{resource} is forbidden: {problem}")).about(plural, name)
     }
 
+    /// A patch that can be read and does not fit what it patches.
+    pub fn unfitting_patch() -> Self {
+        Self::unprocessable("the server rejected our request due to an error in our request")
+    }
+
     /// A request that can be read and makes no sense.
     pub fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
@@ -103,18 +112,38 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "Conflict", message)
     }
 
+    /// Another object is meant than the one that is there under that name.
+    pub fn other_uid(key: &store::Key, wanted: &str, found: &str) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{}\": Precondition failed: UID in precondition: {wanted}, UID in \
+             object meta: {found}",
+            qualified(key),
+            key.name
+        );
+        Self::conflict(message).about(key.plural, &key.name)
+    }
+
     /// Fields that other clients state otherwise.
     pub fn apply_conflict(conflicts: &[Conflict]) -> Self {
-        let word = if conflicts.len() == 1 { "conflict" } else { "conflicts" };
-        let told: Vec<String> = conflicts
-            .iter()
-            .map(|conflict| format!("conflict with {:?}: {}", conflict.manager, conflict.field))
-            .collect();
-        let message = format!("Apply failed with {} {word}: {}", conflicts.len(), told.join("; "));
-        let causes = conflicts.iter().map(|conflict| Cause {
+        let message = match conflicts {
+            [Conflict { manager, field }] => {
+                format!("Apply failed with 1 conflict: conflict with {manager}: {field}")
+            }
+            many => {
+                let mut fields = BTreeMap::<_, Vec<_>>::new();
+                for Conflict { manager, field } in many {
+                    fields.entry(manager).or_default().push(format!("\n- {field}"));
+                }
+                let told =
+                    fields.iter().map(|(manager, of)| format!("conflicts with {manager}:{}", of.concat()));
+                let told: Vec<String> = told.collect();
+                format!("Apply failed with {} conflicts: {}", many.len(), told.join("\n"))
+            }
+        };
+        let causes = conflicts.iter().map(|Conflict { manager, field }| Cause {
             reason: "FieldManagerConflict",
-            field: conflict.field.clone(),
-            message: format!("conflict with {:?}", conflict.manager),
+            field: field.clone(),
+            message: format!("conflict with {manager}"),
         });
         Self { causes: causes.collect(), ..Self::conflict(message) }
     }
@@ -151,19 +180,27 @@ impl ApiError {
 
     /// Mistakes in a manifest.
     pub fn invalid(info: &KindInfo, name: &str, violations: &[Violation]) -> Self {
+        Self::refused(&qualified_kind(info), name, violations).about(info.kind, name)
+    }
+
+    /// Mistakes in the parameters of a write.
+    pub fn options(kind: &str, violations: &[Violation]) -> Self {
+        Self::refused(&format!("{kind}.{OPTIONS_GROUP}"), "", violations).about(kind, "")
+    }
+
+    fn refused(kind: &str, name: &str, violations: &[Violation]) -> Self {
         let told: Vec<String> = violations.iter().map(Violation::to_string).collect();
         let told = match told.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let message = format!("{} \"{name}\" is invalid: {told}", qualified_kind(info));
         let causes = violations.iter().map(|violation| Cause {
             reason: violation.reason.as_str(),
             field: violation.field.clone(),
             message: violation.message.clone(),
         });
-        let invalid = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message);
-        Self { causes: causes.collect(), ..invalid }.about(info.kind, name)
+        let message = format!("{kind} \"{name}\" is invalid: {told}");
+        Self { causes: causes.collect(), ..Self::unprocessable(message) }
     }
 
     /// One mistake in a manifest, worded as Kubernetes does.
@@ -174,30 +211,39 @@ impl ApiError {
 
     /// The `Status` object.
     pub fn status(&self) -> Value {
-        let causes: Vec<Value> = self
-            .causes
-            .iter()
-            .map(|Cause { reason, field, message }| json!({"reason": reason, "field": field, "message": message}))
-            .collect();
-        let mut details = match self.subject.as_deref() {
-            Some((kind, name)) => {
-                let kept = types::kind_named(kind).map(|info| info.group);
-                let group = kept.or_else(|| discovery::review_group(kind)).unwrap_or(types::GROUP);
-                let mut details = json!({"group": group, "kind": kind, "causes": causes});
-                if !name.is_empty() {
-                    json_patch::merge(&mut details, &json!({"name": name}));
-                }
-                details
-            }
-            None => json!({"causes": causes}),
-        };
-        if let Some(seconds) = self.retry_after {
-            json_patch::merge(&mut details, &json!({"retryAfterSeconds": seconds}));
-        }
-        json!({
+        let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "details": details, "code": self.code,
-        })
+            "message": self.message, "reason": self.reason, "code": self.code,
+        });
+        let details = self.details();
+        if !details.is_empty() {
+            json_patch::merge(&mut status, &json!({"details": details}));
+        }
+        status
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        if let Some((kind, name)) = self.subject.as_deref() {
+            let kept = types::kind_named(kind).map(|info| info.group);
+            let options = kind.ends_with("Options").then_some(OPTIONS_GROUP);
+            let group = kept.or_else(|| discovery::review_group(kind)).or(options).unwrap_or(types::GROUP);
+            let texts = [("name", name.as_str()), ("group", group), ("kind", kind)];
+            let stated = texts.into_iter().filter(|(_, text)| !text.is_empty());
+            details.extend(stated.map(|(field, text)| (field.to_owned(), json!(text))));
+        }
+        let tell = |Cause { reason, field, message }: &Cause| match field.as_str() {
+            "" => json!({"reason": reason, "message": message}),
+            field => json!({"reason": reason, "message": message, "field": field}),
+        };
+        let causes: Vec<Value> = self.causes.iter().map(tell).collect();
+        if !causes.is_empty() {
+            details.insert("causes".to_owned(), json!(causes));
+        }
+        if let Some(seconds) = self.retry_after {
+            details.insert("retryAfterSeconds".to_owned(), json!(seconds));
+        }
+        details
     }
 }
 

@@ -103,13 +103,11 @@ fn parse_term(info: &KindInfo, term: &str) -> Result<Term, ApiError> {
     let is_known =
         matches!(field, "metadata.name" | "metadata.namespace") || info.selectable.contains(&field);
     if !is_known {
-        let known = ["metadata.name", "metadata.namespace"];
-        let known: Vec<&str> = known.iter().chain(info.selectable).copied().collect();
-        return Err(ApiError::bad_request(format!(
-            "field label not supported: {field}; {} can be selected by {}",
-            info.plural,
-            known.join(", ")
-        )));
+        return Err(ApiError::bad_request(if info.is_ours() || !info.selectable.is_empty() {
+            format!("field label not supported: {field}")
+        } else {
+            format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }));
     }
     Ok(Term { field: info.kept_path(field), equal, value: value.to_owned() })
 }

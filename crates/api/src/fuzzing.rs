@@ -16,7 +16,9 @@ use crate::{patch, protobuf};
 pub fn selectors(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let manifest = serde_json::json!({"metadata": {"labels": {"a": "b"}}, "type": "Opaque"});
-    let Ok(object) = Object::unstored(Key::new("secrets", "default", "a"), manifest) else { return };
+    let Ok(object) = Object::uncreated(Key::new("secrets", "default", "a"), manifest, daemon::now()) else {
+        return;
+    };
     for parameter in ["labelSelector", "fieldSelector"] {
         let query = HashMap::from([(parameter.to_owned(), text.to_owned())]);
         for info in types::kinds() {

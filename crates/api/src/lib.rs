@@ -30,6 +30,7 @@ mod listener;
 mod mailbox;
 mod managed_fields;
 mod openapi;
+mod options;
 mod pages;
 mod patch;
 mod protobuf;

@@ -17,7 +17,7 @@ type Fields = BTreeSet<Path>;
 /// A field that somebody else states with another value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// Who states it.
+    /// Who states it, for people: `"kubectl-edit" using avocet.dev/v1alpha1`.
     pub manager: String,
     /// The field, for people: `.spec.tiers`.
     pub field: String,
@@ -58,7 +58,7 @@ const SYSTEM: [&str; 9] = [
     "creationTimestamp",
     "deletionTimestamp",
     "managedFields",
-    "generateName",
+    "selfLink",
 ];
 
 /// The object that follows when `manager` applies `config` to `live` (`None` if it does not exist yet), with its
@@ -90,7 +90,7 @@ pub fn apply(
             if force {
                 other.fields.remove(&path);
             } else {
-                conflicts.push(Conflict { manager: other.manager.clone(), field: readable(&path) });
+                conflicts.push(Conflict { manager: other.readable(), field: readable(&path) });
             }
         }
     }
@@ -124,15 +124,24 @@ pub fn apply(
 }
 
 /// Notes in `new` what `manager` changed from `old` (`None` if it did not exist) by another write than an apply:
-/// it states that from now on, and nobody else does.
+/// it states that from now on, and nobody else does. Who states what may itself be changed, but not by a write of the
+/// status.
 pub fn record_update(old: Option<&Value>, new: &mut Value, manager: &str, part: Part, now: Time) {
     let writer = Writer { manager, operation: UPDATE, part };
-    let mut managers = old.map(read_managers).unwrap_or_default();
+    let before = old.map(read_managers).unwrap_or_default();
+    let mut managers = match part {
+        Part::Status => before,
+        _ if is_reset(new) => vec![],
+        _ => Some(read_managers(new)).filter(|sent| !sent.is_empty()).unwrap_or(before),
+    };
     let after = stated_fields(new, part);
-    let changed: Fields = match old {
+    let mut changed: Fields = match old {
         None => after.clone(),
         Some(old) => after.iter().filter(|path| !same(get(old, path), get(new, path))).cloned().collect(),
     };
+    let is_new = |path: &&[Step]| !is_only_metadata(path) && old.and_then(|old| get(old, path)).is_none();
+    let branches = after.iter().flat_map(|path| (1..path.len()).filter_map(|length| path.get(..length)));
+    changed.extend(branches.filter(is_new).map(<[Step]>::to_vec).collect::<Fields>());
     for known in &mut managers {
         let is_own = known.is(writer);
         known.fields.retain(|path| {
@@ -147,6 +156,19 @@ pub fn record_update(old: Option<&Value>, new: &mut Value, manager: &str, part: 
         note(&mut managers, writer, fields, now);
     }
     write_managers(new, managers);
+}
+
+/// Whether a client sent one empty entry: nobody states anything any more.
+fn is_reset(object: &Value) -> bool {
+    object.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(|sent| {
+        let says = |entry: &Value, field: &str| entry.get(field).is_some_and(|value| *value != "");
+        matches!(sent.as_slice(), [entry] if !says(entry, "manager") && !says(entry, "operation"))
+    })
+}
+
+/// Whether a path is that of the metadata as a whole, which the server makes.
+fn is_only_metadata(path: &[Step]) -> bool {
+    path.len() == 1 && path.first().is_some_and(|step| step == "f:metadata")
 }
 
 const APPLY: &str = "Apply";
@@ -176,6 +198,18 @@ impl Manager {
         self.manager == writer.manager
             && self.operation == writer.operation
             && self.subresource == writer.part.subresource()
+    }
+
+    /// As conflicts name it.
+    fn readable(&self) -> String {
+        let mut text = format!("{:?}", self.manager);
+        if !self.subresource.is_empty() {
+            text.push_str(&format!(" with subresource {:?}", self.subresource));
+        }
+        if self.operation == UPDATE {
+            text.push_str(&format!(" using {}", self.api_version));
+        }
+        text
     }
 }
 
@@ -218,7 +252,7 @@ fn read_managers(object: &Value) -> Vec<Manager> {
 
 fn write_managers(object: &mut Value, managers: Vec<Manager>) {
     let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let entries: Vec<ManagedFields> = managers
+    let mut entries: Vec<ManagedFields> = managers
         .into_iter()
         .filter(|known| !known.fields.is_empty())
         .map(|known| ManagedFields {
@@ -231,6 +265,11 @@ fn write_managers(object: &mut Value, managers: Vec<Manager>) {
             fields_v1: write_tree(&known.fields),
         })
         .collect();
+    entries.sort_by(|one, other| {
+        let order = |entry: &ManagedFields| (entry.operation == UPDATE, entry.time);
+        let rest = (&one.manager, &one.subresource).cmp(&(&other.manager, &other.subresource));
+        order(one).cmp(&order(other)).then(rest)
+    });
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("managedFields".into(), serde_json::to_value(entries).unwrap_or_default());
     }
@@ -442,7 +481,10 @@ fn get_mut<'a>(object: &'a mut Value, path: &[Step]) -> Option<&'a mut Value> {
 fn readable(path: &[Step]) -> String {
     let step = |step: &Step| match step.strip_prefix("f:") {
         Some(name) => format!(".{name}"),
-        None => format!("[{}]", step.trim_start_matches("k:")),
+        None => match read_key(step) {
+            Some((key, value)) => format!("[{key}={value}]"),
+            None => format!("[{step}]"),
+        },
     };
     path.iter().map(step).collect()
 }
@@ -478,7 +520,7 @@ mod tests {
     fn another_value_for_a_field_of_somebody_else_is_a_conflict_unless_forced() {
         let first = applied(None, json!({"numberOfSites": 1}), "a").unwrap();
         let conflict = applied(Some(&first), json!({"numberOfSites": 2}), "b").unwrap_err();
-        assert_eq!(conflict, [Conflict { manager: "a".into(), field: ".spec.numberOfSites".into() }]);
+        assert_eq!(conflict, [Conflict { manager: "\"a\"".into(), field: ".spec.numberOfSites".into() }]);
         let same = applied(Some(&first), json!({"numberOfSites": 1}), "b").unwrap();
         assert_eq!(same["metadata"]["managedFields"].as_array().unwrap().len(), 2);
         let forced =
@@ -496,6 +538,38 @@ mod tests {
         record_update(Some(&first), &mut edited, "kubectl-edit", Part::Main, now());
         assert!(applied(Some(&edited), json!({"numberOfSites": 1, "tiers": ["edge"]}), "a").is_err());
         assert!(applied(Some(&edited), json!({"tiers": ["cloud"]}), "a").is_ok());
+    }
+
+    #[test]
+    fn conflicts_name_who_wrote_how_and_which_entry() {
+        let one = |model: &str| json!({"components": [{"name": "x", "placement": model}]});
+        let mut made = placement(one("p"));
+        record_update(None, &mut made, "kubectl-create", Part::Main, now());
+        assert_eq!(
+            made["metadata"]["managedFields"][0]["fieldsV1"],
+            json!({"f:spec": {".": {}, "f:components": {
+                ".": {}, "k:{\"name\":\"x\"}": {".": {}, "f:name": {}, "f:placement": {}},
+            }}})
+        );
+        let conflict = applied(Some(&made), one("q"), "b").unwrap_err();
+        let field = ".spec.components[name=\"x\"].placement".to_owned();
+        let manager = "\"kubectl-create\" using avocet.dev/v1alpha1".to_owned();
+        assert_eq!(conflict, [Conflict { manager, field }]);
+    }
+
+    #[test]
+    fn clients_may_change_who_states_what() {
+        let mut made = placement(json!({"numberOfSites": 1}));
+        record_update(None, &mut made, "a", Part::Main, now());
+        let mut renamed = made.clone();
+        renamed["metadata"]["managedFields"][0]["manager"] = json!("b");
+        record_update(Some(&made), &mut renamed, "c", Part::Main, now());
+        assert_eq!(renamed["metadata"]["managedFields"].as_array().unwrap().len(), 1);
+        assert_eq!(renamed["metadata"]["managedFields"][0]["manager"], "b");
+        let mut reset = made.clone();
+        reset["metadata"]["managedFields"] = json!([{}]);
+        record_update(Some(&made), &mut reset, "c", Part::Main, now());
+        assert_eq!(reset["metadata"]["managedFields"], json!([]));
     }
 
     #[test]

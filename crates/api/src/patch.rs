@@ -1,9 +1,11 @@
-//! Patches. Strategic ones are in [`strategic`]; here are JSON patches, which can make much of little: limits that keep what they make as small as a manifest.
+//! Patches. Strategic ones are in [`strategic`]; here are JSON patches, which can make much of little: limits that
+//! keep what they make as small as a manifest.
 
 mod strategic;
 
 use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
+use tracing::debug;
 
 use crate::ApiError;
 use crate::server::LARGEST_MANIFEST;
@@ -20,13 +22,13 @@ const VALUE_BYTES: usize = 32;
 /// Operation by operation, so that none can double what the ones before it doubled: what is copied, in all, is no
 /// more than a manifest.
 pub fn apply_json_patch(manifest: &mut Value, patch: &Value) -> Result<(), ApiError> {
-    let invalid = |error: &dyn std::fmt::Display| {
-        ApiError::bad_request(format!("the JSON patch can't be applied: {error}"))
-    };
-    let Patch(operations) = serde_json::from_value(patch.clone()).map_err(|error| invalid(&error))?;
+    let Patch(operations) = serde_json::from_value(patch.clone())
+        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
     if operations.len() > MOST_OPERATIONS {
-        let count = operations.len();
-        return Err(invalid(&format!("it has {count} operations; send at most {MOST_OPERATIONS}")));
+        return Err(ApiError::too_large(format!(
+            "The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {}",
+            operations.len()
+        )));
     }
     let mut budget = LARGEST_MANIFEST;
     for operation in &operations {
@@ -38,9 +40,15 @@ pub fn apply_json_patch(manifest: &mut Value, patch: &Value) -> Result<(), ApiEr
         let source = from.and_then(|from| manifest.pointer(from.as_str()));
         let fits = source.is_none_or(|source| spend(source, DEEPEST, &mut budget));
         if !fits || operation.path().count() > DEEPEST {
-            return Err(invalid(&format!("`{}` becomes too large or too deep", operation.path())));
+            let path = operation.path();
+            return Err(ApiError::bad_request(format!(
+                "the JSON patch can't be applied: `{path}` becomes too large or too deep"
+            )));
         }
-        json_patch::patch(manifest, std::slice::from_ref(operation)).map_err(|error| invalid(&error))?;
+        json_patch::patch(manifest, std::slice::from_ref(operation)).map_err(|error| {
+            debug!(%error, "a JSON patch does not fit");
+            ApiError::unfitting_patch()
+        })?;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::pages::Page;
 use crate::request::RequestInfo;
 use crate::target::{Subresource, Target};
 use crate::watch::{Options, stream_changes};
-use crate::{ApiError, Hub, body, subresources};
+use crate::{ApiError, Hub, body, options, subresources};
 
 const LONGEST_WATCH: Duration = Duration::from_secs(3600);
 /// How many warnings an answer carries, and how long each may be, in bytes.
@@ -38,6 +38,7 @@ pub async fn handle(
     let form = Form::asked(&headers, info.text("includeObject"))?;
     let body = body::read(request).await?;
     let call = Call { hub, user, info, target, headers, form, body, warnings: Mutex::default() };
+    options::check(&call.info, call.is_apply())?;
     let mut response = match (call.info.verb, call.target.subresource) {
         ("list", _) => call.list(),
         ("watch", _) => call.watch(),
@@ -87,17 +88,8 @@ impl Call {
     }
 
     /// Whether nothing is to be kept.
-    ///
-    /// # Errors
-    /// 422 for a `dryRun` that is not All.
-    pub fn is_dry_run(&self) -> Result<bool, ApiError> {
-        match self.info.text("dryRun") {
-            "" => Ok(false),
-            "All" => Ok(true),
-            other => Err(ApiError::bad_request(format!(
-                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-            ))),
-        }
+    pub fn is_dry_run(&self) -> bool {
+        !self.info.text("dryRun").is_empty()
     }
 
     /// The object that the path names.

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::http::HeaderValue;
+use axum::http::header::CACHE_CONTROL;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::response::Response;
 use axum::routing::{any, get, post};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::audit;
-use crate::authentication::{self, authenticate};
+use crate::authentication::{self, authenticate, impersonate};
 use crate::{
     ApiError, Hub, blobs, discovery, limits, listener, mailbox, rbac, request, resources, reviews, sites, ui,
 };
@@ -51,9 +54,16 @@ pub fn router(hub: Hub) -> Router {
         .layer(from_fn_with_state(hub.clone(), rbac::authorize))
         .layer(from_fn(request::inform))
         .layer(from_fn_with_state(hub.clone(), limits::limit))
+        .layer(from_fn_with_state(hub.clone(), impersonate))
         .layer(from_fn_with_state(hub.clone(), authenticate));
     let audited = from_fn_with_state(hub.clone(), audit::record);
-    open.merge(guarded).fallback(not_found).layer(audited).with_state(hub)
+    open.merge(guarded).fallback(not_found).layer(map_response(keep_private)).layer(audited).with_state(hub)
+}
+
+/// What is answered is for who asked, unless the answer says more.
+async fn keep_private(mut response: Response) -> Response {
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    response
 }
 
 async fn ok() -> &'static str {

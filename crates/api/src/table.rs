@@ -22,8 +22,9 @@ pub fn table(
         .iter()
         .filter(|_| with_columns)
         .map(|column| {
-            // An age is a text when it leaves here.
-            let kind = if matches!(column.cell, Cell::Age(_)) { "string" } else { column.format };
+            // An age is a text when it leaves here; Kubernetes says so of its own kinds alone.
+            let is_text = matches!(column.cell, Cell::Age(_)) && !info.is_ours();
+            let kind = if is_text { "string" } else { column.format };
             let format = if column.name == "Name" { "name" } else { "" };
             json!({
                 "name": column.name, "type": kind, "format": format, "priority": column.priority,
@@ -61,6 +62,7 @@ fn cell(column: &Column, manifest: &Value, now: Time) -> Value {
     };
     let found = json_path::find(manifest, path);
     match (found.as_slice(), column.format) {
+        ([] | [Value::Null], _) => return Value::Null,
         ([number @ Value::Number(_)], "integer") => return (*number).clone(),
         ([Value::String(time)], "date") => return json!(time),
         _ => {}

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::USER_AGENT;
 use axum::response::{IntoResponse, Response};
+use schema::{Reason, Violation};
 use serde_json::{Value, json};
 use store::{Deletion, Key, Object};
 use types::names::finalizer::{FOREGROUND, ORPHAN};
@@ -13,7 +14,7 @@ use types::names::finalizer::{FOREGROUND, ORPHAN};
 use crate::managed_fields::{self, Part};
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::resources::Call;
-use crate::{ApiError, admission, body, patch, protobuf};
+use crate::{ApiError, admission, body, options, patch, protobuf};
 
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -89,11 +90,11 @@ impl Call {
         admission::check_namespace_takes(self, &key)?;
         admission::check_quota(self)?;
         self.record(None, &mut manifest);
-        if self.is_dry_run()? {
+        if self.is_dry_run() {
             if self.hub.store.get(&key).is_some() {
                 return Err(store::Error::Exists(key).into());
             }
-            return Ok((StatusCode::CREATED, Json(info.show(&manifest))).into_response());
+            return Ok(self.answer(StatusCode::CREATED, &self.uncreated(key, manifest)?));
         }
         let created = self.hub.store.create(key, manifest, daemon::now()).await?;
         Ok(self.answer(StatusCode::CREATED, &created))
@@ -103,6 +104,7 @@ impl Call {
         let current = self.find()?;
         let mut manifest = self.parse_body()?;
         self.check_name(&manifest)?;
+        self.check_uid(&manifest, &current)?;
         let version = manifest.pointer("/metadata/resourceVersion").and_then(Value::as_str);
         if self.target.info.is_ours() && version.unwrap_or_default().is_empty() {
             return Err(ApiError::field(
@@ -126,11 +128,21 @@ impl Call {
     /// 409 if the object changed since it was read.
     pub async fn write_object(&self, current: &Object, mut manifest: Value) -> Result<Arc<Object>, ApiError> {
         self.record(Some(&current.manifest()), &mut manifest);
-        if self.is_dry_run()? {
-            let shown = Object::unstored(current.key.clone(), manifest);
-            return shown.map(Arc::new).map_err(|error| ApiError::bad_request(error.to_string()));
+        if self.is_dry_run() {
+            return self.updated(current, manifest).map(Arc::new);
         }
         Ok(self.hub.store.update(self.target.key(), manifest, self.target.is_status()).await?)
+    }
+
+    /// What a creation would store.
+    fn uncreated(&self, key: Key, manifest: Value) -> Result<Object, ApiError> {
+        Object::uncreated(key, manifest, daemon::now())
+            .map_err(|error| ApiError::bad_request(error.to_string()))
+    }
+
+    /// What an update would store.
+    fn updated(&self, current: &Object, manifest: Value) -> Result<Object, ApiError> {
+        current.updated(manifest).map_err(|error| ApiError::bad_request(error.to_string()))
     }
 
     fn record(&self, old: Option<&Value>, new: &mut Value) {
@@ -145,7 +157,23 @@ impl Call {
                 self.target.name
             )));
         }
+        let namespace = manifest.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+        if !namespace.is_empty() && namespace != self.target.namespace {
+            return Err(ApiError::bad_request(format!(
+                "the namespace of the object ({namespace}) does not match the namespace on the URL ({})",
+                self.target.namespace
+            )));
+        }
         Ok(())
+    }
+
+    /// Whether the manifest means the object that is there, not one of the same name before or after it.
+    fn check_uid(&self, manifest: &Value, current: &Object) -> Result<(), ApiError> {
+        let uid = manifest.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        if uid.is_empty() || uid == current.metadata.uid {
+            return Ok(());
+        }
+        Err(ApiError::other_uid(&current.key, uid, &current.metadata.uid))
     }
 
     /// Who writes: the field manager that the client names, or else the client itself.
@@ -171,11 +199,6 @@ impl Call {
         if config.pointer("/metadata/managedFields").is_some_and(|fields| *fields != json!([])) {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
-        if self.info.text("fieldManager").is_empty() {
-            return Err(ApiError::bad_request(
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-            ));
-        }
         self.check_name(&config)?;
         let (force, manager, key) = (self.info.is_set("force"), self.manager(), self.target.key());
         loop {
@@ -194,10 +217,14 @@ impl Call {
                 admission::check_quota(self)?;
             }
             let code = if live.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+            if self.is_dry_run() {
+                let shown = match &live {
+                    Some(live) => self.updated(live, manifest)?,
+                    None => self.uncreated(key, manifest)?,
+                };
+                return Ok(self.answer(code, &shown));
+            }
             let written = match &live {
-                _ if self.is_dry_run()? => {
-                    return Ok((code, Json(self.target.info.show(&manifest))).into_response());
-                }
                 Some(_) => self.hub.store.update(key.clone(), manifest, self.target.is_status()).await,
                 None => self.hub.store.create(key.clone(), manifest, daemon::now()).await,
             };
@@ -211,8 +238,13 @@ impl Call {
         }
     }
 
+    /// Whether this is a server-side apply.
+    pub fn is_apply(&self) -> bool {
+        self.info.verb == "patch" && self.media_type() == APPLY_PATCH
+    }
+
     pub(crate) async fn patch(&self) -> Result<Response, ApiError> {
-        if self.media_type() == APPLY_PATCH {
+        if self.is_apply() {
             return self.apply().await;
         }
         let patch = body::parse(&self.body)?;
@@ -221,6 +253,7 @@ impl Call {
             let current = self.find()?;
             let manifest = self.patched(&self.target.info.show(&current.manifest()), &patch)?;
             self.check_name(&manifest)?;
+            self.check_uid(&manifest, &current)?;
             let manifest = admission::admit(self, manifest, Some(&current), &self.target.name)?;
             match self.write(&current, manifest).await {
                 // Unless the patch names a version itself, it means the newest object.
@@ -243,6 +276,9 @@ impl Call {
     pub fn patched(&self, current: &Value, patch: &Value) -> Result<Value, ApiError> {
         let mut manifest = current.clone();
         match self.media_type() {
+            MERGE_PATCH if !patch.is_object() => {
+                return Err(ApiError::bad_request("error decoding patch: a merge patch is an object"));
+            }
             MERGE_PATCH => json_patch::merge(&mut manifest, patch),
             JSON_PATCH => patch::apply_json_patch(&mut manifest, patch)?,
             STRATEGIC_PATCH if !self.target.info.is_ours() => {
@@ -264,19 +300,13 @@ impl Call {
             |field: &str| options.pointer(&format!("/preconditions/{field}")).and_then(Value::as_str);
         let current = self.find()?;
         if let Some(uid) = wanted("uid").filter(|uid| *uid != current.metadata.uid) {
-            return Err(ApiError::conflict(format!(
-                "Operation cannot be fulfilled on {} \"{}\": Precondition failed: UID in precondition: {uid}, UID in \
-                 object meta: {}",
-                self.target.info.qualified(),
-                self.target.name,
-                current.metadata.uid
-            )));
+            return Err(ApiError::other_uid(&current.key, uid, &current.metadata.uid));
         }
         admission::check_deletion(self, &current)?;
         let expected = wanted("resourceVersion").map(str::to_owned);
         let deletion = Deletion { expected, finalizer: finalizer(self, &options)?, now: daemon::now() };
         let is_dry_run =
-            self.is_dry_run()? || options.get("dryRun").is_some_and(|value| *value == json!(["All"]));
+            self.is_dry_run() || options.get("dryRun").is_some_and(|value| *value == json!(["All"]));
         let deleted = match is_dry_run {
             true => current,
             false => self.hub.store.delete(self.target.key(), deletion).await?,
@@ -284,10 +314,12 @@ impl Call {
         if deleted.metadata.deletion_timestamp.is_some() {
             return Ok(self.answer(StatusCode::OK, &deleted));
         }
-        let details = json!({
-            "name": deleted.key.name, "group": self.target.info.group, "kind": self.target.info.plural,
-            "uid": deleted.metadata.uid,
+        let mut details = json!({
+            "name": deleted.key.name, "kind": self.target.info.plural, "uid": deleted.metadata.uid,
         });
+        if !self.target.info.group.is_empty() {
+            json_patch::merge(&mut details, &json!({"group": self.target.info.group}));
+        }
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
         });
@@ -303,7 +335,7 @@ impl Call {
         let finalizer = finalizer(self, &self.delete_options()?)?;
         let (mut objects, version) = self.hub.store.list(self.target.info.plural, filter.namespace());
         objects.retain(|object| filter.passes(object));
-        for object in objects.iter().filter(|_| !self.is_dry_run().unwrap_or(true)) {
+        for object in objects.iter().filter(|_| !self.is_dry_run()) {
             admission::check_deletion(self, object)?;
             let deletion = Deletion { expected: None, finalizer, now: daemon::now() };
             match self.hub.store.delete(object.key.clone(), deletion).await {
@@ -327,9 +359,13 @@ fn finalizer(call: &Call, options: &Value) -> Result<Option<&'static str>, ApiEr
         "" | "Background" => Ok(None),
         "Foreground" => Ok(Some(FOREGROUND)),
         "Orphan" => Ok(Some(ORPHAN)),
-        other => Err(ApiError::bad_request(format!(
-            "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported \
-             values: \"Foreground\", \"Background\", \"Orphan\""
-        ))),
+        other => {
+            let message = options::unsupported(other, &["Foreground", "Background", "Orphan", "nil"]);
+            let field = "propagationPolicy".to_owned();
+            Err(ApiError::options(
+                "DeleteOptions",
+                &[Violation { field, reason: Reason::NotSupported, message }],
+            ))
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
-use types::ObjectMeta;
+use types::{ObjectMeta, Time};
 
 /// Names one resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,14 +51,32 @@ pub struct Object {
 }
 
 impl Object {
-    /// An object that is not stored, as a dry run shows it.
+    /// What a creation would store, as a dry run shows it: it has no version.
     ///
     /// # Errors
     /// If the metadata can't be read.
-    pub fn unstored(key: Key, manifest: Value) -> serde_json::Result<Self> {
-        let draft = Draft::of(key, manifest)?;
-        let version = draft.metadata.resource_version.parse().unwrap_or(0);
-        draft.finish(version)
+    pub fn uncreated(key: Key, manifest: Value, now: Time) -> serde_json::Result<Self> {
+        let mut draft = Draft::of(key, manifest)?;
+        draft.begin(now);
+        draft.write()
+    }
+
+    /// What an update of this object would store, as a dry run shows it.
+    ///
+    /// # Errors
+    /// If the metadata can't be read.
+    pub fn updated(&self, manifest: Value) -> serde_json::Result<Self> {
+        let mut draft = Draft::of(self.key.clone(), manifest)?;
+        draft.keep_system_metadata(&self.metadata, self.manifest().get("spec"));
+        draft.write()
+    }
+
+    /// An object that no store has: for tests.
+    ///
+    /// # Errors
+    /// If the metadata can't be read.
+    pub fn fake(key: Key, manifest: Value) -> serde_json::Result<Self> {
+        Draft::of(key, manifest)?.write()
     }
 
     /// All of it, as a value; parsed anew at each call.
@@ -139,9 +157,38 @@ impl Draft {
         Ok(())
     }
 
+    /// Fills in what a new object begins with.
+    pub(crate) fn begin(&mut self, now: Time) {
+        self.metadata.uid = uuid::Uuid::new_v4().to_string();
+        self.metadata.generation = i64::from(self.counts_generations());
+        self.metadata.creation_timestamp = Some(now);
+        self.metadata.deletion_timestamp = None;
+        self.metadata.resource_version.clear();
+    }
+
+    /// Keeps what a writer of specs can't change; counts a generation if the spec differs.
+    pub(crate) fn keep_system_metadata(&mut self, old: &ObjectMeta, spec: Option<&Value>) {
+        let spec_changed = self.manifest.get("spec") != spec;
+        self.metadata.uid.clone_from(&old.uid);
+        self.metadata.resource_version.clone_from(&old.resource_version);
+        self.metadata.creation_timestamp = old.creation_timestamp;
+        self.metadata.deletion_timestamp = old.deletion_timestamp;
+        self.metadata.generation =
+            if self.counts_generations() { old.generation + i64::from(spec_changed) } else { 0 };
+    }
+
+    /// Whether changes of its spec are counted: with kinds that Kubernetes has, too, they aren't there either.
+    pub(crate) fn counts_generations(&self) -> bool {
+        types::kind_named(self.key.plural).is_none_or(types::KindInfo::is_ours)
+    }
+
     /// The object, at a version.
     pub(crate) fn finish(mut self, version: u64) -> serde_json::Result<Object> {
         self.metadata.resource_version = version.to_string();
+        self.write()
+    }
+
+    fn write(mut self) -> serde_json::Result<Object> {
         self.write_metadata()?;
         let json = serde_json::to_vec(&self.manifest)?.into();
         self.metadata.managed_fields = vec![];

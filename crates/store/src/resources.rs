@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::Deserialize;
 use serde_json::Value;
-use types::{ObjectMeta, Time};
+use types::Time;
 
 use crate::history::{History, HistoryLimits};
 use crate::ledger::{self, Ledger, Tables};
@@ -272,10 +272,7 @@ impl Store {
     /// If one of that name exists, or the ledger fails.
     pub async fn create(&self, key: Key, manifest: Value, now: Time) -> Result<Arc<Object>, Error> {
         let mut new = read_draft(key, manifest)?;
-        new.metadata.uid = uuid::Uuid::new_v4().to_string();
-        new.metadata.generation = 1;
-        new.metadata.creation_timestamp = Some(now);
-        new.metadata.deletion_timestamp = None;
+        new.begin(now);
         self.commit(move |writer| {
             if writer.current(&new.key).is_some() {
                 return Err(Error::Exists(new.key));
@@ -316,7 +313,7 @@ impl Store {
                 if let Some(reported) = before.get("status") {
                     new.set_field("status", reported.clone());
                 }
-                keep_system_metadata(&mut new, &old.metadata, before.get("spec"));
+                new.keep_system_metadata(&old.metadata, before.get("spec"));
             }
             new.write_metadata().map_err(unreadable(&old.key))?;
             if new.manifest == before {
@@ -351,7 +348,7 @@ impl Store {
                 return Ok(Change::None(old));
             }
             marked.metadata.deletion_timestamp = Some(now);
-            marked.metadata.generation += 1;
+            marked.metadata.generation += i64::from(marked.counts_generations());
             writer.put(marked, Some(old))
         })
         .await
@@ -483,16 +480,6 @@ fn check_version(object: &Object, expected: Option<&String>) -> Result<(), Error
 
 fn take_status(draft: &mut Draft) -> Value {
     draft.manifest.get_mut("status").map(Value::take).unwrap_or_default()
-}
-
-/// What a writer of specs can't change; counts a generation if the spec differs.
-fn keep_system_metadata(new: &mut Draft, old: &ObjectMeta, spec: Option<&Value>) {
-    let spec_changed = new.manifest.get("spec") != spec;
-    new.metadata.uid.clone_from(&old.uid);
-    new.metadata.resource_version.clone_from(&old.resource_version);
-    new.metadata.creation_timestamp = old.creation_timestamp;
-    new.metadata.deletion_timestamp = old.deletion_timestamp;
-    new.metadata.generation = old.generation + i64::from(spec_changed);
 }
 
 /// Whether somebody must act before the object goes. Namespaces have a second list of who.

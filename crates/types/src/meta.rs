@@ -78,20 +78,20 @@ pub struct ObjectMeta {
 }
 
 /// The fields that one client states.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ManagedFields {
     /// The client.
     pub manager: String,
     /// `Apply` for server-side apply, `Update` for all other writes.
     pub operation: String,
     /// `status` if the fields were written there; empty for the object itself.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub subresource: String,
     /// The API version that the fields are of.
     pub api_version: String,
     /// When the set of fields last changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
     /// Always `FieldsV1`.
     pub fields_type: String,
@@ -148,7 +148,8 @@ impl ObjectMeta {
                     "metadata.labels",
                     format!("{key:?}"),
                     "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with \
-                     an alphanumeric character (e.g. 'MyName' or 'example.com/MyName'), up to 63 characters",
+                     an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for \
+                     validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
                 ));
             }
             if !names::is_label_value(value) {
@@ -156,7 +157,8 @@ impl ObjectMeta {
                     "metadata.labels",
                     format!("{value:?}"),
                     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and \
-                     must start and end with an alphanumeric character (e.g. 'MyValue'), up to 63 characters",
+                     must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex \
+                     used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
                 ));
             }
         }

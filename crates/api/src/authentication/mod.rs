@@ -2,6 +2,7 @@
 
 mod certificates;
 mod granting;
+mod impersonation;
 mod issuer_keys;
 mod jwt;
 mod oidc;
@@ -22,6 +23,7 @@ use tracing::debug;
 use types::{Kind, SiteSpec, Time};
 
 pub(crate) use granting::routes as token_routes;
+pub(crate) use impersonation::impersonate;
 pub use jwt::Refusal;
 pub use oidc::{Oidc, OidcError, OidcOptions};
 pub(crate) use published::routes as open_routes;

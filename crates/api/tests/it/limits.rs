@@ -47,7 +47,7 @@ async fn promise_6_a_patch_that_doubles_itself_is_refused_before_it_grows() {
     assert!(matches!(refused.code, 400 | 413 | 422), "{refused:?}");
     let many: Vec<Value> =
         (0..20_000).map(|_| json!({"op": "test", "path": "/kind", "value": "x"})).collect();
-    hub.json_patch("namespaces/plant/assignments/a", &Value::from(many)).await.expect(400);
+    hub.json_patch("namespaces/plant/assignments/a", &Value::from(many)).await.expect(413);
     hub.get("namespaces/plant/assignments/a").await.expect(200);
 }
 

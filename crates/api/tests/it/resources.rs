@@ -43,7 +43,7 @@ async fn patches_change_what_they_name_and_nothing_else() {
     let patched = hub.json_patch(path, &operations).await.expect(200);
     assert_eq!(patched["spec"]["tiers"], json!(["edge", "device"]));
     // The first operation is no longer true, so none of them is done.
-    hub.json_patch(path, &operations).await.expect(400);
+    hub.json_patch(path, &operations).await.expect(422);
     assert_eq!(hub.get(path).await.expect(200)["spec"]["tiers"], json!(["edge", "device"]));
 
     let stale = json!({"metadata": {"resourceVersion": "1"}, "spec": {"numberOfSites": 5}});

@@ -46,7 +46,7 @@ pub struct TestHub {
     pub hub: Hub,
     pub url: String,
     ledger: Ledger,
-    http: reqwest::Client,
+    pub http: reqwest::Client,
     pub tasks: Tasks,
     folder: TempDir,
 }

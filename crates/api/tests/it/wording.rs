@@ -1,0 +1,87 @@
+//! Answers that clients of the Kubernetes API compare with those of a real one.
+
+use serde_json::{Value, json};
+
+use crate::support::{ADMIN, PLACEMENTS, TestHub, placement, resource};
+
+#[tokio::test]
+async fn a_refusal_says_no_more_than_there_is_to_say() {
+    let hub = TestHub::start().await;
+    let missing = hub.get(&format!("{PLACEMENTS}/nope")).await.expect(404);
+    assert_eq!(missing["details"], json!({"name": "nope", "group": "avocet.dev", "kind": "placements"}));
+    let missing = hub.ask_json("GET", "/api/v1/namespaces/nope", ADMIN, &Value::Null).await.expect(404);
+    assert_eq!(missing["details"], json!({"name": "nope", "kind": "namespaces"}));
+    let unknown = hub.ask_json("GET", "/apis/nope/v1/x", ADMIN, &Value::Null).await.expect(404);
+    assert_eq!(unknown.get("details"), None);
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_what_would_be_there() {
+    let hub = TestHub::start().await;
+    let path = format!("{PLACEMENTS}?dryRun=All");
+    let shown = hub.post(&path, &placement("p")).await.expect(201);
+    assert!(shown["metadata"]["uid"].is_string() && shown["metadata"]["creationTimestamp"].is_string());
+    assert_eq!(
+        (shown["metadata"].get("resourceVersion"), &shown["metadata"]["generation"]),
+        (None, &json!(1))
+    );
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
+    let path = "/api/v1/namespaces/default/configmaps";
+    let made = hub.ask_json("POST", path, ADMIN, &map).await.expect(201);
+    assert_eq!(made["metadata"].get("generation"), None);
+}
+
+#[tokio::test]
+async fn parameters_of_writes_that_make_no_sense_are_refused() {
+    let hub = TestHub::start().await;
+    let long = format!("fieldManager={}", "a".repeat(129));
+    for (query, words) in [
+        (long.as_str(), "fieldManager: Too long: may not be more than 128 bytes"),
+        ("fieldManager=a%07", "(at position 1)"),
+        ("dryRun=Some", "dryRun: Unsupported value: \"Some\": supported values: \"All\""),
+        ("fieldValidation=x", "supported values: \"Ignore\", \"Strict\", \"Warn\""),
+    ] {
+        let refused = hub.post(&format!("{PLACEMENTS}?{query}"), &placement("p")).await.expect(422);
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.starts_with("CreateOptions.meta.k8s.io \"\" is invalid: "), "{message}");
+        assert!(message.contains(words), "{message}");
+        assert_eq!(refused["details"]["group"], "meta.k8s.io");
+    }
+    hub.post(PLACEMENTS, &placement("p")).await.expect(201);
+    let one = format!("{PLACEMENTS}/p");
+    let forced = hub.merge_patch(&format!("{one}?force=true"), &json!({})).await.expect(422);
+    assert!(forced["message"].as_str().unwrap().contains("may not be specified for non-apply patch"));
+    let apply = "application/apply-patch+yaml";
+    let anonymous = hub.ask("PATCH", &resource(&one), ADMIN, apply, b"{}".to_vec()).await.expect(422);
+    assert!(anonymous["message"].as_str().unwrap().contains("fieldManager: Required value"), "{anonymous}");
+}
+
+#[tokio::test]
+async fn a_patch_that_means_something_else_is_refused() {
+    let hub = TestHub::start().await;
+    hub.post(PLACEMENTS, &placement("p")).await.expect(201);
+    let one = format!("{PLACEMENTS}/p");
+    let test = json!([{"op": "test", "path": "/spec/tiers", "value": 1}]);
+    let refused = hub.json_patch(&one, &test).await.expect(422);
+    assert_eq!(refused["message"], "the server rejected our request due to an error in our request");
+    hub.merge_patch(&one, &json!({"metadata": {"namespace": "shop"}})).await.expect(400);
+    let refused = hub.merge_patch(&one, &json!({"metadata": {"uid": "x"}})).await.expect(409);
+    assert!(refused["message"].as_str().unwrap().contains("Precondition failed: UID in precondition: x"));
+}
+
+#[tokio::test]
+async fn nobody_new_holds_what_is_being_deleted() {
+    let hub = TestHub::start().await;
+    let mut held = placement("p");
+    held["metadata"]["finalizers"] = json!(["example.com/a"]);
+    hub.post(PLACEMENTS, &held).await.expect(201);
+    let one = format!("{PLACEMENTS}/p");
+    hub.delete(&one).await.expect(200);
+    let more = json!({"metadata": {"finalizers": ["example.com/a", "example.com/b"]}});
+    let refused = hub.merge_patch(&one, &more).await.expect(422);
+    assert!(
+        refused["message"].as_str().unwrap().contains("found new finalizers []string{\"example.com/b\"}")
+    );
+    hub.merge_patch(&one, &json!({"metadata": {"finalizers": null}})).await.expect(200);
+    hub.get(&one).await.expect(404);
+}
