@@ -20,7 +20,7 @@ fn promise_6_a_mistake_in_one_manifest_is_named_and_nothing_of_them_is_applied()
     misspelt["spec"]["timeout"] = json!(5);
     let cases: [(Value, &[&str]); 6] = [
         (bad_time, &["function/f", "spec.timeoutSeconds", "0", "greater than or equal to 1"]),
-        (misspelt, &["function/f", "spec", "timeout", "timeoutSeconds"]),
+        (misspelt, &["function/f", "unknown field", "spec.timeout"]),
         (with("/spec/runtime", json!("cobol")), &["function/f", "spec.runtime", "cobol", "python"]),
         (with("/metadata/name", json!("F!")), &["metadata.name", "F!"]),
         (with("/spec/artifact/path", json!("missing.sh")), &["missing.sh", "does not exist"]),
