@@ -65,7 +65,7 @@ async fn refusals_are_worded_as_kubernetes_words_them() {
             "/api/v1/namespaces/team".to_owned(),
             "namespaces \"team\" is forbidden: User \"site:plant\" cannot get resource \"namespaces\" in API group \"\" \
              in the namespace \"team\"",
-            json!({"group": "", "kind": "namespaces", "name": "team"}),
+            json!({"kind": "namespaces", "name": "team"}),
         ),
         (
             "GET",
