@@ -51,6 +51,16 @@ pub struct Object {
 }
 
 impl Object {
+    /// An object that is not stored, as its manifest says it.
+    ///
+    /// # Errors
+    /// If the metadata can't be read.
+    pub fn unstored(key: Key, manifest: Value) -> serde_json::Result<Self> {
+        let draft = Draft::of(key, manifest)?;
+        let version = draft.metadata.resource_version.parse().unwrap_or(0);
+        draft.finish(version)
+    }
+
     /// What a creation would store, as a dry run shows it: it has no version.
     ///
     /// # Errors
