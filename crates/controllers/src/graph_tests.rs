@@ -33,7 +33,7 @@ impl World {
         let mut metadata = serde_json::to_value(metadata).unwrap();
         metadata["resourceVersion"] = json!(self.version.to_string());
         let manifest = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
-        let object = Arc::new(Object::fake(key, manifest).unwrap());
+        let object = Arc::new(Object::unstored(key, manifest).unwrap());
         let previous = self.objects.get(&object.key).cloned();
         match kind {
             EventKind::Deleted => self.objects.remove(&object.key),

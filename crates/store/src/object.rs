@@ -81,14 +81,6 @@ impl Object {
         draft.write()
     }
 
-    /// An object that no store has: for tests.
-    ///
-    /// # Errors
-    /// If the metadata can't be read.
-    pub fn fake(key: Key, manifest: Value) -> serde_json::Result<Self> {
-        Draft::of(key, manifest)?.write()
-    }
-
     /// All of it, as a value; parsed anew at each call.
     pub fn manifest(&self) -> Value {
         serde_json::from_slice(&self.json).unwrap_or_default()

@@ -33,7 +33,7 @@ const HEAVY: [(&str, &[&str]); 13] = [
     ("rten-tensor", &["avocet-inference"]),
     ("ort", &["avocet-inference"]),
     ("s3s", &["avocet-objects"]),
-    ("hyper", &["avocet-objects"]),
+    ("hyper", &["avocet-objects", "avocet-api"]),
     ("tar", &["avocet-artifacts", "avocet"]),
     ("landlock", &["avocet-runtimes"]),
     ("seccompiler", &["avocet-runtimes"]),

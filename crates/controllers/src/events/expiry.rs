@@ -50,7 +50,7 @@ mod tests {
     fn event(name: &str, fields: &Value) -> Arc<Object> {
         let mut manifest = fields.clone();
         manifest["metadata"] = json!({"creationTimestamp": "2026-01-01T00:00:00Z"});
-        Arc::new(Object::fake(Key::new("events", "default", name), manifest).unwrap())
+        Arc::new(Object::unstored(Key::new("events", "default", name), manifest).unwrap())
     }
 
     fn gone(events: &[Arc<Object>], now: &str) -> Vec<String> {
