@@ -114,7 +114,9 @@ pub fn apply(
         let others = managers.iter().filter(|known| !known.is(writer));
         let is_others =
             others.into_iter().any(|other| other.fields.iter().any(|theirs| theirs.starts_with(path)));
-        if !is_others {
+        // Other clients' entries name branches, too; one that still leads somewhere is not given up.
+        let leads_on = stated.iter().any(|own| own.starts_with(path));
+        if !is_others && !leads_on {
             remove(&mut merged, path);
         }
     }
@@ -514,6 +516,18 @@ mod tests {
         assert_eq!(both["spec"], json!({"tiers": ["edge"], "numberOfSites": 2}));
         let gone = applied(Some(&both), json!({}), "a").unwrap();
         assert_eq!(gone["spec"], json!({"numberOfSites": 2}));
+    }
+
+    #[test]
+    fn a_branch_that_was_taken_over_with_its_fields_stays_while_one_of_them_is_stated() {
+        let mut live = placement(json!({"tiers": ["edge"], "numberOfSites": 1}));
+        record_update(None, &mut live, "kubectl-client-side-apply", Part::Main, now());
+        // What kubectl does when it begins to apply on the server: it hands its fields over.
+        live["metadata"]["managedFields"][0]["operation"] = json!("Apply");
+        live["metadata"]["managedFields"][0]["manager"] = json!("a");
+        assert!(live["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["."].is_object());
+        let again = applied(Some(&live), json!({"numberOfSites": 2}), "a").unwrap();
+        assert_eq!(again["spec"], json!({"numberOfSites": 2}));
     }
 
     #[test]
