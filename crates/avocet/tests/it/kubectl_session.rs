@@ -192,6 +192,27 @@ fn every_kubectl_applies_on_the_server_and_sees_conflicts() {
     });
 }
 
+/// kubectl hands over to the server what it applied by itself before, in two steps of its own.
+#[test]
+fn every_kubectl_goes_over_from_its_own_apply_to_the_servers() {
+    with_each(|kubectl, tree| {
+        let mut edge = placement("edge");
+        edge["spec"]["numberOfSites"] = json!(1);
+        let file = write_manifests(tree, "edge.yaml", std::slice::from_ref(&edge));
+        kubectl.ok(&["apply", "-f", &file]);
+        edge["spec"]["numberOfSites"] = json!(2);
+        let file = write_manifests(tree, "edge.yaml", &[edge]);
+        let gone_over = kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", &file]);
+        assert!(!gone_over.stderr.contains("failed"), "{}", gone_over.stderr);
+        assert_eq!(gone_over.ok(), format!("{EDGE} serverside-applied\n"));
+        let left = kubectl.ok(&["get", EDGE, "-o", "jsonpath={.spec.numberOfSites} {.spec.tiers}"]);
+        assert_eq!(left, "2 [\"edge\"]");
+        let again = kubectl.run(&["apply", "--server-side", "-f", &file]);
+        assert!(!again.stderr.contains("Warning"), "{}", again.stderr);
+        again.ok();
+    });
+}
+
 #[test]
 fn every_kubectl_shows_explains_and_checks() {
     with_each(|kubectl, tree| {
