@@ -129,7 +129,10 @@ pub async fn record(State(hub): State<Hub>, mut request: Request, next: Next) ->
     let trail = Trail::default();
     request.extensions_mut().insert(trail.clone());
     let asked = Asked::read(&request);
+    let mut unanswered =
+        Unanswered { audit: &hub.audit, asked: &asked, trail: &trail, id: &id, received, ended: false };
     let mut response = next.run(request).await;
+    unanswered.ended = true;
     if let Ok(id) = HeaderValue::try_from(&id) {
         response.headers_mut().insert("audit-id", id);
     }
@@ -140,6 +143,34 @@ pub async fn record(State(hub): State<Hub>, mut request: Request, next: Next) ->
         hub.audit.write(&event, asked.is_read && !is_refusal).await;
     }
     response
+}
+
+/// A request whose answer nobody has yet. Clients that go away in between don't go unnoticed: what they asked for may
+/// have been done.
+struct Unanswered<'a> {
+    audit: &'a Audit,
+    asked: &'a Asked,
+    trail: &'a Trail,
+    id: &'a str,
+    received: Time,
+    ended: bool,
+}
+
+/// Stands where there was no answer: the client closed the connection.
+const CLIENT_CLOSED: u16 = 499;
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.ended || (self.asked.is_read && !self.audit.reads) {
+            return;
+        }
+        if let Some(queue) = &self.audit.queue {
+            let event = self.asked.event(self.id, self.trail, CLIENT_CLOSED, self.received);
+            if queue.try_send(format!("{event}\n")).is_err() {
+                tracing::error!(event = %event, "the audit log is behind; this was not written to it");
+            }
+        }
+    }
 }
 
 /// What the request itself says.

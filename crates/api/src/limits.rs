@@ -130,12 +130,11 @@ impl Limits {
 
     fn leave(&self, client: &str) {
         let mut requests = self.requests();
-        // Who was told but has gone meanwhile leaves a place for the next.
-        while let Some(ticket) = requests.fairness.leave(client) {
-            let tell = requests.waiting.remove(&ticket);
-            if tell.is_some_and(|tell| tell.send(()).is_ok()) {
-                break;
-            }
+        if let Some(ticket) = requests.fairness.leave(client)
+            && let Some(tell) = requests.waiting.remove(&ticket)
+        {
+            // Who gave up at this very moment has the place all the same, and leaves it when `Waiting` is dropped.
+            let _ = tell.send(());
         }
     }
 
@@ -249,6 +248,33 @@ mod tests {
         let (second, ()) = tokio::join!(second, release);
         drop(second.unwrap());
         limits.enter("a").await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn however_many_give_up_while_they_wait_no_place_is_lost_or_given_twice() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        let limits = Limits::new(Options { requests_at_once: 4, ..Options::default() });
+        let working = Arc::new(AtomicUsize::new(0));
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..2000_u64 {
+            let (limits, working) = (limits.clone(), working.clone());
+            tasks.spawn(async move {
+                let client = (number % 5).to_string();
+                let patience = Duration::from_micros(number * 37 % 3000);
+                let Ok(Ok(_place)) = tokio::time::timeout(patience, limits.enter(&client)).await else {
+                    return;
+                };
+                assert!(working.fetch_add(1, Ordering::SeqCst) < 4);
+                tokio::time::sleep(Duration::from_micros(number * 13 % 400)).await;
+                working.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+        assert_eq!(limits.requests().fairness.at_work(), 0);
+        assert!(limits.requests().waiting.is_empty());
     }
 
     #[tokio::test]

@@ -123,6 +123,12 @@ impl Fairness {
         None
     }
 
+    /// How many requests are at work.
+    #[cfg(test)]
+    pub fn at_work(&self) -> usize {
+        self.at_work
+    }
+
     /// Whoever has this ticket waits no longer. Answers whether they still waited: if not, they have a place and must
     /// [`leave`](Self::leave) it.
     pub fn abandon(&mut self, client: &str, ticket: Ticket) -> bool {

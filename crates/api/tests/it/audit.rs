@@ -82,3 +82,19 @@ async fn every_answer_names_its_audit_event() {
         assert_eq!(answer.headers()["audit-id"].to_str().unwrap().len(), 36, "{path}");
     }
 }
+
+#[tokio::test]
+async fn who_hangs_up_before_the_answer_is_written_down_too() {
+    let hub = TestHub::start().await;
+    let uri = resource(PLACEMENTS);
+    let body =
+        axum::body::Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let request = axum::extract::Request::post(&uri).header("authorization", format!("Bearer {ADMIN}"));
+    let answer = tower::ServiceExt::oneshot(avocet_api::router(hub.hub.clone()), request.body(body).unwrap());
+    // The body never ends; the client loses patience, and the request is dropped as a closed connection drops it.
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(200), answer).await.is_err());
+    let events = hub.audited().await;
+    let event = about(&events, &uri)[0];
+    assert_eq!((&event["responseStatus"]["code"], &event["verb"]), (&json!(499), &json!("create")));
+    assert_eq!(event["user"]["username"], "admin");
+}
