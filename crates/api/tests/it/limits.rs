@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{PLACEMENTS, PLANT, TestHub, assignment, placement, resource};
+use avocet_api::{LimitOptions, Limits};
+
+use crate::support::{ADMIN, PLACEMENTS, PLANT, TestHub, assignment, placement, resource};
 
 /// An annotation of so many bytes.
 fn annotated(name: &str, key: &str, bytes: usize) -> Value {
@@ -84,4 +86,42 @@ async fn promise_6_lists_come_in_pages_of_one_moment() {
     assert_eq!(second["items"].as_array().unwrap().len(), 1, "what came later is not in it");
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     hub.get(&format!("{PLACEMENTS}?limit=2&continue=nonsense")).await.expect(400);
+}
+
+/// Asks a hub with other limits than the usual ones: the code, `Retry-After` and the body.
+async fn ask_within(limits: &Limits, hub: &TestHub, name: &str) -> (u16, Option<String>, Value) {
+    let limited = avocet_api::router(avocet_api::Hub { limits: limits.clone(), ..hub.hub.clone() });
+    let request =
+        axum::extract::Request::post(resource(PLACEMENTS)).header("authorization", format!("Bearer {ADMIN}"));
+    let request = request.body(axum::body::Body::from(placement(name).to_string())).unwrap();
+    let response = tower::ServiceExt::oneshot(limited, request).await.unwrap();
+    let after = response.headers().get("retry-after").map(|after| after.to_str().unwrap().to_owned());
+    let code = response.status().as_u16();
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (code, after, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test]
+async fn promise_6_more_objects_than_allowed_are_forbidden_and_asking_too_often_is_to_be_done_later() {
+    let hub = TestHub::start().await;
+    let few = Limits::new(LimitOptions { objects: 1, ..LimitOptions::default() });
+    assert_eq!(ask_within(&few, &hub, "one").await.0, 201);
+    let (code, after, refused) = ask_within(&few, &hub, "two").await;
+    assert_eq!((code, after), (403, None));
+    assert!(
+        refused["message"].as_str().unwrap().contains("exceeded quota: namespace default has 1 of at most 1")
+    );
+    hub.delete(&format!("{PLACEMENTS}/one")).await.expect(200);
+    assert_eq!(ask_within(&few, &hub, "two").await.0, 201, "what went makes room");
+
+    let slow = Limits::new(LimitOptions { requests_per_second: 1, ..LimitOptions::default() });
+    for name in ["three", "four"] {
+        assert_eq!(ask_within(&slow, &hub, name).await.0, 201);
+    }
+    let (code, after, refused) = ask_within(&slow, &hub, "five").await;
+    assert_eq!(
+        (code, after.as_deref(), &refused["reason"]),
+        (429, Some("1"), &serde_json::json!("TooManyRequests"))
+    );
+    assert_eq!(refused["details"]["retryAfterSeconds"], 1);
 }
