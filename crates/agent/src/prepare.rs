@@ -202,6 +202,7 @@ impl Preparer {
                     Engine::OnnxRuntime => EngineChoice::OnnxRuntime,
                     Engine::Rten => EngineChoice::Rten,
                 },
+                serving: model.spec.serving.clone(),
                 default: model.spec.default_version() == Some(&version.name),
             };
             let repository = self.repository.clone();

@@ -20,6 +20,7 @@ use crate::queue::Capacity;
 use crate::stats::Stats;
 use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, LoadedModel, Name, StatsSnapshot};
 use catalog::Catalog;
+use types::Serving;
 
 /// Size of the machinery, fixed at start.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,8 @@ pub struct LoadRequest {
     /// The `.onnx` file; external data lies beside it.
     pub path: PathBuf,
     pub engine: EngineChoice,
+    /// How it is run.
+    pub serving: Serving,
     /// Whether requests without a version go to this one once it is loaded.
     pub default: bool,
 }
@@ -60,7 +63,14 @@ impl LoadRequest {
     /// With any engine, as the default version.
     pub fn new(name: impl Into<String>, version: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         let (name, version, path) = (name.into(), version.into(), path.into());
-        LoadRequest { name, version, path, engine: EngineChoice::Auto, default: true }
+        LoadRequest {
+            name,
+            version,
+            path,
+            engine: EngineChoice::Auto,
+            serving: Serving::default(),
+            default: true,
+        }
     }
 }
 

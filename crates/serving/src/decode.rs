@@ -144,7 +144,7 @@ pub(crate) fn decode(
         outputs.each.push(parameters.binary_data);
         names.push(output.name.into_owned());
     }
-    let request = Request { inputs, outputs: names };
+    let request = Request { inputs, outputs: names, ..Request::default() };
     Ok(Decoded { id: parsed.id.map(Cow::into_owned), request, binary: outputs })
 }
 

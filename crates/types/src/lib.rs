@@ -40,7 +40,10 @@ pub use field_error::{FieldError, FieldErrors};
 pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
 pub use kind::{Kind, NoStatus, Plain, Resource};
 pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
-pub use model::{Artifact, Engine, Model, ModelSpec, ModelStatus, ModelVersion};
+pub use model::{
+    Artifact, Batching, Engine, Model, ModelSpec, ModelStatus, ModelVersion, PredictionCache, QueuePolicy,
+    Rollback, Serving, Shadow, Share, Traffic,
+};
 pub use placement::{
     Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,
     PlacementStatus, SiteDecision,

@@ -1,5 +1,13 @@
 //! `Model`: something that sites serve.
 
+mod serving;
+mod traffic;
+
+use std::collections::BTreeMap;
+
+pub use serving::{Batching, PredictionCache, QueuePolicy, Serving};
+pub use traffic::{Rollback, Shadow, Share, Traffic};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +22,15 @@ pub type Model = Resource<ModelSpec>;
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "!has(self.defaultVersion) || self.versions.exists(version, version.name == self.defaultVersion)",
     "message": "is none of spec.versions: name one of them", "fieldPath": ".defaultVersion",
+}, {
+    "rule": "!has(self.aliases) || self.aliases.all(alias, self.versions.exists(version, version.name == self.aliases[alias]))",
+    "message": "names a version that is none of spec.versions: name one of them", "fieldPath": ".aliases",
+}, {
+    "rule": "!has(self.traffic) || !has(self.traffic.split) || self.traffic.split.all(share, self.versions.exists(version, version.name == share.version))",
+    "message": "names a version that is none of spec.versions: name one of them", "fieldPath": ".traffic",
+}, {
+    "rule": "!has(self.traffic) || !has(self.traffic.shadow) || self.versions.exists(version, version.name == self.traffic.shadow.version)",
+    "message": "names a version that is none of spec.versions: name one of them", "fieldPath": ".traffic",
 }]))]
 pub struct ModelSpec {
     /// The versions; each is immutable by its digest.
@@ -23,9 +40,19 @@ pub struct ModelSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub default_version: Option<String>,
+    /// Further names of versions, for example `champion`; requests may name them wherever they may name a version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub aliases: BTreeMap<String, String>,
+    /// How requests that name no version are shared among versions; absent sends them all to the default version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
     /// The engine that runs it.
     #[serde(default)]
     pub engine: Engine,
+    /// How it is run.
+    #[serde(default, skip_serializing_if = "Serving::is_default")]
+    pub serving: Serving,
 }
 
 /// Which engine runs a model.

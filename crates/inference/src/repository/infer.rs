@@ -20,12 +20,16 @@ pub struct Request {
     pub inputs: Vec<Tensor>,
     /// Names of the outputs wanted; none stands for all.
     pub outputs: Vec<String>,
+    /// 1 is the most urgent, 0 the model's default.
+    pub priority: u32,
+    /// Longest wait for a thread; `None` is the model's default.
+    pub timeout: Option<Duration>,
 }
 
 impl Request {
     /// All outputs for these inputs.
     pub fn new(inputs: impl Into<Vec<Tensor>>) -> Self {
-        Request { inputs: inputs.into(), outputs: Vec::new() }
+        Request { inputs: inputs.into(), ..Request::default() }
     }
 }
 
@@ -90,7 +94,7 @@ impl Model {
             error
         };
         self.check(&request).map_err(failed)?;
-        let Request { inputs, mut outputs } = request;
+        let Request { inputs, mut outputs, .. } = request;
         if outputs.is_empty() {
             outputs = self.signature().outputs.iter().map(|spec| spec.name.clone()).collect();
         }

@@ -254,7 +254,7 @@ fn limits_are_checked_before_anything_is_queued() {
 fn a_request_that_does_not_fit_names_the_model_and_the_problem() {
     let repository = repository(discovered());
     repository.load(LoadRequest::new("a", "1", model("affine"))).unwrap();
-    let request = Request { inputs: vec![x(1, &[0.0; 5])], outputs: vec![] };
+    let request = Request { inputs: vec![x(1, &[0.0; 5])], ..Request::default() };
     let error = repository.get("a", None).unwrap().infer(request).err().unwrap();
     assert_eq!(
         error.to_string(),
