@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn requests_of_other_shapes_are_not_merged() {
         let wide = Tensor::from_vec("n", [1, 3], vec![0_i32; 3]).unwrap();
-        assert_eq!(merge(&[&[numbers(1, 0)], &[wide.clone()]]), None);
+        assert_eq!(merge(&[&[numbers(1, 0)], std::slice::from_ref(&wide)]), None);
         assert_ne!(bucket(&[numbers(1, 0)], &[]), bucket(&[wide], &[]));
         assert_eq!(bucket(&[numbers(1, 0)], &[]), bucket(&[numbers(7, 3)], &[]));
         assert_ne!(bucket(&[numbers(1, 0)], &[]), bucket(&[numbers(1, 0)], &["y".into()]));
