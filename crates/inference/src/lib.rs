@@ -32,6 +32,7 @@ mod onnx;
 
 mod engine;
 mod engines;
+mod isolation;
 
 mod error;
 mod repository;
@@ -52,6 +53,7 @@ pub use engine::{
 };
 pub use engines::{EngineStatus, Engines, Loaded};
 pub use error::{Error, LoadError};
+pub use isolation::{WorkerCommand, serve_worker};
 pub use onnx::{FormatError, read_signature};
 pub use repository::{
     Answer, LoadRequest, Model, ModelStatus, Options, Pending, Repository, Request, Routing, State,

@@ -8,6 +8,7 @@
 )]
 
 mod engines;
+mod isolation;
 mod parity;
 mod repository;
 mod scheduling;

@@ -23,6 +23,23 @@ pub struct Serving {
     pub cache: Option<PredictionCache>,
     /// Loads the model when the first request asks for it, and lets the site unload it when memory is short.
     pub lazy: bool,
+    /// Where the engine runs.
+    pub isolation: Isolation,
+    /// Longest run in milliseconds of a model in a process of its own, which is then stopped; 0 is a minute.
+    #[schemars(range(max = 86_400_000))]
+    pub run_timeout_milliseconds: u32,
+}
+
+/// Where the engine runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// In the site's own process: the fastest.
+    #[default]
+    None,
+    /// In a confined process of its own, for models that aren't trusted: a crash or a hang harms nothing else, and
+    /// unloading gives all memory back. Costs a copy of inputs and outputs and two switches of processes a run.
+    Process,
 }
 
 /// Dynamic batching: requests of one shape are merged along their first dimension.
