@@ -42,11 +42,13 @@ mod cache;
 mod pool;
 mod queue;
 
+mod drift;
 mod histogram;
 mod stats;
 
 pub use cache::Body;
 pub use datatype::{Datatype, UnknownDatatype};
+pub use drift::FeatureDrift;
 pub use engine::{
     Engine, EngineChoice, EngineError, EngineInfo, EngineOptions, LoadOptions, LoadedModel, Name,
     UnknownEngine,

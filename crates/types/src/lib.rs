@@ -41,8 +41,8 @@ pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
 pub use kind::{Kind, NoStatus, Plain, Resource};
 pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
 pub use model::{
-    Artifact, Batching, Engine, Isolation, Model, ModelSpec, ModelStatus, ModelVersion, PredictionCache,
-    QueuePolicy, Rollback, Serving, Shadow, Share, Traffic,
+    Artifact, Batching, Drift, Engine, Isolation, Model, ModelSpec, ModelStatus, ModelVersion,
+    PredictionCache, QueuePolicy, Rollback, Serving, Shadow, Share, Traffic,
 };
 pub use placement::{
     Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,

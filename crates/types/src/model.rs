@@ -5,7 +5,7 @@ mod traffic;
 
 use std::collections::BTreeMap;
 
-pub use serving::{Batching, Isolation, PredictionCache, QueuePolicy, Serving};
+pub use serving::{Batching, Drift, Isolation, PredictionCache, QueuePolicy, Serving};
 pub use traffic::{Rollback, Shadow, Share, Traffic};
 
 use schemars::JsonSchema;

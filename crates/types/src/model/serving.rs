@@ -21,6 +21,11 @@ pub struct Serving {
     /// Answers equal requests without running the model; absent always runs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PredictionCache>,
+    /// Refuses requests with a NaN or an infinity in a floating-point input.
+    pub finite_inputs: bool,
+    /// Watches how far inputs are from those that the model was made for; absent doesn't look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
     /// Loads the model when the first request asks for it, and lets the site unload it when memory is short.
     pub lazy: bool,
     /// Where the engine runs.
@@ -77,6 +82,25 @@ pub struct PredictionCache {
     /// How long an answer is good, in seconds; 0 is until it is pushed out or the version changes.
     #[schemars(range(max = 31_536_000))]
     pub ttl_seconds: u32,
+}
+
+/// Compares the distribution of inputs of late with a baseline, feature by feature, by population stability index
+/// and Kolmogorov-Smirnov statistic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Drift {
+    /// Values of each feature that make the baseline: the first ones after the version was loaded.
+    #[schemars(range(min = 10, max = 100_000))]
+    pub baseline_values: u32,
+    /// Values of late of each feature that are compared with it.
+    #[schemars(range(min = 10, max = 100_000))]
+    pub window_values: u32,
+}
+
+impl Default for Drift {
+    fn default() -> Self {
+        Drift { baseline_values: 1000, window_values: 1000 }
+    }
 }
 
 impl Serving {
