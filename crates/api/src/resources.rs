@@ -28,9 +28,9 @@ const LONGEST_WARNING: usize = 512;
 
 /// All verbs on resources.
 pub async fn handle(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
-    Extension(info): Extension<RequestInfo>,
+    State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
+    Extension(info): Extension<Arc<RequestInfo>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let target = info.target.clone().ok_or_else(|| ApiError::not_found("no resource was named"))?;
@@ -59,9 +59,9 @@ pub async fn handle(
 
 /// One request to a resource.
 pub struct Call {
-    pub hub: Hub,
-    pub user: User,
-    pub info: RequestInfo,
+    pub hub: Arc<Hub>,
+    pub user: Arc<User>,
+    pub info: Arc<RequestInfo>,
     pub target: Target,
     pub headers: HeaderMap,
     pub form: Form,
