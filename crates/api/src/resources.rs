@@ -119,7 +119,7 @@ impl Call {
             let more = json!({"continue": page.next, "remainingItemCount": page.remaining});
             json_patch::merge(&mut metadata, &more);
         }
-        Ok(self.form.list(self.target.info, &objects, &metadata))
+        Ok(self.form.list(self.target.info, page.objects, &metadata))
     }
 
     /// The filter of a list, a watch or a deletion of many.

@@ -343,9 +343,8 @@ impl Call {
                 Err(error) => return Err(error.into()),
             }
         }
-        let deleted: Vec<&Object> = objects.iter().map(AsRef::as_ref).collect();
         let metadata = json!({"resourceVersion": version.to_string()});
-        Ok(self.form.list(self.target.info, &deleted, &metadata))
+        Ok(self.form.list(self.target.info, objects, &metadata))
     }
 }
 
