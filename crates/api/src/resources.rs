@@ -10,7 +10,7 @@ use axum::http::header::WARNING;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::json;
-use store::Object;
+use store::{Object, Seen};
 
 use crate::authentication::User;
 use crate::filter::Filter;
@@ -101,6 +101,14 @@ impl Call {
         Ok(self.hub.store.get(&key).ok_or(store::Error::NotFound(key))?)
     }
 
+    /// The same with its manifest, for who changes it.
+    ///
+    /// # Errors
+    /// 404 if there is none.
+    pub fn look(&self) -> Result<Seen, ApiError> {
+        Ok(self.find()?.into())
+    }
+
     /// An answer with one object.
     pub fn answer(&self, code: StatusCode, object: &Object) -> Response {
         self.form.answer(code, self.target.info, object)
@@ -113,7 +121,6 @@ impl Call {
 
     fn list(&self) -> Result<Response, ApiError> {
         let page = self.page()?;
-        let objects: Vec<&Object> = page.objects.iter().map(Arc::as_ref).collect();
         let mut metadata = json!({"resourceVersion": page.version.to_string()});
         if !page.next.is_empty() {
             let more = json!({"continue": page.next, "remainingItemCount": page.remaining});
