@@ -162,3 +162,38 @@ pub fn partial(object: &Object) -> Value {
     let metadata = object.manifest().get("metadata").cloned().unwrap_or_default();
     json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata})
 }
+
+#[cfg(test)]
+mod tests {
+    use store::Key;
+
+    use super::*;
+
+    fn config_map(number: usize) -> Arc<Object> {
+        let key = Key::new("configmaps", "default", format!("c{number}"));
+        let manifest = json!({"metadata": {}, "data": {"text": "x".repeat(1000)}});
+        Arc::new(Object::uncreated(key, manifest, daemon::now()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_list_is_one_text_of_the_stated_length_however_many_chunks_it_has() {
+        let info = types::kind_named("configmaps").unwrap();
+        for (form, count) in
+            [(Form::Whole, 300), (Form::Whole, 0), (Form::Metadata, 300), (Form::Metadata, 1)]
+        {
+            let objects = (0..count).map(config_map).collect();
+            let response = form.list(info, objects, &json!({"resourceVersion": "7"}));
+            let stated = response.headers().get(CONTENT_LENGTH).cloned();
+            let text = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            if form == Form::Whole {
+                assert_eq!(stated.unwrap().to_str().unwrap(), text.len().to_string());
+            }
+            let list: Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(list["metadata"]["resourceVersion"], "7");
+            let items = list["items"].as_array().unwrap();
+            let names: Vec<&str> =
+                items.iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
+            assert_eq!(names, (0..count).map(|number| format!("c{number}")).collect::<Vec<_>>());
+        }
+    }
+}
