@@ -74,11 +74,7 @@ pub fn hub(workspace: &Workspace, folder: &Path) -> anyhow::Result<Running> {
 
 /// The same hub, over TLS as from other machines.
 pub fn encrypted(hub: &Running, folder: &Path) -> anyhow::Result<Server> {
-    let kubeconfig = std::fs::read_to_string(folder.join("hub/kubeconfig"))?;
-    let authority =
-        kubeconfig.lines().find_map(|line| line.trim().strip_prefix("certificate-authority-data:"));
-    let authority = authority.context("the kubeconfig has no authority")?.trim().trim_matches('"');
-    let authority = String::from_utf8(STANDARD.decode(authority)?)?;
+    let authority = std::fs::read_to_string(folder.join("hub/hub/ca.crt"))?;
     let tls = TlsConnector::from(Arc::new(daemon::tls::client(&authority)?));
     Ok(Server { tls: Some(tls), ..hub.server.clone() })
 }
