@@ -1,10 +1,12 @@
-//! How a model is run: instances, batches, queue, cache.
+//! How a model is run: instances, batches, queue, cache, content.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Postprocessing, Preprocessing};
+
 /// How a model is run at a site. All of it may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Serving {
     /// Runs that may go on at once; 0 leaves it to the site.
@@ -23,6 +25,12 @@ pub struct Serving {
     pub cache: Option<PredictionCache>,
     /// Loads the model when the first request asks for it, and lets the site unload it when memory is short.
     pub lazy: bool,
+    /// Lets the model take plain pictures or tables; absent takes tensors alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Preprocessing>,
+    /// Lets the model answer with classes or boxes; absent answers with tensors alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postprocessing: Option<Postprocessing>,
 }
 
 /// Dynamic batching: requests of one shape are merged along their first dimension.
