@@ -39,6 +39,8 @@ mod queue;
 mod repository;
 mod stats;
 
+pub mod steps;
+
 pub use datatype::{Datatype, UnknownDatatype};
 pub use engine::{
     Engine, EngineChoice, EngineError, EngineInfo, EngineOptions, LoadOptions, LoadedModel, Name,
