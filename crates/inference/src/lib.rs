@@ -39,6 +39,8 @@ mod queue;
 mod repository;
 mod stats;
 
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod steps;
 
 pub use datatype::{Datatype, UnknownDatatype};

@@ -66,11 +66,9 @@ pub fn yolov8(values: &[f32], count: usize, wanted: &Wanted<'_>) -> Vec<Candidat
             }
         }
     }
-    let places = a.iter().zip(b).zip(c.iter().zip(d));
-    let candidate = |(((&a, &b), (&c, &d)), (class, score)): (((&f32, &f32), (&f32, &f32)), (usize, f32))| {
-        wanted.wants(class, score).then(|| wanted.candidate([a, b, c, d], score, class))
-    };
-    places.zip(best).filter_map(candidate).collect()
+    let places = a.iter().zip(b).zip(c).zip(d).map(|(((&a, &b), &c), &d)| [a, b, c, d]);
+    let wanted_ones = places.zip(best).filter(|&(_, (class, score))| wanted.wants(class, score));
+    wanted_ones.map(|(place, (class, score))| wanted.candidate(place, score, class)).collect()
 }
 
 /// Boxes, and for each of them `classes` scores, or one score and its class.

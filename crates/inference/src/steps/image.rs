@@ -284,6 +284,9 @@ fn planes(declared: &ImageInput, datatype: Datatype) -> Result<Vec<Plane>, StepE
     let scale = declared.scale.unwrap_or(if is_integer { 1.0 } else { 1.0 / 255.0 });
     let means = each(".mean", &declared.mean, 0.0, sources.len())?;
     let stds = each(".std", &declared.std, 1.0, sources.len())?;
+    if let Some(std) = stds.iter().find(|&&std| !(std.is_normal() && std > 0.0)) {
+        return Err(misfit(".std", format!("holds {std}; values can't be divided by it")));
+    }
     let plane = |((&source, &mean), &std): ((&usize, &f64), &f64)| Plane {
         source,
         factor: scale / std,

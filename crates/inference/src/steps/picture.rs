@@ -39,7 +39,7 @@ impl Picture {
     /// When it is no picture, damaged or too large.
     pub fn decode(content: &[u8]) -> Result<Picture, StepError> {
         bound("bytes of a picture", content.len(), limits::BYTES)?;
-        let (format, decode): (_, fn(&[u8]) -> Result<Picture, Failure>) = match content {
+        let (format, decode): (_, Decode) = match content {
             [0xff, 0xd8, 0xff, ..] => ("JPEG", jpeg),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => ("PNG", png),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => ("WebP", webp),
@@ -47,7 +47,9 @@ impl Picture {
         };
         // The decoders are not ours: one that panics has refused this picture, no more.
         let decoded = catch_unwind(AssertUnwindSafe(|| decode(content)));
-        match decoded.unwrap_or_else(|panic| Err(Failure::Damaged(panic_text(&*panic)))) {
+        match decoded.unwrap_or_else(|panic| {
+            Err(Failure::Damaged(format!("its decoder panicked: {}", panic_text(&*panic))))
+        }) {
             Ok(picture) => Ok(picture),
             Err(Failure::Step(error)) => Err(error),
             Err(Failure::Damaged(reason)) => Err(StepError::Picture { format, reason }),
@@ -68,6 +70,8 @@ impl Picture {
         Ok(Picture { width, height, channels, pixels, orientation })
     }
 }
+
+type Decode = fn(&[u8]) -> Result<Picture, Failure>;
 
 enum Failure {
     Damaged(String),

@@ -10,4 +10,7 @@
 mod engines;
 mod parity;
 mod repository;
+mod steps;
 mod support;
+mod tables;
+mod vision;

@@ -43,7 +43,7 @@ pub struct ImageInput {
     pub pad_value: f64,
     /// Share of the picture's width and height that `crop` keeps before it cuts to proportions: 0.875 is the
     /// resize to 256 and crop to 224 of many classifiers.
-    #[schemars(range(min = 0.01, max = 1.0))]
+    #[schemars(extend("minimum" = 0, "exclusiveMinimum" = true, "maximum" = 1))]
     pub crop_fraction: f64,
     /// How pixels are computed from their neighbours.
     pub interpolation: Interpolation,
@@ -63,7 +63,9 @@ pub struct ImageInput {
     pub mean: Vec<f64>,
     /// Divided by, one for each channel or one for all; empty is 1.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 3), inner(range(min = 0.000_001)))]
+    #[schemars(length(max = 3), extend("items" = {
+        "type": "number", "format": "double", "minimum": 0, "exclusiveMinimum": true,
+    }))]
     pub std: Vec<f64>,
 }
 
