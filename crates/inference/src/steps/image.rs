@@ -1,4 +1,6 @@
 //! A picture as a model's input tensor.
+//!
+//! Resized pixels are within 1 of 255 of Pillow's, and without antialiasing within 2 of OpenCV's.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,7 @@
 //! JPEG, PNG and WebP bytes to pixels, within bounds.
+//!
+//! Three decoders and a resizer, each small and under MIT or Apache-2.0, are ten crates; the crate `image` would bring
+//! a colour engine, too, and still need a resizer with SIMD.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
