@@ -46,6 +46,10 @@ mod drift;
 mod histogram;
 mod stats;
 
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod steps;
+
 pub use cache::Body;
 pub use datatype::{Datatype, UnknownDatatype};
 pub use drift::FeatureDrift;

@@ -73,7 +73,7 @@ impl Default for Options {
 }
 
 /// What to load.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LoadRequest {
     pub name: String,
     /// Never reuse a version for other content: a version that is loaded from the same path is not read again.

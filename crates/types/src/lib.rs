@@ -41,8 +41,10 @@ pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
 pub use kind::{Kind, NoStatus, Plain, Resource};
 pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
 pub use model::{
-    Artifact, Batching, Drift, Engine, Isolation, Model, ModelSpec, ModelStatus, ModelVersion,
-    PredictionCache, QueuePolicy, Rollback, Serving, Shadow, Share, Traffic,
+    Activation, Align, Artifact, Batching, BoxFormat, BoxesOutput, Channels, ClassesOutput, CsvInput,
+    Decoder, Drift, Engine, Header, ImageInput, Interpolation, Isolation, Layout, Model, ModelSpec,
+    ModelStatus, ModelVersion, Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize, Rollback,
+    Serving, Shadow, Share, Traffic,
 };
 pub use placement::{
     Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,

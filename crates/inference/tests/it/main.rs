@@ -12,5 +12,8 @@ mod isolation;
 mod parity;
 mod repository;
 mod scheduling;
+mod steps;
 mod support;
+mod tables;
 mod versions;
+mod vision;

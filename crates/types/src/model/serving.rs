@@ -1,10 +1,12 @@
-//! How a model is run: instances, batches, queue, cache.
+//! How a model is run: instances, batches, queue, cache, content.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Postprocessing, Preprocessing};
+
 /// How a model is run at a site. All of it may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Serving {
     /// Runs that may go on at once; 0 leaves it to the site.
@@ -33,6 +35,12 @@ pub struct Serving {
     /// Longest run in milliseconds of a model in a process of its own, which is then stopped; 0 is a minute.
     #[schemars(range(max = 86_400_000))]
     pub run_timeout_milliseconds: u32,
+    /// Lets the model take plain pictures or tables; absent takes tensors alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Preprocessing>,
+    /// Lets the model answer with classes or boxes; absent answers with tensors alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postprocessing: Option<Postprocessing>,
 }
 
 /// Where the engine runs.
