@@ -6,14 +6,17 @@ use base64::engine::general_purpose::STANDARD;
 use schema::{Reason, Violation};
 use serde_json::{Map, Value, json};
 use store::{Key, Object};
-use types::core::{CertificateSigningRequestSpec, NamespaceSpec};
+use tokio::sync::OwnedMutexGuard;
+use types::core::{
+    CertificateSigningRequestSpec, CustomResourceDefinitionSpec, NamespaceSpec, ResourceQuotaSpec,
+};
 use types::{Kind, KindInfo, ObjectMeta};
 
 use crate::rbac::escalation;
 use crate::resources::Call;
 use crate::server::LARGEST_MANIFEST;
 use crate::target::Subresource;
-use crate::{ApiError, approval};
+use crate::{ApiError, approval, definitions, quotas};
 
 /// Makes of what a client sent what is to be stored.
 ///
@@ -23,6 +26,12 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str)
     let info = call.target.info;
     prepare(call, &mut manifest, old);
     check_kind(info, &manifest)?;
+    if info.plural == CustomResourceDefinitionSpec::PLURAL {
+        definitions::keep(call, name, &mut manifest, old)?;
+    }
+    if info.plural == ResourceQuotaSpec::PLURAL {
+        quotas::tidy(info, &mut manifest)?;
+    }
     let mut unknown = schema::schema_of(info).map(|schema| schema.prune(&mut manifest)).unwrap_or_default();
     unknown.extend(tidy_metadata(call, &mut manifest, name)?);
     complain_of_unknown(call, unknown.iter().map(|field| format!("unknown field {field:?}")).collect())?;
@@ -178,16 +187,17 @@ pub fn check_namespace_takes(call: &Call, key: &Key) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether there may be one more object of a kind in its namespace.
+/// Whether there may be one more object of a kind in its namespace. What is answered is to be kept until the object
+/// is there.
 ///
 /// # Errors
-/// 403 if there are as many as there may be. Creations at the same moment may pass the limit by their number.
-pub fn check_quota(call: &Call) -> Result<(), ApiError> {
+/// 403 if there are as many as there may be. Creations at the same moment may pass the hub's own limit by their number.
+pub async fn check_quota(call: &Call, name: &str) -> Result<Option<OwnedMutexGuard<()>>, ApiError> {
     let (info, most) = (call.target.info, call.hub.limits.objects());
     let namespace = &call.target.namespace;
     let count = call.hub.store.count(info.plural, namespace);
     if count < most {
-        return Ok(());
+        return quotas::check(call, name).await;
     }
     let place =
         if namespace.is_empty() { "the cluster".to_owned() } else { format!("namespace {namespace}") };
@@ -195,7 +205,7 @@ pub fn check_quota(call: &Call) -> Result<(), ApiError> {
         "{} \"{}\" is forbidden: exceeded quota: {place} has {count} of at most {most}; delete some, or start the hub \
          with a higher --max-objects",
         info.qualified(),
-        call.target.name
+        name
     )))
 }
 
@@ -205,8 +215,11 @@ const LASTING_NAMESPACES: [&str; 2] = ["default", "kube-system"];
 /// Whether an object may be deleted.
 ///
 /// # Errors
-/// 403 for a namespace that is always there or that a site has.
+/// 403 for a namespace that is always there or that a site has, and for what the server itself defines.
 pub fn check_deletion(call: &Call, object: &Object) -> Result<(), ApiError> {
+    if object.key.plural == CustomResourceDefinitionSpec::PLURAL {
+        return Err(definitions::refusal(call.target.info, &object.key.name));
+    }
     if object.key.plural != NamespaceSpec::PLURAL {
         return Ok(());
     }

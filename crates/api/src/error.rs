@@ -108,6 +108,11 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
     }
 
+    /// Something that can't be done with any resource of a kind, or not at this path.
+    pub fn unfit_method() -> Self {
+        Self::method_not_allowed("the server does not allow this method on the requested resource")
+    }
+
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict", message)
     }

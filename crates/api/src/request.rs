@@ -11,9 +11,9 @@ use axum::response::Response;
 use types::Kind;
 use types::core::NamespaceSpec;
 
-use crate::ApiError;
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::target::Target;
+use crate::{ApiError, body, metrics};
 
 /// What a request is about.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct RequestInfo {
     pub verb: &'static str,
     /// The path.
     pub path: String,
+    /// Whether it is a server-side apply.
+    pub is_apply: bool,
     /// What resource the path names; `None` for other paths.
     pub target: Option<Target>,
     /// What review the path names; `None` for other paths.
@@ -33,8 +35,8 @@ pub struct RequestInfo {
 /// A review that a path names: it is asked and not kept.
 #[derive(Debug, Clone)]
 pub struct Review {
-    group: String,
-    plural: String,
+    pub group: String,
+    pub plural: String,
     namespace: String,
 }
 
@@ -55,7 +57,8 @@ impl RequestInfo {
             (None, Some(_)) if request.method() == Method::POST => "create",
             _ => method_verb(request.method()),
         };
-        Ok(Self { verb, path, target, review, query })
+        let is_apply = verb == "patch" && body::media_type(request.headers()) == body::APPLY_PATCH;
+        Ok(Self { verb, path, is_apply, target, review, query })
     }
 
     /// What is to be done with which resource or path.
@@ -176,11 +179,7 @@ fn resource_verb(
         (&Method::PATCH, false) => "patch",
         (&Method::DELETE, false) if target.is_whole() => "delete",
         (&Method::DELETE, true) => "deletecollection",
-        _ => {
-            return Err(ApiError::method_not_allowed(
-                "the server does not allow this method on the requested resource",
-            ));
-        }
+        _ => return Err(ApiError::unfit_method()),
     })
 }
 
@@ -197,9 +196,12 @@ fn method_verb(method: &Method) -> &'static str {
     }
 }
 
-/// Lets every later layer and handler have the [`RequestInfo`].
+/// Lets every later layer and handler have the [`RequestInfo`], and has the answer counted by it.
 pub async fn inform(mut request: Request, next: Next) -> Result<Response, ApiError> {
     let info = RequestInfo::read(&request)?;
-    request.extensions_mut().insert(info);
-    Ok(next.run(request).await)
+    let method = request.method().clone();
+    request.extensions_mut().insert(info.clone());
+    let mut response = next.run(request).await;
+    metrics::label(&mut response, &info, &method);
+    Ok(response)
 }

@@ -34,6 +34,9 @@ pub async fn handle(
     request: Request,
 ) -> Result<Response, ApiError> {
     let target = info.target.clone().ok_or_else(|| ApiError::not_found("no resource was named"))?;
+    if target.is_whole() && !target.info.verbs.contains(&info.verb) {
+        return Err(ApiError::unfit_method());
+    }
     let headers = request.headers().clone();
     let form = Form::asked(&headers, info.text("includeObject"))?;
     let body = body::read(request).await?;
@@ -191,6 +194,7 @@ impl Call {
             form: self.form,
             timeout: timeout.min(LONGEST_WATCH),
             _place: self.hub.limits.watch(&self.user.name)?,
+            _running: self.hub.metrics.watch(self.target.info),
         };
         let shutdown = self.hub.shutdown.clone();
         stream_changes(&self.hub.store, self.target.info, self.filter()?, options, shutdown)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
@@ -15,7 +15,8 @@ use tokio_rustls::rustls::ServerConfig;
 use crate::audit;
 use crate::authentication::{self, authenticate, impersonate};
 use crate::{
-    ApiError, Hub, blobs, discovery, limits, listener, mailbox, rbac, request, resources, reviews, sites, ui,
+    ApiError, Hub, blobs, discovery, health, limits, listener, mailbox, metrics, rbac, request, resources,
+    reviews, sites, ui,
 };
 
 /// How large a manifest may be, in bytes.
@@ -24,15 +25,15 @@ pub(crate) const LARGEST_MANIFEST: usize = 3 << 20;
 /// Everything that a hub serves.
 pub fn router(hub: Hub) -> Router {
     let open = Router::new()
-        .route("/healthz", get(ok))
-        .route("/livez", get(ok))
-        .route("/readyz", get(ok))
+        .merge(health::routes())
         .route("/version", get(discovery::version))
         .route("/avocet/v1/join", post(sites::join))
         .merge(authentication::open_routes())
         .merge(ui::routes());
     let guarded = Router::new()
         .merge(discovery::routes())
+        .merge(health::check_routes())
+        .route("/metrics", get(metrics::show))
         .route("/api/{version}/{*path}", any(resources::handle))
         .route("/apis/{group}/{version}/{*path}", any(resources::handle))
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(reviews::token))
@@ -57,7 +58,9 @@ pub fn router(hub: Hub) -> Router {
         .layer(from_fn_with_state(hub.clone(), impersonate))
         .layer(from_fn_with_state(hub.clone(), authenticate));
     let audited = from_fn_with_state(hub.clone(), audit::record);
-    open.merge(guarded).fallback(not_found).layer(map_response(keep_private)).layer(audited).with_state(hub)
+    let measured = from_fn_with_state(hub.clone(), metrics::measure);
+    let all = open.merge(guarded).fallback(not_found).layer(map_response(keep_private));
+    all.layer(audited).layer(measured).with_state(hub)
 }
 
 /// What is answered is for who asked, unless the answer says more.
@@ -66,15 +69,8 @@ async fn keep_private(mut response: Response) -> Response {
     response
 }
 
-async fn ok() -> &'static str {
-    "ok"
-}
-
-async fn not_found(request: Request) -> ApiError {
-    ApiError::not_found(format!(
-        "the server could not find the requested resource `{}`",
-        request.uri().path()
-    ))
+async fn not_found() -> ApiError {
+    ApiError::not_found("the server could not find the requested resource")
 }
 
 /// Serves until the hub's shutdown.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use store::{Deletion, Key, Object};
 use types::names::finalizer::{FOREGROUND, ORPHAN};
 
+use crate::body::APPLY_PATCH;
 use crate::managed_fields::{self, Part};
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::resources::Call;
@@ -19,7 +20,6 @@ use crate::{ApiError, admission, body, options, patch, protobuf};
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
-const APPLY_PATCH: &str = "application/apply-patch+yaml";
 /// How often a patch is tried anew when somebody else was faster.
 const PATCH_TRIES: u32 = 8;
 
@@ -88,7 +88,7 @@ impl Call {
         let mut manifest = admission::admit(self, manifest, None, &name)?;
         let key = Key { name, ..self.target.key() };
         admission::check_namespace_takes(self, &key)?;
-        admission::check_quota(self)?;
+        let _turn = admission::check_quota(self, &key.name).await?;
         self.record(None, &mut manifest);
         if self.is_dry_run() {
             if self.hub.store.get(&key).is_some() {
@@ -211,11 +211,14 @@ impl Call {
                 managed_fields::apply(before.as_ref(), &config, &manager, self.part(), force, daemon::now());
             let applied = applied.map_err(|conflicts| ApiError::apply_conflict(&conflicts))?;
             let manifest = admission::admit(self, applied, live.as_deref(), &key.name)?;
-            if live.is_none() {
-                self.check_may_create()?;
-                admission::check_namespace_takes(self, &key)?;
-                admission::check_quota(self)?;
-            }
+            let _turn = match &live {
+                Some(_) => None,
+                None => {
+                    self.check_may_create()?;
+                    admission::check_namespace_takes(self, &key)?;
+                    admission::check_quota(self, &key.name).await?
+                }
+            };
             let code = if live.is_some() { StatusCode::OK } else { StatusCode::CREATED };
             if self.is_dry_run() {
                 let shown = match &live {
@@ -240,7 +243,7 @@ impl Call {
 
     /// Whether this is a server-side apply.
     pub fn is_apply(&self) -> bool {
-        self.info.verb == "patch" && self.media_type() == APPLY_PATCH
+        self.info.is_apply
     }
 
     pub(crate) async fn patch(&self) -> Result<Response, ApiError> {

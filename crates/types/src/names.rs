@@ -59,6 +59,11 @@ pub fn is_bucket(name: &str) -> bool {
     name.len() >= 3 && name.len() <= 63 && is_dns_subdomain(name)
 }
 
+/// What is said of a name that is no label key.
+pub const QUALIFIED_NAME_PROBLEM: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
+     character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+
 /// [`is_dns_label`], but for the length, as a pattern.
 pub(crate) const DNS_LABEL: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
 /// [`is_label_value`] of what isn't empty, but for the length, as a pattern.

@@ -45,6 +45,10 @@ pub struct Scale {
     pub status_replicas: &'static str,
 }
 
+/// What can be done with objects of most kinds.
+pub const VERBS: [&str; 8] =
+    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
 /// One kind of resource.
 #[derive(Debug, Clone, Copy)]
 pub struct KindInfo {
@@ -62,6 +66,8 @@ pub struct KindInfo {
     pub short_names: &'static [&'static str],
     /// Words that stand for several kinds.
     pub categories: &'static [&'static str],
+    /// What can be done with its objects, in the order in which discovery tells it.
+    pub verbs: &'static [&'static str],
     /// Whether objects live in a namespace.
     pub namespaced: bool,
     /// Whether others than the writers of specs report on it, at `/status`.
@@ -102,6 +108,7 @@ impl KindInfo {
             singular,
             short_names,
             categories: &[],
+            verbs: &VERBS,
             namespaced: S::NAMESPACED,
             has_status: true,
             scale: None,
