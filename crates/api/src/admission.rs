@@ -10,6 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 use types::core::{
     CertificateSigningRequestSpec, CustomResourceDefinitionSpec, NamespaceSpec, ResourceQuotaSpec,
 };
+use types::names::finalizer::{FOREGROUND, NAMESPACE, ORPHAN};
 use types::{Kind, KindInfo, ObjectMeta};
 
 use crate::rbac::escalation;
@@ -25,7 +26,7 @@ use crate::{ApiError, approval, definitions, quotas};
 pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str) -> Result<Value, ApiError> {
     let info = call.target.info;
     prepare(call, &mut manifest, old);
-    check_kind(info, &manifest)?;
+    check_kind(info, name, &manifest)?;
     if info.plural == CustomResourceDefinitionSpec::PLURAL {
         definitions::keep(call, name, &mut manifest, old)?;
     }
@@ -36,6 +37,7 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str)
     unknown.extend(tidy_metadata(call, &mut manifest, name)?);
     complain_of_unknown(call, unknown.iter().map(|field| format!("unknown field {field:?}")).collect())?;
     let manifest = info.keep(complete(info, manifest, old, name)?);
+    warn_of_finalizers(call, old, &manifest);
     if let Some(old) = old {
         check_finalizers(call, old, &manifest)?;
         check_change(call, &old.manifest(), &manifest)?;
@@ -69,11 +71,15 @@ pub fn complete(
 }
 
 /// The body must be of the kind that the path names.
-fn check_kind(info: &KindInfo, manifest: &Value) -> Result<(), ApiError> {
+fn check_kind(info: &KindInfo, name: &str, manifest: &Value) -> Result<(), ApiError> {
     let text = |field: &str| manifest.get(field).and_then(Value::as_str).unwrap_or_default();
     let (kind, version) = (text("kind"), text("apiVersion"));
     if kind.is_empty() {
         return Err(ApiError::bad_request("Object 'Kind' is missing in the body of the request"));
+    }
+    if info.is_ours() && kind != info.kind && version == info.api_version() {
+        let problem = format!("Invalid value: {kind:?}: must be {}", info.kind);
+        return Err(ApiError::field(info, name, "kind", &problem));
     }
     if version != info.api_version() {
         return Err(ApiError::bad_request(format!(
@@ -301,6 +307,25 @@ fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Ob
         spec.insert("uid".into(), json!(call.user.uid));
         spec.insert("groups".into(), json!(call.user.groups));
         spec.insert("extra".into(), json!(call.user.extra));
+    }
+}
+
+/// Finalizers whose names others may choose, too. Kubernetes warns of them where the kind is not its own.
+fn warn_of_finalizers(call: &Call, old: Option<&Object>, new: &Value) {
+    if !call.target.info.is_ours() {
+        return;
+    }
+    let known = old.map_or(&[][..], |old| &old.metadata.finalizers);
+    let stated = new.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+    let mut added: Vec<&str> = stated.filter_map(Value::as_str).collect();
+    added.retain(|name| !name.contains('/') && !known.iter().any(|known| known == name));
+    added.retain(|name| ![FOREGROUND, ORPHAN, NAMESPACE].contains(name));
+    added.sort_unstable();
+    for name in added {
+        call.warn(format!(
+            "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid \
+             accidental conflicts with other finalizer writers"
+        ));
     }
 }
 

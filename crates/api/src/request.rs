@@ -106,22 +106,55 @@ impl RequestInfo {
         self.query.get(name).map_or("", String::as_str)
     }
 
-    /// Whether a parameter says yes.
+    /// Whether a parameter says yes: it is there, and doesn't say no.
     pub fn is_set(&self, name: &str) -> bool {
-        matches!(self.text(name), "true" | "1")
+        is_yes(self.query.get(name))
     }
 
     /// A parameter that is a number.
     ///
     /// # Errors
     /// 400 if it is none.
-    pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+    pub fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
         let text = self.text(name);
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("`{name}={text}` is not a number")))
+        text.parse().map(Some).map_err(|error| {
+            let problem = unreadable("strconv.ParseInt", text, &error);
+            ApiError::bad_request(problem)
+        })
     }
+
+    /// The version that the client names; 0 stands for any.
+    ///
+    /// # Errors
+    /// 400 if it is none.
+    pub fn version(&self) -> Result<Option<u64>, ApiError> {
+        let text = self.text("resourceVersion");
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|error| {
+            let problem = unreadable("strconv.ParseUint", text, &error);
+            ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: {problem}"))
+        })
+    }
+}
+
+/// A parameter that is there says yes, unless it says no.
+fn is_yes(value: Option<&String>) -> bool {
+    value.is_some_and(|value| !matches!(value.as_str(), "false" | "0"))
+}
+
+/// What is said of a text that is no number.
+fn unreadable(reader: &str, text: &str, error: &std::num::ParseIntError) -> String {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    let problem = match error.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("{reader}: parsing {text:?}: {problem}")
 }
 
 /// Group, version and the rest of a path to resources. Discovery (`/apis/GROUP/VERSION`) and reviews, which are asked
@@ -167,7 +200,7 @@ fn resource_verb(
     target: &Target,
     query: &HashMap<String, String>,
 ) -> Result<&'static str, ApiError> {
-    let is_watch = matches!(query.get("watch").map(String::as_str), Some("true" | "1"));
+    let is_watch = is_yes(query.get("watch"));
     let is_collection = target.name.is_empty();
     let is_create = is_collection || target.subresource == crate::target::Subresource::Token;
     Ok(match (method, is_collection) {

@@ -151,6 +151,12 @@ impl Call {
 
     fn check_name(&self, manifest: &Value) -> Result<(), ApiError> {
         let name = manifest.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        if name.is_empty() {
+            let of = &self.target.name;
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({of} based on URL) was undeterminable: name must be provided"
+            )));
+        }
         if name != self.target.name {
             return Err(ApiError::bad_request(format!(
                 "the name of the object ({name}) does not match the name on the URL ({})",
@@ -160,7 +166,7 @@ impl Call {
         let namespace = manifest.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
         if !namespace.is_empty() && namespace != self.target.namespace {
             return Err(ApiError::bad_request(format!(
-                "the namespace of the object ({namespace}) does not match the namespace on the URL ({})",
+                "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
                 self.target.namespace
             )));
         }

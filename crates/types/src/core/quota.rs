@@ -83,16 +83,13 @@ impl Kind for ResourceQuotaSpec {
         for (resource, most) in &self.hard {
             let field = format!("spec.hard[{resource}]");
             let is_standard = NAMED.contains(&resource.as_str()) || ABSENT.contains(&resource.as_str());
-            if !names::is_label_key(resource) {
-                errors.push(FieldError::new(
-                    field.clone(),
-                    format!("{resource:?}"),
-                    names::QUALIFIED_NAME_PROBLEM,
-                ));
-            } else if !resource.contains('/') && !is_standard {
-                let problem = "must be a standard resource for quotas";
-                errors.push(FieldError::new(field.clone(), format!("{resource:?}"), problem));
+            let mut problems = names::label_key_problems(resource);
+            if problems.is_empty() && !resource.contains('/') && !is_standard {
+                problems.push("must be a standard resource for quotas".to_owned());
             }
+            let wrong =
+                problems.iter().map(|problem| FieldError::new(&*field, format!("{resource:?}"), problem));
+            errors.extend(wrong);
             if most.starts_with('-') {
                 let problem = "must be greater than or equal to 0";
                 errors.push(FieldError::new(field, format!("{most:?}"), problem));

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::names;
+
 use super::{AGE, Alias, Cell, Column, KindInfo, NAME, column};
 use crate::core::{
     CertificateSigningRequestSpec, ClusterRoleBindingBody, ClusterRoleBody, ConfigMapBody,
@@ -93,6 +95,7 @@ pub(super) static ALIASES: [KindInfo; 1] = [KindInfo {
 pub(super) static CORE: [KindInfo; 14] = [
     KindInfo {
         verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
+        name_problems: names::label_problems,
         ..KindInfo::resource::<NamespaceSpec>(
             "namespace",
             &["ns"],
