@@ -9,14 +9,18 @@ use schema::{Reason, Violation};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use store::{Key, Object, Seen};
-use types::core::{CertificateSigningRequestSpec, NamespaceSpec};
+use tokio::sync::OwnedMutexGuard;
+use types::core::{
+    CertificateSigningRequestSpec, CustomResourceDefinitionSpec, NamespaceSpec, ResourceQuotaSpec,
+};
+use types::names::finalizer::{FOREGROUND, NAMESPACE, ORPHAN};
 use types::{Kind, KindInfo, ObjectMeta};
 
 use crate::rbac::escalation;
 use crate::resources::Call;
 use crate::server::LARGEST_MANIFEST;
 use crate::target::Subresource;
-use crate::{ApiError, approval};
+use crate::{ApiError, approval, definitions, quotas};
 
 /// Makes of what a client sent what is to be stored.
 ///
@@ -25,7 +29,13 @@ use crate::{ApiError, approval};
 pub fn admit(call: &Call, mut manifest: Value, old: Option<&Seen>, name: &str) -> Result<Value, ApiError> {
     let info = call.target.info;
     prepare(call, &mut manifest, old);
-    check_kind(info, &manifest)?;
+    check_kind(info, name, &manifest)?;
+    if info.plural == CustomResourceDefinitionSpec::PLURAL {
+        definitions::keep(call, name, &mut manifest, old)?;
+    }
+    if info.plural == ResourceQuotaSpec::PLURAL {
+        quotas::tidy(info, &mut manifest)?;
+    }
     let mut unknown = schema::schema_of(info).map(|schema| schema.prune(&mut manifest)).unwrap_or_default();
     unknown.extend(tidy_metadata(call, &mut manifest, name)?);
     complain_of_unknown(call, unknown.iter().map(|field| format!("unknown field {field:?}")).collect())?;
@@ -35,6 +45,7 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Seen>, name: &str) -
     if let Some((metadata, managers)) = metadata_of(&mut manifest).zip(managers) {
         metadata.insert("managedFields".into(), managers);
     }
+    warn_of_finalizers(call, old, &manifest);
     if let Some(old) = old {
         check_finalizers(call, &old.object, &manifest)?;
         check_change(call, &old.manifest, &manifest)?;
@@ -85,11 +96,15 @@ pub fn complete(info: &KindInfo, manifest: Value, old: Option<&Seen>, name: &str
 }
 
 /// The body must be of the kind that the path names.
-fn check_kind(info: &KindInfo, manifest: &Value) -> Result<(), ApiError> {
+fn check_kind(info: &KindInfo, name: &str, manifest: &Value) -> Result<(), ApiError> {
     let text = |field: &str| manifest.get(field).and_then(Value::as_str).unwrap_or_default();
     let (kind, version) = (text("kind"), text("apiVersion"));
     if kind.is_empty() {
         return Err(ApiError::bad_request("Object 'Kind' is missing in the body of the request"));
+    }
+    if info.is_ours() && kind != info.kind && version == info.api_version() {
+        let problem = format!("Invalid value: {kind:?}: must be {}", info.kind);
+        return Err(ApiError::field(info, name, "kind", &problem));
     }
     if version != info.api_version() {
         return Err(ApiError::bad_request(format!(
@@ -203,16 +218,17 @@ pub fn check_namespace_takes(call: &Call, key: &Key) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether there may be one more object of a kind in its namespace.
+/// Whether there may be one more object of a kind in its namespace. What is answered is to be kept until the object
+/// is there.
 ///
 /// # Errors
-/// 403 if there are as many as there may be. Creations at the same moment may pass the limit by their number.
-pub fn check_quota(call: &Call) -> Result<(), ApiError> {
+/// 403 if there are as many as there may be. Creations at the same moment may pass the hub's own limit by their number.
+pub async fn check_quota(call: &Call, name: &str) -> Result<Option<OwnedMutexGuard<()>>, ApiError> {
     let (info, most) = (call.target.info, call.hub.limits.objects());
     let namespace = &call.target.namespace;
     let count = call.hub.store.count(info.plural, namespace);
     if count < most {
-        return Ok(());
+        return quotas::check(call, name).await;
     }
     let place =
         if namespace.is_empty() { "the cluster".to_owned() } else { format!("namespace {namespace}") };
@@ -220,7 +236,7 @@ pub fn check_quota(call: &Call) -> Result<(), ApiError> {
         "{} \"{}\" is forbidden: exceeded quota: {place} has {count} of at most {most}; delete some, or start the hub \
          with a higher --max-objects",
         info.qualified(),
-        call.target.name
+        name
     )))
 }
 
@@ -230,8 +246,11 @@ const LASTING_NAMESPACES: [&str; 2] = ["default", "kube-system"];
 /// Whether an object may be deleted.
 ///
 /// # Errors
-/// 403 for a namespace that is always there or that a site has.
+/// 403 for a namespace that is always there or that a site has, and for what the server itself defines.
 pub fn check_deletion(call: &Call, object: &Object) -> Result<(), ApiError> {
+    if object.key.plural == CustomResourceDefinitionSpec::PLURAL {
+        return Err(definitions::refusal(call.target.info, &object.key.name));
+    }
     if object.key.plural != NamespaceSpec::PLURAL {
         return Ok(());
     }
@@ -312,6 +331,25 @@ fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Se
         spec.insert("uid".into(), json!(call.user.uid));
         spec.insert("groups".into(), json!(call.user.groups));
         spec.insert("extra".into(), json!(call.user.extra));
+    }
+}
+
+/// Finalizers whose names others may choose, too. Kubernetes warns of them where the kind is not its own.
+fn warn_of_finalizers(call: &Call, old: Option<&Seen>, new: &Value) {
+    if !call.target.info.is_ours() {
+        return;
+    }
+    let known = old.map_or(&[][..], |old| &old.object.metadata.finalizers);
+    let stated = new.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+    let mut added: Vec<&str> = stated.filter_map(Value::as_str).collect();
+    added.retain(|name| !name.contains('/') && !known.iter().any(|known| known == name));
+    added.retain(|name| ![FOREGROUND, ORPHAN, NAMESPACE].contains(name));
+    added.sort_unstable();
+    for name in added {
+        call.warn(format!(
+            "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid \
+             accidental conflicts with other finalizer writers"
+        ));
     }
 }
 

@@ -17,7 +17,9 @@ use crate::audit::Trail;
 use crate::authentication::{self, Credentials, authenticate, impersonate};
 use crate::limits::Held;
 use crate::request::RequestInfo;
-use crate::{ApiError, Hub, blobs, discovery, listener, mailbox, rbac, resources, reviews, sites, ui};
+use crate::{
+    ApiError, Hub, blobs, discovery, health, listener, mailbox, metrics, rbac, resources, reviews, sites, ui,
+};
 
 /// How large a manifest may be, in bytes.
 pub(crate) const LARGEST_MANIFEST: usize = 3 << 20;
@@ -26,15 +28,15 @@ pub(crate) const LARGEST_MANIFEST: usize = 3 << 20;
 pub fn router(hub: Hub) -> Router {
     let hub = Arc::new(hub);
     let open = Router::new()
-        .route("/healthz", get(ok))
-        .route("/livez", get(ok))
-        .route("/readyz", get(ok))
+        .merge(health::routes())
         .route("/version", get(discovery::version))
         .route("/avocet/v1/join", post(sites::join))
         .merge(authentication::open_routes())
         .merge(ui::routes());
     let guarded = Router::new()
         .merge(discovery::routes())
+        .merge(health::check_routes())
+        .route("/metrics", get(metrics::show))
         .route("/api/{version}/{*path}", any(resources::handle))
         .route("/apis/{group}/{version}/{*path}", any(resources::handle))
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(reviews::token))
@@ -55,7 +57,9 @@ pub fn router(hub: Hub) -> Router {
         .merge(mailbox::routes())
         .layer(from_fn_with_state(hub.clone(), guard));
     let audited = from_fn_with_state(hub.clone(), audit::record);
-    open.merge(guarded).fallback(not_found).layer(map_response(keep_private)).layer(audited).with_state(hub)
+    let measured = from_fn_with_state(hub.clone(), metrics::measure);
+    let all = open.merge(guarded).fallback(not_found).layer(map_response(keep_private));
+    all.layer(audited).layer(measured).with_state(hub)
 }
 
 /// Lets requests in whose maker is known and may have what they want, one by one as limits allow.
@@ -66,12 +70,14 @@ async fn guard(State(hub): State<Arc<Hub>>, mut request: Request, next: Next) ->
     let place = Held::new(hub.limits.enter(&user.name).await?);
     let info = Arc::new(RequestInfo::read(&request)?);
     rbac::authorize(&hub, &user, &info, &request)?;
+    let method = request.method().clone();
     let extensions = request.extensions_mut();
     extensions.insert(user);
-    extensions.insert(info);
+    extensions.insert(info.clone());
     extensions.insert(place.clone());
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     place.give_back();
+    metrics::label(&mut response, &info, &method);
     Ok(response)
 }
 
@@ -81,15 +87,8 @@ async fn keep_private(mut response: Response) -> Response {
     response
 }
 
-async fn ok() -> &'static str {
-    "ok"
-}
-
-async fn not_found(request: Request) -> ApiError {
-    ApiError::not_found(format!(
-        "the server could not find the requested resource `{}`",
-        request.uri().path()
-    ))
+async fn not_found() -> ApiError {
+    ApiError::not_found("the server could not find the requested resource")
 }
 
 /// Serves until the hub's shutdown.

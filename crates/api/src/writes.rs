@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use store::{Deletion, Key, Object, Seen};
 use types::names::finalizer::{FOREGROUND, ORPHAN};
 
+use crate::body::APPLY_PATCH;
 use crate::managed_fields::{self, Part};
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::resources::Call;
@@ -19,7 +20,6 @@ use crate::{ApiError, admission, body, options, patch, protobuf};
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
-const APPLY_PATCH: &str = "application/apply-patch+yaml";
 /// How often a patch is tried anew when somebody else was faster.
 const PATCH_TRIES: u32 = 8;
 
@@ -88,7 +88,7 @@ impl Call {
         let mut manifest = admission::admit(self, manifest, None, &name)?;
         let key = Key { name, ..self.target.key() };
         admission::check_namespace_takes(self, &key)?;
-        admission::check_quota(self)?;
+        let _turn = admission::check_quota(self, &key.name).await?;
         self.record(None, &mut manifest);
         if self.is_dry_run() {
             if self.hub.store.get(&key).is_some() {
@@ -151,6 +151,12 @@ impl Call {
 
     fn check_name(&self, manifest: &Value) -> Result<(), ApiError> {
         let name = manifest.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        if name.is_empty() {
+            let of = &self.target.name;
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({of} based on URL) was undeterminable: name must be provided"
+            )));
+        }
         if name != self.target.name {
             return Err(ApiError::bad_request(format!(
                 "the name of the object ({name}) does not match the name on the URL ({})",
@@ -160,7 +166,7 @@ impl Call {
         let namespace = manifest.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
         if !namespace.is_empty() && namespace != self.target.namespace {
             return Err(ApiError::bad_request(format!(
-                "the namespace of the object ({namespace}) does not match the namespace on the URL ({})",
+                "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
                 self.target.namespace
             )));
         }
@@ -217,11 +223,14 @@ impl Call {
             );
             let applied = applied.map_err(|conflicts| ApiError::apply_conflict(&conflicts))?;
             let manifest = admission::admit(self, applied, live.as_ref(), &key.name)?;
-            if live.is_none() {
-                self.check_may_create()?;
-                admission::check_namespace_takes(self, &key)?;
-                admission::check_quota(self)?;
-            }
+            let _turn = match &live {
+                Some(_) => None,
+                None => {
+                    self.check_may_create()?;
+                    admission::check_namespace_takes(self, &key)?;
+                    admission::check_quota(self, &key.name).await?
+                }
+            };
             let code = if live.is_some() { StatusCode::OK } else { StatusCode::CREATED };
             if self.is_dry_run() {
                 let shown = match &live {
@@ -247,7 +256,7 @@ impl Call {
 
     /// Whether this is a server-side apply.
     pub fn is_apply(&self) -> bool {
-        self.info.verb == "patch" && self.media_type() == APPLY_PATCH
+        self.info.is_apply
     }
 
     pub(crate) async fn patch(&self) -> Result<Response, ApiError> {

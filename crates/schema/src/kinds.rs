@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use types::{FieldError, FieldErrors, KindInfo, ObjectMeta, kinds};
 
-use crate::{Reason, Schema, Violation};
+use crate::{Reason, Schema, Violation, metadata};
 
 /// By group and plural. That each compiles is tested.
 static SCHEMAS: LazyLock<HashMap<(&'static str, &'static str), Schema>> = LazyLock::new(|| {
@@ -32,7 +32,7 @@ pub fn schema_of(info: &KindInfo) -> Option<&'static Schema> {
 pub fn complete(info: &KindInfo, mut object: Value, old: Option<&Value>) -> Result<Value, Vec<Violation>> {
     let metadata = ObjectMeta::deserialize(object.get("metadata").unwrap_or(&Value::Null));
     let mut violations: Vec<Violation> = match metadata {
-        Ok(metadata) => info.check_metadata(&metadata).into_iter().map(Violation::from).collect(),
+        Ok(metadata) => metadata::check(info, &metadata),
         Err(error) => vec![FieldError::new("metadata", "", error.to_string()).into()],
     };
     if let Some(schema) = schema_of(info) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
-use types::{ObjectMeta, Time};
+use types::{Kind, ObjectMeta, Time};
 
 /// Names one resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -197,9 +197,11 @@ impl Draft {
             if self.counts_generations() { old.generation + i64::from(spec_changed) } else { 0 };
     }
 
-    /// Whether changes of its spec are counted: with kinds that Kubernetes has, too, they aren't there either.
+    /// Whether changes of its spec are counted: with most kinds that Kubernetes has, too, they aren't
+    /// there either.
     pub(crate) fn counts_generations(&self) -> bool {
-        types::kind_named(self.key.plural).is_none_or(types::KindInfo::is_ours)
+        self.key.plural == types::core::CustomResourceDefinitionSpec::PLURAL
+            || types::kind_named(self.key.plural).is_none_or(types::KindInfo::is_ours)
     }
 
     /// The object, at a version.

@@ -239,6 +239,16 @@ impl Store {
         memory.counts.get(plural).and_then(|counts| counts.get(namespace)).copied().unwrap_or(0)
     }
 
+    /// How many resources of a kind there are, in all namespaces together.
+    pub fn count_all(&self, plural: &'static str) -> usize {
+        self.shared.memory().counts.get(plural).map_or(0, |counts| counts.values().sum())
+    }
+
+    /// Whether what is kept can be read from its disk.
+    pub fn works(&self) -> bool {
+        self.ledger.read(|tables| tables.get::<u64>(VERSION_TABLE, LATEST)).is_ok()
+    }
+
     /// The version of the latest change.
     pub fn version(&self) -> u64 {
         self.shared.memory().version

@@ -34,7 +34,7 @@ pub use assignment::{
     InvocationCounts,
 };
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
-pub use crd::{custom_resource_definition, metadata_schema, structural_schema};
+pub use crd::{custom_resource_definition, definition_status, metadata_schema, structural_schema};
 pub use digest::{Digest, DigestWriter, InvalidDigest};
 pub use field_error::{FieldError, FieldErrors};
 pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
@@ -51,7 +51,7 @@ pub use placement::{
     PlacementStatus, SiteDecision,
 };
 pub use quantity::Quantity;
-pub use registry::{Cell, Column, KEYED_LISTS, KindInfo, Scale, kind_at, kind_named, kind_of, kinds};
+pub use registry::{Cell, Column, KEYED_LISTS, KindInfo, Scale, VERBS, kind_at, kind_named, kind_of, kinds};
 pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Selector};
 pub use site::{Capacity, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration};
 

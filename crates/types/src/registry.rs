@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use crate::kind::api_version;
-use crate::{FieldError, FieldErrors, GROUP, Kind, ObjectMeta, Plain, Resource, names};
+use crate::{FieldError, FieldErrors, GROUP, Kind, Plain, Resource, names};
 
 /// What a cell of a table shows.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +45,10 @@ pub struct Scale {
     pub status_replicas: &'static str,
 }
 
+/// What can be done with objects of most kinds.
+pub const VERBS: [&str; 8] =
+    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
 /// One kind of resource.
 #[derive(Debug, Clone, Copy)]
 pub struct KindInfo {
@@ -62,6 +66,8 @@ pub struct KindInfo {
     pub short_names: &'static [&'static str],
     /// Words that stand for several kinds.
     pub categories: &'static [&'static str],
+    /// What can be done with its objects, in the order in which discovery tells it.
+    pub verbs: &'static [&'static str],
     /// Whether objects live in a namespace.
     pub namespaced: bool,
     /// Whether others than the writers of specs report on it, at `/status`.
@@ -76,7 +82,7 @@ pub struct KindInfo {
     pub schema: fn() -> schemars::Schema,
     check: fn(&Value) -> Result<(), FieldErrors>,
     complete: fn(&Value) -> Result<Value, FieldErrors>,
-    is_name: fn(&str) -> Result<(), &'static str>,
+    name_problems: fn(&str) -> Vec<String>,
     alias: Option<&'static Alias>,
 }
 
@@ -103,6 +109,7 @@ impl KindInfo {
             singular,
             short_names,
             categories: &[],
+            verbs: &VERBS,
             namespaced: S::NAMESPACED,
             has_status: true,
             scale: None,
@@ -111,7 +118,7 @@ impl KindInfo {
             schema: schema_of::<Resource<S>>,
             check: |manifest| parse_resource::<S>(manifest).map(drop),
             complete: |manifest| parse_resource::<S>(manifest).and_then(|resource| write(&resource)),
-            is_name: is_subdomain,
+            name_problems: names::subdomain_problems,
             alias: None,
         }
     }
@@ -139,7 +146,7 @@ impl KindInfo {
 
     /// For kinds whose names may have other characters than host names have, for example colons.
     const fn with_free_names(self) -> Self {
-        Self { is_name: is_path_segment, ..self }
+        Self { name_problems: names::path_segment_problems, ..self }
     }
 
     const fn without_status(self) -> Self {
@@ -161,9 +168,9 @@ impl KindInfo {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// What is wrong with the metadata of an object of this kind.
-    pub fn check_metadata(&self, metadata: &ObjectMeta) -> Vec<FieldError> {
-        metadata.check(self.is_name)
+    /// What is wrong with the name of an object of this kind, in the words of Kubernetes; nothing if it may be one.
+    pub fn name_problems(&self, name: &str) -> Vec<String> {
+        (self.name_problems)(name)
     }
 
     /// Whether its objects are kept as another kind of the same plural, and shown as both.
@@ -261,19 +268,6 @@ fn rename(
         }
     }
     Value::Object(fields)
-}
-
-fn is_subdomain(name: &str) -> Result<(), &'static str> {
-    names::is_dns_subdomain(name).then_some(()).ok_or(
-        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
-         and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
-    )
-}
-
-fn is_path_segment(name: &str) -> Result<(), &'static str> {
-    let is_segment = !matches!(name, "" | "." | "..") && !name.contains(['/', '%']) && name.len() <= 253;
-    is_segment.then_some(()).ok_or("may not be empty, '.' or '..', nor contain '/' or '%'")
 }
 
 pub(crate) fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
