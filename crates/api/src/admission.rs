@@ -1,11 +1,14 @@
 //! What happens to every object between its client and the store: unknown fields go, defaults come, mistakes are
 //! refused, and some kinds have rules of their own.
 
+use std::io;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schema::{Reason, Violation};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use store::{Key, Object};
+use store::{Key, Object, Seen};
 use types::core::{CertificateSigningRequestSpec, NamespaceSpec};
 use types::{Kind, KindInfo, ObjectMeta};
 
@@ -19,21 +22,26 @@ use crate::{ApiError, approval};
 ///
 /// # Errors
 /// 400 or 422, with every mistake that was found; 413 if it is too large.
-pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str) -> Result<Value, ApiError> {
+pub fn admit(call: &Call, mut manifest: Value, old: Option<&Seen>, name: &str) -> Result<Value, ApiError> {
     let info = call.target.info;
     prepare(call, &mut manifest, old);
     check_kind(info, &manifest)?;
     let mut unknown = schema::schema_of(info).map(|schema| schema.prune(&mut manifest)).unwrap_or_default();
     unknown.extend(tidy_metadata(call, &mut manifest, name)?);
     complain_of_unknown(call, unknown.iter().map(|field| format!("unknown field {field:?}")).collect())?;
-    let manifest = info.keep(complete(info, manifest, old, name)?);
+    // Large, and checked by now.
+    let managers = metadata_of(&mut manifest).and_then(|metadata| metadata.remove("managedFields"));
+    let mut manifest = info.keep(complete(info, manifest, old, name)?);
+    if let Some((metadata, managers)) = metadata_of(&mut manifest).zip(managers) {
+        metadata.insert("managedFields".into(), managers);
+    }
     if let Some(old) = old {
-        check_finalizers(call, old, &manifest)?;
-        check_change(call, &old.manifest(), &manifest)?;
+        check_finalizers(call, &old.object, &manifest)?;
+        check_change(call, &old.manifest, &manifest)?;
     }
     escalation::check(&call.hub.rbac, &call.user, &call.target, name, &manifest, old)?;
     // Patches add to what is there: each may be small, and the sum too large.
-    let size = manifest.to_string().len();
+    let size = length(&manifest);
     if size > LARGEST_MANIFEST {
         return Err(ApiError::too_large(format!(
             "{} \"{name}\" would have {size} bytes, more than {LARGEST_MANIFEST}; keep large content in buckets \
@@ -44,18 +52,35 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str)
     Ok(manifest)
 }
 
+fn metadata_of(manifest: &mut Value) -> Option<&mut Map<String, Value>> {
+    manifest.get_mut("metadata").and_then(Value::as_object_mut)
+}
+
+/// How long a manifest is as text, in bytes.
+fn length(manifest: &Value) -> usize {
+    struct Length(usize);
+    impl io::Write for Length {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0 += text.len();
+            Ok(text.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    // Neither counting nor a value ever fails.
+    let _ = serde_json::to_writer(&mut length, manifest);
+    length.0
+}
+
 /// Fills in defaults and checks everything.
 ///
 /// # Errors
 /// 422 with every mistake that was found.
-pub fn complete(
-    info: &KindInfo,
-    manifest: Value,
-    old: Option<&Object>,
-    name: &str,
-) -> Result<Value, ApiError> {
-    let old = old.map(|old| info.show(&old.manifest()).into_owned());
-    schema::complete(info, manifest, old.as_ref())
+pub fn complete(info: &KindInfo, manifest: Value, old: Option<&Seen>, name: &str) -> Result<Value, ApiError> {
+    let old = old.map(|old| info.show(&old.manifest));
+    schema::complete(info, manifest, old.as_deref())
         .map_err(|violations| ApiError::invalid(info, name, &violations))
 }
 
@@ -84,8 +109,8 @@ fn check_kind(info: &KindInfo, manifest: &Value) -> Result<(), ApiError> {
 /// Reads the metadata and writes it as it is stored. Answers fields that metadata doesn't have.
 fn tidy_metadata(call: &Call, manifest: &mut Value, name: &str) -> Result<Vec<String>, ApiError> {
     let info = call.target.info;
-    let sent = manifest.get("metadata").cloned().unwrap_or_default();
-    let mut metadata: ObjectMeta = serde_json::from_value(sent.clone()).map_err(|error| {
+    let sent = manifest.get_mut("metadata").map(Value::take).unwrap_or_default();
+    let mut metadata = ObjectMeta::deserialize(&sent).map_err(|error| {
         ApiError::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: metadata: {error}",
             info.kind, info.version, info.kind
@@ -221,7 +246,7 @@ pub fn check_deletion(call: &Call, object: &Object) -> Result<(), ApiError> {
 }
 
 /// What the server itself fills in, kind by kind.
-fn prepare(call: &Call, manifest: &mut Value, old: Option<&Object>) {
+fn prepare(call: &Call, manifest: &mut Value, old: Option<&Seen>) {
     let Some(fields) = manifest.as_object_mut() else { return };
     let info = call.target.info;
     if !info.is_ours() {
@@ -243,7 +268,7 @@ fn prepare(call: &Call, manifest: &mut Value, old: Option<&Object>) {
         }
         // Its finalizers are changed at `/finalize` only.
         "namespaces" => {
-            let spec = old.and_then(|old| old.manifest().get("spec").cloned()).unwrap_or_else(|| json!({}));
+            let spec = old.and_then(|old| old.manifest.get("spec").cloned()).unwrap_or_else(|| json!({}));
             if call.target.subresource != Subresource::Finalize {
                 fields.insert("spec".into(), spec);
             }
@@ -274,12 +299,11 @@ fn prepare_secret(fields: &mut Map<String, Value>) {
 }
 
 /// Who asks is what the server knows, not what they say; nothing of a request changes later.
-fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Object>) {
-    if let Some(old) = old {
-        let old = old.manifest();
+fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Seen>) {
+    if let Some(Seen { manifest: old, .. }) = old {
         fields.insert("spec".into(), old.get("spec").cloned().unwrap_or_default());
         if !call.target.is_whole() {
-            approval::prepare(call, fields, &old);
+            approval::prepare(call, fields, old);
         }
         return;
     }

@@ -1,6 +1,7 @@
 //! What is served here, as Kubernetes clients ask for it: one document a group, or all in one (aggregated).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::Path;
 use axum::http::HeaderMap;
@@ -15,7 +16,7 @@ use crate::target::{Subresource, VERBS};
 use crate::{ApiError, Hub, openapi};
 
 /// Discovery and OpenAPI.
-pub fn routes() -> Router<Hub> {
+pub fn routes() -> Router<Arc<Hub>> {
     Router::new()
         .route("/api", get(core_versions))
         .route("/api/", get(core_versions))

@@ -5,9 +5,6 @@ use std::collections::HashMap;
 
 use axum::extract::{Query, Request};
 use axum::http::Method;
-use axum::middleware::Next;
-use axum::response::Response;
-
 use types::Kind;
 use types::core::NamespaceSpec;
 
@@ -39,7 +36,11 @@ pub struct Review {
 }
 
 impl RequestInfo {
-    fn read(request: &Request) -> Result<Self, ApiError> {
+    /// Reads method, path and query.
+    ///
+    /// # Errors
+    /// 400 or 404 for a path or a query that can't be read, 405 for a method that is not for what it names.
+    pub fn read(request: &Request) -> Result<Self, ApiError> {
         let Query(query) = Query::<HashMap<String, String>>::try_from_uri(request.uri())
             .map_err(|error| ApiError::bad_request(error.body_text()))?;
         let path = request.uri().path().to_owned();
@@ -195,11 +196,4 @@ fn method_verb(method: &Method) -> &'static str {
         Method::OPTIONS => "options",
         _ => "other",
     }
-}
-
-/// Lets every later layer and handler have the [`RequestInfo`].
-pub async fn inform(mut request: Request, next: Next) -> Result<Response, ApiError> {
-    let info = RequestInfo::read(&request)?;
-    request.extensions_mut().insert(info);
-    Ok(next.run(request).await)
 }

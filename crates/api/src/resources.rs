@@ -10,7 +10,7 @@ use axum::http::header::WARNING;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::json;
-use store::Object;
+use store::{Object, Seen};
 
 use crate::authentication::User;
 use crate::filter::Filter;
@@ -28,9 +28,9 @@ const LONGEST_WARNING: usize = 512;
 
 /// All verbs on resources.
 pub async fn handle(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
-    Extension(info): Extension<RequestInfo>,
+    State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
+    Extension(info): Extension<Arc<RequestInfo>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let target = info.target.clone().ok_or_else(|| ApiError::not_found("no resource was named"))?;
@@ -59,9 +59,9 @@ pub async fn handle(
 
 /// One request to a resource.
 pub struct Call {
-    pub hub: Hub,
-    pub user: User,
-    pub info: RequestInfo,
+    pub hub: Arc<Hub>,
+    pub user: Arc<User>,
+    pub info: Arc<RequestInfo>,
     pub target: Target,
     pub headers: HeaderMap,
     pub form: Form,
@@ -101,6 +101,14 @@ impl Call {
         Ok(self.hub.store.get(&key).ok_or(store::Error::NotFound(key))?)
     }
 
+    /// The same with its manifest, for who changes it.
+    ///
+    /// # Errors
+    /// 404 if there is none.
+    pub fn look(&self) -> Result<Seen, ApiError> {
+        Ok(self.find()?.into())
+    }
+
     /// An answer with one object.
     pub fn answer(&self, code: StatusCode, object: &Object) -> Response {
         self.form.answer(code, self.target.info, object)
@@ -113,13 +121,12 @@ impl Call {
 
     fn list(&self) -> Result<Response, ApiError> {
         let page = self.page()?;
-        let objects: Vec<&Object> = page.objects.iter().map(Arc::as_ref).collect();
         let mut metadata = json!({"resourceVersion": page.version.to_string()});
         if !page.next.is_empty() {
             let more = json!({"continue": page.next, "remainingItemCount": page.remaining});
             json_patch::merge(&mut metadata, &more);
         }
-        Ok(self.form.list(self.target.info, &objects, &metadata))
+        Ok(self.form.list(self.target.info, page.objects, &metadata))
     }
 
     /// The filter of a list, a watch or a deletion of many.

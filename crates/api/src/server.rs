@@ -3,26 +3,28 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::audit;
-use crate::authentication::{self, authenticate, impersonate};
-use crate::{
-    ApiError, Hub, blobs, discovery, limits, listener, mailbox, rbac, request, resources, reviews, sites, ui,
-};
+use crate::audit::Trail;
+use crate::authentication::{self, Credentials, authenticate, impersonate};
+use crate::limits::Held;
+use crate::request::RequestInfo;
+use crate::{ApiError, Hub, blobs, discovery, listener, mailbox, rbac, resources, reviews, sites, ui};
 
 /// How large a manifest may be, in bytes.
 pub(crate) const LARGEST_MANIFEST: usize = 3 << 20;
 
 /// Everything that a hub serves.
 pub fn router(hub: Hub) -> Router {
+    let hub = Arc::new(hub);
     let open = Router::new()
         .route("/healthz", get(ok))
         .route("/livez", get(ok))
@@ -51,13 +53,26 @@ pub fn router(hub: Hub) -> Router {
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())
-        .layer(from_fn_with_state(hub.clone(), rbac::authorize))
-        .layer(from_fn(request::inform))
-        .layer(from_fn_with_state(hub.clone(), limits::limit))
-        .layer(from_fn_with_state(hub.clone(), impersonate))
-        .layer(from_fn_with_state(hub.clone(), authenticate));
+        .layer(from_fn_with_state(hub.clone(), guard));
     let audited = from_fn_with_state(hub.clone(), audit::record);
     open.merge(guarded).fallback(not_found).layer(map_response(keep_private)).layer(audited).with_state(hub)
+}
+
+/// Lets requests in whose maker is known and may have what they want, one by one as limits allow.
+async fn guard(State(hub): State<Arc<Hub>>, mut request: Request, next: Next) -> Result<Response, ApiError> {
+    let caller = authenticate(&hub, Credentials::of(&request)).await?;
+    Trail::of(&request).user(caller.clone());
+    let user = impersonate(&hub, caller, &request)?;
+    let place = Held::new(hub.limits.enter(&user.name).await?);
+    let info = Arc::new(RequestInfo::read(&request)?);
+    rbac::authorize(&hub, &user, &info, &request)?;
+    let extensions = request.extensions_mut();
+    extensions.insert(user);
+    extensions.insert(info);
+    extensions.insert(place.clone());
+    let response = next.run(request).await;
+    place.give_back();
+    Ok(response)
 }
 
 /// What is answered is for who asked, unless the answer says more.

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use serde::Deserialize;
 use serde_json::Value;
-use types::{FieldError, FieldErrors, KindInfo, kinds};
+use types::{FieldError, FieldErrors, KindInfo, ObjectMeta, kinds};
 
 use crate::{Reason, Schema, Violation};
 
@@ -29,8 +30,8 @@ pub fn schema_of(info: &KindInfo) -> Option<&'static Schema> {
 /// # Errors
 /// Every mistake that was found.
 pub fn complete(info: &KindInfo, mut object: Value, old: Option<&Value>) -> Result<Value, Vec<Violation>> {
-    let metadata = object.get("metadata").cloned().unwrap_or_default();
-    let mut violations: Vec<Violation> = match serde_json::from_value(metadata) {
+    let metadata = ObjectMeta::deserialize(object.get("metadata").unwrap_or(&Value::Null));
+    let mut violations: Vec<Violation> = match metadata {
         Ok(metadata) => info.check_metadata(&metadata).into_iter().map(Violation::from).collect(),
         Err(error) => vec![FieldError::new("metadata", "", error.to_string()).into()],
     };
@@ -39,7 +40,7 @@ pub fn complete(info: &KindInfo, mut object: Value, old: Option<&Value>) -> Resu
         violations.extend(schema.validate(&object, old));
     }
     if violations.is_empty()
-        && let Err(FieldErrors(errors)) = info.admit(&object)
+        && let Err(FieldErrors(errors)) = info.check(&object)
     {
         violations.extend(errors.into_iter().map(Violation::from));
     }

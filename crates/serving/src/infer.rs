@@ -59,7 +59,7 @@ async fn infer(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let limit = state.body_limit;
-    let model = state.repository.get(name, version)?;
+    let model = state.repository.obtain(name, version).await?;
     let body = body.map_err(|rejection| bad_body(&rejection, limit))?;
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
@@ -71,7 +71,7 @@ async fn infer(
         decode(&body, length, model_of_read.signature(), model_of_read.limits())
     };
     let Decoded { id, request, binary } = if large { aside(read).await? } else { read()? };
-    let answer = model.infer(request)?.await?;
+    let answer = model.answer(request).await?;
     let large = answer.outputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > LARGE;
     let write = move || {
         let encoded = encode(model.name(), model.version(), id.as_deref(), &answer.outputs, &binary)?;

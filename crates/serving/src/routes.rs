@@ -135,7 +135,6 @@ fn statistics(state: &ServerState, wanted: impl Fn(&str, &str) -> bool) -> Respo
 
 fn statistic(name: &str, version: &str, stats: &StatsSnapshot) -> Value {
     let timed = |timed: Timed| json!({ "count": timed.count, "ns": timed.nanoseconds });
-    let none = timed(Timed::default());
     json!({
         "name": name,
         "version": version,
@@ -146,11 +145,11 @@ fn statistic(name: &str, version: &str, stats: &StatsSnapshot) -> Value {
             "success": timed(stats.success),
             "fail": timed(stats.fail),
             "queue": timed(stats.queue),
-            "compute_input": none,
+            "compute_input": timed(stats.compute_input),
             "compute_infer": timed(stats.compute),
-            "compute_output": none,
-            "cache_hit": none,
-            "cache_miss": none,
+            "compute_output": timed(stats.compute_output),
+            "cache_hit": timed(stats.cache_hit),
+            "cache_miss": timed(stats.cache_miss),
         },
         "response_stats": {},
         "batch_stats": [],
@@ -183,6 +182,7 @@ async fn index(
         .map(|status| {
             let (state, reason) = match status.state {
                 ModelState::Ready => ("READY", String::new()),
+                ModelState::Idle => ("READY", "loaded by the first request for it".to_owned()),
                 ModelState::Loading => ("LOADING", String::new()),
                 ModelState::Failed { reason } => ("UNAVAILABLE", reason),
             };

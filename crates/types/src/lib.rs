@@ -42,9 +42,9 @@ pub use kind::{Kind, NoStatus, Plain, Resource};
 pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
 pub use model::{
     Activation, Align, Artifact, Batching, BoxFormat, BoxesOutput, Channels, ClassesOutput, CsvInput,
-    Decoder, Engine, Header, ImageInput, Interpolation, Layout, Model, ModelSpec, ModelStatus, ModelVersion,
-    Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize, Rollback, Serving, Shadow, Share,
-    Traffic,
+    Decoder, Drift, Engine, Header, ImageInput, Interpolation, Isolation, Layout, Model, ModelSpec,
+    ModelStatus, ModelVersion, Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize, Rollback,
+    Serving, Shadow, Share, Traffic,
 };
 pub use placement::{
     Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,

@@ -74,7 +74,8 @@ pub struct KindInfo {
     pub columns: &'static [Column],
     /// The JSON schema of the whole resource.
     pub schema: fn() -> schemars::Schema,
-    parse: fn(&Value) -> Result<Value, FieldErrors>,
+    check: fn(&Value) -> Result<(), FieldErrors>,
+    complete: fn(&Value) -> Result<Value, FieldErrors>,
     is_name: fn(&str) -> Result<(), &'static str>,
     alias: Option<&'static Alias>,
 }
@@ -108,7 +109,8 @@ impl KindInfo {
             selectable: &[],
             columns,
             schema: schema_of::<Resource<S>>,
-            parse: parse_resource::<S>,
+            check: |manifest| parse_resource::<S>(manifest).map(drop),
+            complete: |manifest| parse_resource::<S>(manifest).and_then(|resource| write(&resource)),
             is_name: is_subdomain,
             alias: None,
         }
@@ -121,7 +123,8 @@ impl KindInfo {
     ) -> Self {
         Self {
             schema: schema_of::<Plain<B>>,
-            parse: parse_plain::<B>,
+            check: |manifest| parse_plain::<B>(manifest).map(drop),
+            complete: |manifest| parse_plain::<B>(manifest).and_then(|resource| write(&resource)),
             ..Self::resource::<B>(singular, short_names, columns).without_status()
         }
     }
@@ -179,7 +182,18 @@ impl KindInfo {
                 check_version(version, &self.api_version()).map_err(|error| FieldErrors(vec![error]))?;
                 alias.kept.admit(&alias.keep(self, manifest))
             }
-            None => (self.parse)(manifest),
+            None => (self.complete)(manifest),
+        }
+    }
+
+    /// Checks all of a manifest but its metadata.
+    ///
+    /// # Errors
+    /// Every mistake that was found, each with field, value and remedy.
+    pub fn check(&self, manifest: &Value) -> Result<(), FieldErrors> {
+        match self.alias {
+            Some(_) => self.admit(manifest).map(drop),
+            None => (self.check)(manifest),
         }
     }
 
@@ -269,32 +283,33 @@ pub(crate) fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
         .into_root_schema_for::<T>()
 }
 
-fn parse_resource<S: Kind>(manifest: &Value) -> Result<Value, FieldErrors> {
+fn parse_resource<S: Kind>(manifest: &Value) -> Result<Resource<S>, FieldErrors> {
     parse(manifest, |resource: &Resource<S>, errors| {
         check_names::<S>(&resource.api_version, &resource.kind, errors);
         resource.spec.check(errors);
     })
 }
 
-fn parse_plain<B: Kind>(manifest: &Value) -> Result<Value, FieldErrors> {
+fn parse_plain<B: Kind>(manifest: &Value) -> Result<Plain<B>, FieldErrors> {
     parse(manifest, |resource: &Plain<B>, errors| {
         check_names::<B>(&resource.api_version, &resource.kind, errors);
         resource.body.check(errors);
     })
 }
 
-fn parse<T: serde::Serialize + serde::de::DeserializeOwned>(
+fn parse<T: serde::de::DeserializeOwned>(
     manifest: &Value,
     check: impl FnOnce(&T, &mut Vec<FieldError>),
-) -> Result<Value, FieldErrors> {
+) -> Result<T, FieldErrors> {
     let resource: T = serde_path_to_error::deserialize(manifest)
         .map_err(|error| FieldErrors(vec![FieldError::from_serde(&error, manifest)]))?;
     let mut errors = Vec::new();
     check(&resource, &mut errors);
-    if !errors.is_empty() {
-        return Err(FieldErrors(errors));
-    }
-    serde_json::to_value(&resource)
+    if errors.is_empty() { Ok(resource) } else { Err(FieldErrors(errors)) }
+}
+
+fn write<T: serde::Serialize>(resource: &T) -> Result<Value, FieldErrors> {
+    serde_json::to_value(resource)
         .map_err(|error| FieldErrors(vec![FieldError::new("the manifest", "", error.to_string())]))
 }
 
