@@ -32,10 +32,10 @@ pub struct Serving {
     pub lazy: bool,
     /// Lets the model take plain pictures or tables; absent takes tensors alone.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub preprocessing: Option<Preprocessing>,
+    pub preprocessing: Option<Box<Preprocessing>>,
     /// Lets the model answer with classes or boxes; absent answers with tensors alone.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub postprocessing: Option<Postprocessing>,
+    pub postprocessing: Option<Box<Postprocessing>>,
     /// Where the engine runs.
     pub isolation: Isolation,
     /// Longest run in milliseconds of a model in a process of its own, which is then stopped; 0 is a minute.
