@@ -1,6 +1,7 @@
 //! Which engines this process has, and the choice among them.
 
 mod library;
+mod native;
 mod onnxruntime;
 mod rten;
 
@@ -46,15 +47,18 @@ pub struct Loaded {
 }
 
 impl Engines {
-    /// Looks for engines: ONNX Runtime where its library is found, and always `rten`. Never fails and never
-    /// panics: what is missing is listed with its reason.
+    /// Looks for engines: `native` for classical models, ONNX Runtime where its library is found, and always `rten`.
+    /// Never fails and never panics: what is missing is listed with its reason.
     pub fn discover(options: &EngineOptions) -> Engines {
         let runtime = match onnxruntime::OnnxRuntime::find(options) {
             Ok((engine, reason)) => Slot::available(Arc::new(engine), reason),
             Err(reason) => Slot::missing("onnxruntime", reason),
         };
         let rten = rten::Rten::new(options.threads_per_run.max(1));
-        Engines::from_slots(vec![runtime, Slot::available(Arc::new(rten), "built into avocet".into())])
+        let native =
+            Slot::available(Arc::new(native::Native), "built into avocet, for classical models".into());
+        let rten = Slot::available(Arc::new(rten), "built into avocet".into());
+        Engines::from_slots(vec![native, runtime, rten])
     }
 
     /// Exactly these engines, best first.

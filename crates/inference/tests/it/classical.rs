@@ -1,0 +1,105 @@
+//! Classical models: the native engine gives what the library that trained them gives, and what ONNX Runtime gives.
+
+use std::path::{Path, PathBuf};
+
+use avocet_inference::{Datatype, EngineChoice, LoadError, LoadOptions, LoadedModel, Tensor};
+use serde_json::Value;
+
+use crate::support::discovered;
+
+const OPTIONS: LoadOptions = LoadOptions { workers: 1 };
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/classical")
+}
+
+/// Models with answers: the file, and the name that its case has.
+fn cases() -> Vec<(PathBuf, String)> {
+    let mut cases = Vec::new();
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let end = path.extension().unwrap_or_default().to_owned();
+        let case = path.with_extension("case");
+        if ["onnx", "json", "ubj", "txt"].iter().any(|known| end == *known) && case.exists() {
+            cases.push((path.clone(), path.file_stem().unwrap().to_str().unwrap().to_owned()));
+        }
+    }
+    cases.sort();
+    cases
+}
+
+fn tensor(described: &Value) -> Tensor {
+    let name = described["name"].as_str().unwrap();
+    let shape: Vec<usize> =
+        described["shape"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as usize).collect();
+    let data = described["data"].as_array().unwrap();
+    let numbers = || data.iter().map(|x| x.as_f64().unwrap_or(f64::NAN));
+    let tensor = match described["datatype"].as_str().unwrap().parse().unwrap() {
+        Datatype::Fp32 => Tensor::from_vec(name, shape, numbers().map(|x| x as f32).collect()),
+        Datatype::Fp64 => Tensor::from_vec(name, shape, numbers().collect::<Vec<f64>>()),
+        Datatype::Int64 => Tensor::from_vec(name, shape, data.iter().map(|x| x.as_i64().unwrap()).collect()),
+        Datatype::Bytes => Tensor::from_strings(name, shape, data.iter().map(|x| x.as_str().unwrap())),
+        other => panic!("no {other} in cases"),
+    };
+    tensor.unwrap()
+}
+
+/// Inputs and expected outputs of a case.
+fn case(name: &str) -> (Vec<Tensor>, Vec<Tensor>) {
+    let text = std::fs::read_to_string(folder().join(format!("{name}.case"))).unwrap();
+    let case: Value = serde_json::from_str(&text).unwrap();
+    let list = |key: &str| case[key].as_array().unwrap().iter().map(tensor).collect();
+    (list("inputs"), list("outputs"))
+}
+
+fn run(model: &dyn LoadedModel, inputs: &[Tensor]) -> Vec<Tensor> {
+    let outputs: Vec<&str> = model.signature().outputs.iter().map(|spec| spec.name.as_str()).collect();
+    model.run(inputs, &outputs).unwrap()
+}
+
+/// What differs, if anything: numbers agree within a share of the greatest of them, all else is the same.
+fn difference(given: &Tensor, expected: &Tensor, within: f32) -> Option<String> {
+    let shown = |tensor: &Tensor| format!("{} {:?}", tensor.datatype(), tensor.shape());
+    if (given.datatype(), given.shape()) != (expected.datatype(), expected.shape()) {
+        return Some(format!("`{}` is {}, not {}", given.name(), shown(given), shown(expected)));
+    }
+    if given.datatype() != Datatype::Fp32 {
+        return (given.data() != expected.data()).then(|| format!("`{}` differs", given.name()));
+    }
+    let (numbers, expected) = (given.elements::<f32>().unwrap(), expected.elements::<f32>().unwrap());
+    let scale = expected.iter().copied().map(f32::abs).fold(1.0, f32::max);
+    let pairs = numbers.iter().zip(expected.iter());
+    let apart = pairs.enumerate().find(|(_, (a, b))| (*a - *b).abs() > within * scale || a.is_nan() != b.is_nan());
+    apart.map(|(at, (a, b))| format!("`{}` has {a} at {at}, not {b}", given.name()))
+}
+
+fn differences(given: &[Tensor], expected: &[Tensor], within: f32) -> Vec<String> {
+    assert_eq!(given.len(), expected.len());
+    given.iter().zip(expected).filter_map(|(given, expected)| difference(given, expected, within)).collect()
+}
+
+/// Cases that are refused, and what the refusal says.
+const REFUSED: [(&str, &str); 0] = [];
+
+#[test]
+fn native_gives_what_the_training_library_gives() {
+    let engines = discovered();
+    let cases = cases();
+    assert!(cases.len() > 60, "only {} cases", cases.len());
+    let mut problems = Vec::new();
+    for (path, name) in cases {
+        let loaded = engines.load(EngineChoice::Native, &path, &OPTIONS);
+        let refusal = REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, reason)| reason);
+        match (loaded, refusal) {
+            (Ok(loaded), None) => {
+                let (inputs, expected) = case(&name);
+                let found = differences(&run(loaded.model.as_ref(), &inputs), &expected, 2e-6);
+                problems.extend(found.into_iter().map(|found| format!("{name}: {found}")));
+            }
+            (Ok(_), Some(_)) => problems.push(format!("{name} is not refused")),
+            (Err(error), Some(reason)) if error.to_string().contains(reason) => {}
+            (Err(error), _) => problems.push(format!("{name}: {error}")),
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
