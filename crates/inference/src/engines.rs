@@ -10,7 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::{chain, panic_text};
-use crate::{Engine, EngineChoice, EngineOptions, LoadError, LoadOptions, LoadedModel, Name, read_signature};
+use crate::format::Format;
+use crate::{
+    Engine, EngineChoice, EngineOptions, FormatError, LoadError, LoadOptions, LoadedModel, Name,
+    read_signature,
+};
 
 /// One line of `avocet engines`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,10 +94,18 @@ impl Engines {
         path: &Path,
         options: &LoadOptions,
     ) -> Result<Loaded, LoadError> {
-        read_signature(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
-        match choice.engine() {
-            Some(name) => self.load_with(name, path, options),
-            None => self.load_auto(path, options),
+        let format = |source| LoadError::Format { path: path.into(), source };
+        let native = Format::of(path).map_err(|error| format(FormatError::Io(error)))?.is_native();
+        let readable = if native { Ok(()) } else { read_signature(path).map(drop) };
+        match (choice.engine(), readable) {
+            (None, Ok(())) if native => self.load_with("native", path, options),
+            (Some(name), Ok(())) => self.load_with(name, path, options),
+            (None, Ok(())) => self.load_auto(path, options),
+            // Lists of maps are no outputs for other engines.
+            (None | Some("native"), Err(source @ FormatError::NoOutput)) => {
+                self.load_with("native", path, options).map_err(|_| format(source))
+            }
+            (_, Err(source)) => Err(format(source)),
         }
     }
 
@@ -104,7 +116,7 @@ impl Engines {
             return Err(LoadError::EngineUnavailable { engine: name, reason });
         };
         let model = load_caught(engine.as_ref(), path, options)?;
-        Ok(Loaded { model, engine: name, why: "asked for by name".into() })
+        Ok(Loaded { model, engine: name, why: "asked for by name or by the file's format".into() })
     }
 
     fn load_auto(&self, path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use avocet_inference::{Datatype, EngineChoice, LoadError, LoadOptions, LoadedModel, Tensor};
+use avocet_inference::{Datatype, EngineChoice, LoadOptions, LoadedModel, Tensor};
 use serde_json::Value;
 
 use crate::support::discovered;
@@ -69,7 +69,8 @@ fn difference(given: &Tensor, expected: &Tensor, within: f32) -> Option<String> 
     let (numbers, expected) = (given.elements::<f32>().unwrap(), expected.elements::<f32>().unwrap());
     let scale = expected.iter().copied().map(f32::abs).fold(1.0, f32::max);
     let pairs = numbers.iter().zip(expected.iter());
-    let apart = pairs.enumerate().find(|(_, (a, b))| (*a - *b).abs() > within * scale || a.is_nan() != b.is_nan());
+    let apart =
+        pairs.enumerate().find(|(_, (a, b))| (*a - *b).abs() > within * scale || a.is_nan() != b.is_nan());
     apart.map(|(at, (a, b))| format!("`{}` has {a} at {at}, not {b}", given.name()))
 }
 
@@ -79,7 +80,8 @@ fn differences(given: &[Tensor], expected: &[Tensor], within: f32) -> Vec<String
 }
 
 /// Cases that are refused, and what the refusal says.
-const REFUSED: [(&str, &str); 0] = [];
+const REFUSED: [(&str, &str); 2] =
+    [("neighbours", "no operator Scan"), ("lgb_linear", "leaves are linear models")];
 
 #[test]
 fn native_gives_what_the_training_library_gives() {
@@ -99,6 +101,59 @@ fn native_gives_what_the_training_library_gives() {
             (Ok(_), Some(_)) => problems.push(format!("{name} is not refused")),
             (Err(error), Some(reason)) if error.to_string().contains(reason) => {}
             (Err(error), _) => problems.push(format!("{name}: {error}")),
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// Rows that no case has: on the values of the training data, beside them, and far away.
+fn strangers(model: &dyn LoadedModel, rows: usize) -> Option<Vec<Tensor>> {
+    let inputs = model.signature().inputs.iter().map(|spec| {
+        let width = *spec.shape.as_ref()?.get(1)? as usize;
+        let numbers =
+            (0..rows * width).map(|at| ((at * 7919 % 1009) as f32 - 300.0) / [100.0, 1000.0, 7.0][at % 3]);
+        let data = match spec.datatype {
+            Datatype::Fp32 => Tensor::from_vec(spec.name.as_str(), [rows, width], numbers.collect()),
+            Datatype::Fp64 => {
+                Tensor::from_vec(spec.name.as_str(), [rows, width], numbers.map(f64::from).collect())
+            }
+            Datatype::Int64 => {
+                Tensor::from_vec(spec.name.as_str(), [rows, width], numbers.map(|x| x as i64).collect())
+            }
+            _ => return None,
+        };
+        data.ok()
+    });
+    inputs.collect()
+}
+
+#[test]
+fn native_gives_what_onnx_runtime_gives() {
+    let engines = discovered();
+    if !engines.list()[1].available {
+        println!("skipped: {}", engines.list()[1].reason);
+        return;
+    }
+    let mut problems = Vec::new();
+    for (path, name) in cases() {
+        let refused = REFUSED.iter().any(|(refused, _)| *refused == name);
+        if refused || path.extension().unwrap() != "onnx" {
+            continue;
+        }
+        let native = engines.load(EngineChoice::Native, &path, &OPTIONS).unwrap().model;
+        let other = engines.load(EngineChoice::OnnxRuntime, &path, &OPTIONS).unwrap().model;
+        // ONNX Runtime's outputs are those that are tensors.
+        let outputs: Vec<&str> = other.signature().outputs.iter().map(|spec| spec.name.as_str()).collect();
+        let batches = [1, 7, 8, 9, 300].map(|rows| strangers(native.as_ref(), rows));
+        for inputs in batches.into_iter().flatten().chain([case(&name).0]) {
+            let (given, expected) =
+                (native.run(&inputs, &outputs).unwrap(), other.run(&inputs, &outputs).unwrap());
+            // Where large numbers cancel out, the order of additions shows.
+            let cancels = name == "bayes" || name.starts_with("svc");
+            let found = differences(&given, &expected, if cancels { 1e-5 } else { 1e-6 });
+            problems.extend(
+                found.into_iter().map(|found| format!("{name}, {} rows: {found}", inputs[0].shape()[0])),
+            );
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));

@@ -79,6 +79,10 @@ impl Compiler {
         let mut steps = Vec::with_capacity(graph.nodes.len());
         for mut node in graph.nodes {
             node.opset = graph.opset;
+            let first = node.inputs.first();
+            node.double = first
+                .and_then(|name| signature.input(name))
+                .is_some_and(|spec| spec.datatype == Datatype::Fp64);
             steps.push(self.step(&node)?);
         }
         let (mut outputs, mut labels) = (Vec::new(), Vec::new());

@@ -7,13 +7,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::Refused;
 use super::array::{Array, Data};
+use super::{MAX_FILE, Refused};
 use crate::onnx::{Reader, Type, Value, read_value_info};
 use crate::{Datatype, FormatError};
 
-/// Largest file that is read as a whole, 1 GiB, and the most nodes.
-const MAX_FILE: u64 = 1 << 30;
+/// Most nodes, weights, inputs or outputs.
 const MAX_NODES: usize = 16 << 10;
 
 /// An operator of a graph and what it is wired to.
@@ -26,6 +25,8 @@ pub(super) struct Node {
     pub attributes: HashMap<String, Attribute>,
     /// Version of the operators of `ai.onnx`, known when the whole file is read.
     pub opset: i64,
+    /// Whether the first input is an input of the graph in FP64.
+    pub double: bool,
 }
 
 /// An attribute's value; those of its fields that aren't its type's are empty.

@@ -20,6 +20,8 @@ use super::onnx::Node;
 /// The domain of classical models' operators.
 pub(super) const CLASSICAL: &str = "ai.onnx.ml";
 
+pub(super) use linear::greatest;
+
 type Builder = fn(&Node) -> Result<Kernel, Refused>;
 
 /// How to make a step of an operator; `None` for those that are left to other engines.
@@ -64,6 +66,7 @@ fn plain(operator: &str) -> Option<Builder> {
         "IsNaN" => arithmetic::is_nan,
         "Cast" => shape::cast,
         "Constant" => shape::constant,
+        "ConstantOfShape" => shape::constant_of_shape,
         "Concat" => shape::concat,
         "Flatten" => shape::flatten,
         "Identity" => shape::identity,
@@ -78,8 +81,8 @@ fn plain(operator: &str) -> Option<Builder> {
         "Gemm" => matrix::gemm,
         "MatMul" => matrix::matmul,
         "ArgMax" | "ArgMin" => reduce::arg,
-        "ReduceL1" | "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceMin" | "ReduceProd" | "ReduceSum"
-        | "ReduceSumSquare" => reduce::reduce,
+        "ReduceL1" | "ReduceL2" | "ReduceLogSumExp" | "ReduceMax" | "ReduceMean" | "ReduceMin"
+        | "ReduceProd" | "ReduceSum" | "ReduceSumSquare" => reduce::reduce,
         "Softmax" => reduce::softmax,
         _ => return None,
     })

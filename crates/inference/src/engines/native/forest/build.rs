@@ -46,7 +46,21 @@ pub(in super::super) struct Set {
     pub values: Vec<f64>,
 }
 
+/// Greatest category; a set of it takes 128 KiB.
+const MAX_CATEGORY: usize = 1 << 20;
+
 impl Set {
+    /// Puts a category in; `None` where it is negative or too great.
+    pub fn insert(&mut self, category: i64) -> Option<()> {
+        let category = usize::try_from(category).ok().filter(|&category| category < MAX_CATEGORY)?;
+        let word = category / 32;
+        if self.bits.len() <= word {
+            self.bits.resize(word + 1, 0);
+        }
+        *self.bits.get_mut(word)? |= 1 << (category % 32);
+        Some(())
+    }
+
     pub fn contains(&self, value: f64) -> bool {
         let in_bits = value >= 0.0 && {
             let whole = value as usize;

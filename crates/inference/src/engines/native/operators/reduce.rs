@@ -68,6 +68,12 @@ struct Fold {
     finish: fn(f64, f64) -> f64,
 }
 
+/// The logarithm of a sum out of the logarithms of its parts, without leaving the range of numbers.
+fn log_add(a: f64, b: f64) -> f64 {
+    let (small, great) = if a < b { (a, b) } else { (b, a) };
+    if great == f64::NEG_INFINITY { great } else { great + (small - great).exp().ln_1p() }
+}
+
 pub(super) fn reduce(node: &Node) -> Result<Kernel, Refused> {
     let fold = match node.operator.as_str() {
         "ReduceSum" => Fold { start: 0.0, add: |sum, x| sum + x, finish: |sum, _| sum },
@@ -76,6 +82,7 @@ pub(super) fn reduce(node: &Node) -> Result<Kernel, Refused> {
         "ReduceL1" => Fold { start: 0.0, add: |sum, x| sum + x.abs(), finish: |sum, _| sum },
         "ReduceL2" => Fold { start: 0.0, add: |sum, x| sum + x * x, finish: |sum, _| sum.sqrt() },
         "ReduceSumSquare" => Fold { start: 0.0, add: |sum, x| sum + x * x, finish: |sum, _| sum },
+        "ReduceLogSumExp" => Fold { start: f64::NEG_INFINITY, add: log_add, finish: |sum, _| sum },
         "ReduceMax" => Fold {
             start: f64::NEG_INFINITY,
             add: |best, x| if best.is_nan() || best > x { best } else { x },

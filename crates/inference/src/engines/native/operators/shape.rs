@@ -34,6 +34,20 @@ pub(super) fn constant(node: &Node) -> Result<Kernel, Refused> {
     Ok(Box::new(move |_| Ok(vec![array.clone()])))
 }
 
+pub(super) fn constant_of_shape(node: &Node) -> Result<Kernel, Refused> {
+    let value = match node.tensor("value") {
+        Some(value) => value.reshaped([1])?,
+        None => Array::new([1], Data::F32(vec![0.0]))?,
+    };
+    Ok(Box::new(move |arguments| {
+        let sizes = arguments.get(0)?.i64s()?;
+        let shape = sizes.iter().map(|&size| usize::try_from(size)).collect::<Result<Vec<_>, _>>();
+        let shape = shape.map_err(|_| Fault::unsupported(format!("the shape {sizes:?}")))?;
+        let count = room(&shape)?;
+        Ok(vec![value.pick(shape, std::iter::repeat_n(0, count))?])
+    }))
+}
+
 pub(super) fn reshape(node: &Node) -> Result<Kernel, Refused> {
     let (given, keep_zero) = (node.ints("shape").to_vec(), node.int("allowzero") == Some(1));
     Ok(Box::new(move |arguments| {

@@ -209,8 +209,9 @@ fn leaf_weights<T: Number>(
     Ok((weights, leaf_of))
 }
 
+/// Whether the trees compare in FP64: their numbers are, or what they are asked about is.
 fn is_double(node: &Node, name: &str) -> bool {
-    node.tensor(name).is_some_and(|tensor| matches!(tensor.data(), Data::F64(_)))
+    node.double || node.tensor(name).is_some_and(|tensor| matches!(tensor.data(), Data::F64(_)))
 }
 
 fn targets(node: &Node) -> Result<usize, Refused> {
