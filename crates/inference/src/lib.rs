@@ -35,6 +35,8 @@ mod engine;
 mod engines;
 
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod pool;
 mod queue;
 mod repository;

@@ -89,6 +89,11 @@ const LANES: usize = 8;
 /// Rows that all trees see before the next ones come, so that they stay in the nearest cache.
 const ROWS: usize = 256;
 
+/// What a walk must look out for: nothing, NaN, or NaN and splits that need more than a comparison.
+const PLAIN: u8 = 0;
+const NAN: u8 = 1;
+const MIXED: u8 = 2;
+
 /// Trees ready to walk. Invariant: all places are inside, and no way goes round.
 pub(super) struct Forest<T> {
     nodes: Vec<Node<T>>,
@@ -112,47 +117,67 @@ impl<T: Number> Forest<T> {
     }
 
     /// Calls `visit(row, leaf)` for each row of `width` numbers and each tree; for each row in the trees' order.
-    pub fn walk(&self, data: &[T], width: usize, visit: impl FnMut(usize, u32)) {
-        let rows: Vec<&[T]> = data.chunks_exact(width.max(1)).collect();
-        if self.mixed { self.walk_rows::<true>(&rows, visit) } else { self.walk_rows::<false>(&rows, visit) }
+    pub fn walk(&self, data: &[T], width: usize, mut visit: impl FnMut(usize, u32)) {
+        let mut cells = Vec::new();
+        for (index, block) in data.chunks(width.max(1) * ROWS).enumerate() {
+            let visit = |row: usize, leaf: u32| visit(index * ROWS + row, leaf);
+            if self.mixed {
+                self.walk_block::<MIXED>(block, width, &mut cells, visit);
+            } else if block.iter().any(|x| x.is_nan()) {
+                self.walk_block::<NAN>(block, width, &mut cells, visit);
+            } else {
+                self.walk_block::<PLAIN>(block, width, &mut cells, visit);
+            }
+        }
     }
 
-    fn walk_rows<const MIXED: bool>(&self, rows: &[&[T]], mut visit: impl FnMut(usize, u32)) {
-        for (block, rows) in rows.chunks(ROWS).enumerate() {
-            let (full, rest) = rows.as_chunks::<LANES>();
-            for &root in &self.roots {
-                for (group, lanes) in full.iter().enumerate() {
-                    let ends = self.descend::<MIXED>([root; LANES], lanes);
-                    for (lane, end) in ends.into_iter().enumerate() {
-                        visit(block * ROWS + group * LANES + lane, self.leaf(end));
-                    }
-                }
+    fn walk_block<const KIND: u8>(
+        &self,
+        block: &[T],
+        width: usize,
+        cells: &mut Vec<T>,
+        mut visit: impl FnMut(usize, u32),
+    ) {
+        let groups = block.chunks_exact(width.max(1) * LANES);
+        let (rest, first) = (groups.remainder(), block.len() / (width.max(1) * LANES) * LANES);
+        turn(groups, width, cells);
+        for &root in &self.roots {
+            for (group, cells) in cells.chunks_exact(width.max(1) * LANES).enumerate() {
+                let ends = self.descend::<KIND, true>([root; LANES], cells);
+                ends.into_iter()
+                    .enumerate()
+                    .for_each(|(lane, end)| visit(group * LANES + lane, self.leaf(end)));
             }
-            for (index, &row) in rest.iter().enumerate() {
-                self.walk_row::<MIXED>(row, |leaf| visit(block * ROWS + full.len() * LANES + index, leaf));
-            }
+        }
+        for (index, row) in rest.chunks_exact(width.max(1)).enumerate() {
+            self.walk_row::<KIND>(row, |leaf| visit(first + index, leaf));
         }
     }
 
     /// One row through all trees, several trees side by side.
-    fn walk_row<const MIXED: bool>(&self, row: &[T], mut visit: impl FnMut(u32)) {
+    fn walk_row<const KIND: u8>(&self, row: &[T], mut visit: impl FnMut(u32)) {
         let (full, rest) = self.roots.as_chunks::<LANES>();
         for &roots in full {
-            self.descend::<MIXED>(roots, &[row; LANES]).into_iter().for_each(|end| visit(self.leaf(end)));
+            self.descend::<KIND, false>(roots, row).into_iter().for_each(|end| visit(self.leaf(end)));
         }
-        let (Some(&last), true) = (rest.last(), !rest.is_empty()) else { return };
+        let Some(&last) = rest.last() else { return };
         let mut roots = [last; LANES];
         roots.iter_mut().zip(rest).for_each(|(place, &root)| *place = root);
-        let ends = self.descend::<MIXED>(roots, &[row; LANES]);
+        let ends = self.descend::<KIND, false>(roots, row);
         ends.into_iter().take(rest.len()).for_each(|end| visit(self.leaf(end)));
     }
 
+    /// Walks side by side, each with a row of its own (`MANY`, by feature and then by lane) or all with one row.
     #[inline]
-    fn descend<const MIXED: bool>(&self, mut places: [u32; LANES], rows: &[&[T]; LANES]) -> [u32; LANES] {
+    fn descend<const KIND: u8, const MANY: bool>(
+        &self,
+        mut places: [u32; LANES],
+        cells: &[T],
+    ) -> [u32; LANES] {
         loop {
             let mut moved = 0;
-            for (place, row) in places.iter_mut().zip(rows) {
-                let next = self.step::<MIXED>(*place, row);
+            for (lane, place) in places.iter_mut().enumerate() {
+                let next = self.step::<KIND, MANY>(*place, cells, lane);
                 moved |= next ^ *place;
                 *place = next;
             }
@@ -163,11 +188,16 @@ impl<T: Number> Forest<T> {
     }
 
     #[inline]
-    fn step<const MIXED: bool>(&self, place: u32, row: &[T]) -> u32 {
+    fn step<const KIND: u8, const MANY: bool>(&self, place: u32, cells: &[T], lane: usize) -> u32 {
         let Some(node) = self.nodes.get(place as usize) else { return place };
-        let x = row.get((node.feature & FEATURE) as usize).copied().unwrap_or_default();
+        let feature = (node.feature & FEATURE) as usize;
+        let cell = if MANY { feature * LANES + lane } else { feature };
+        let x = cells.get(cell).copied().unwrap_or_default();
+        if KIND == PLAIN {
+            return node.left + u32::from(x > node.threshold);
+        }
         let nan_right = node.feature & NAN_RIGHT != 0;
-        if MIXED && node.feature & (IN_SET | ZERO_IS_NAN) != 0 {
+        if KIND == MIXED && node.feature & (IN_SET | ZERO_IS_NAN) != 0 {
             return node.left + u32::from(self.special(node, x, nan_right));
         }
         node.left + u32::from((x > node.threshold) | (x.is_nan() & nan_right))
@@ -190,16 +220,28 @@ impl<T: Number> Forest<T> {
     }
 }
 
+/// Lays groups of rows out by feature, so that the lanes' cells of one feature lie side by side.
+fn turn<'a, T: Number>(groups: impl Iterator<Item = &'a [T]>, width: usize, cells: &mut Vec<T>) {
+    cells.clear();
+    for group in groups {
+        for feature in 0..width {
+            cells.extend(group.iter().skip(feature).step_by(width.max(1)));
+        }
+    }
+}
+
 /// What leaves add to which targets: for each leaf a few pairs of target and weight.
 pub(super) struct Weights<T> {
     /// Where each leaf's pairs begin, and where the last one's end.
     starts: Vec<u32>,
     pairs: Vec<(u32, T)>,
+    /// The weights alone, where each leaf has one for each target in order; else empty.
+    full: Vec<T>,
 }
 
 impl<T: Number> Default for Weights<T> {
     fn default() -> Self {
-        Weights { starts: vec![0], pairs: Vec::new() }
+        Weights { starts: vec![0], pairs: Vec::new(), full: Vec::new() }
     }
 }
 
@@ -209,6 +251,18 @@ impl<T: Number> Weights<T> {
         self.pairs.extend(pairs);
         self.starts.push(u32::try_from(self.pairs.len()).unwrap_or(u32::MAX));
         u32::try_from(self.starts.len() - 2).unwrap_or(u32::MAX)
+    }
+
+    /// To be called when all leaves are there: finds the quickest way to add them up.
+    pub fn settle(mut self, targets: usize) -> Self {
+        let even = (self.starts.len() - 1).checked_mul(targets) == Some(self.pairs.len());
+        let mut leaves = self.starts.windows(2).zip(0_u32..);
+        let even = even
+            && leaves.all(|(_, leaf)| self.of(leaf).iter().map(|&(target, _)| target).eq(0..targets as u32));
+        if even {
+            self.full = self.pairs.iter().map(|&(_, weight)| weight).collect();
+        }
+        self
     }
 
     #[inline]
@@ -252,6 +306,18 @@ pub(super) fn add_up<T: Number>(
     targets: usize,
     scores: &mut [T],
 ) {
+    if !weights.full.is_empty() {
+        let targets = targets.max(1);
+        return forest.walk(data, width, |row, leaf| {
+            let (at, from) = (row * targets, leaf as usize * targets);
+            let (Some(scores), Some(weights)) =
+                (scores.get_mut(at..at + targets), weights.full.get(from..from + targets))
+            else {
+                return;
+            };
+            scores.iter_mut().zip(weights).for_each(|(score, &weight)| *score += weight);
+        });
+    }
     forest.walk(data, width, |row, leaf| {
         for &(target, weight) in weights.of(leaf) {
             if let Some(score) = scores.get_mut(row * targets + target as usize) {

@@ -38,7 +38,7 @@ pub(super) fn load(bytes: &[u8]) -> Result<Boosted, Refused> {
     }
     let iterations = (count / per_iteration).max(1);
     let divisor = if head.contains_key("average_output") { iterations as f64 } else { 1.0 };
-    let scorer = Scorer::Double(builder.finish(), weights);
+    let scorer = Scorer::Double(builder.finish(), weights.settle(per_iteration));
     Boosted::new(last_feature.saturating_add(1), scorer, vec![0.0; per_iteration], divisor, link)
 }
 

@@ -249,7 +249,7 @@ impl Model {
             let drafts = tree.drafts(index, |value| weights.push([(score, value * weight)]))?;
             builder.trees(&drafts, &[0])?;
         }
-        Ok(Scorer::Single(builder.finish(), weights))
+        Ok(Scorer::Single(builder.finish(), weights.settle(scores)))
     }
 
     /// How many trees were there after the best iteration.

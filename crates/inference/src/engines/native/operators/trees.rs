@@ -162,7 +162,7 @@ fn listed<T: Floats>(node: &Node, leaves: &str, targets: usize) -> Result<Ensemb
     }
     let mut builder = Builder::new();
     builder.trees(&drafts, &roots)?;
-    Ok(Ensemble { forest: builder.finish(), weights, targets })
+    Ok(Ensemble { forest: builder.finish(), weights: weights.settle(targets), targets })
 }
 
 fn test<T: Number>(node: &Node, mode: &[u8], value: T) -> Result<Test<T>, Refused> {
@@ -387,7 +387,7 @@ fn ensemble_of<T: Floats>(node: &Node) -> Result<Kernel, Refused> {
     let roots: Option<Vec<usize>> = roots.collect();
     let mut builder = Builder::new();
     builder.trees(&drafts, &roots.ok_or_else(|| node.refuse("a root that is not there"))?)?;
-    let ensemble = Ensemble { forest: builder.finish(), weights, targets };
+    let ensemble = Ensemble { forest: builder.finish(), weights: weights.settle(targets), targets };
     Ok(if is_double(node, "nodes_splits") {
         Box::new(move |arguments| {
             let Scores { rows, scores, .. } = ensemble.score(arguments.get(0)?, aggregate, false)?;
