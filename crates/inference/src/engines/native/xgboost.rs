@@ -152,10 +152,12 @@ fn shortened(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
+type ToMargin = fn(f64) -> f64;
+
 /// What an objective does to its base score before the trees and to the sum after them.
-fn objective(name: &str) -> Option<(fn(f64) -> f64, Link)> {
-    let same: fn(f64) -> f64 = |base| base;
-    let logit: fn(f64) -> f64 = |base| -(1.0 / base - 1.0).ln();
+fn objective(name: &str) -> Option<(ToMargin, Link)> {
+    let same: ToMargin = |base| base;
+    let logit: ToMargin = |base| -(1.0 / base - 1.0).ln();
     Some(match name {
         "binary:logistic" => (logit, Link::Binary(1.0)),
         "binary:logitraw" => (logit, Link::Identity),

@@ -140,8 +140,11 @@ pub(super) fn logic(node: &Node) -> Result<Kernel, Refused> {
     }))
 }
 
+/// What to do with one number, as f32, as f64, and as a whole number where that is done.
+type One = (fn(f32) -> f32, fn(f64) -> f64, Option<fn(i64) -> i64>);
+
 pub(super) fn unary(node: &Node) -> Result<Kernel, Refused> {
-    let one: (fn(f32) -> f32, fn(f64) -> f64, Option<fn(i64) -> i64>) = match node.operator.as_str() {
+    let one: One = match node.operator.as_str() {
         "Abs" => (f32::abs, f64::abs, Some(i64::wrapping_abs)),
         "Ceil" => (f32::ceil, f64::ceil, None),
         "Exp" => (f32::exp, f64::exp, None),

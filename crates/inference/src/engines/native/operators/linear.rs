@@ -1,7 +1,5 @@
 //! Linear models: a sum of weighted features per class or target.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
 use super::super::array::{Array, Data, room};
@@ -45,8 +43,7 @@ impl Weights {
             return Err(Fault::input(format!("has {width} features where {} are asked for", self.features)));
         }
         room(&[rows, self.targets])?;
-        let mut scores =
-            multiply(&array.f32s()?, &Cow::Borrowed(&self.by_feature), rows, self.features, self.targets);
+        let mut scores = multiply(&array.f32s()?, &self.by_feature, rows, self.features, self.targets);
         if !self.intercepts.is_empty() {
             scores.iter_mut().zip(self.intercepts.iter().cycle()).for_each(|(score, add)| *score += add);
         }

@@ -1,6 +1,5 @@
 //! Products of tables.
 
-use std::borrow::Cow;
 use std::ops::{AddAssign, Mul};
 
 use super::super::array::{Array, Data, room};
@@ -80,13 +79,7 @@ fn product(a: &Array, b: &Array) -> Result<Array, Fault> {
 }
 
 /// Row-major `a` of `rows` × `inner` times `b` of `inner` × `columns`.
-pub(super) fn multiply<T>(
-    a: &Cow<'_, [T]>,
-    b: &Cow<'_, [T]>,
-    rows: usize,
-    inner: usize,
-    columns: usize,
-) -> Vec<T>
+pub(super) fn multiply<T>(a: &[T], b: &[T], rows: usize, inner: usize, columns: usize) -> Vec<T>
 where
     T: Copy + Default + Mul<Output = T> + AddAssign,
 {

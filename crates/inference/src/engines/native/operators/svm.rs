@@ -67,7 +67,7 @@ pub(super) fn regressor(node: &Node) -> Result<Kernel, Refused> {
     let one_class = node.int("one_class").unwrap_or(0) != 0;
     let (likeness, post) =
         (if supports > 0 { Likeness::of(node)? } else { Likeness::Linear }, Post::of(node)?);
-    let features = if supports > 0 { vectors.len() / supports } else { coefficients.len() };
+    let features = vectors.len().checked_div(supports).unwrap_or(coefficients.len());
     if features == 0
         || (supports > 0 && (coefficients.len() != supports || vectors.len() != supports * features))
     {
@@ -134,7 +134,7 @@ pub(super) fn classifier(node: &Node) -> Result<Kernel, Refused> {
     } else {
         !rho.is_empty() && sigmoids.is_empty() && coefficients.len().is_multiple_of(classes.max(1))
     };
-    let features = if supports > 0 { vectors.len() / supports } else { coefficients.len() / classes.max(1) };
+    let features = vectors.len().checked_div(supports).unwrap_or(coefficients.len() / classes.max(1));
     if classes < 2 || features == 0 || !fits {
         return Err(node.refuse("support vectors, coefficients and classes that don't fit"));
     }
