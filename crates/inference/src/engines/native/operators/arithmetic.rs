@@ -21,7 +21,7 @@ pub(super) fn binary(node: &Node) -> Result<Kernel, Refused> {
         "Sub" => Two { f32: |a, b| a - b, f64: |a, b| a - b, i64: |a, b| Some(a.wrapping_sub(b)) },
         "Mul" => Two { f32: |a, b| a * b, f64: |a, b| a * b, i64: |a, b| Some(a.wrapping_mul(b)) },
         "Div" => Two { f32: |a, b| a / b, f64: |a, b| a / b, i64: i64::checked_div },
-        "Pow" => Two { f32: f32::powf, f64: f64::powf, i64: |_, _| None },
+        "Pow" => Two { f32: f32::powf, f64: f64::powf, i64: |a, b| a.checked_pow(u32::try_from(b).ok()?) },
         "Max" => Two {
             f32: |a, b| if a.is_nan() || a > b { a } else { b },
             f64: |a, b| if a.is_nan() || a > b { a } else { b },
@@ -49,7 +49,9 @@ fn apply(two: Two, a: &Array, b: &Array) -> Result<Array, Fault> {
     room(&shape)?;
     let shapes = (a.shape(), b.shape(), shape.as_slice());
     let whole = |a: &i64, b: &i64| {
-        (two.i64)(*a, *b).ok_or_else(|| Fault::input("makes the model divide by zero or raise whole numbers"))
+        (two.i64)(*a, *b).ok_or_else(|| {
+            Fault::input("makes the model divide by zero or raise a whole number out of range")
+        })
     };
     let data = match (a.data(), b.data()) {
         (Data::F32(a), Data::F32(b)) => Data::F32(zip(shapes, a, b, |a, b| Ok((two.f32)(*a, *b)))?),
