@@ -62,7 +62,7 @@ fn pattern(spec: &TensorSpec, open: usize, divisor: f32) -> Fallible<Tensor> {
         spec.shape.iter().flatten().map(|&size| usize::try_from(size).unwrap_or(open)).collect();
     let count: usize = shape.iter().product();
     println!("input {} {} {shape:?}", spec.name, spec.datatype);
-    let numbers = (0..count).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) % 256);
+    let numbers = (0..count).map(|index| (index.wrapping_mul(40_503) >> 5) % 256);
     Ok(match spec.datatype {
         Datatype::Fp32 => {
             let floats = numbers.map(|number| u8::try_from(number).map(|number| f32::from(number) / divisor));
