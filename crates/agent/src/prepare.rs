@@ -199,6 +199,7 @@ impl Preparer {
                 path: self.blobs.path(&digest),
                 engine: match model.spec.engine {
                     Engine::Auto => EngineChoice::Auto,
+                    Engine::Native => EngineChoice::Native,
                     Engine::OnnxRuntime => EngineChoice::OnnxRuntime,
                     Engine::Rten => EngineChoice::Rten,
                 },

@@ -17,6 +17,8 @@ pub enum EngineChoice {
     /// The best that is there, and the next one where that fails to load the model.
     #[default]
     Auto,
+    /// Avocet's own arithmetic for trees, linear models and their pipelines, or an error.
+    Native,
     /// `rten`, pure Rust, or an error.
     Rten,
     /// ONNX Runtime, or an error.
@@ -28,6 +30,7 @@ impl EngineChoice {
     pub fn engine(self) -> Option<Name> {
         match self {
             EngineChoice::Auto => None,
+            EngineChoice::Native => Some("native"),
             EngineChoice::Rten => Some("rten"),
             EngineChoice::OnnxRuntime => Some("onnxruntime"),
         }
@@ -42,7 +45,7 @@ impl fmt::Display for EngineChoice {
 
 /// A text that names no engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown engine `{0}`; use `auto`, `rten` or `onnxruntime`")]
+#[error("unknown engine `{0}`; use `auto`, `native`, `rten` or `onnxruntime`")]
 pub struct UnknownEngine(pub String);
 
 impl FromStr for EngineChoice {
@@ -51,6 +54,7 @@ impl FromStr for EngineChoice {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "" | "auto" => Ok(EngineChoice::Auto),
+            "native" => Ok(EngineChoice::Native),
             "rten" => Ok(EngineChoice::Rten),
             "onnxruntime" => Ok(EngineChoice::OnnxRuntime),
             other => Err(UnknownEngine(other.chars().take(64).collect())),
@@ -87,7 +91,7 @@ pub struct LoadOptions {
 pub trait Engine: Send + Sync {
     fn info(&self) -> EngineInfo;
 
-    /// Loads an ONNX file; may take seconds.
+    /// Loads a model file; may take seconds.
     ///
     /// # Errors
     /// When the file is not a model or needs what this engine lacks.
@@ -103,6 +107,11 @@ pub trait Engine: Send + Sync {
 /// A model ready to run; dropping it gives its memory back.
 pub trait LoadedModel: Send + Sync {
     fn signature(&self) -> &Signature;
+
+    /// The classes that the columns of an output stand for, where the model's file names them.
+    fn labels(&self, _output: &str) -> Option<&[String]> {
+        None
+    }
 
     /// Runs that may go on at once; further ones would only wait for each other.
     fn instances(&self) -> usize;

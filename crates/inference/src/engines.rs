@@ -1,6 +1,7 @@
 //! Which engines this process has, and the choice among them.
 
 mod library;
+mod native;
 mod onnxruntime;
 mod rten;
 
@@ -9,7 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::{chain, panic_text};
-use crate::{Engine, EngineChoice, EngineOptions, LoadError, LoadOptions, LoadedModel, Name, read_signature};
+use crate::format::Format;
+use crate::{
+    Engine, EngineChoice, EngineOptions, FormatError, LoadError, LoadOptions, LoadedModel, Name,
+    read_signature,
+};
 
 /// One line of `avocet engines`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,15 +51,18 @@ pub struct Loaded {
 }
 
 impl Engines {
-    /// Looks for engines: ONNX Runtime where its library is found, and always `rten`. Never fails and never
-    /// panics: what is missing is listed with its reason.
+    /// Looks for engines: `native` for classical models, ONNX Runtime where its library is found, and always `rten`.
+    /// Never fails and never panics: what is missing is listed with its reason.
     pub fn discover(options: &EngineOptions) -> Engines {
         let runtime = match onnxruntime::OnnxRuntime::find(options) {
             Ok((engine, reason)) => Slot::available(Arc::new(engine), reason),
             Err(reason) => Slot::missing("onnxruntime", reason),
         };
         let rten = rten::Rten::new(options.threads_per_run.max(1));
-        Engines::from_slots(vec![runtime, Slot::available(Arc::new(rten), "built into avocet".into())])
+        let native =
+            Slot::available(Arc::new(native::Native), "built into avocet, for classical models".into());
+        let rten = Slot::available(Arc::new(rten), "built into avocet".into());
+        Engines::from_slots(vec![native, runtime, rten])
     }
 
     /// Exactly these engines, best first.
@@ -86,10 +94,18 @@ impl Engines {
         path: &Path,
         options: &LoadOptions,
     ) -> Result<Loaded, LoadError> {
-        read_signature(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
-        match choice.engine() {
-            Some(name) => self.load_with(name, path, options),
-            None => self.load_auto(path, options),
+        let format = |source| LoadError::Format { path: path.into(), source };
+        let native = Format::of(path).map_err(|error| format(FormatError::Io(error)))?.is_native();
+        let readable = if native { Ok(()) } else { read_signature(path).map(drop) };
+        match (choice.engine(), readable) {
+            (None, Ok(())) if native => self.load_with("native", path, options),
+            (Some(name), Ok(())) => self.load_with(name, path, options),
+            (None, Ok(())) => self.load_auto(path, options),
+            // Lists of maps are no outputs for other engines.
+            (None | Some("native"), Err(source @ FormatError::NoOutput)) => {
+                self.load_with("native", path, options).map_err(|_| format(source))
+            }
+            (_, Err(source)) => Err(format(source)),
         }
     }
 
@@ -100,7 +116,7 @@ impl Engines {
             return Err(LoadError::EngineUnavailable { engine: name, reason });
         };
         let model = load_caught(engine.as_ref(), path, options)?;
-        Ok(Loaded { model, engine: name, why: "asked for by name".into() })
+        Ok(Loaded { model, engine: name, why: "asked for by name or by the file's format".into() })
     }
 
     fn load_auto(&self, path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {

@@ -2,8 +2,8 @@
 //!
 //! A [`Repository`] holds loaded models by name and version and runs requests on its own few threads,
 //! so that a caller (an async server, a function, a test) only waits. Which library does the arithmetic is an
-//! [`Engine`]: pure-Rust `rten` is always there, ONNX Runtime where its shared library is found;
-//! [`Engines::discover`] says which, and why not.
+//! [`Engine`]: `native` computes classical models itself, pure-Rust `rten` is always there, ONNX Runtime where its
+//! shared library is found; [`Engines::discover`] says which, and why not.
 //!
 //! ```no_run
 //! use avocet_inference::{EngineOptions, Engines, LoadRequest, Options, Repository, Request, Tensor};
@@ -28,6 +28,7 @@ mod tensor;
 
 mod signature;
 
+mod format;
 mod onnx;
 
 mod engine;

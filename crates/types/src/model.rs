@@ -64,9 +64,11 @@ pub struct ModelSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// ONNX Runtime where a site has it, otherwise the built-in engine.
+    /// `native` for classical models, else ONNX Runtime where a site has it, else `rten`.
     #[default]
     Auto,
+    /// Avocet's own arithmetic for trees, linear models and the pipelines around them.
+    Native,
     /// ONNX Runtime, from its shared library.
     OnnxRuntime,
     /// The built-in pure-Rust engine.
@@ -80,7 +82,7 @@ pub struct ModelVersion {
     /// The version's name, for example `1`.
     #[schemars(regex(pattern = names::DNS_LABEL), length(max = 63))]
     pub name: String,
-    /// The model file, in ONNX format.
+    /// The model file: ONNX, or what XGBoost or LightGBM saved.
     pub artifact: Artifact,
 }
 

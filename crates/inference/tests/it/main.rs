@@ -7,6 +7,7 @@
     reason = "helpers of tests fail tests by panicking"
 )]
 
+mod classical;
 mod engines;
 mod isolation;
 mod parity;
