@@ -2,7 +2,7 @@
 //!
 //! A [`Repository`] holds loaded models by name and version and runs requests on its own few threads,
 //! so that a caller (an async server, a function, a test) only waits. Which library does the arithmetic is an
-//! [`Engine`]: pure-Rust `rten` is always there, ONNX Runtime where its shared library is found;
+//! [`Engine`]: pure-Rust `rten` is always there, ONNX Runtime and TensorFlow where their shared libraries are found;
 //! [`Engines::discover`] says which, and why not.
 //!
 //! ```no_run
@@ -28,7 +28,9 @@ mod tensor;
 
 mod signature;
 
+mod format;
 mod onnx;
+mod protobuf;
 
 mod engine;
 mod engines;
@@ -44,9 +46,10 @@ pub use engine::{
     Engine, EngineChoice, EngineError, EngineInfo, EngineOptions, LoadOptions, LoadedModel, Name,
     UnknownEngine,
 };
-pub use engines::{EngineStatus, Engines, Loaded};
+pub use engines::{Difference, EngineStatus, Engines, Loaded, Tried, Verdict, user_folder};
 pub use error::{Error, LoadError};
-pub use onnx::{FormatError, read_signature};
+pub use format::{Format, FormatError, Source};
+pub use onnx::read_signature;
 pub use repository::{Answer, LoadRequest, Model, ModelStatus, Options, Pending, Repository, Request, State};
 pub use signature::{InvalidInput, Limits, Signature, TensorSpec};
 pub use stats::{StatsSnapshot, Timed};

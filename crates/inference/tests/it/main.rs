@@ -11,3 +11,5 @@ mod engines;
 mod parity;
 mod repository;
 mod support;
+mod tensorflow;
+mod trial;
