@@ -3,6 +3,8 @@
 //! Engines disagree about what they report (one folds INT64 and BOOL into 32-bit integers), so the declared
 //! types come from the file itself. Weights are skipped with seeks: a file of gigabytes costs a few reads.
 
+pub(crate) mod nodes;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;

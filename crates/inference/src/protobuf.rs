@@ -70,6 +70,21 @@ impl<R: BufRead + Seek> Reader<R> {
         self.format.damaged(problem)
     }
 
+    /// Bytes read so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many packed integers there are up to `end`.
+    pub fn count_varints(&mut self, end: u64) -> Result<usize, FormatError> {
+        let mut count = 0;
+        while self.position < end {
+            self.varint()?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
     fn varint(&mut self) -> Result<u64, FormatError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {

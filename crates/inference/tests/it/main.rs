@@ -7,6 +7,7 @@
     reason = "helpers of tests fail tests by panicking"
 )]
 
+mod conformance;
 mod engines;
 mod parity;
 mod repository;
