@@ -1,5 +1,6 @@
 //! Which engines this process has, and the choice among them.
 
+mod check;
 mod library;
 mod onnxruntime;
 mod rten;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use check::{Checked, CheckedEngine, Measured, check};
 pub use library::user_folder;
 pub use trial::{Difference, Tried, Verdict};
 

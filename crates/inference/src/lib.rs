@@ -46,7 +46,10 @@ pub use engine::{
     Engine, EngineChoice, EngineError, EngineInfo, EngineOptions, LoadOptions, LoadedModel, Name,
     UnknownEngine,
 };
-pub use engines::{Difference, EngineStatus, Engines, Loaded, Tried, Verdict, user_folder};
+pub use engines::{
+    Checked, CheckedEngine, Difference, EngineStatus, Engines, Loaded, Measured, Tried, Verdict, check,
+    user_folder,
+};
 pub use error::{Error, LoadError};
 pub use format::{Format, FormatError, Source};
 pub use onnx::read_signature;

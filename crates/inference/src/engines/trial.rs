@@ -5,7 +5,7 @@
 //! the bound on time holds between runs: a model that takes a second runs once on each engine.
 
 mod compare;
-mod sample;
+pub(super) mod sample;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -101,7 +101,7 @@ fn refusals(tried: &[Tried]) -> String {
 }
 
 /// Where a served model's runs are, so that they cost here what they will cost there.
-fn run_in_threads_of<T: Send>(engines: &Engines, work: impl FnOnce() -> T + Send) -> Option<T> {
+pub(super) fn run_in_threads_of<T: Send>(engines: &Engines, work: impl FnOnce() -> T + Send) -> Option<T> {
     let mut result = None;
     std::thread::scope(|scope| {
         scope.spawn(|| engines.enter(Box::new(|| result = Some(work()))));
@@ -182,7 +182,7 @@ fn why(tried: &[Tried], winner: Name) -> String {
     format!("{how}: {}", told.join(", "))
 }
 
-fn first_run(model: &dyn LoadedModel, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+pub(super) fn first_run(model: &dyn LoadedModel, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
     let names: Vec<&str> = model.signature().outputs.iter().map(|spec| spec.name.as_str()).collect();
     catch_unwind(AssertUnwindSafe(|| model.run(inputs, &names)))
         .unwrap_or_else(|payload| Err(EngineError::panicked(payload.as_ref())))

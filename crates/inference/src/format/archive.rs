@@ -1,12 +1,11 @@
 //! A SavedModel in an archive of a stranger's: unpacked within limits, or refused.
 
-mod zip;
-
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use artifacts::bundle;
+use artifacts::bundle::{self, MAXIMUM_DEPTH, MAXIMUM_ENTRIES};
+use artifacts::zip::Zip;
 use flate2::read::GzDecoder;
 
 use super::{FormatError, saved_model};
@@ -25,7 +24,7 @@ pub(super) enum Packing {
 pub(super) fn unpack(archive: &Path, packing: Packing, scratch: &Path) -> Result<PathBuf, FormatError> {
     let into = scratch.join("model");
     match packing {
-        Packing::Zip => zip::unpack(archive, &into)?,
+        Packing::Zip => unzip(archive, &into)?,
         Packing::Tar => bundle::unpack(archive, &into).map_err(refused)?,
         Packing::TarGzip => {
             let tar = scratch.join("model.tar");
@@ -36,13 +35,47 @@ pub(super) fn unpack(archive: &Path, packing: Packing, scratch: &Path) -> Result
                 return Err(too_large());
             }
             bundle::unpack(&tar, &into).map_err(refused)?;
-            std::fs::remove_file(tar).map_err(FormatError::Io)?;
+            fs::remove_file(tar).map_err(FormatError::Io)?;
         }
     }
     saved_model::folder_in(&into).map_err(|error| match error {
         FormatError::Unservable { .. } => foreign(&into),
         other => other,
     })
+}
+
+/// Unpacks into a new folder; nothing is made outside of it.
+fn unzip(archive: &Path, into: &Path) -> Result<(), FormatError> {
+    let mut zip = Zip::open(archive).map_err(refused)?;
+    let entries = zip.entries().to_vec();
+    if entries.len() > MAXIMUM_ENTRIES {
+        return Err(FormatError::Archive(format!("it has more than {MAXIMUM_ENTRIES} files")));
+    }
+    if entries.iter().map(|entry| entry.size).sum::<u64>() > MAXIMUM_BYTES {
+        return Err(too_large());
+    }
+    fs::create_dir(into).map_err(FormatError::Io)?;
+    for entry in &entries {
+        let path = inside(into, &entry.name)?;
+        if entry.name.ends_with('/') {
+            fs::create_dir_all(path).map_err(FormatError::Io)?;
+            continue;
+        }
+        fs::create_dir_all(path.parent().unwrap_or(into)).map_err(FormatError::Io)?;
+        let mut file = File::create_new(path).map_err(FormatError::Io)?;
+        zip.copy(entry, &mut file).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Where an entry goes, if that is inside the folder.
+fn inside(folder: &Path, name: &str) -> Result<PathBuf, FormatError> {
+    let path = Path::new(name);
+    let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !plain || name.contains(['\\', '\0']) || path.components().count() > MAXIMUM_DEPTH {
+        return Err(FormatError::Archive(format!("`{}` is no path inside it", name.escape_debug())));
+    }
+    Ok(folder.join(path))
 }
 
 /// Archives that are models of other programs have files that tell so.
@@ -62,7 +95,7 @@ fn foreign(folder: &Path) -> FormatError {
 
 /// Whether there is such a file in the folder or just below it.
 fn has(folder: &Path, name: &str) -> bool {
-    let below = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let below = fs::read_dir(folder).into_iter().flatten().flatten();
     folder.join(name).exists() || below.map(|entry| entry.path().join(name)).any(|path| path.exists())
 }
 

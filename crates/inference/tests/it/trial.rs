@@ -99,3 +99,15 @@ fn the_trial_gives_the_model_what_its_signature_declares() {
         loaded.tried
     );
 }
+
+#[test]
+fn a_check_tells_what_each_engine_makes_of_a_model() {
+    let options = avocet_inference::EngineOptions::default();
+    let checked = avocet_inference::check(&model("affine"), &options).unwrap();
+    assert_eq!(checked.operators, [("MatMul".to_owned(), 1), ("Add".to_owned(), 1)].into());
+    let rten = checked.engines.iter().find(|found| found.engine == "rten").unwrap();
+    assert!(rten.refusal.is_none() && rten.best().is_some_and(|best| best.p50 <= best.p99), "{rten:?}");
+    let checked = avocet_inference::check(&model("celu"), &options).unwrap();
+    let rten = checked.engines.iter().find(|found| found.engine == "rten").unwrap();
+    assert!(rten.refusal.as_ref().unwrap().contains("Celu") && rten.runs.is_empty());
+}

@@ -130,7 +130,8 @@ pub fn compare(expected: &Tensor, given: &Tensor, random: bool) -> Result<(), St
         wanted.iter().filter(|value| value.is_finite()).fold(0.0, |most: f64, value| most.max(value.abs()));
     for (wanted, found) in wanted.into_iter().zip(found) {
         let same = wanted == found || (wanted.is_nan() && found.is_nan());
-        if !same && !((wanted - found).abs() <= least.max(1e-6 * largest) + relative * wanted.abs()) {
+        let near = (wanted - found).abs() <= least.max(1e-6 * largest) + relative * wanted.abs();
+        if !same && !near {
             return Err(format!("{found} for {wanted}"));
         }
     }
