@@ -28,6 +28,8 @@ pub struct Tools {
     pub kubectls: Vec<PathBuf>,
     /// ONNX Runtime's shared library, where there is one for this machine.
     pub onnxruntime: Option<PathBuf>,
+    /// ONNX's tests of single operators.
+    pub onnx_nodes: Option<PathBuf>,
     /// The example's models and photos.
     pub assets: PathBuf,
 }
@@ -53,8 +55,8 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
         }
     };
     let assets = prepare_assets(workspace, &venv)?;
-    let (test_python, kubectls) = match scope {
-        Scope::Demo => (None, vec![]),
+    let (test_python, kubectls, onnx_nodes) = match scope {
+        Scope::Demo => (None, vec![], None),
         Scope::Tests => {
             if python.version < (3, 11) {
                 bail!("the tests' clients need Python 3.11 or newer, and {} is older", python.shown());
@@ -64,10 +66,12 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
                 find_kubectl();
                 vec![]
             });
-            (Some(venv("test-venv", own.join("test-requirements.txt"), true)?), kubectls)
+            let onnx = venv("onnx-venv", own.join("onnx-requirements.txt"), true)?;
+            let nodes = site_packages(&onnx).map(|folder| folder.join("onnx/backend/test/data/node"));
+            (Some(venv("test-venv", own.join("test-requirements.txt"), true)?), kubectls, nodes)
         }
     };
-    Ok(Tools { functions_python, test_python, kubectls, onnxruntime, assets })
+    Ok(Tools { functions_python, test_python, kubectls, onnxruntime, onnx_nodes, assets })
 }
 
 struct Python {
@@ -150,11 +154,15 @@ impl Venv<'_> {
     }
 }
 
-fn find_onnxruntime(python: &Path) -> Option<PathBuf> {
+/// Where an environment keeps its packages.
+fn site_packages(python: &Path) -> Option<PathBuf> {
     let lib = python.parent()?.parent()?.join("lib");
     let versions = std::fs::read_dir(lib).ok()?;
-    let folders = versions.flatten().map(|entry| entry.path().join("site-packages/onnxruntime/capi"));
-    let files = folders.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    versions.flatten().map(|entry| entry.path().join("site-packages")).find(|folder| folder.is_dir())
+}
+
+fn find_onnxruntime(python: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(site_packages(python)?.join("onnxruntime/capi")).ok()?.flatten();
     let mut libraries: Vec<PathBuf> = files
         .map(|entry| entry.path())
         .filter(|path| {
