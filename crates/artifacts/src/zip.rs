@@ -91,7 +91,7 @@ fn read_directory(file: &mut (impl Read + Seek)) -> io::Result<Vec<u8>> {
     let mut tail = Vec::new();
     file.take(TAIL).read_to_end(&mut tail)?;
     let end = tail.windows(END.len()).rposition(|bytes| bytes == END);
-    let record = end.and_then(|at| tail.get(at..)).ok_or_else(|| invalid("it is cut off"))?;
+    let record = end.and_then(|at| tail.get(at..at + 22)).ok_or_else(|| invalid("it is cut off"))?;
     let (size, offset) = (number(record, 12, 4), number(record, 16, 4));
     let (Some(size), Some(offset)) = (size, offset) else { return Err(invalid("it is cut off")) };
     if size > MAXIMUM_DIRECTORY || offset == u64::from(u32::MAX) {

@@ -96,7 +96,7 @@ pub trait Engine: Send + Sync {
 
     /// Whether models of this format are for this engine.
     fn takes(&self, format: Format) -> bool {
-        format == Format::Onnx
+        format.is_onnx()
     }
 
     /// Opens what the engine needs beyond the program, which the first load does anyway. May take a second.
@@ -128,6 +128,12 @@ pub trait Engine: Send + Sync {
 /// A model ready to run; dropping it gives its memory back.
 pub trait LoadedModel: Send + Sync {
     fn signature(&self) -> &Signature;
+
+    /// What is lost of the declared types, such as "computes INT64 in 32 bits": another engine is better then, however
+    /// slow.
+    fn narrows(&self) -> Option<String> {
+        None
+    }
 
     /// Runs that may go on at once; further ones would only wait for each other.
     fn instances(&self) -> usize;

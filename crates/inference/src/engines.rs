@@ -69,7 +69,7 @@ impl Engines {
     pub fn discover(options: &EngineOptions) -> Engines {
         let runtime = match onnxruntime::OnnxRuntime::find(options) {
             Ok((engine, reason)) => Slot::available(Arc::new(engine), reason),
-            Err(reason) => Slot::missing("onnxruntime", reason, &[Format::Onnx]),
+            Err(reason) => Slot::missing("onnxruntime", reason, &[Format::Onnx, Format::TfLite]),
         };
         let tensorflow = match tensorflow::Tensorflow::find(options) {
             Ok((engine, reason)) => Slot::available(Arc::new(engine), reason),
@@ -124,7 +124,7 @@ impl Engines {
         options: &LoadOptions,
     ) -> Result<Loaded, LoadError> {
         let source = Source::open(path).and_then(|source| {
-            if source.format == Format::Onnx {
+            if source.format.is_onnx() {
                 read_signature(&source.path)?;
             }
             Ok(source)

@@ -23,7 +23,7 @@ pub enum Format {
     SavedModel,
     /// A TensorFlow graph in one file, its variables turned into constants.
     FrozenGraph,
-    /// TensorFlow Lite's flat buffer.
+    /// TensorFlow Lite's flat buffer, which engines get as ONNX.
     TfLite,
 }
 
@@ -39,6 +39,11 @@ impl fmt::Display for Format {
 }
 
 impl Format {
+    /// Whether engines get an ONNX file of it.
+    pub(crate) fn is_onnx(self) -> bool {
+        matches!(self, Format::Onnx | Format::TfLite)
+    }
+
     pub(crate) fn damaged(self, problem: impl Into<String>) -> FormatError {
         FormatError::Damaged { format: self, problem: problem.into() }
     }
@@ -75,7 +80,7 @@ pub enum FormatError {
     NoSignature { given: String },
 }
 
-/// A model as engines take it: archives are unpacked.
+/// A model as engines take it: archives are unpacked, TFLite is translated to ONNX.
 #[derive(Debug)]
 pub struct Source {
     pub format: Format,
@@ -99,6 +104,12 @@ impl Source {
         let file = File::open(path).map_err(FormatError::Io)?;
         file.take(HEAD as u64).read_to_end(&mut head).map_err(FormatError::Io)?;
         match kind(&head)? {
+            Kind::Model(Format::TfLite) => {
+                let scratch = tempfile::tempdir().map_err(FormatError::Io)?;
+                let translated = scratch.path().join("model.onnx");
+                std::fs::write(&translated, crate::tflite::to_onnx(path)?).map_err(FormatError::Io)?;
+                Ok(Source { format: Format::TfLite, path: translated, _scratch: Some(scratch) })
+            }
             Kind::Model(format) => Ok(Source { format, path: path.into(), _scratch: None }),
             Kind::Archive(packing) => {
                 let scratch = tempfile::tempdir().map_err(FormatError::Io)?;

@@ -31,6 +31,7 @@ mod signature;
 mod format;
 mod onnx;
 mod protobuf;
+mod tflite;
 
 mod engine;
 mod engines;

@@ -67,7 +67,7 @@ pub fn check(path: &Path, options: &EngineOptions) -> Result<Checked, FormatErro
     let source = Source::open(path)?;
     let mut checked =
         Checked { format: source.format, signature: None, operators: BTreeMap::new(), engines: Vec::new() };
-    if source.format == Format::Onnx {
+    if source.format.is_onnx() {
         checked.signature = Some(crate::read_signature(&source.path)?);
         for node in read_nodes(&source.path)?.all {
             let name = match node.domain.as_str() {

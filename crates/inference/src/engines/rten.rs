@@ -116,6 +116,12 @@ impl LoadedModel for RtenModel {
         &self.signature
     }
 
+    fn narrows(&self) -> Option<String> {
+        let mut specs = self.signature.inputs.iter().chain(&self.signature.outputs);
+        let wide = specs.find(|spec| matches!(spec.datatype, Datatype::Int64 | Datatype::Fp64))?;
+        Some(format!("computes {} in 32 bits", wide.datatype))
+    }
+
     fn instances(&self) -> usize {
         usize::MAX
     }

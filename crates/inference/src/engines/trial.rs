@@ -44,6 +44,8 @@ pub enum Verdict {
     Untested(String),
     /// The run failed where the reference's did not.
     Failed(String),
+    /// It can't take or give every value of the declared types, and the reference can.
+    Narrow(String),
     /// Its outputs are not the reference's.
     Wrong(Difference),
     /// Its outputs are those of the reference, which is itself among them.
@@ -132,9 +134,11 @@ fn race(candidates: &[Candidate]) -> Race {
     };
     let mut results = Vec::new();
     for candidate in candidates {
-        let verdict = match first_run(candidate.model.as_ref(), &inputs) {
-            Err(error) => Verdict::Failed(error.to_string()),
-            Ok(outputs) => match compare::compare(&expected, &outputs) {
+        let narrows = candidate.model.narrows().filter(|_| reference.model.narrows().is_none());
+        let verdict = match narrows.map_or_else(|| Ok(first_run(candidate.model.as_ref(), &inputs)), Err) {
+            Err(reason) => Verdict::Narrow(reason),
+            Ok(Err(error)) => Verdict::Failed(error.to_string()),
+            Ok(Ok(outputs)) => match compare::compare(&expected, &outputs) {
                 Ok(difference) => Verdict::Agrees(difference),
                 Err(difference) => Verdict::Wrong(difference),
             },
@@ -172,6 +176,7 @@ fn why(tried: &[Tried], winner: Name) -> String {
             Verdict::Agrees(difference) if difference.is_none() => format!("{name}{took}"),
             Verdict::Agrees(difference) => format!("{name}{took} ({difference})"),
             Verdict::Wrong(difference) => format!("{name} is out, {difference}"),
+            Verdict::Narrow(reason) => format!("{name} is out, it {reason}"),
             Verdict::Failed(error) => format!("{name} is out: {error}"),
             Verdict::Refused(reason) | Verdict::Untested(reason) => format!("{name}: {reason}"),
         }

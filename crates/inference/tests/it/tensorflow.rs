@@ -56,6 +56,13 @@ fn assert_same(given: &Tensor, expected: &Tensor) {
         "{}",
         given.name()
     );
+    if let (Ok(steps), Ok(wanted)) = (given.elements::<i8>(), expected.elements::<i8>()) {
+        assert!(
+            steps.iter().zip(wanted.iter()).all(|(a, b)| a.abs_diff(*b) <= 1),
+            "{steps:?} is not {wanted:?}"
+        );
+        return;
+    }
     let (Ok(numbers), Ok(wanted)) = (given.elements::<f32>(), expected.elements::<f32>()) else {
         assert_eq!(given.data(), expected.data(), "{}", given.name());
         return;
@@ -67,11 +74,15 @@ fn assert_same(given: &Tensor, expected: &Tensor) {
 
 /// Loads the model from a path and asks what `expected.json` has for it.
 fn assert_answers(engines: &Engines, path: &Path, case: &str) {
+    assert_answers_on(engines, EngineChoice::Auto, path, case);
+}
+
+fn assert_answers_on(engines: &Engines, choice: EngineChoice, path: &Path, case: &str) {
     let expected: Value = serde_json::from_reader(File::open(data("expected.json")).unwrap()).unwrap();
     let tensors = |side: &str| -> Vec<Tensor> {
         expected[case][side].as_object().unwrap().iter().map(|(name, value)| tensor(name, value)).collect()
     };
-    let loaded = engines.load(EngineChoice::Auto, path, &OPTIONS).unwrap();
+    let loaded = engines.load(choice, path, &OPTIONS).unwrap();
     let (inputs, outputs) = (tensors("inputs"), tensors("outputs"));
     loaded.model.signature().check(&inputs, &outputs.iter().map(Tensor::name).collect::<Vec<_>>()).unwrap();
     let names: Vec<&str> = outputs.iter().map(Tensor::name).collect();
@@ -92,6 +103,20 @@ fn saved_models_of_keras_3_and_of_tensorflow_1_and_2_answer_as_tensorflow_does()
 fn a_frozen_graph_answers_by_its_placeholders_and_ends() {
     let Some(engines) = with_tensorflow() else { return };
     assert_answers(&engines, &data("frozen.pb"), "frozen.pb");
+}
+
+#[test]
+fn tflite_models_answer_on_every_engine_as_tflite_does() {
+    let engines = discovered();
+    for engine in engines.list().into_iter().filter(|engine| engine.available && engine.name != "tensorflow")
+    {
+        for case in ["float.tflite", "int8.tflite"] {
+            assert_answers_on(&engines, engine.name.parse().unwrap(), &data(case), case);
+        }
+    }
+    if engines.list()[0].available {
+        assert_answers(&engines, &data("two.tflite"), "two.tflite");
+    }
 }
 
 #[test]

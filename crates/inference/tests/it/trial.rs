@@ -111,3 +111,16 @@ fn a_check_tells_what_each_engine_makes_of_a_model() {
     let rten = checked.engines.iter().find(|found| found.engine == "rten").unwrap();
     assert!(rten.refusal.as_ref().unwrap().contains("Celu") && rten.runs.is_empty());
 }
+
+#[test]
+fn an_engine_that_narrows_the_declared_types_never_wins_over_one_that_does_not() {
+    let engines = crate::support::discovered();
+    let options = LoadOptions { workers: 1 };
+    let loaded = engines.load(EngineChoice::Auto, &model("int64"), &options).unwrap();
+    if !engines.list()[0].available {
+        assert_eq!(loaded.engine, "rten");
+        return;
+    }
+    assert_eq!(loaded.engine, "onnxruntime");
+    assert!(loaded.why.contains("rten is out, it computes INT64 in 32 bits"), "{}", loaded.why);
+}
