@@ -37,7 +37,7 @@ pub struct CheckedEngine {
     pub load: Duration,
     /// Bytes that the process grew by when it loaded the model once, its library being open already.
     pub memory: u64,
-    /// Runs with open dimensions of 1, by number of threads; empty where no input can be made up.
+    /// Runs with a batch of one, by number of threads; empty where no input can be made up.
     pub runs: Vec<Measured>,
     /// Why there are no runs.
     pub unmeasured: Option<String>,
@@ -140,21 +140,20 @@ fn first_look(
 }
 
 fn measure(engines: &Engines, model: &dyn LoadedModel, threads: usize) -> Result<Measured, String> {
-    let inputs = sample::inputs(model.signature(), MAXIMUM_ELEMENTS)?;
-    let runs = run_in_threads_of(engines, || runs(model, &inputs));
+    let runs = run_in_threads_of(engines, || runs(model));
     let runs = runs.unwrap_or_else(|| Err("no thread ran".into()))?;
     let at = |hundredth: usize| runs.get(runs.len() * hundredth / 100).copied().unwrap_or_default();
     Ok(Measured { threads, p50: at(50), p99: at(99) })
 }
 
 /// How long runs took, shortest first; the first one, which warms up, does not count.
-fn runs(model: &dyn LoadedModel, inputs: &[Tensor]) -> Result<Vec<Duration>, String> {
-    let run = || super::trial::first_run(model, inputs).map_err(|error| error.to_string());
-    run()?;
+fn runs(model: &dyn LoadedModel) -> Result<Vec<Duration>, String> {
+    let run = |inputs: &[Tensor]| super::trial::first_run(model, inputs);
+    let (inputs, _) = sample::working(model, MAXIMUM_ELEMENTS, run)?;
     let (started, mut runs) = (Instant::now(), Vec::new());
     while runs.is_empty() || (runs.len() < MAXIMUM_RUNS && started.elapsed() < BUDGET) {
         let before = Instant::now();
-        run()?;
+        run(&inputs).map_err(|error| error.to_string())?;
         runs.push(before.elapsed());
     }
     runs.sort_unstable();

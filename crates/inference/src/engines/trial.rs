@@ -124,13 +124,10 @@ fn race(candidates: &[Candidate]) -> Race {
         Race { winner, why: format!("the preferred engine here; not compared: {reason}"), tried }
     };
     let Some(reference) = candidates.first() else { return keep_first("there is none".into()) };
-    let inputs = match sample::inputs(reference.model.signature(), MAXIMUM_ELEMENTS) {
-        Ok(inputs) => inputs,
+    let run = |inputs: &[Tensor]| first_run(reference.model.as_ref(), inputs);
+    let (inputs, expected) = match sample::working(reference.model.as_ref(), MAXIMUM_ELEMENTS, run) {
+        Ok(working) => working,
         Err(reason) => return keep_first(reason),
-    };
-    let expected = match first_run(reference.model.as_ref(), &inputs) {
-        Ok(outputs) => outputs,
-        Err(error) => return keep_first(format!("a made-up input fails: {error}")),
     };
     let mut results = Vec::new();
     for candidate in candidates {

@@ -1,15 +1,41 @@
 //! Made-up inputs: the same for the same signature, in the shapes that the model declares.
+//!
+//! An open first dimension is a batch, of one. Other open dimensions are lengths and sides of pictures, which many
+//! models can't have as small as 1, or not as multiples of anything but 32: a few sizes are tried.
 
 use half::{bf16, f16};
 
-use crate::{Datatype, Signature, Tensor, TensorError, TensorSpec};
+use crate::{Datatype, EngineError, LoadedModel, Signature, Tensor, TensorError, TensorSpec};
 
-/// One tensor for each input; open dimensions are 1. An error says why there is none.
-pub(crate) fn inputs(signature: &Signature, maximum_elements: usize) -> Result<Vec<Tensor>, String> {
+/// Sizes of open dimensions, in the order in which they are tried.
+const SIZES: [usize; 4] = [32, 224, 320, 1];
+
+/// The first made-up inputs that a model takes, with what it answers. An error says why there are none.
+pub(crate) fn working(
+    model: &dyn LoadedModel,
+    maximum_elements: usize,
+    run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>, EngineError>,
+) -> Result<(Vec<Tensor>, Vec<Tensor>), String> {
+    let signature = model.signature();
+    let is_open = |spec: &TensorSpec| spec.shape.iter().flatten().skip(1).any(|&size| size < 0);
+    let sizes = if signature.inputs.iter().any(is_open) { SIZES.as_slice() } else { &[1] };
+    let mut refusal = String::new();
+    for &size in sizes {
+        let inputs = inputs(signature, size, maximum_elements)?;
+        match run(&inputs) {
+            Ok(outputs) => return Ok((inputs, outputs)),
+            Err(error) => refusal = format!("a made-up input fails: {error}"),
+        }
+    }
+    Err(refusal)
+}
+
+/// One tensor for each input, with that size for open dimensions but the first.
+fn inputs(signature: &Signature, size: usize, maximum_elements: usize) -> Result<Vec<Tensor>, String> {
     let mut budget = maximum_elements;
     let mut tensors = Vec::with_capacity(signature.inputs.len());
     for spec in &signature.inputs {
-        let shape = shape(spec).ok_or_else(|| format!("input `{}` is of any rank", spec.name))?;
+        let shape = shape(spec, size).ok_or_else(|| format!("input `{}` is of any rank", spec.name))?;
         let count = shape.iter().try_fold(1_usize, |count, &size| count.checked_mul(size));
         let left = count.and_then(|count| budget.checked_sub(count));
         budget = left.ok_or_else(|| format!("input `{}` is too large to make up", spec.name))?;
@@ -18,9 +44,10 @@ pub(crate) fn inputs(signature: &Signature, maximum_elements: usize) -> Result<V
     Ok(tensors)
 }
 
-fn shape(spec: &TensorSpec) -> Option<Vec<usize>> {
-    let shape = spec.shape.as_ref()?;
-    Some(shape.iter().map(|&size| usize::try_from(size).unwrap_or(1)).collect())
+fn shape(spec: &TensorSpec, size: usize) -> Option<Vec<usize>> {
+    let open = |axis: usize| if axis == 0 { 1 } else { size };
+    let shape = spec.shape.as_ref()?.iter().enumerate();
+    Some(shape.map(|(axis, &declared)| usize::try_from(declared).unwrap_or_else(|_| open(axis))).collect())
 }
 
 /// Numbers are between 0 and 1, which images, features and probabilities are; whole ones are 0 or 1, which is an index
@@ -88,19 +115,19 @@ mod tests {
         for datatype in
             [Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Fp32, Fp64, Bytes]
         {
-            let signature = spec(datatype, Some(&[-1, 3]));
-            let made = inputs(&signature, 100).unwrap();
-            assert_eq!((made[0].datatype(), made[0].shape()), (datatype, &[1, 3][..]));
+            let signature = spec(datatype, Some(&[-1, 3, -1]));
+            let made = inputs(&signature, 2, 100).unwrap();
+            assert_eq!((made[0].datatype(), made[0].shape()), (datatype, &[1, 3, 2][..]));
             assert!(signature.check::<&str>(&made, &[]).is_ok());
-            assert_eq!(made[0].data(), inputs(&signature, 100).unwrap()[0].data());
+            assert_eq!(made[0].data(), inputs(&signature, 2, 100).unwrap()[0].data());
         }
     }
 
     #[test]
     fn what_can_not_be_made_up_says_why() {
-        assert!(inputs(&spec(Datatype::Fp32, None), 100).unwrap_err().contains("any rank"));
+        assert!(inputs(&spec(Datatype::Fp32, None), 1, 100).unwrap_err().contains("any rank"));
         for huge in [&[11, 10][..], &[i64::MAX, i64::MAX]] {
-            assert!(inputs(&spec(Datatype::Fp32, Some(huge)), 100).unwrap_err().contains("too large"));
+            assert!(inputs(&spec(Datatype::Fp32, Some(huge)), 1, 100).unwrap_err().contains("too large"));
         }
     }
 }
