@@ -202,6 +202,7 @@ impl Preparer {
                     Engine::Native => EngineChoice::Native,
                     Engine::OnnxRuntime => EngineChoice::OnnxRuntime,
                     Engine::Rten => EngineChoice::Rten,
+                    Engine::TensorFlow => EngineChoice::Tensorflow,
                 },
                 serving: model.spec.serving.clone(),
                 default: model.spec.default_version() == Some(&version.name),

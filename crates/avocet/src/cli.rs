@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::engines::InstallOptions;
+use crate::model::ModelCommand;
+
 /// Runs AI applications over cloud and edge: one program, from a laptop to a tree of sites.
 #[derive(Parser)]
 #[command(
@@ -80,6 +83,9 @@ pub enum Command {
     Explain(ExplainOptions),
     /// Say which inference engines work on this machine, and why
     Engines(EnginesOptions),
+    /// Look into a model file before it is served
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Print the kinds as CustomResourceDefinitions, for a Kubernetes cluster
     #[command(after_help = "Example:\n  avocet crds | kubectl apply -f -")]
     Crds,
@@ -501,11 +507,25 @@ pub struct ExplainOptions {
 }
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct EnginesOptions {
+    #[command(subcommand)]
+    pub command: Option<EnginesCommand>,
     /// ONNX Runtime's shared library, or its folder
     #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
+    /// TensorFlow's shared library, or its folder
+    #[arg(long, env = "AVOCET_TENSORFLOW", value_name = "FILE")]
+    pub tensorflow: Option<PathBuf>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
+}
+
+#[derive(Subcommand)]
+pub enum EnginesCommand {
+    /// Bring an engine's library to this machine, out of its Python wheel
+    #[command(after_help = "Examples:\n  avocet engines install onnxruntime\n  \
+                            avocet engines install tensorflow --wheel tensorflow_cpu-2.21.0-….whl")]
+    Install(InstallOptions),
 }

@@ -13,6 +13,7 @@ mod hub;
 mod invocations;
 mod lock;
 mod manifest;
+mod model;
 mod output;
 mod restore;
 mod tokens;
@@ -67,7 +68,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ls(options) => copy::list(client, options).await,
         Command::Ui => ui::ui(client),
         Command::Explain(options) => explain::explain(client, options).await,
-        Command::Engines(options) => engines::engines(&options),
+        Command::Engines(options) => engines::engines(&options).await,
+        Command::Model(command) => model::model(&command),
         Command::Crds => output::print_documents(
             types::kinds().filter(|info| info.is_ours()).map(types::custom_resource_definition),
         ),

@@ -3,36 +3,17 @@
 //! Engines disagree about what they report (one folds INT64 and BOOL into 32-bit integers), so the declared
 //! types come from the file itself. Weights are skipped with seeks: a file of gigabytes costs a few reads.
 
-mod reader;
+pub(crate) mod nodes;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek};
+use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;
 
-pub(crate) use reader::{Reader, Value};
-
+use crate::format::{Format, FormatError};
+use crate::protobuf::{Reader, Value};
 use crate::{Datatype, Signature, TensorSpec};
 
-/// Why a file has no readable signature.
-#[derive(Debug, thiserror::Error)]
-pub enum FormatError {
-    /// The file can't be opened or read.
-    #[error("can't read the model file; check the path and its permissions")]
-    Io(#[source] io::Error),
-    /// Not protobuf, or not ONNX.
-    #[error("the file is not a valid ONNX model ({0}); export it again as .onnx")]
-    NotOnnx(&'static str),
-    /// An input that isn't a tensor, or of an element type outside the protocol.
-    #[error(
-        "input `{input}` is {kind}, which can't be served; export the model with plain tensors as inputs"
-    )]
-    Input { input: String, kind: String },
-    /// Nothing to answer with.
-    #[error("the model has no output that is a plain tensor; export it so (scikit-learn: `zipmap=False`)")]
-    NoOutput,
-}
-
-/// Most declarations that we read, far above what exporters write.
+/// Most declarations that we read; far above what exporters write.
 const MAX_ITEMS: usize = 1 << 20;
 
 /// Reads inputs (without those that have a default value) and outputs; outputs that aren't tensors are left out.
@@ -46,7 +27,7 @@ pub fn read_signature(path: &Path) -> Result<Signature, FormatError> {
 }
 
 fn read(source: impl BufRead + Seek, length: u64) -> Result<Signature, FormatError> {
-    let mut reader = Reader::new(source);
+    let mut reader = Reader::new(source, Format::Onnx);
     let mut graph = None;
     reader.message(length, |reader, field, end| {
         if field == 7 && graph.is_none() {
@@ -54,7 +35,7 @@ fn read(source: impl BufRead + Seek, length: u64) -> Result<Signature, FormatErr
         }
         Ok(())
     })?;
-    graph.ok_or(FormatError::NotOnnx("it has no graph"))?.into_signature()
+    graph.ok_or(Format::Onnx.damaged("it has no graph"))?.into_signature()
 }
 
 #[derive(Default)]
@@ -149,7 +130,7 @@ fn read_graph<R: BufRead + Seek>(reader: &mut Reader<R>, end: u64) -> Result<Gra
             _ => {}
         }
         if graph.inputs.len().max(graph.outputs.len()).max(graph.defaults.len()) > MAX_ITEMS {
-            return Err(FormatError::NotOnnx("too many declarations"));
+            return Err(reader.damaged("too many declarations"));
         }
         Ok(())
     })?;

@@ -64,7 +64,7 @@ pub struct ModelSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// `native` for classical models, else ONNX Runtime where a site has it, else `rten`.
+    /// `native` for classical models, else the fastest of those that take the model and agree, by a short trial.
     #[default]
     Auto,
     /// Avocet's own arithmetic for trees, linear models and the pipelines around them.
@@ -73,6 +73,8 @@ pub enum Engine {
     OnnxRuntime,
     /// The built-in pure-Rust engine.
     Rten,
+    /// TensorFlow, from its shared library.
+    TensorFlow,
 }
 
 /// One version of a model.
@@ -82,7 +84,8 @@ pub struct ModelVersion {
     /// The version's name, for example `1`.
     #[schemars(regex(pattern = names::DNS_LABEL), length(max = 63))]
     pub name: String,
-    /// The model file: ONNX, or what XGBoost or LightGBM saved.
+    /// The model: ONNX, TFLite, a frozen TensorFlow graph, an archive of a SavedModel, or what XGBoost or LightGBM
+    /// saved.
     pub artifact: Artifact,
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Problem;
 
 /// From the bottom to the top: a crate may use those before it. [`ASIDE`] are tools, not of the product.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
     "avocet-types",
     "avocet-schema",
     "avocet-daemon",
@@ -15,6 +15,7 @@ const LAYERS: [&str; 14] = [
     "avocet-artifacts",
     "avocet-objects",
     "avocet-planner",
+    "avocet-tensorflow",
     "avocet-inference",
     "avocet-serving",
     "avocet-runtimes",
@@ -26,7 +27,8 @@ const LAYERS: [&str; 14] = [
 const ASIDE: [&str; 2] = ["xtask", "avocet-testkit"];
 
 /// What is slow to build or holds an idea that must stay in one place, and who may name it.
-const HEAVY: [(&str, &[&str]); 13] = [
+const HEAVY: [(&str, &[&str]); 14] = [
+    ("libloading", &["avocet-tensorflow"]),
     ("regex", &["avocet-schema"]),
     ("rusqlite", &["avocet-store"]),
     ("rten", &["avocet-inference"]),

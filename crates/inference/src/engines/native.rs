@@ -37,18 +37,26 @@ impl Engine for Native {
         EngineInfo { name: NAME, version: env!("CARGO_PKG_VERSION").into(), path: None }
     }
 
+    fn takes(&self, format: Format) -> bool {
+        matches!(format, Format::Onnx | Format::XgboostJson | Format::XgboostUbj | Format::Lightgbm)
+    }
+
+    /// What it computes is checked against the libraries that made such models.
+    fn is_exact(&self) -> bool {
+        true
+    }
+
     fn load(&self, path: &Path, _: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
         load(path).map_err(|refused| LoadError::Engine { engine: NAME, reason: refused.0 })
     }
 }
 
 fn load(path: &Path) -> Result<Arc<dyn LoadedModel>, Refused> {
-    let unreadable = |error: std::io::Error| Refused::new(format!("can't read the file: {error}"));
-    Ok(match Format::of(path).map_err(unreadable)? {
-        Format::Onnx => Arc::new(graph::load(path)?),
+    Ok(match Format::of(path).map_err(|error| Refused::new(error.to_string()))? {
         Format::XgboostJson => Arc::new(xgboost::from_json(&read(path)?)?),
         Format::XgboostUbj => Arc::new(xgboost::from_ubj(&read(path)?)?),
         Format::Lightgbm => Arc::new(lightgbm::load(&read(path)?)?),
+        _ => Arc::new(graph::load(path)?),
     })
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod classical;
+mod conformance;
 mod engines;
 mod isolation;
 mod parity;
@@ -16,5 +17,7 @@ mod scheduling;
 mod steps;
 mod support;
 mod tables;
+mod tensorflow;
+mod trial;
 mod versions;
 mod vision;

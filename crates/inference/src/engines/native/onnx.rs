@@ -9,7 +9,9 @@ use bytes::Bytes;
 
 use super::array::{Array, Data};
 use super::{MAX_FILE, Refused};
-use crate::onnx::{Reader, Type, Value, read_value_info};
+use crate::format::Format;
+use crate::onnx::{Type, read_value_info};
+use crate::protobuf::{Reader, Value};
 use crate::{Datatype, FormatError};
 
 /// Most nodes, weights, inputs or outputs.
@@ -85,7 +87,7 @@ pub(super) fn read(path: &Path) -> Result<Graph, Refused> {
                 }
                 Ok(())
             }
-            25 => Err(FormatError::NotOnnx("it has functions of its own")),
+            25 => Err(Format::Onnx.damaged("it has functions of its own")),
             _ => Ok(()),
         })
     })?;
@@ -104,7 +106,7 @@ fn read_file(
     if length > MAX_FILE {
         return Err(Refused::new(format!("the file has {length} bytes, more than {MAX_FILE}")));
     }
-    read(&mut Reader::new(BufReader::new(file)), length).map_err(refused)
+    read(&mut Reader::new(BufReader::new(file), Format::Onnx), length).map_err(refused)
 }
 
 fn in_graph<R: BufRead + Seek>(
@@ -147,12 +149,12 @@ fn read_graph<R: BufRead + Seek>(
             5 => graph.weights.push(read_tensor(reader, end)?),
             11 => graph.inputs.push(read_value_info(reader, end)?),
             12 => graph.outputs.push(read_value_info(reader, end)?),
-            15 => return Err(FormatError::NotOnnx("it has sparse weights")),
+            15 => return Err(Format::Onnx.damaged("it has sparse weights")),
             _ => {}
         }
         let most = graph.nodes.len().max(graph.weights.len());
         if most.max(graph.inputs.len()).max(graph.outputs.len()) > MAX_NODES {
-            return Err(FormatError::NotOnnx("too many nodes or weights"));
+            return Err(Format::Onnx.damaged("too many nodes or weights"));
         }
         Ok(())
     })
@@ -177,7 +179,7 @@ fn read_node<R: BufRead + Seek>(
             _ => {}
         }
         if node.inputs.len().max(node.outputs.len()) > MAX_NODES {
-            return Err(FormatError::NotOnnx("a node with too many inputs or outputs"));
+            return Err(Format::Onnx.damaged("a node with too many inputs or outputs"));
         }
         Ok(())
     })?;
@@ -204,7 +206,7 @@ fn read_attribute<R: BufRead + Seek>(
             (8, Value::Message(end)) => reader.varints(end, &mut attribute.ints)?,
             (9, Value::Message(end)) => attribute.texts.push(reader.bytes(end)?.into()),
             (6 | 11 | 22, Value::Message(_)) => {
-                return Err(FormatError::NotOnnx("it has graphs inside the graph"));
+                return Err(Format::Onnx.damaged("it has graphs inside the graph"));
             }
             _ => {}
         }
@@ -251,14 +253,15 @@ fn read_tensor<R: BufRead + Seek>(reader: &mut Reader<R>, end: u64) -> Result<(S
                 tensor.doubles.extend(numbers(&reader.bytes(end)?, f64::from_le_bytes))
             }
             (13, _) | (14, Value::Varint(1..)) => {
-                return Err(FormatError::NotOnnx("its weights are in other files"));
+                return Err(Format::Onnx.damaged("its weights are in other files"));
             }
             _ => {}
         }
         Ok(())
     })?;
     let name = std::mem::take(&mut tensor.name);
-    let array = tensor.into_array().ok_or(FormatError::NotOnnx("a weight whose type and data don't fit"))?;
+    let array =
+        tensor.into_array().ok_or_else(|| Format::Onnx.damaged("a weight whose type and data don't fit"))?;
     Ok((name, array))
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read, Seek};
 
-use super::FormatError;
+use crate::format::{Format, FormatError};
 
 /// Longest name that we read, far above what exporters write.
 const MAX_NAME: u64 = 64 << 10;
@@ -22,11 +22,13 @@ pub(crate) enum Value {
 pub(crate) struct Reader<R> {
     source: R,
     position: u64,
+    /// What errors call the file.
+    format: Format,
 }
 
 impl<R: BufRead + Seek> Reader<R> {
-    pub fn new(source: R) -> Self {
-        Reader { source, position: 0 }
+    pub fn new(source: R, format: Format) -> Self {
+        Reader { source, position: 0, format }
     }
 
     /// Calls `visit(field, end)` for each length-delimited field up to `end`; what it leaves unread is skipped.
@@ -58,10 +60,10 @@ impl<R: BufRead + Seek> Reader<R> {
                     (Value::Message(after), after)
                 }
                 5 => (Value::Fixed32(self.array()?), self.position),
-                _ => return Err(FormatError::NotOnnx("unknown wire type")),
+                _ => return Err(self.damaged("unknown wire type")),
             };
             if after > end {
-                return Err(FormatError::NotOnnx("a field runs past its end"));
+                return Err(self.damaged("a field runs past its end"));
             }
             visit(self, key >> 3, value)?;
             self.skip_to(after)?;
@@ -69,11 +71,30 @@ impl<R: BufRead + Seek> Reader<R> {
         Ok(())
     }
 
+    pub fn damaged(&self, problem: &str) -> FormatError {
+        self.format.damaged(problem)
+    }
+
+    /// Bytes read so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many packed integers there are up to `end`.
+    pub fn count_varints(&mut self, end: u64) -> Result<usize, FormatError> {
+        let mut count = 0;
+        while self.position < end {
+            self.varint()?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
     pub fn varint(&mut self) -> Result<u64, FormatError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let mut byte = [0];
-            self.source.read_exact(&mut byte).map_err(truncated)?;
+            self.source.read_exact(&mut byte).map_err(|error| truncated(self.format, error))?;
             self.position += 1;
             let [byte] = byte;
             value |= u64::from(byte & 0x7f) << shift;
@@ -81,14 +102,14 @@ impl<R: BufRead + Seek> Reader<R> {
                 return Ok(value);
             }
         }
-        Err(FormatError::NotOnnx("an integer is too long"))
+        Err(self.damaged("an integer is too long"))
     }
 
     pub fn string(&mut self, end: u64) -> Result<String, FormatError> {
         if end.saturating_sub(self.position) > MAX_NAME {
-            return Err(FormatError::NotOnnx("a name is too long"));
+            return Err(self.damaged("a name is too long"));
         }
-        String::from_utf8(self.bytes(end)?).map_err(|_| FormatError::NotOnnx("a name is not UTF-8"))
+        String::from_utf8(self.bytes(end)?).map_err(|_| self.damaged("a name is not UTF-8"))
     }
 
     /// Everything up to `end`; memory grows with what is there, not with what is promised.
@@ -97,7 +118,7 @@ impl<R: BufRead + Seek> Reader<R> {
         let length = end.saturating_sub(self.position);
         self.source.by_ref().take(length).read_to_end(&mut bytes).map_err(FormatError::Io)?;
         if bytes.len() as u64 != length {
-            return Err(FormatError::NotOnnx("it is cut off"));
+            return Err(self.damaged("it is cut off"));
         }
         self.position = end;
         Ok(bytes)
@@ -113,14 +134,14 @@ impl<R: BufRead + Seek> Reader<R> {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
         let mut bytes = [0; N];
-        self.source.read_exact(&mut bytes).map_err(truncated)?;
+        self.source.read_exact(&mut bytes).map_err(|error| truncated(self.format, error))?;
         self.position += N as u64;
         Ok(bytes)
     }
 
     fn skip_to(&mut self, end: u64) -> Result<(), FormatError> {
         let distance = i64::try_from(end.saturating_sub(self.position))
-            .map_err(|_| FormatError::NotOnnx("a field is too long"))?;
+            .map_err(|_| self.damaged("a field is too long"))?;
         if distance > 0 {
             self.source.seek_relative(distance).map_err(FormatError::Io)?;
             self.position = end;
@@ -129,9 +150,9 @@ impl<R: BufRead + Seek> Reader<R> {
     }
 }
 
-fn truncated(error: io::Error) -> FormatError {
+fn truncated(format: Format, error: io::Error) -> FormatError {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => FormatError::NotOnnx("it is cut off"),
+        io::ErrorKind::UnexpectedEof => format.damaged("it is cut off"),
         _ => FormatError::Io(error),
     }
 }
