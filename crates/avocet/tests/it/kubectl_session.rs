@@ -30,7 +30,7 @@ fn every_kubectl_finds_the_definitions_of_our_kinds() {
         );
         kubectl.ok(&["wait", "--for=condition=Established", "crd/placements.avocet.dev", "--timeout=5s"]);
         let printed = types::custom_resource_definition(types::kind_named("placement").unwrap());
-        let file = write_manifests(tree, "crd.yaml", &[printed.clone()]);
+        let file = write_manifests(tree, "crd.yaml", std::slice::from_ref(&printed));
         kubectl.run(&["apply", "-f", &file]).ok();
         let again = kubectl.ok(&["apply", "-f", &file]);
         assert_eq!(again, "customresourcedefinition.apiextensions.k8s.io/placements.avocet.dev unchanged\n");
