@@ -1,12 +1,14 @@
 //! One request: check, queue, wait.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use types::Serving;
 
 use super::Served;
 use crate::pool::{Done, Job, Pool};
@@ -71,6 +73,21 @@ impl Model {
 
     pub fn signature(&self) -> &Signature {
         self.served.model.signature()
+    }
+
+    /// How it is run.
+    pub fn serving(&self) -> &Serving {
+        &self.served.serving
+    }
+
+    /// Runs that may go on at once.
+    pub fn instances(&self) -> usize {
+        self.served.model.instances()
+    }
+
+    /// The file that it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.served.path
     }
 
     /// Bounds of one request, for a front to apply while it still parses.
