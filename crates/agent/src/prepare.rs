@@ -11,11 +11,11 @@ use bytes::Bytes;
 use daemon::{Backoff, Shutdown};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use inference::{EngineChoice, LoadRequest, Repository};
+use inference::{EngineChoice, LoadRequest, Repository, Routing};
 use reqwest::Method;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
-use types::{Artifact, AssignedModel, Assignment, Digest, Engine};
+use types::{Artifact, AssignedModel, Assignment, Digest, Engine, ModelSpec};
 
 use crate::Error;
 use crate::assignments::{Assignments, Progress};
@@ -206,7 +206,9 @@ impl Preparer {
                 default: model.spec.default_version() == Some(&version.name),
             };
             let repository = self.repository.clone();
-            let loaded = spawn_blocking(move || repository.load(request)).await;
+            let lazy = request.serving.lazy;
+            let load = move || if lazy { repository.register(request) } else { repository.load(request) };
+            let loaded = spawn_blocking(load).await;
             let loaded =
                 loaded.map_err(|_| ("ModelFailed", format!("loading model `{name}` was cut off")))?;
             loaded.map_err(|error| {
@@ -216,7 +218,9 @@ impl Preparer {
                 )
             })?;
         }
-        Ok(())
+        let ModelSpec { aliases, traffic, .. } = model.spec.clone();
+        let routed = self.repository.set_routing(&name, Routing { aliases, traffic });
+        routed.map_err(|error| ("ModelFailed", format!("model `{name}`: {error}")))
     }
 
     async fn unpack(&self, digest: Digest) -> Result<PathBuf, Problem> {

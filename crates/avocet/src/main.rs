@@ -15,6 +15,7 @@ mod lock;
 mod manifest;
 mod output;
 mod restore;
+mod serve;
 mod tokens;
 mod ui;
 mod up;
@@ -52,6 +53,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Up(options) => up::up(options).await,
         Command::Hub(options) => up::hub(options).await,
         Command::Agent(options) => up::agent(options).await,
+        Command::Serve(options) => serve::serve(options).await,
         Command::Backup(options) => backup::backup(&options),
         Command::Restore(options) => restore::restore(&options),
         Command::JoinToken(options) => hub::join_token(client, options).await,

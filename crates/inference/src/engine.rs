@@ -107,6 +107,12 @@ pub trait LoadedModel: Send + Sync {
     /// Runs that may go on at once; further ones would only wait for each other.
     fn instances(&self) -> usize;
 
+    /// Whether a run computes on the thread that calls it, whichever that is. Short runs of such a model are done
+    /// where they are asked for.
+    fn runs_on_caller(&self) -> bool {
+        true
+    }
+
     /// Runs checked inputs (names, datatypes and shapes fit the signature) and gives the named outputs in order.
     /// Blocks for as long as the model computes.
     ///

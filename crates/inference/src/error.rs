@@ -19,6 +19,9 @@ pub enum LoadError {
     /// No engine took it.
     #[error("no engine can load the model; {reasons}")]
     NoEngine { reasons: String },
+    /// Somebody unloaded it in the same moment.
+    #[error("the version was unloaded while it was loaded; load it again if it is wanted")]
+    Unloaded,
     /// A name or version that can't stand in a URL.
     #[error(
         "`{given}` is not a model name or version; use 1 to 128 of a-z A-Z 0-9 . _ - and start with a letter or digit"
@@ -43,6 +46,9 @@ pub enum Error {
     /// Try again soon.
     #[error("{waiting} requests are waiting already; try again in a moment")]
     Overloaded { waiting: usize },
+    /// No thread was free in the time that the request allowed.
+    #[error("model `{model}` had no free thread within the request's time; try again, or allow more time")]
+    Late { model: String },
     #[error("model `{model}` version `{version}` failed")]
     Engine { model: String, version: String, source: Box<EngineError> },
     /// The repository is being dropped.

@@ -34,11 +34,17 @@ mod engine;
 mod engines;
 
 mod error;
+mod repository;
+
+mod batch;
+mod cache;
 mod pool;
 mod queue;
-mod repository;
+
+mod histogram;
 mod stats;
 
+pub use cache::Body;
 pub use datatype::{Datatype, UnknownDatatype};
 pub use engine::{
     Engine, EngineChoice, EngineError, EngineInfo, EngineOptions, LoadOptions, LoadedModel, Name,
@@ -47,7 +53,9 @@ pub use engine::{
 pub use engines::{EngineStatus, Engines, Loaded};
 pub use error::{Error, LoadError};
 pub use onnx::{FormatError, read_signature};
-pub use repository::{Answer, LoadRequest, Model, ModelStatus, Options, Pending, Repository, Request, State};
+pub use repository::{
+    Answer, LoadRequest, Model, ModelStatus, Options, Pending, Repository, Request, Routing, State,
+};
 pub use signature::{InvalidInput, Limits, Signature, TensorSpec};
-pub use stats::{StatsSnapshot, Timed};
+pub use stats::{BatchStats, StatsSnapshot, Timed};
 pub use tensor::{Element, Tensor, TensorError};

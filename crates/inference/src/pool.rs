@@ -1,30 +1,46 @@
 //! The threads that run models: a fixed few, fed by one bounded queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::queue::{Capacity, Entry, Queue, Refused};
-use crate::repository::Served;
-use crate::{EngineError, Engines, Tensor};
+use crate::queue::{Capacity, Entry, Next, Queue, Refused};
+use crate::repository::{Comparison, Served};
+use crate::stats::Spent;
+use crate::{EngineError, Engines, Tensor, batch};
 
 /// What a run gives back.
 pub(crate) struct Done {
     pub outputs: Result<Vec<Tensor>, EngineError>,
-    /// From submission to a free thread.
+    /// From submission to the beginning of the run.
     pub queue: Duration,
-    /// In the engine.
+    /// From there to the end.
     pub compute: Duration,
 }
 
+/// One request on its way to a thread.
 pub(crate) struct Job {
     pub model: Arc<Served>,
+    /// In the signature's order.
     pub inputs: Vec<Tensor>,
-    pub outputs: Vec<String>,
+    pub outputs: Arc<[String]>,
     pub submitted: Instant,
-    pub reply: oneshot::Sender<Done>,
+    /// When it is too late to begin, and who says so: the first to set the flag, the thread or the caller.
+    pub deadline: Option<(Instant, Arc<AtomicBool>)>,
+    /// Compares the outputs with those of another version.
+    pub comparison: Option<Comparison>,
+    /// Dropped without a word where nobody began in time.
+    pub reply: Reply,
+}
+
+/// Who gets the answer.
+pub(crate) enum Reply {
+    Caller(oneshot::Sender<Done>),
+    /// A copy of a request, whose answer is only compared.
+    Nobody,
 }
 
 /// Dropping it stops the threads after the runs they are in; waiting jobs are given up.
@@ -56,14 +72,28 @@ impl Pool {
         Ok(pool)
     }
 
-    pub fn submit(&self, job: Job) -> Result<(), Refused> {
+    /// Queues a job; a lower priority is more urgent.
+    pub fn submit(&self, job: Job, priority: u32) -> Result<(), Refused> {
+        let samples = if job.model.batchable { batch::samples(&job.inputs) } else { None };
+        let policy = job.model.policy;
         let entry = Entry {
             key: job.model.key,
-            instances: job.model.model.instances(),
-            weight: job.inputs.iter().map(|tensor| tensor.data().len()).sum(),
+            policy,
+            priority,
+            arrived: job.submitted,
+            deadline: job.deadline.as_ref().map(|(deadline, _)| *deadline),
+            bucket: if samples.is_some() { batch::bucket(&job.inputs, &job.outputs) } else { 0 },
+            // What can't be merged fills a run by itself.
+            samples: samples.unwrap_or(policy.max_batch),
+            weight: job.input_bytes(),
             item: job,
         };
-        self.shared.lock().push(entry)?;
+        let mut queue = self.shared.lock();
+        if queue.is_full(entry.key, &policy) {
+            queue.retain(Job::wanted);
+        }
+        queue.push(entry)?;
+        drop(queue);
         self.shared.wake.notify_one();
         Ok(())
     }
@@ -79,37 +109,120 @@ impl Drop for Pool {
 fn work(shared: &Shared) {
     let mut queue = shared.lock();
     loop {
-        if let Some((key, job)) = queue.take() {
-            if !queue.is_empty() {
-                shared.wake.notify_one();
+        match queue.next(Instant::now()) {
+            Next::Run { key, batch } => {
+                if !queue.is_empty() {
+                    shared.wake.notify_one();
+                }
+                drop(queue);
+                run(batch);
+                queue = shared.lock();
+                queue.finish(key);
             }
-            drop(queue);
-            run(job);
-            queue = shared.lock();
-            queue.finish(key);
-        } else if queue.is_closed() {
-            return;
-        } else {
-            queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            Next::Wait(_) if queue.is_closed() => return,
+            Next::Wait(None) => queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            Next::Wait(Some(until)) => {
+                let patience = until.saturating_duration_since(Instant::now());
+                let woken = shared.wake.wait_timeout(queue, patience);
+                queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+            }
         }
     }
 }
 
-fn run(job: Job) {
-    let Job { model, inputs, outputs, submitted, reply } = job;
-    if reply.is_closed() {
-        return;
+/// Runs what still is wanted; together where that works, and one by one where it doesn't, so that no request fails
+/// for another one's sake.
+fn run(batch: Vec<Job>) {
+    let now = Instant::now();
+    let mut jobs: Vec<Job> = batch.into_iter().filter(|job| job.begin(now)).collect();
+    if jobs.len() > 1 {
+        jobs = run_together(jobs);
     }
+    jobs.into_iter().for_each(run_alone);
+}
+
+/// Gives the jobs back if they couldn't be run together.
+fn run_together(jobs: Vec<Job>) -> Vec<Job> {
+    let Some(first) = jobs.first() else { return jobs };
+    let model = Arc::clone(&first.model);
     let started = Instant::now();
-    let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    let outputs = catch_unwind(AssertUnwindSafe(|| model.model.run(&inputs, &names)))
-        .unwrap_or_else(|payload| Err(EngineError::panicked(payload.as_ref())));
-    let (queue, compute) = (started - submitted, started.elapsed());
-    match &outputs {
-        Ok(_) => model.stats.succeeded(model.model.signature().batch(&inputs), queue, compute),
-        Err(_) => model.stats.failed(queue + compute),
+    let requests: Vec<&[Tensor]> = jobs.iter().map(|job| job.inputs.as_slice()).collect();
+    let Some(inputs) = batch::merge(&requests) else { return jobs };
+    let sizes: Vec<usize> = jobs.iter().filter_map(|job| batch::samples(&job.inputs)).collect();
+    let merged = Instant::now();
+    let Ok(outputs) = compute(&model, &inputs, &first.outputs) else { return jobs };
+    let computed = Instant::now();
+    let Some(answers) = batch::split(&outputs, &sizes) else {
+        let name = &model.name;
+        tracing::warn!(model = name, "outputs don't have one row a sample: its requests are run one by one");
+        return jobs;
+    };
+    let spent = Spent { input: merged - started, infer: computed - merged, output: computed.elapsed() };
+    let bytes = inputs.iter().map(|tensor| tensor.data().len()).sum();
+    model.stats.ran(sizes.iter().sum::<usize>() as u64, bytes, spent);
+    for (job, outputs) in jobs.into_iter().zip(answers) {
+        job.finish(Ok(outputs), started, spent);
     }
-    drop(inputs);
-    // The caller may have gone: then nobody wants the answer.
-    let _ = reply.send(Done { outputs, queue, compute });
+    Vec::new()
+}
+
+fn run_alone(job: Job) {
+    let started = Instant::now();
+    let outputs = compute(&job.model, &job.inputs, &job.outputs);
+    let spent = Spent { infer: started.elapsed(), ..Spent::default() };
+    if outputs.is_ok() {
+        let samples = job.model.model.signature().batch(&job.inputs);
+        job.model.stats.ran(samples, job.input_bytes(), spent);
+    }
+    job.finish(outputs, started, spent);
+}
+
+fn compute(model: &Served, inputs: &[Tensor], outputs: &[String]) -> Result<Vec<Tensor>, EngineError> {
+    let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
+    catch_unwind(AssertUnwindSafe(|| model.model.run(inputs, &names)))
+        .unwrap_or_else(|payload| Err(EngineError::panicked(payload.as_ref())))
+}
+
+impl Job {
+    /// Runs on the calling thread, past the queue.
+    pub fn run_here(self) {
+        run_alone(self);
+    }
+
+    pub fn input_bytes(&self) -> usize {
+        self.inputs.iter().map(|tensor| tensor.data().len()).sum()
+    }
+
+    fn wanted(&self) -> bool {
+        match &self.reply {
+            Reply::Caller(reply) => !reply.is_closed(),
+            Reply::Nobody => true,
+        }
+    }
+
+    /// Whether it is still to be run.
+    fn begin(&self, now: Instant) -> bool {
+        let in_time =
+            |(deadline, decided): &(Instant, Arc<AtomicBool>)| now < *deadline && !decided.swap(true, AcqRel);
+        self.wanted() && self.deadline.as_ref().is_none_or(in_time)
+    }
+
+    fn finish(self, outputs: Result<Vec<Tensor>, EngineError>, started: Instant, spent: Spent) {
+        let Job { model, inputs, submitted, comparison, reply, .. } = self;
+        drop(inputs);
+        let queue = started.saturating_duration_since(submitted);
+        match &outputs {
+            Ok(outputs) => {
+                model.stats.succeeded(queue, spent);
+                if let Some(comparison) = comparison {
+                    comparison.offer(outputs);
+                }
+            }
+            Err(_) => model.stats.failed(queue + spent.total()),
+        }
+        if let Reply::Caller(reply) = reply {
+            // The caller may have gone: then nobody wants the answer.
+            let _ = reply.send(Done { outputs, queue, compute: spent.total() });
+        }
+    }
 }

@@ -1,9 +1,10 @@
-//! The order of waiting runs: plain state, no clock, no thread.
+//! The order of waiting runs, and which of them run together: plain state, no thread; the time is an argument.
 //!
-//! First come, first served, except that a run whose model is busy in all its instances lets others pass, so
-//! that one slow model doesn't occupy every thread with waiting.
+//! The most urgent first, then first come, first served; except that a model that is busy in all its instances, or
+//! that waits for a fuller batch, lets others pass, so that one slow model doesn't occupy every thread with waiting.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 /// Bounds of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -14,21 +15,41 @@ pub(crate) struct Capacity {
     pub weight: usize,
 }
 
+/// What is true of all entries of one model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// How many runs may go on at once.
+    pub instances: usize,
+    /// Most samples in one run; 1 merges nothing.
+    pub max_batch: usize,
+    /// Longest wait for a fuller batch.
+    pub max_delay: Duration,
+    /// Most waiting entries.
+    pub max_waiting: usize,
+}
+
 pub(crate) struct Entry<T> {
     /// Which model: entries of one key share its instances.
     pub key: u64,
-    /// How many of this key may run at once.
-    pub instances: usize,
+    pub policy: Policy,
+    /// Lower is more urgent.
+    pub priority: u32,
+    pub arrived: Instant,
+    /// When it is too late to begin.
+    pub deadline: Option<Instant>,
+    /// Entries of one key and bucket may run together.
+    pub bucket: u64,
+    pub samples: usize,
     pub weight: usize,
     pub item: T,
 }
 
-pub(crate) struct Queue<T> {
-    waiting: VecDeque<Entry<T>>,
-    running: HashMap<u64, usize>,
-    weight: usize,
-    capacity: Capacity,
-    closed: bool,
+/// What a free thread should do.
+pub(crate) enum Next<T> {
+    /// Run these together, then call [`Queue::finish`].
+    Run { key: u64, batch: Vec<T> },
+    /// Wait for a push, a finish, or until this moment.
+    Wait(Option<Instant>),
 }
 
 /// Why an entry was not taken.
@@ -38,130 +59,179 @@ pub(crate) enum Refused {
     Closed,
 }
 
+pub(crate) struct Queue<T> {
+    lanes: HashMap<u64, Lane<T>>,
+    waiting: usize,
+    weight: usize,
+    /// Counts entries, to keep the order of arrival.
+    pushed: u64,
+    capacity: Capacity,
+    closed: bool,
+}
+
+/// Priority, then order of arrival.
+type Place = (u32, u64);
+
+/// The entries of one model.
+struct Lane<T> {
+    waiting: BTreeMap<Place, Entry<T>>,
+    running: usize,
+}
+
 impl<T> Queue<T> {
     pub fn new(capacity: Capacity) -> Self {
-        Queue { waiting: VecDeque::new(), running: HashMap::new(), weight: 0, capacity, closed: false }
+        Queue { lanes: HashMap::new(), waiting: 0, weight: 0, pushed: 0, capacity, closed: false }
     }
 
     pub fn push(&mut self, entry: Entry<T>) -> Result<(), Refused> {
         if self.closed {
             return Err(Refused::Closed);
         }
-        let waiting = self.waiting.len();
-        let heavy = waiting > 0 && self.weight.saturating_add(entry.weight) > self.capacity.weight;
-        if waiting >= self.capacity.entries || heavy {
-            return Err(Refused::Full { waiting });
+        let heavy = self.waiting > 0 && self.weight.saturating_add(entry.weight) > self.capacity.weight;
+        if self.waiting >= self.capacity.entries || heavy {
+            return Err(Refused::Full { waiting: self.waiting });
         }
+        let lane = self.lanes.entry(entry.key).or_default();
+        if lane.waiting.len() >= entry.policy.max_waiting {
+            return Err(Refused::Full { waiting: lane.waiting.len() });
+        }
+        self.pushed += 1;
+        self.waiting += 1;
         self.weight = self.weight.saturating_add(entry.weight);
-        self.waiting.push_back(entry);
+        lane.waiting.insert((entry.priority, self.pushed), entry);
         Ok(())
     }
 
-    /// The next entry whose model has a free instance; it counts as running until [`Queue::finish`].
-    pub fn take(&mut self) -> Option<(u64, T)> {
-        let running = &self.running;
-        let free = |entry: &Entry<T>| running.get(&entry.key).copied().unwrap_or(0) < entry.instances.max(1);
-        let at = self.waiting.iter().position(free)?;
-        let entry = self.waiting.remove(at)?;
-        self.weight = self.weight.saturating_sub(entry.weight);
-        *self.running.entry(entry.key).or_default() += 1;
-        Some((entry.key, entry.item))
+    /// The most urgent batch that may run now.
+    pub fn next(&mut self, now: Instant) -> Next<T> {
+        let mut first: Option<(Place, u64)> = None;
+        let mut wake: Option<Instant> = None;
+        for (&key, lane) in &self.lanes {
+            match lane.ready_at(now) {
+                Some((place, at)) if at <= now => {
+                    first = Some(first.map_or((place, key), |first| first.min((place, key))));
+                }
+                Some((_, at)) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
+                None => {}
+            }
+        }
+        let Some((_, key)) = first else { return Next::Wait(wake) };
+        let batch = self.take(key);
+        Next::Run { key, batch }
     }
 
+    fn take(&mut self, key: u64) -> Vec<T> {
+        let Some(lane) = self.lanes.get_mut(&key) else { return Vec::new() };
+        lane.running += 1;
+        let entries = lane.take();
+        self.waiting -= entries.len();
+        for entry in &entries {
+            self.weight = self.weight.saturating_sub(entry.weight);
+        }
+        entries.into_iter().map(|entry| entry.item).collect()
+    }
+
+    /// An instance of this key is free again.
     pub fn finish(&mut self, key: u64) {
-        if let Some(count) = self.running.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.running.remove(&key);
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.running = lane.running.saturating_sub(1);
+            if lane.running == 0 && lane.waiting.is_empty() {
+                self.lanes.remove(&key);
             }
         }
     }
 
+    /// Forgets entries that nobody waits for any more.
+    pub fn retain(&mut self, mut wanted: impl FnMut(&T) -> bool) {
+        for lane in self.lanes.values_mut() {
+            lane.waiting.retain(|_, entry| {
+                let keep = wanted(&entry.item);
+                if !keep {
+                    self.waiting -= 1;
+                    self.weight = self.weight.saturating_sub(entry.weight);
+                }
+                keep
+            });
+        }
+        self.lanes.retain(|_, lane| lane.running > 0 || !lane.waiting.is_empty());
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting == 0
+    }
+
+    /// Whether one more entry of this key is one too many.
+    pub fn is_full(&self, key: u64, policy: &Policy) -> bool {
+        let lane = self.lanes.get(&key).map_or(0, |lane| lane.waiting.len());
+        self.waiting >= self.capacity.entries || lane >= policy.max_waiting
     }
 
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Takes no more entries and gives up the waiting ones.
+    /// Takes no more entries and gives up the waiting ones, in order.
     pub fn close(&mut self) -> Vec<T> {
         self.closed = true;
-        self.weight = 0;
-        self.waiting.drain(..).map(|entry| entry.item).collect()
+        (self.waiting, self.weight) = (0, 0);
+        let lanes = self.lanes.values_mut();
+        let mut left: Vec<(Place, Entry<T>)> =
+            lanes.flat_map(|lane| std::mem::take(&mut lane.waiting)).collect();
+        left.sort_by_key(|(place, _)| *place);
+        left.into_iter().map(|(_, entry)| entry.item).collect()
+    }
+}
+
+impl<T> Default for Lane<T> {
+    fn default() -> Self {
+        Lane { waiting: BTreeMap::new(), running: 0 }
+    }
+}
+
+impl<T> Lane<T> {
+    /// Where the next batch stands in the order and when it may run; `None` while every instance is busy.
+    fn ready_at(&self, now: Instant) -> Option<(Place, Instant)> {
+        let (&place, head) = self.waiting.first_key_value()?;
+        if self.running >= head.policy.instances.max(1) {
+            return None;
+        }
+        let full = head.policy.max_delay.is_zero() || self.samples_with(head) >= head.policy.max_batch;
+        Some((place, if full { now } else { head.latest_start() }))
+    }
+
+    fn samples_with(&self, head: &Entry<T>) -> usize {
+        let fitting = self.waiting.values().filter(|entry| entry.bucket == head.bucket);
+        fitting.fold(0_usize, |sum, entry| sum.saturating_add(entry.samples))
+    }
+
+    /// The head, and behind it whatever fits into one run with it, in order.
+    fn take(&mut self) -> Vec<Entry<T>> {
+        let Some((_, head)) = self.waiting.pop_first() else { return Vec::new() };
+        let (bucket, max_batch) = (head.bucket, head.policy.max_batch);
+        let mut samples = head.samples;
+        let mut batch = vec![head];
+        if samples < max_batch {
+            let mut fits = |entry: &Entry<T>| {
+                let fits = entry.bucket == bucket && entry.samples <= max_batch - samples;
+                samples += if fits { entry.samples } else { 0 };
+                fits
+            };
+            let places: Vec<Place> =
+                self.waiting.iter().filter(|(_, entry)| fits(entry)).map(|(place, _)| *place).collect();
+            batch.extend(places.iter().filter_map(|place| self.waiting.remove(place)));
+        }
+        batch
+    }
+}
+
+impl<T> Entry<T> {
+    /// Until when it waits for company: its model's delay, but never over half of the time that it has.
+    fn latest_start(&self) -> Instant {
+        let patience = self.deadline.map(|deadline| deadline.saturating_duration_since(self.arrived) / 2);
+        self.arrived + patience.map_or(self.policy.max_delay, |patience| patience.min(self.policy.max_delay))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queue(entries: usize, weight: usize) -> Queue<&'static str> {
-        Queue::new(Capacity { entries, weight })
-    }
-
-    fn entry(key: u64, instances: usize, item: &'static str) -> Entry<&'static str> {
-        Entry { key, instances, weight: 10, item }
-    }
-
-    #[test]
-    fn a_busy_model_lets_others_pass_and_keeps_its_place() {
-        let mut queue = queue(9, 1000);
-        for (key, item) in [(1, "a"), (1, "b"), (2, "c"), (1, "d")] {
-            queue.push(entry(key, 1, item)).unwrap();
-        }
-        assert_eq!(queue.take(), Some((1, "a")));
-        assert_eq!(queue.take(), Some((2, "c")));
-        assert_eq!(queue.take(), None);
-        queue.finish(1);
-        assert_eq!(queue.take(), Some((1, "b")));
-        queue.finish(1);
-        assert_eq!(queue.take(), Some((1, "d")));
-        assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn a_full_queue_refuses_by_count_and_by_weight() {
-        let mut by_count = queue(2, 1000);
-        by_count.push(entry(1, 1, "a")).unwrap();
-        by_count.push(entry(1, 1, "b")).unwrap();
-        assert_eq!(by_count.push(entry(1, 1, "c")), Err(Refused::Full { waiting: 2 }));
-        let mut by_weight = queue(9, 5);
-        by_weight.push(entry(1, 1, "one may exceed it")).unwrap();
-        assert_eq!(by_weight.push(entry(1, 1, "c")), Err(Refused::Full { waiting: 1 }));
-        by_weight.take();
-        by_weight.push(entry(1, 1, "again")).unwrap();
-    }
-
-    #[test]
-    fn a_closed_queue_hands_back_what_waited() {
-        let mut queue = queue(9, 1000);
-        queue.push(entry(1, 1, "a")).unwrap();
-        assert_eq!(queue.close(), ["a"]);
-        assert_eq!(queue.push(entry(1, 1, "b")), Err(Refused::Closed));
-        assert_eq!(queue.take(), None);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_model_ever_runs_more_than_its_instances(
-            steps in proptest::collection::vec((0_u64..3, proptest::bool::ANY), 0..200),
-        ) {
-            let mut queue = Queue::new(Capacity { entries: 16, weight: usize::MAX });
-            let mut running: Vec<u64> = Vec::new();
-            for (key, push) in steps {
-                if push {
-                    let instances = key as usize + 1;
-                    let _ = queue.push(Entry { key, instances, weight: 1, item: () });
-                } else if let Some((key, ())) = queue.take() {
-                    running.push(key);
-                    let count = running.iter().filter(|&&other| other == key).count();
-                    proptest::prop_assert!(count as u64 <= key + 1);
-                } else if let Some(key) = running.pop() {
-                    queue.finish(key);
-                }
-            }
-        }
-    }
-}
+#[path = "queue/tests.rs"]
+mod tests;

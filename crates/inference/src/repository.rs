@@ -5,22 +5,30 @@
 
 mod catalog;
 mod infer;
+mod served;
+mod shadow;
+mod traffic;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use types::{Serving, Traffic};
 
 pub use catalog::{ModelStatus, State};
 pub use infer::{Answer, Model, Pending, Request};
 
+use crate::cache::Cache;
 use crate::engine::chain;
 use crate::pool::Pool;
 use crate::queue::Capacity;
-use crate::stats::Stats;
-use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, LoadedModel, Name, StatsSnapshot};
-use catalog::Catalog;
-use types::Serving;
+use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, StatsSnapshot};
+use catalog::{Catalog, Chosen, Found};
+pub(crate) use served::Served;
+use served::{file_bytes, resident};
+pub(crate) use shadow::Comparison;
 
 /// Size of the machinery, fixed at start.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +39,13 @@ pub struct Options {
     pub queue: usize,
     /// Most bytes of inputs that wait for a thread.
     pub queue_bytes: usize,
+    /// Most bytes of answers that are kept for equal requests, over all models that keep any.
+    pub cache_bytes: u64,
+    /// Most bytes of models that are loaded on request; those not used for the longest time make room. What is
+    /// loaded for good counts, too, but stays.
+    pub model_bytes: u64,
+    /// Whether a version is run on zeros before it gets requests.
+    pub warm_up: bool,
     /// Bounds of one request.
     pub limits: Limits,
 }
@@ -40,7 +55,15 @@ impl Default for Options {
     /// later is better off elsewhere. 512 MiB of waiting inputs are two requests of the largest size.
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        Options { workers, queue: 256, queue_bytes: 512 << 20, limits: Limits::default() }
+        Options {
+            workers,
+            queue: 256,
+            queue_bytes: 512 << 20,
+            cache_bytes: 64 << 20,
+            model_bytes: u64::MAX,
+            warm_up: true,
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -74,20 +97,13 @@ impl LoadRequest {
     }
 }
 
-/// A loaded model version, alive while the catalog or a request holds it.
-pub(crate) struct Served {
-    /// Unique in the process, so that a queue tells a reloaded model from the one before.
-    pub key: u64,
-    pub name: String,
-    pub version: String,
-    pub engine: Name,
-    pub why: String,
-    pub path: PathBuf,
-    pub wanted: EngineChoice,
-    pub serving: Serving,
-    pub took: Duration,
-    pub model: Arc<dyn LoadedModel>,
-    pub stats: Stats,
+/// Which version answers requests that don't name one by its name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    /// Further names of versions.
+    pub aliases: BTreeMap<String, String>,
+    /// Shares, shadow and the bounds of trials; `None` sends everything to the default version.
+    pub traffic: Option<Traffic>,
 }
 
 /// The models of a site and the threads that run them. Cheap to clone; the last clone stops the threads.
@@ -98,12 +114,18 @@ pub struct Repository {
 
 struct Inner {
     engines: Engines,
-    options: Options,
     catalog: RwLock<Catalog>,
     /// One load at a time: the peak of memory is one model, and two equal requests load once.
     loading: Mutex<()>,
     next_key: AtomicU64,
-    pool: Arc<Pool>,
+    shared: Arc<Shared>,
+}
+
+/// What every request needs.
+struct Shared {
+    options: Options,
+    pool: Pool,
+    cache: Cache,
 }
 
 impl Repository {
@@ -113,14 +135,14 @@ impl Repository {
     /// When the system refuses a thread.
     pub fn new(engines: Engines, options: Options) -> Result<Repository, Error> {
         let capacity = Capacity { entries: options.queue, weight: options.queue_bytes };
-        let pool = Arc::new(Pool::start(options.workers, capacity, &engines).map_err(Error::Thread)?);
+        let pool = Pool::start(options.workers, capacity, &engines).map_err(Error::Thread)?;
+        let cache = Cache::new(options.cache_bytes);
         let inner = Inner {
             engines,
-            options,
             catalog: RwLock::default(),
             loading: Mutex::new(()),
             next_key: AtomicU64::new(0),
-            pool,
+            shared: Arc::new(Shared { options, pool, cache }),
         };
         Ok(Repository { inner: Arc::new(inner) })
     }
@@ -136,35 +158,35 @@ impl Repository {
     /// # Errors
     /// When nothing was loaded; [`Repository::list`] then shows why.
     pub fn load(&self, request: LoadRequest) -> Result<ModelStatus, LoadError> {
+        let served = self.load_now(request)?;
+        self.read(|catalog| catalog.status(&served.name, &served.version)).ok_or(LoadError::Unloaded)
+    }
+
+    fn load_now(&self, request: LoadRequest) -> Result<Arc<Served>, LoadError> {
         check_name(&request.name)?;
         check_name(&request.version)?;
         self.write(|catalog| catalog.begin(&request));
         let _one_at_a_time = self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(status) = self.write(|catalog| catalog.already(&request)) {
-            return Ok(status);
+        if let Some(served) = self.write(|catalog| catalog.already(&request)) {
+            return Ok(served);
         }
-        let started = Instant::now();
-        let options = LoadOptions { workers: self.inner.options.workers };
+        self.make_room(file_bytes(&request.path));
+        let (started, before) = (Instant::now(), resident());
+        let options = LoadOptions { workers: self.inner.shared.options.workers };
         match self.inner.engines.load(request.engine, &request.path, &options) {
             Ok(loaded) => {
-                let served = Served {
-                    key: self.inner.next_key.fetch_add(1, Relaxed),
-                    name: request.name.clone(),
-                    version: request.version.clone(),
-                    engine: loaded.engine,
-                    why: loaded.why,
-                    path: request.path.clone(),
-                    wanted: request.engine,
-                    serving: request.serving.clone(),
-                    took: started.elapsed(),
-                    model: loaded.model,
-                    stats: Stats::default(),
-                };
-                let (model, engine, why) = (&served.name, served.engine, &served.why);
-                tracing::info!(model, version = served.version, engine, why, "model loaded");
-                let (status, old) = self.write(|catalog| catalog.loaded(&request, Arc::new(served)));
-                drop(old);
-                Ok(status)
+                let key = self.inner.next_key.fetch_add(1, Relaxed);
+                let grown = resident().saturating_sub(before);
+                let served = Served::new(key, &request, loaded, started.elapsed(), grown);
+                if self.inner.shared.options.warm_up {
+                    served.warm_up();
+                }
+                let Served { name, version, engine, why, .. } = &served;
+                tracing::info!(model = name, version, engine, why, "model loaded");
+                let served = Arc::new(served);
+                drop(self.write(|catalog| catalog.loaded(&request, &served)));
+                self.make_room(0);
+                Ok(served)
             }
             Err(error) => {
                 let reason = chain(&error);
@@ -178,6 +200,39 @@ impl Repository {
                 Err(error)
             }
         }
+    }
+
+    /// Makes a version known without loading it: the first request for it does, and it is unloaded again when memory
+    /// is short. Costs nothing but its name, so there may be thousands.
+    ///
+    /// # Errors
+    /// When its name or version can't stand in a URL, or it is to replace one that serves and can't be loaded.
+    pub fn register(&self, request: LoadRequest) -> Result<ModelStatus, LoadError> {
+        check_name(&request.name)?;
+        check_name(&request.version)?;
+        match self.write(|catalog| catalog.register(&request)) {
+            Some(status) => Ok(status),
+            None => self.load(request),
+        }
+    }
+
+    /// Unloads what wasn't used for the longest time until this much more fits.
+    fn make_room(&self, bytes: u64) {
+        let budget = self.inner.shared.options.model_bytes;
+        while self.read(Catalog::memory).saturating_add(bytes) > budget {
+            let Some(evicted) = self.write(Catalog::evict_one) else { return };
+            let Served { name, version, memory, .. } = evicted.as_ref();
+            tracing::info!(model = name, version, memory, "unloaded to make room; a request loads it again");
+        }
+    }
+
+    /// Sets further names of versions and how requests are shared among them; a version on trial keeps its record as
+    /// long as its share and bounds stay.
+    ///
+    /// # Errors
+    /// When there is no such model, or no such version as they name.
+    pub fn set_routing(&self, name: &str, routing: Routing) -> Result<(), Error> {
+        self.write(|catalog| catalog.set_routing(name, routing))
     }
 
     /// Forgets a version; running requests finish first. If it was the default, the version loaded last of the
@@ -205,13 +260,39 @@ impl Repository {
         self.read(Catalog::list)
     }
 
-    /// A loaded model; no version stands for the default one.
+    /// A loaded model; a version may be named by an alias, and none leaves it to the model's traffic rules.
     ///
     /// # Errors
-    /// When it is unknown or not ready.
+    /// When it is unknown or not ready; [`Repository::obtain`] loads what is loaded on request.
     pub fn get(&self, name: &str, version: Option<&str>) -> Result<Model, Error> {
-        let served = self.read(|catalog| catalog.get(name, version))?;
-        Ok(Model::new(served, &self.inner.pool, self.inner.options.limits))
+        match self.read(|catalog| catalog.find(name, version))? {
+            Found::Ready(chosen) => Ok(Model::new(chosen, &self.inner.shared)),
+            Found::Idle(request) => {
+                let reason = "it is loaded by the first request for it".into();
+                Err(Error::NotReady { name: request.name, version: request.version, reason })
+            }
+        }
+    }
+
+    /// A model, loaded first if need be; requests that come meanwhile wait for that one load. Must be awaited inside
+    /// a tokio runtime.
+    ///
+    /// # Errors
+    /// When it is unknown, not ready or can't be loaded.
+    pub async fn obtain(&self, name: &str, version: Option<&str>) -> Result<Model, Error> {
+        let request = match self.read(|catalog| catalog.find(name, version))? {
+            Found::Ready(chosen) => return Ok(Model::new(chosen, &self.inner.shared)),
+            Found::Idle(request) => request,
+        };
+        let version = request.version.clone();
+        let repository = self.clone();
+        let loaded = tokio::task::spawn_blocking(move || repository.load_now(request));
+        let not_ready = |reason: String| Error::NotReady { name: name.into(), version, reason };
+        match loaded.await {
+            Ok(Ok(served)) => Ok(Model::new(Chosen::only(served), &self.inner.shared)),
+            Ok(Err(error)) => Err(not_ready(format!("loading failed: {}", chain(&error)))),
+            Err(_) => Err(not_ready("loading was cut off; try again".into())),
+        }
     }
 
     /// Counters of every loaded version: name, version, counters.
@@ -238,9 +319,4 @@ fn check_name(given: &str) -> Result<(), LoadError> {
         return Ok(());
     }
     Err(LoadError::Name { given: given.chars().take(128).collect() })
-}
-
-/// Bytes of a model file on disk; 0 when it is gone.
-fn file_bytes(path: &Path) -> u64 {
-    path.metadata().map_or(0, |metadata| metadata.len())
 }

@@ -104,6 +104,7 @@ impl ApiError {
                 StatusCode::NOT_FOUND
             }
             ApiError::Method => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::Inference(Error::Late { .. }) => StatusCode::GATEWAY_TIMEOUT,
             ApiError::NotReady { .. }
             | ApiError::Inference(Error::NotReady { .. } | Error::Overloaded { .. } | Error::Stopped) => {
                 StatusCode::SERVICE_UNAVAILABLE

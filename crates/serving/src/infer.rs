@@ -60,7 +60,7 @@ async fn infer(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let limit = state.body_limit;
-    let model = state.repository.get(name, version)?;
+    let model = state.repository.obtain(name, version).await?;
     let body = body.map_err(|rejection| bad_body(&rejection, limit))?;
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
@@ -72,7 +72,7 @@ async fn infer(
         decode(&body, length, model_of_read.signature(), model_of_read.limits())
     };
     let Decoded { id, request, binary, classes } = if large { aside(read).await? } else { read()? };
-    let answer = model.infer(request)?.await?;
+    let answer = model.answer(request).await?;
     let large = answer.outputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > LARGE;
     let state = state.clone();
     let write = move || {

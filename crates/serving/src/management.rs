@@ -169,13 +169,13 @@ async fn change_trace(State(state): State<ServerState>, body: Body) -> Result<Re
 /// Models have the server's settings and none of their own.
 async fn model_trace(State(state): State<ServerState>, name: Name) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    state.repository.get(&name, None)?;
+    views::ready(&state, &name, None)?;
     Ok(trace(State(state)).await)
 }
 
 async fn change_model_trace(State(state): State<ServerState>, name: Name) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    state.repository.get(&name, None)?;
+    views::ready(&state, &name, None)?;
     Err(ApiError::BadRequest("models have no trace settings of their own; set the server's".into()))
 }
 

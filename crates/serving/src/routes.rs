@@ -76,16 +76,16 @@ async fn ready(State(state): State<ServerState>) -> Result<StatusCode, ApiError>
 }
 
 async fn model(State(state): State<ServerState>, name: Name) -> Result<Response, ApiError> {
-    metadata(&state, &name.map_err(bad_path)?, None)
+    metadata(&state, &name.map_err(bad_path)?, None).await
 }
 
 async fn model_version(State(state): State<ServerState>, path: NameVersion) -> Result<Response, ApiError> {
     let Path((name, version)) = path.map_err(bad_path)?;
-    metadata(&state, &name, Some(&version))
+    metadata(&state, &name, Some(&version)).await
 }
 
-fn metadata(state: &ServerState, name: &str, version: Option<&str>) -> Result<Response, ApiError> {
-    let shown = views::metadata(state, name, version)?;
+async fn metadata(state: &ServerState, name: &str, version: Option<&str>) -> Result<Response, ApiError> {
+    let shown = views::metadata(state, name, version).await?;
     let tensor = |tensor: &TensorMetadata| json!({ "name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape });
     Ok(answer(&json!({
         "name": shown.name,
@@ -98,17 +98,17 @@ fn metadata(state: &ServerState, name: &str, version: Option<&str>) -> Result<Re
 
 async fn model_ready(State(state): State<ServerState>, name: Name) -> Result<StatusCode, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    Ok(state.repository.get(&name, None).map(|_| StatusCode::OK)?)
+    views::ready(&state, &name, None).map(|()| StatusCode::OK)
 }
 
 async fn version_ready(State(state): State<ServerState>, path: NameVersion) -> Result<StatusCode, ApiError> {
     let Path((name, version)) = path.map_err(bad_path)?;
-    Ok(state.repository.get(&name, Some(&version)).map(|_| StatusCode::OK)?)
+    views::ready(&state, &name, Some(&version)).map(|()| StatusCode::OK)
 }
 
 async fn model_configuration(State(state): State<ServerState>, name: Name) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    Ok(answer(&model_config::show_json(&state.repository.get(&name, None)?)))
+    Ok(answer(&model_config::show_json(&state.repository.obtain(&name, None).await?)))
 }
 
 async fn version_configuration(
@@ -116,7 +116,7 @@ async fn version_configuration(
     path: NameVersion,
 ) -> Result<Response, ApiError> {
     let Path((name, version)) = path.map_err(bad_path)?;
-    Ok(answer(&model_config::show_json(&state.repository.get(&name, Some(&version))?)))
+    Ok(answer(&model_config::show_json(&state.repository.obtain(&name, Some(&version)).await?)))
 }
 
 async fn all_stats(State(state): State<ServerState>) -> Result<Response, ApiError> {

@@ -2,7 +2,8 @@
 
 use inference::{Signature, State as ModelState, StatsSnapshot, TensorSpec, Timed};
 use wire::inference::{
-    InferStatistics, ModelIndex, ModelMetadataResponse, ModelStatistics, StatisticDuration, TensorMetadata,
+    InferBatchStatistics, InferStatistics, ModelIndex, ModelMetadataResponse, ModelStatistics,
+    StatisticDuration, TensorMetadata,
 };
 
 use crate::error::ApiError;
@@ -23,20 +24,34 @@ pub(crate) const EXTENSIONS: [&str; 8] = [
     "statistics",
 ];
 
+/// Whether requests are answered: what is loaded by the first of them is ready, too.
+///
+/// # Errors
+/// When they aren't, with the reason.
+pub(crate) fn ready(state: &ServerState, name: &str, version: Option<&str>) -> Result<(), ApiError> {
+    let Err(error) = state.repository.get(name, version) else { return Ok(()) };
+    let idle = (state.repository.list().into_iter())
+        .filter(|status| status.name == name && status.state == ModelState::Idle)
+        .any(|status| version.map_or(status.default, |version| status.version == version));
+    if idle { Ok(()) } else { Err(error.into()) }
+}
+
 /// What a model takes and gives, and which of its versions are there.
 ///
 /// # Errors
 /// When it isn't ready.
-pub(crate) fn metadata(
+pub(crate) async fn metadata(
     state: &ServerState,
     name: &str,
     version: Option<&str>,
 ) -> Result<ModelMetadataResponse, ApiError> {
-    let model = state.repository.get(name, version)?;
+    let model = state.repository.obtain(name, version).await?;
     let versions = match version {
         Some(version) => vec![version.into()],
         None => (state.repository.list().into_iter())
-            .filter(|status| status.name == name && status.state == ModelState::Ready)
+            .filter(|status| {
+                status.name == name && matches!(status.state, ModelState::Ready | ModelState::Idle)
+            })
             .map(|status| status.version)
             .collect(),
     };
@@ -69,7 +84,7 @@ pub(crate) fn statistics(
     version: Option<&str>,
 ) -> Result<Vec<ModelStatistics>, ApiError> {
     if let Some(name) = name {
-        state.repository.get(name, version)?;
+        ready(state, name, version)?;
     }
     let wanted = |model: &str, other: &str| {
         name.is_none_or(|name| name == model) && version.is_none_or(|version| version == other)
@@ -82,7 +97,6 @@ pub(crate) fn statistics(
 }
 
 fn counters(name: String, version: String, stats: &StatsSnapshot) -> ModelStatistics {
-    let none = Timed::default();
     ModelStatistics {
         name,
         version,
@@ -93,13 +107,20 @@ fn counters(name: String, version: String, stats: &StatsSnapshot) -> ModelStatis
             success: timed(stats.success),
             fail: timed(stats.fail),
             queue: timed(stats.queue),
-            compute_input: timed(none),
+            compute_input: timed(stats.compute_input),
             compute_infer: timed(stats.compute),
-            compute_output: timed(none),
-            cache_hit: timed(none),
-            cache_miss: timed(none),
+            compute_output: timed(stats.compute_output),
+            cache_hit: timed(stats.cache_hit),
+            cache_miss: timed(stats.cache_miss),
         }),
-        batch_stats: Vec::new(),
+        batch_stats: (stats.batches.iter())
+            .map(|(size, batch)| InferBatchStatistics {
+                batch_size: *size,
+                compute_input: timed(batch.compute_input),
+                compute_infer: timed(batch.compute),
+                compute_output: timed(batch.compute_output),
+            })
+            .collect(),
     }
 }
 
@@ -111,10 +132,11 @@ fn timed(timed: Timed) -> Option<StatisticDuration> {
 pub(crate) fn index(state: &ServerState, only_ready: bool) -> Vec<ModelIndex> {
     let all = state.repository.list().into_iter();
     let mut lines: Vec<ModelIndex> = all
-        .filter(|status| !only_ready || status.state == ModelState::Ready)
+        .filter(|status| !only_ready || matches!(status.state, ModelState::Ready | ModelState::Idle))
         .map(|status| {
             let (state, reason) = match status.state {
                 ModelState::Ready => ("READY", String::new()),
+                ModelState::Idle => ("READY", "loaded by the first request for it".to_owned()),
                 ModelState::Loading => ("LOADING", String::new()),
                 ModelState::Failed { reason } => ("UNAVAILABLE", reason),
             };

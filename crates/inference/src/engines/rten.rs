@@ -113,6 +113,11 @@ impl LoadedModel for RtenModel {
         usize::MAX
     }
 
+    /// A run outside of an inference thread goes over to a thread of rten's own.
+    fn runs_on_caller(&self) -> bool {
+        false
+    }
+
     fn run(&self, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError> {
         let held = inputs.iter().map(hold).collect::<Result<Vec<Held>, _>>()?;
         let mut values = Vec::with_capacity(inputs.len());

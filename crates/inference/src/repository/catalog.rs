@@ -3,15 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{LoadRequest, Served, file_bytes};
+use super::served::{Served, file_bytes};
+use super::traffic::{Route, Trial};
+use super::{LoadRequest, Routing};
 use crate::{Error, Name, Signature};
+
+/// How long requests for a version that is loaded on request are refused after its load failed.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Where a version is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     Loading,
+    /// Known, to be loaded when a request asks for it.
+    Idle,
     Ready,
     /// The last load failed and nothing is served under this version.
     Failed {
@@ -35,6 +42,14 @@ pub struct ModelStatus {
     pub engine: Option<Name>,
     /// Why that engine, with what others said about the model; empty unless ready.
     pub why: String,
+    /// Bytes that the process grew by when it was loaded; 0 unless ready.
+    pub memory: u64,
+    /// Further names of this version.
+    pub aliases: Vec<String>,
+    /// Percentage of the requests without a version that it gets, where they are split.
+    pub share: Option<u32>,
+    /// Why it lost its share.
+    pub rolled_back: Option<String>,
     /// How long loading took.
     pub load_time: Duration,
     /// Inputs and outputs; `None` unless ready.
@@ -54,6 +69,8 @@ pub(super) struct Catalog {
 struct Versions {
     default: Option<String>,
     versions: BTreeMap<String, Version>,
+    aliases: BTreeMap<String, String>,
+    route: Route,
 }
 
 #[derive(Default)]
@@ -61,9 +78,49 @@ struct Version {
     served: Option<Arc<Served>>,
     /// Loads going on.
     pending: usize,
-    error: Option<String>,
+    /// The last load's failure.
+    failed: Option<Failure>,
+    /// How to load it when it is asked for.
+    lazy: Option<LoadRequest>,
     path: PathBuf,
     order: u64,
+}
+
+struct Failure {
+    reason: String,
+    /// When a request may try again.
+    retry: Instant,
+}
+
+impl Version {
+    /// Why the last load failed, while no other one is going on.
+    fn failure(&self) -> Option<&Failure> {
+        self.failed.as_ref().filter(|_| self.pending == 0)
+    }
+}
+
+/// A version that answers a request, and what goes with it.
+#[derive(Clone)]
+pub(super) struct Chosen {
+    pub served: Arc<Served>,
+    /// Where it is tried out.
+    pub trial: Option<Arc<Trial>>,
+    /// Gets a copy of the request.
+    pub shadow: Option<Arc<Served>>,
+}
+
+impl Chosen {
+    /// A version that was named.
+    pub fn only(served: Arc<Served>) -> Chosen {
+        Chosen { served, trial: None, shadow: None }
+    }
+}
+
+/// What answers a request.
+pub(super) enum Found {
+    Ready(Chosen),
+    /// Load this first.
+    Idle(LoadRequest),
 }
 
 impl Catalog {
@@ -76,41 +133,50 @@ impl Catalog {
         }
     }
 
+    /// Makes a version known that is loaded when it is asked for. `None` where another one serves under its name,
+    /// which only a load can replace.
+    pub fn register(&mut self, request: &LoadRequest) -> Option<ModelStatus> {
+        let version = self.version(request);
+        version.lazy = Some(request.clone());
+        version.failed = None;
+        if version.served.as_ref().is_some_and(|served| !served.answers(request)) {
+            return None;
+        }
+        version.path.clone_from(&request.path);
+        self.choose_default(request);
+        self.status(&request.name, &request.version)
+    }
+
     /// Ends a load at once if what is served is what is asked for.
-    pub fn already(&mut self, request: &LoadRequest) -> Option<ModelStatus> {
-        let served = self.version(request).served.as_ref()?;
-        if served.path != request.path || served.wanted != request.engine {
+    pub fn already(&mut self, request: &LoadRequest) -> Option<Arc<Served>> {
+        let served = self.version(request).served.clone()?;
+        if !served.answers(request) {
             return None;
         }
         let version = self.version(request);
         version.pending = version.pending.saturating_sub(1);
         self.choose_default(request);
-        self.status(&request.name, &request.version)
+        Some(served)
     }
 
     /// Swaps the new model in; gives back the old one, to be dropped outside the lock.
-    pub fn loaded(
-        &mut self,
-        request: &LoadRequest,
-        served: Arc<Served>,
-    ) -> (ModelStatus, Option<Arc<Served>>) {
+    pub fn loaded(&mut self, request: &LoadRequest, served: &Arc<Served>) -> Option<Arc<Served>> {
         self.loads += 1;
         let order = self.loads;
         let version = self.version(request);
         version.pending = version.pending.saturating_sub(1);
-        version.error = None;
+        version.failed = None;
         version.order = order;
         version.path.clone_from(&request.path);
-        let old = version.served.replace(Arc::clone(&served));
+        let old = version.served.replace(Arc::clone(served));
         self.choose_default(request);
-        let status = self.status(&request.name, &request.version);
-        (status.unwrap_or_else(|| status_of(&served, false, None)), old)
+        old
     }
 
     pub fn failed(&mut self, request: &LoadRequest, reason: String) {
         let version = self.version(request);
         version.pending = version.pending.saturating_sub(1);
-        version.error = Some(reason);
+        version.failed = Some(Failure { reason, retry: Instant::now() + RETRY });
     }
 
     pub fn remove(&mut self, name: &str, version: &str) -> Result<Option<Arc<Served>>, Error> {
@@ -127,33 +193,49 @@ impl Catalog {
         Ok(removed.served)
     }
 
+    /// Takes out of memory what was not used for the longest time of that which is loaded again when it is asked
+    /// for; `None` when nothing is left of it.
+    pub fn evict_one(&mut self) -> Option<Arc<Served>> {
+        let versions = self.models.values_mut().flat_map(|model| model.versions.values_mut());
+        let evictable = versions.filter(|version| version.lazy.is_some() && version.served.is_some());
+        let used = |version: &&mut Version| version.served.as_ref().map(|served| served.last_used());
+        evictable.min_by_key(used)?.served.take()
+    }
+
+    /// Bytes of all that is loaded.
+    pub fn memory(&self) -> u64 {
+        self.served().iter().map(|served| served.memory).sum()
+    }
+
+    pub fn set_routing(&mut self, name: &str, routing: Routing) -> Result<(), Error> {
+        let unknown = || Error::UnknownModel { name: name.into() };
+        let model = self.models.get_mut(name).ok_or_else(unknown)?;
+        let traffic = routing.traffic.unwrap_or_default();
+        let split = traffic.split.iter().map(|share| &share.version);
+        let shadow = traffic.shadow.iter().map(|shadow| &shadow.version);
+        let named = routing.aliases.values().chain(split).chain(shadow);
+        if let Some(stranger) = named.into_iter().find(|version| !model.versions.contains_key(*version)) {
+            return Err(model.unknown_version(name, stranger));
+        }
+        model.route = Route::new(traffic, model.default.as_deref(), Some(&model.route));
+        model.aliases = routing.aliases;
+        Ok(())
+    }
+
     pub fn set_default(&mut self, name: &str, version: &str) -> Result<(), Error> {
-        self.get(name, Some(version))?;
+        self.find(name, Some(version))?;
         if let Some(model) = self.models.get_mut(name) {
             model.default = Some(version.into());
         }
         Ok(())
     }
 
-    pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<Served>, Error> {
+    /// What answers a request for a version or alias; none leaves it to the model's traffic rules.
+    pub fn find(&self, name: &str, version: Option<&str>) -> Result<Found, Error> {
         let model = self.models.get(name).ok_or_else(|| Error::UnknownModel { name: name.into() })?;
-        let chosen = version.or(model.default.as_deref());
-        let entry = match chosen {
-            Some(version) => {
-                let entry = model.versions.get(version);
-                Some((version, entry.ok_or_else(|| model.unknown_version(name, version))?))
-            }
-            None => model.versions.iter().next_back().map(|(version, entry)| (version.as_str(), entry)),
-        };
-        let (version, entry) = entry.ok_or_else(|| Error::UnknownModel { name: name.into() })?;
-        entry.served.clone().ok_or_else(|| Error::NotReady {
-            name: name.into(),
-            version: version.into(),
-            reason: match &entry.error {
-                Some(reason) if entry.pending == 0 => format!("loading failed: {reason}"),
-                _ => "it is being loaded; try again in a moment".into(),
-            },
-        })
+        let Some(asked) = version else { return model.route(name) };
+        let version = model.aliases.get(asked).map_or(asked, String::as_str);
+        model.find(name, version)
     }
 
     pub fn list(&self) -> Vec<ModelStatus> {
@@ -182,50 +264,97 @@ impl Catalog {
         }
     }
 
-    fn status(&self, name: &str, version: &str) -> Option<ModelStatus> {
+    pub fn status(&self, name: &str, version: &str) -> Option<ModelStatus> {
         let model = self.models.get(name)?;
         let entry = model.versions.get(version)?;
-        let default = model.default.as_deref() == Some(version);
-        if let Some(served) = &entry.served {
-            return Some(status_of(served, default, entry.error.clone()));
-        }
-        let state = match &entry.error {
-            Some(reason) if entry.pending == 0 => State::Failed { reason: reason.clone() },
-            _ => State::Loading,
+        let (share, rolled_back) = model.route.share(version);
+        let named = model.aliases.iter().filter(|(_, named)| *named == version);
+        let of_model = ModelStatus {
+            default: model.default.as_deref() == Some(version),
+            aliases: named.map(|(alias, _)| alias.clone()).collect(),
+            share,
+            rolled_back,
+            ..unloaded(name, version, entry)
         };
+        let Some(served) = &entry.served else { return Some(of_model) };
         Some(ModelStatus {
-            name: name.into(),
-            version: version.into(),
-            state,
-            default,
-            path: entry.path.clone(),
-            file_bytes: file_bytes(&entry.path),
-            engine: None,
-            why: String::new(),
-            load_time: Duration::ZERO,
-            signature: None,
-            last_error: None,
+            state: State::Ready,
+            path: served.path.clone(),
+            engine: Some(served.engine),
+            why: served.why.clone(),
+            memory: served.memory,
+            load_time: served.took,
+            signature: Some(served.model.signature().clone()),
+            last_error: entry.failed.as_ref().map(|failure| failure.reason.clone()),
+            ..of_model
         })
     }
 }
 
-fn status_of(served: &Served, default: bool, last_error: Option<String>) -> ModelStatus {
+fn unloaded(name: &str, version: &str, entry: &Version) -> ModelStatus {
+    let state = match entry.failure() {
+        Some(failure) => State::Failed { reason: failure.reason.clone() },
+        None if entry.pending == 0 && entry.lazy.is_some() => State::Idle,
+        _ => State::Loading,
+    };
     ModelStatus {
-        name: served.name.clone(),
-        version: served.version.clone(),
-        state: State::Ready,
-        default,
-        path: served.path.clone(),
-        file_bytes: file_bytes(&served.path),
-        engine: Some(served.engine),
-        why: served.why.clone(),
-        load_time: served.took,
-        signature: Some(served.model.signature().clone()),
-        last_error,
+        name: name.into(),
+        version: version.into(),
+        state,
+        default: false,
+        path: entry.path.clone(),
+        file_bytes: file_bytes(&entry.path),
+        engine: None,
+        why: String::new(),
+        memory: 0,
+        aliases: Vec::new(),
+        share: None,
+        rolled_back: None,
+        load_time: Duration::ZERO,
+        signature: None,
+        last_error: None,
     }
 }
 
 impl Versions {
+    fn route(&self, name: &str) -> Result<Found, Error> {
+        let chosen = self.route.choose();
+        // A share of a version that isn't ready goes to the default one.
+        let found = chosen.and_then(|version| Some((version, self.find(name, version).ok()?)));
+        let last = || self.versions.keys().next_back().map(String::as_str);
+        let (version, found) = match found {
+            Some(found) => found,
+            None => {
+                let default = self.default.as_deref().or_else(last);
+                let version = default.ok_or_else(|| Error::UnknownModel { name: name.into() })?;
+                (version, self.find(name, version)?)
+            }
+        };
+        let Found::Ready(chosen) = found else { return Ok(found) };
+        let shadow = self.route.shadow().filter(|shadow| *shadow != version);
+        let shadow = shadow.and_then(|shadow| self.versions.get(shadow)?.served.clone());
+        Ok(Found::Ready(Chosen { trial: self.route.trial(version), shadow, ..chosen }))
+    }
+
+    fn find(&self, name: &str, version: &str) -> Result<Found, Error> {
+        let entry = self.versions.get(version).ok_or_else(|| self.unknown_version(name, version))?;
+        if let Some(served) = &entry.served {
+            served.touch();
+            return Ok(Found::Ready(Chosen::only(Arc::clone(served))));
+        }
+        let failure = entry.failure();
+        if let Some(request) = &entry.lazy
+            && failure.is_none_or(|failure| failure.retry <= Instant::now())
+        {
+            return Ok(Found::Idle(request.clone()));
+        }
+        let reason = match failure {
+            Some(failure) => format!("loading failed: {}", failure.reason),
+            None => "it is being loaded; try again in a moment".into(),
+        };
+        Err(Error::NotReady { name: name.into(), version: version.into(), reason })
+    }
+
     fn unknown_version(&self, name: &str, version: &str) -> Error {
         let loaded: Vec<&str> = self
             .versions

@@ -1,19 +1,32 @@
-//! One request: check, queue, wait.
+//! One request: check, look into the cache, queue or run, wait.
 
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::AcqRel;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use types::Serving;
 
-use super::Served;
-use crate::pool::{Done, Job, Pool};
+use super::catalog::Chosen;
+use super::shadow::Comparison;
+use super::traffic::Trial;
+use super::{Served, Shared};
+use crate::cache::{self, Body, Found, RequestKey};
+use crate::pool::{Done, Job, Reply};
 use crate::queue::Refused;
 use crate::{EngineError, Error, Limits, Name, Signature, StatsSnapshot, Tensor};
+
+/// A run that is expected to take less than this is not worth two switches of threads (5 to 10 µs each and a cold
+/// cache): it is computed where it is asked for.
+const AT_ONCE: Duration = Duration::from_micros(100);
+/// Priority of a request that doesn't say, and of a model that doesn't say: in the middle.
+const MIDDLE: u32 = 16;
+/// The least urgent.
+const LAST: u32 = 32;
 
 /// What to compute.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,7 +35,7 @@ pub struct Request {
     pub inputs: Vec<Tensor>,
     /// Names of the outputs wanted; none stands for all.
     pub outputs: Vec<String>,
-    /// 1 is the most urgent, 0 the model's default.
+    /// 1 is the most urgent, 32 the least; 0 is the model's default.
     pub priority: u32,
     /// Longest wait for a thread; `None` is the model's default.
     pub timeout: Option<Duration>,
@@ -39,105 +52,244 @@ impl Request {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     pub outputs: Vec<Tensor>,
-    /// Waiting for a thread.
+    /// Waiting for a thread and for company; zero for an answer out of the cache.
     pub queue: Duration,
-    /// In the engine.
+    /// In the engine; zero for an answer out of the cache.
     pub compute: Duration,
+    /// Whether it was computed for an earlier request.
+    pub cached: bool,
 }
 
 /// A model version to send requests to. Holding it keeps the model in memory: take it per request.
 #[derive(Clone)]
 pub struct Model {
-    served: Arc<Served>,
-    pool: Arc<Pool>,
-    limits: Limits,
+    chosen: Chosen,
+    shared: Arc<Shared>,
+}
+
+/// A request that fits the model.
+struct Checked {
+    inputs: Vec<Tensor>,
+    outputs: Arc<[String]>,
+    priority: u32,
+    timeout: Option<Duration>,
+    submitted: Instant,
 }
 
 impl Model {
-    pub(super) fn new(served: Arc<Served>, pool: &Arc<Pool>, limits: Limits) -> Model {
-        Model { served, pool: Arc::clone(pool), limits }
+    pub(super) fn new(chosen: Chosen, shared: &Arc<Shared>) -> Model {
+        Model { chosen, shared: Arc::clone(shared) }
+    }
+
+    fn served(&self) -> &Served {
+        &self.chosen.served
     }
 
     pub fn name(&self) -> &str {
-        &self.served.name
+        &self.served().name
     }
 
     pub fn version(&self) -> &str {
-        &self.served.version
+        &self.served().version
     }
 
     /// The engine that runs it.
     pub fn engine(&self) -> Name {
-        self.served.engine
+        self.served().engine
     }
 
     pub fn signature(&self) -> &Signature {
-        self.served.model.signature()
+        self.served().model.signature()
     }
 
     /// How it is run.
-    pub fn serving(&self) -> &Serving {
-        &self.served.serving
+    pub fn serving(&self) -> &types::Serving {
+        &self.served().serving
     }
 
     /// Runs that may go on at once.
     pub fn instances(&self) -> usize {
-        self.served.model.instances()
+        self.served().policy.instances
     }
 
     /// The file that it was loaded from.
     pub fn path(&self) -> &Path {
-        &self.served.path
+        &self.served().path
     }
 
     /// Bounds of one request, for a front to apply while it still parses.
     pub fn limits(&self) -> Limits {
-        self.limits
+        self.shared.options.limits
     }
 
     pub fn stats(&self) -> StatsSnapshot {
-        self.served.stats.snapshot()
+        self.served().stats.snapshot()
     }
 
-    /// Checks a request and queues it; doesn't block. Dropping the returned future gives the request up if it
-    /// hasn't started.
+    /// The key under which a front may keep a whole response, so that it needn't even read an equal request;
+    /// `parts` are whatever makes the response what it is. `None` where the model keeps no answers.
+    pub fn body_key(&self, parts: &[&[u8]]) -> Option<RequestKey> {
+        self.served().serving.cache.as_ref()?;
+        // A version on trial or with a shadow sees every request.
+        let watched = self.chosen.trial.is_some() || self.chosen.shadow.is_some();
+        (!watched).then(|| self.shared.cache.body_key(self.served().key, parts))
+    }
+
+    /// The response kept under a key.
+    pub fn body(&self, key: &RequestKey) -> Option<Body> {
+        let asked = Instant::now();
+        let body = self.shared.cache.body(key, asked)?;
+        self.served().stats.hit(asked.elapsed());
+        Some(body)
+    }
+
+    /// Keeps a response as long as the model's answers are kept.
+    pub fn keep_body(&self, key: RequestKey, body: Body) {
+        if let Some(policy) = &self.served().serving.cache {
+            self.shared.cache.keep_body(key, body, cache::expiry(Instant::now(), policy.ttl_seconds));
+        }
+    }
+
+    /// Answers a request: out of the cache where the model has one and an equal request came before, else by a run.
+    /// Dropping the future gives the request up if it hasn't started. Must be awaited inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the request doesn't fit the model or the limits, too many are waiting, it waited for too long, or the
+    /// engine fails.
+    pub async fn answer(&self, request: Request) -> Result<Answer, Error> {
+        let checked = self.check(request)?;
+        let Some(policy) = &self.served().serving.cache else { return self.run(checked).await };
+        let (asked, cache) = (checked.submitted, &self.shared.cache);
+        let key = cache.request_key(self.served().key, &checked.inputs, &checked.outputs);
+        match cache.outputs(&key, asked).await {
+            Found::Outputs(outputs) => {
+                self.served().stats.hit(asked.elapsed());
+                let (queue, compute) = (Duration::ZERO, Duration::ZERO);
+                Ok(Answer { outputs: outputs.to_vec(), queue, compute, cached: true })
+            }
+            Found::Nothing(vacancy) => {
+                let looked = asked.elapsed();
+                let answer = self.run(checked).await?;
+                let done = Instant::now();
+                vacancy.fill(answer.outputs.clone().into(), cache::expiry(done, policy.ttl_seconds));
+                self.served().stats.missed(looked + done.elapsed());
+                Ok(answer)
+            }
+        }
+    }
+
+    async fn run(&self, checked: Checked) -> Result<Answer, Error> {
+        let submitted = checked.submitted;
+        let answer = match self.submit(checked) {
+            Ok(pending) => pending.within_deadline().await,
+            Err(refused) => return Err(refused),
+        };
+        if let Some(trial) = &self.chosen.trial {
+            self.judge(trial, &answer, submitted.elapsed());
+        }
+        answer
+    }
+
+    fn judge(&self, trial: &Trial, answer: &Result<Answer, Error>, took: Duration) {
+        if matches!(answer, Err(Error::Invalid { .. })) {
+            return;
+        }
+        if let Some(verdict) = trial.record(answer.is_ok(), took) {
+            let (model, version) = (self.name(), self.version());
+            tracing::warn!(model, version, "rolled back: {verdict}");
+        }
+    }
+
+    /// Checks a request and queues it, past the cache; a run of some microseconds is done at once instead.
+    /// Dropping the returned future gives the request up if it hasn't started.
     ///
     /// # Errors
     /// When the request doesn't fit the model or the limits, or too many are waiting.
     pub fn infer(&self, request: Request) -> Result<Pending, Error> {
-        let submitted = Instant::now();
-        let failed = |error| {
-            self.served.stats.failed(submitted.elapsed());
-            error
-        };
-        self.check(&request).map_err(failed)?;
-        let Request { inputs, mut outputs, .. } = request;
-        if outputs.is_empty() {
-            outputs = self.signature().outputs.iter().map(|spec| spec.name.clone()).collect();
-        }
+        self.submit(self.check(request)?)
+    }
+
+    fn submit(&self, checked: Checked) -> Result<Pending, Error> {
+        let Checked { inputs, outputs, priority, timeout, submitted } = checked;
         let (reply, answer) = oneshot::channel();
-        let model = Arc::clone(&self.served);
-        match self.pool.submit(Job { model, inputs, outputs, submitted, reply }) {
-            Ok(()) => {
-                let (model, version) = (self.name().to_owned(), self.version().to_owned());
-                Ok(Pending { answer, model, version })
-            }
-            Err(Refused::Full { waiting }) => Err(failed(Error::Overloaded { waiting })),
-            Err(Refused::Closed) => Err(failed(Error::Stopped)),
+        let deadline = timeout.map(|timeout| (submitted + timeout, Arc::new(AtomicBool::new(false))));
+        let comparison = self.chosen.shadow.clone().map(Comparison::with);
+        let model = Arc::clone(&self.chosen.served);
+        let reply = Reply::Caller(reply);
+        if let (Some(shadow), Some(comparison)) = (&self.chosen.shadow, &comparison) {
+            self.copy(shadow, comparison, &inputs, &outputs, submitted);
+        }
+        let pending = Pending { answer, deadline: deadline.clone(), model: Arc::clone(&model) };
+        let job = Job { model, inputs, outputs, submitted, deadline, comparison, reply };
+        if self.served().runs_at_once(job.input_bytes(), AT_ONCE) {
+            job.run_here();
+            return Ok(pending);
+        }
+        let refused = |error| {
+            self.served().stats.failed(submitted.elapsed());
+            Err(error)
+        };
+        match self.shared.pool.submit(job, priority) {
+            Ok(()) => Ok(pending),
+            Err(Refused::Full { waiting }) => refused(Error::Overloaded { waiting }),
+            Err(Refused::Closed) => refused(Error::Stopped),
         }
     }
 
-    fn check(&self, request: &Request) -> Result<(), Error> {
-        let mut bytes = 0_usize;
+    /// Sends a copy of a request to another version, if it takes such a request and there is room.
+    fn copy(
+        &self,
+        shadow: &Arc<Served>,
+        comparison: &Comparison,
+        inputs: &[Tensor],
+        outputs: &Arc<[String]>,
+        submitted: Instant,
+    ) {
+        if shadow.model.signature().check(inputs, outputs).is_err() {
+            shadow.stats.compared(false);
+            return;
+        }
+        let job = Job {
+            model: Arc::clone(shadow),
+            inputs: shadow.in_order(inputs.to_vec()),
+            outputs: Arc::clone(outputs),
+            submitted,
+            deadline: None,
+            comparison: Some(comparison.clone()),
+            reply: Reply::Nobody,
+        };
+        // Without room nothing is copied: shadows take only what is left over.
+        let _ = self.shared.pool.submit(job, LAST);
+    }
+
+    fn check(&self, request: Request) -> Result<Checked, Error> {
+        let submitted = Instant::now();
+        self.check_against_limits(&request).inspect_err(|_| {
+            self.served().stats.failed(submitted.elapsed());
+        })?;
+        let Request { inputs, outputs, priority, timeout } = request;
+        let policy = &self.served().serving.queue;
+        let outputs =
+            if outputs.is_empty() { Arc::clone(&self.served().all_outputs) } else { outputs.into() };
+        let chosen = |first: u32, second: u32| if first == 0 { second } else { first };
+        let priority = chosen(chosen(priority, policy.default_priority), MIDDLE).min(LAST);
+        let default = Duration::from_millis(policy.timeout_milliseconds.into());
+        let timeout = timeout.or(Some(default)).filter(|timeout| !timeout.is_zero());
+        let inputs = self.served().in_order(inputs);
+        Ok(Checked { inputs, outputs, priority, timeout, submitted })
+    }
+
+    fn check_against_limits(&self, request: &Request) -> Result<(), Error> {
+        let (limits, mut bytes) = (self.limits(), 0_usize);
         for tensor in &request.inputs {
-            let (given, limit) = (tensor.count(), self.limits.elements);
+            let (given, limit) = (tensor.count(), limits.elements);
             if given > limit {
                 return Err(Error::TooLarge { what: "a tensor's element count", given, limit });
             }
             bytes = bytes.saturating_add(tensor.data().len());
         }
-        if bytes > self.limits.bytes {
-            let limit = self.limits.bytes;
+        if bytes > limits.bytes {
+            let limit = limits.bytes;
             return Err(Error::TooLarge { what: "the inputs' byte count", given: bytes, limit });
         }
         let checked = self.signature().check(&request.inputs, &request.outputs);
@@ -148,18 +300,28 @@ impl Model {
 /// The answer to come: a future on any executor, or [`Pending::wait`] on a plain thread.
 pub struct Pending {
     answer: oneshot::Receiver<Done>,
-    model: String,
-    version: String,
+    deadline: Option<(Instant, Arc<AtomicBool>)>,
+    model: Arc<Served>,
 }
 
 impl Pending {
     /// Blocks until the answer is there. Not for async tasks: await it there.
     ///
     /// # Errors
-    /// When the engine fails or the repository stops.
+    /// When the engine fails, the time is over before a thread is free, or the repository stops.
     pub fn wait(self) -> Result<Answer, Error> {
-        let Pending { answer, model, version } = self;
-        settle(answer.blocking_recv().ok(), &model, &version)
+        let Pending { answer, deadline, model } = self;
+        settle(answer.blocking_recv().ok(), deadline.map(|(deadline, _)| deadline), &model)
+    }
+
+    /// Awaits the answer; once the deadline is over and no thread has begun, that is the answer.
+    async fn within_deadline(mut self) -> Result<Answer, Error> {
+        let Some((deadline, decided)) = self.deadline.clone() else { return self.await };
+        match tokio::time::timeout_at(deadline.into(), &mut self).await {
+            Ok(answer) => answer,
+            Err(_) if decided.swap(true, AcqRel) => self.await,
+            Err(_) => settle(None, Some(deadline), &self.model),
+        }
     }
 }
 
@@ -168,18 +330,25 @@ impl Future for Pending {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let done = std::task::ready!(Pin::new(&mut self.answer).poll(context));
-        Poll::Ready(settle(done.ok(), &self.model, &self.version))
+        let deadline = self.deadline.as_ref().map(|(deadline, _)| *deadline);
+        Poll::Ready(settle(done.ok(), deadline, &self.model))
     }
 }
 
-fn settle(done: Option<Done>, model: &str, version: &str) -> Result<Answer, Error> {
-    let Done { outputs, queue, compute } = done.ok_or(Error::Stopped)?;
+fn settle(done: Option<Done>, deadline: Option<Instant>, model: &Served) -> Result<Answer, Error> {
+    let name = || model.name.clone();
+    let Some(Done { outputs, queue, compute }) = done else {
+        let late = deadline.filter(|deadline| *deadline <= Instant::now());
+        let Some(late) = late else { return Err(Error::Stopped) };
+        model.stats.failed(late.elapsed());
+        return Err(Error::Late { model: name() });
+    };
     match outputs {
-        Ok(outputs) => Ok(Answer { outputs, queue, compute }),
-        Err(EngineError::Input(source)) => Err(Error::Invalid { model: model.into(), source }),
+        Ok(outputs) => Ok(Answer { outputs, queue, compute, cached: false }),
+        Err(EngineError::Input(source)) => Err(Error::Invalid { model: name(), source }),
         Err(source) => {
-            let source = Box::new(source);
-            Err(Error::Engine { model: model.into(), version: version.into(), source })
+            let (version, source) = (model.version.clone(), Box::new(source));
+            Err(Error::Engine { model: name(), version, source })
         }
     }
 }

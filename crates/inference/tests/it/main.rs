@@ -10,4 +10,6 @@
 mod engines;
 mod parity;
 mod repository;
+mod scheduling;
 mod support;
+mod versions;

@@ -5,7 +5,7 @@ use avocet_inference::{
     EngineError, Error, InvalidInput, Limits, LoadError, LoadRequest, Options, Repository, Request, State,
 };
 
-use crate::support::{Fake, Gate, discovered, model, renamed, repository, x};
+use crate::support::{Fake, Gate, discovered, model, options, renamed, repository, x};
 
 fn log_input() -> Request {
     Request::new([avocet_inference::Tensor::from_vec("x", [1], vec![2.0_f32]).unwrap()])
@@ -148,7 +148,7 @@ fn too_many_waiting_requests_are_refused_as_overload() {
         inside.pass();
         Ok(vec![renamed(&inputs[0], "y")])
     });
-    let options = Options { workers: 1, queue: 2, ..Options::default() };
+    let options = Options { queue: 2, ..options(1) };
     let repository = Repository::new(fake.engines(), options).unwrap();
     repository.load(LoadRequest::new("m", "1", model("log"))).unwrap();
     let m = repository.get("m", None).unwrap();
@@ -174,7 +174,7 @@ fn a_request_whose_caller_left_is_not_run() {
         inside.pass();
         Ok(vec![renamed(&inputs[0], "y")])
     });
-    let repository = Repository::new(fake.engines(), Options { workers: 1, ..Options::default() }).unwrap();
+    let repository = Repository::new(fake.engines(), options(1)).unwrap();
     repository.load(LoadRequest::new("m", "1", model("log"))).unwrap();
     let m = repository.get("m", None).unwrap();
     let running = m.infer(log_input()).unwrap();
@@ -220,8 +220,7 @@ fn a_panic_in_an_engine_fails_its_request_and_nothing_else() {
         assert!(*inputs[0].elements::<f32>().unwrap() != [2.0], "two is too much");
         Ok(vec![renamed(&inputs[0], "y")])
     });
-    let options = Options { workers: 1, ..Options::default() };
-    let repository = Repository::new(fake.engines(), options).unwrap();
+    let repository = Repository::new(fake.engines(), options(1)).unwrap();
     repository.load(LoadRequest::new("m", "1", model("log"))).unwrap();
     let m = repository.get("m", None).unwrap();
     for _ in 0..3 {
@@ -239,7 +238,7 @@ fn a_panic_in_an_engine_fails_its_request_and_nothing_else() {
 
 #[test]
 fn limits_are_checked_before_anything_is_queued() {
-    let options = Options { workers: 1, limits: Limits { elements: 8, bytes: 24 }, ..Options::default() };
+    let options = Options { limits: Limits { elements: 8, bytes: 24 }, ..options(1) };
     let repository = Repository::new(discovered(), options).unwrap();
     repository.load(LoadRequest::new("a", "1", model("affine"))).unwrap();
     let a = repository.get("a", None).unwrap();
@@ -271,7 +270,7 @@ fn dropping_the_repository_gives_waiting_requests_up() {
         inside.pass();
         Ok(vec![renamed(&inputs[0], "y")])
     });
-    let repository = Repository::new(fake.engines(), Options { workers: 1, ..Options::default() }).unwrap();
+    let repository = Repository::new(fake.engines(), options(1)).unwrap();
     repository.load(LoadRequest::new("m", "1", model("log"))).unwrap();
     let m = repository.get("m", None).unwrap();
     let running = m.infer(log_input()).unwrap();

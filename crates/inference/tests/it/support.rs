@@ -18,14 +18,26 @@ pub fn discovered() -> Engines {
 }
 
 pub fn repository(engines: Engines) -> Repository {
-    Repository::new(engines, Options { workers: 2, ..Options::default() }).unwrap()
+    Repository::new(engines, options(2)).unwrap()
+}
+
+/// Without the runs that come before the first request: fakes count theirs.
+pub fn options(workers: usize) -> Options {
+    Options { workers, warm_up: false, ..Options::default() }
 }
 
 pub fn x(rows: usize, values: &[f32]) -> Tensor {
     Tensor::from_vec("x", [rows, values.len() / rows], values.to_vec()).unwrap()
 }
 
-type Run = dyn Fn(&[Tensor]) -> Result<Vec<Tensor>, EngineError> + Send + Sync;
+/// A copy of a model file under another name.
+pub fn copy_of(name: &str, folder: &tempfile::TempDir, copy: &str) -> PathBuf {
+    let path = folder.path().join(copy);
+    std::fs::copy(model(name), &path).unwrap();
+    path
+}
+
+type Run = dyn Fn(&str, &[Tensor]) -> Result<Vec<Tensor>, EngineError> + Send + Sync;
 
 /// An engine whose models run a closure; it reads signatures from the real file.
 pub struct Fake {
@@ -35,10 +47,18 @@ pub struct Fake {
     pub alive: Arc<AtomicUsize>,
     pub run: Arc<Run>,
     pub refuse: Option<&'static str>,
+    pub on_caller: bool,
 }
 
 impl Fake {
     pub fn new(run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>, EngineError> + Send + Sync + 'static) -> Fake {
+        Fake::by_file(move |_, inputs| run(inputs))
+    }
+
+    /// Runs differ by the name of the model's file.
+    pub fn by_file(
+        run: impl Fn(&str, &[Tensor]) -> Result<Vec<Tensor>, EngineError> + Send + Sync + 'static,
+    ) -> Fake {
         Fake {
             name: "fake",
             instances: 8,
@@ -46,6 +66,7 @@ impl Fake {
             alive: Arc::default(),
             run: Arc::new(run),
             refuse: None,
+            on_caller: true,
         }
     }
 
@@ -78,13 +99,17 @@ impl Engine for Fake {
         self.alive.fetch_add(1, Ordering::SeqCst);
         let (alive, run) = (Arc::clone(&self.alive), Arc::clone(&self.run));
         let signature = read_signature(path).unwrap();
-        Ok(Arc::new(FakeModel { signature, instances: self.instances, alive, run }))
+        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let (instances, on_caller) = (self.instances, self.on_caller);
+        Ok(Arc::new(FakeModel { signature, file, instances, on_caller, alive, run }))
     }
 }
 
 struct FakeModel {
     signature: Signature,
+    file: String,
     instances: usize,
+    on_caller: bool,
     alive: Arc<AtomicUsize>,
     run: Arc<Run>,
 }
@@ -98,8 +123,12 @@ impl LoadedModel for FakeModel {
         self.instances
     }
 
+    fn runs_on_caller(&self) -> bool {
+        self.on_caller
+    }
+
     fn run(&self, inputs: &[Tensor], _: &[&str]) -> Result<Vec<Tensor>, EngineError> {
-        (self.run)(inputs)
+        (self.run)(&self.file, inputs)
     }
 }
 

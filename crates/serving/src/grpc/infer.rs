@@ -30,12 +30,12 @@ pub(super) async fn infer(
     deadline: Option<Duration>,
 ) -> Result<ModelInferResponse, ApiError> {
     let version = (!message.model_version.is_empty()).then_some(message.model_version.as_str());
-    let model = state.repository.get(&message.model_name, version)?;
+    let model = state.repository.obtain(&message.model_name, version).await?;
     let Decoded { id, request, classes } = decode(message, &model.limits())?;
-    let pending = model.infer(request)?;
+    let answer = model.answer(request);
     let answer = match deadline {
-        None => pending.await?,
-        Some(deadline) => tokio::time::timeout(deadline, pending).await.map_err(|_| ApiError::Deadline)??,
+        None => answer.await?,
+        Some(deadline) => tokio::time::timeout(deadline, answer).await.map_err(|_| ApiError::Deadline)??,
     };
     let outputs = classes.apply(state, &model, answer.outputs)?;
     Ok(encode(&model, id, outputs))

@@ -53,7 +53,7 @@ impl GrpcInferenceService for Methods {
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answer<ModelReadyResponse> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        let ready = self.0.repository.get(&name, named(&version)).is_ok();
+        let ready = views::ready(&self.0, &name, named(&version)).is_ok();
         Ok(Response::new(ModelReadyResponse { ready }))
     }
 
@@ -67,7 +67,7 @@ impl GrpcInferenceService for Methods {
 
     async fn model_metadata(&self, request: Request<ModelMetadataRequest>) -> Answer<ModelMetadataResponse> {
         let ModelMetadataRequest { name, version } = request.into_inner();
-        Ok(Response::new(views::metadata(&self.0, &name, named(&version))?))
+        Ok(Response::new(views::metadata(&self.0, &name, named(&version)).await?))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
@@ -94,7 +94,7 @@ impl GrpcInferenceService for Methods {
 
     async fn model_config(&self, request: Request<ModelConfigRequest>) -> Answer<ModelConfigResponse> {
         let ModelConfigRequest { name, version } = request.into_inner();
-        let model = self.0.repository.get(&name, named(&version)).map_err(ApiError::from)?;
+        let model = self.0.repository.obtain(&name, named(&version)).await.map_err(ApiError::from)?;
         Ok(Response::new(ModelConfigResponse { config: Some(model_config::show(&model)) }))
     }
 

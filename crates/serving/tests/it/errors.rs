@@ -138,7 +138,7 @@ impl LoadedModel for TroubleModel {
 
 fn trouble(lock: &Arc<Mutex<()>>) -> axum::Router {
     let engines = Engines::with(vec![Arc::new(Trouble(Arc::clone(lock)))]);
-    let options = Options { workers: 1, queue: 1, ..Options::default() };
+    let options = Options { workers: 1, queue: 1, warm_up: false, ..Options::default() };
     let repository = Repository::new(engines, options).unwrap();
     repository.load(LoadRequest::new("log", "1", model("log"))).unwrap();
     router(ServerState::new(repository))

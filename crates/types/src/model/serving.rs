@@ -42,10 +42,10 @@ pub struct Batching {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct QueuePolicy {
-    /// Most requests of this model that wait; more are refused with 429. 0 is bounded by the site alone.
+    /// Most requests of this model that wait; more are refused as overload. 0 is bounded by the site alone.
     #[schemars(range(max = 1_000_000))]
     pub max_requests: u32,
-    /// Longest wait in milliseconds of a request that doesn't say; then it is answered with 504. 0 is no limit.
+    /// Longest wait in milliseconds of a request that doesn't say; then it is refused. 0 is no limit.
     #[schemars(range(max = 86_400_000))]
     pub timeout_milliseconds: u32,
     /// Priority of a request that doesn't say: 1 is the most urgent. 0 stands for 16, in the middle.

@@ -1,0 +1,242 @@
+//! Answers kept for equal requests: bounded in bytes, dropped by age, computed once however many ask at once.
+//!
+//! Keys are 128 bits of HighwayHash under a key of this process, so that nobody can make two requests collide.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use highway::{HighwayHash, HighwayHasher, Key};
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache as Entries, DefaultLifecycle, PlaceholderGuard};
+
+use crate::Tensor;
+
+/// A request's identity: model version and input.
+pub(crate) type RequestKey = [u64; 2];
+
+/// A response body as a front sends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    pub bytes: Bytes,
+    /// Bytes of JSON before the binary tensors; `None` where all is JSON.
+    pub json_length: Option<usize>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Kept {
+    value: Value,
+    expires: Option<Instant>,
+}
+
+#[derive(Clone)]
+enum Value {
+    Outputs(Arc<[Tensor]>),
+    Body(Body),
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<RequestKey, Kept> for ByBytes {
+    fn weight(&self, _: &RequestKey, kept: &Kept) -> u64 {
+        const ENTRY: usize = 128;
+        let bytes = match &kept.value {
+            Value::Outputs(tensors) => tensors.iter().map(|tensor| tensor.data().len() + ENTRY).sum(),
+            Value::Body(body) => body.bytes.len(),
+        };
+        (bytes + ENTRY) as u64
+    }
+}
+
+type Guard<'a> =
+    PlaceholderGuard<'a, RequestKey, Kept, ByBytes, RandomState, DefaultLifecycle<RequestKey, Kept>>;
+
+pub(crate) struct Cache {
+    entries: Entries<RequestKey, Kept, ByBytes, RandomState>,
+    key: [u64; 4],
+}
+
+/// What a look into the cache found.
+pub(crate) enum Found<'a> {
+    Outputs(Arc<[Tensor]>),
+    /// Compute it; others who ask for the same wait until this is filled or dropped.
+    Nothing(Vacancy<'a>),
+}
+
+/// The right and duty to compute an answer.
+pub(crate) struct Vacancy<'a>(Guard<'a>);
+
+impl Cache {
+    /// Keeps up to this many bytes of answers.
+    pub fn new(bytes: u64) -> Cache {
+        let random = RandomState::new();
+        let key = [0_u8, 1, 2, 3].map(|part| random.hash_one(part));
+        let estimated = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).clamp(64, 1 << 20);
+        let lifecycle = DefaultLifecycle::default();
+        let entries = Entries::with(estimated, bytes, ByBytes, RandomState::new(), lifecycle);
+        Cache { entries, key }
+    }
+
+    /// The key of a front's request body; `parts` are whatever makes its answer what it is.
+    pub fn body_key(&self, model: u64, parts: &[&[u8]]) -> RequestKey {
+        let mut hasher = HighwayHasher::new(Key(self.key));
+        hasher.append(b"body");
+        hasher.append(&model.to_le_bytes());
+        for part in parts {
+            hasher.append(&part.len().to_le_bytes());
+            hasher.append(part);
+        }
+        hasher.finalize128()
+    }
+
+    /// The key of checked inputs in the signature's order.
+    pub fn request_key(&self, model: u64, inputs: &[Tensor], outputs: &[String]) -> RequestKey {
+        let mut hasher = HighwayHasher::new(Key(self.key));
+        hasher.append(b"tensors");
+        hasher.append(&model.to_le_bytes());
+        for tensor in inputs {
+            hasher.append(&tensor.shape().len().to_le_bytes());
+            for size in tensor.shape() {
+                hasher.append(&size.to_le_bytes());
+            }
+            hasher.append(&tensor.data().len().to_le_bytes());
+            hasher.append(tensor.data());
+        }
+        for output in outputs {
+            hasher.append(&output.len().to_le_bytes());
+            hasher.append(output.as_bytes());
+        }
+        hasher.finalize128()
+    }
+
+    pub fn body(&self, key: &RequestKey, now: Instant) -> Option<Body> {
+        match self.entries.get(key)?.fresh(now)? {
+            Value::Body(body) => Some(body),
+            Value::Outputs(_) => None,
+        }
+    }
+
+    pub fn keep_body(&self, key: RequestKey, body: Body, expires: Option<Instant>) {
+        self.entries.insert(key, Kept { value: Value::Body(body), expires });
+    }
+
+    /// The outputs for a key, once somebody who computes them already is done.
+    pub async fn outputs(&self, key: &RequestKey, now: Instant) -> Found<'_> {
+        loop {
+            match self.entries.get_value_or_guard_async(key).await {
+                Ok(kept) => match kept.fresh(now) {
+                    Some(Value::Outputs(outputs)) => return Found::Outputs(outputs),
+                    _ => drop(self.entries.remove_if(key, |kept| kept.fresh(now).is_none())),
+                },
+                Err(guard) => return Found::Nothing(Vacancy(guard)),
+            }
+        }
+    }
+}
+
+impl Vacancy<'_> {
+    pub fn fill(self, outputs: Arc<[Tensor]>, expires: Option<Instant>) {
+        // A refusal says that the entry was taken away meanwhile: then it is not kept.
+        let _ = self.0.insert(Kept { value: Value::Outputs(outputs), expires });
+    }
+}
+
+impl Kept {
+    fn fresh(&self, now: Instant) -> Option<Value> {
+        self.expires.is_none_or(|expires| now < expires).then(|| self.value.clone())
+    }
+}
+
+/// When an answer of now gets too old; 0 seconds is never.
+pub(crate) fn expiry(now: Instant, ttl_seconds: u32) -> Option<Instant> {
+    (ttl_seconds > 0).then(|| now + Duration::from_secs(ttl_seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(rows: usize, values: &[f32]) -> Tensor {
+        Tensor::from_vec("x", [rows, values.len() / rows], values.to_vec()).unwrap()
+    }
+
+    fn outputs() -> Arc<[Tensor]> {
+        Arc::new([tensor(1, &[1.0])])
+    }
+
+    async fn found(cache: &Cache, key: &RequestKey, now: Instant) -> bool {
+        matches!(cache.outputs(key, now).await, Found::Outputs(_))
+    }
+
+    #[test]
+    fn whatever_can_change_the_answer_changes_the_key() {
+        let cache = Cache::new(1 << 20);
+        let x = tensor(1, &[1.0, 2.0, 3.0, 4.0]);
+        let keys = [
+            cache.request_key(1, std::slice::from_ref(&x), &[]),
+            cache.request_key(2, std::slice::from_ref(&x), &[]),
+            cache.request_key(1, &[tensor(2, &[1.0, 2.0, 3.0, 4.0])], &[]),
+            cache.request_key(1, &[tensor(1, &[1.0, 2.0, 3.0, 5.0])], &[]),
+            cache.request_key(1, std::slice::from_ref(&x), &["y".into()]),
+            cache.request_key(1, std::slice::from_ref(&x), &["y".into(), "z".into()]),
+            cache.request_key(1, &[x], &["yz".into()]),
+            cache.body_key(1, &[b"a", b"bc"]),
+            cache.body_key(1, &[b"ab", b"c"]),
+            cache.body_key(2, &[b"ab", b"c"]),
+        ];
+        let different: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(different.len(), keys.len());
+        assert_ne!(
+            Cache::new(1).body_key(1, &[]),
+            Cache::new(1).body_key(1, &[]),
+            "keys are this cache's own"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_kept_until_it_is_too_old() {
+        let (cache, now) = (Cache::new(1 << 20), Instant::now());
+        let Found::Nothing(vacancy) = cache.outputs(&[1, 1], now).await else { panic!("it is empty") };
+        vacancy.fill(outputs(), expiry(now, 5));
+        assert!(found(&cache, &[1, 1], now + Duration::from_secs(4)).await);
+        assert!(!found(&cache, &[1, 1], now + Duration::from_secs(5)).await);
+        assert!(!found(&cache, &[1, 1], now).await, "what was too old is gone");
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_what_is_being_computed_waits_for_it() {
+        let (cache, now) = (Cache::new(1 << 20), Instant::now());
+        let Found::Nothing(vacancy) = cache.outputs(&[1, 1], now).await else { panic!("it is empty") };
+        let follower = async { found(&cache, &[1, 1], now).await };
+        let leader = async {
+            tokio::task::yield_now().await;
+            vacancy.fill(outputs(), None);
+        };
+        assert!(tokio::join!(follower, leader).0);
+    }
+
+    #[tokio::test]
+    async fn when_the_one_who_computes_fails_the_next_one_does_it() {
+        let (cache, now) = (Cache::new(1 << 20), Instant::now());
+        let Found::Nothing(vacancy) = cache.outputs(&[1, 1], now).await else { panic!("it is empty") };
+        let follower = async { matches!(cache.outputs(&[1, 1], now).await, Found::Nothing(_)) };
+        let leader = async {
+            tokio::task::yield_now().await;
+            drop(vacancy);
+        };
+        assert!(tokio::join!(follower, leader).0);
+    }
+
+    #[tokio::test]
+    async fn bytes_bound_what_is_kept() {
+        let (cache, now) = (Cache::new(64 << 10), Instant::now());
+        for n in 0..100 {
+            let Found::Nothing(vacancy) = cache.outputs(&[n, 0], now).await else { panic!("{n} is new") };
+            vacancy.fill(Arc::new([tensor(1, &[0.0; 1024])]), None);
+        }
+        assert!(cache.entries.weight() <= 64 << 10);
+        assert!(!cache.entries.is_empty());
+    }
+}

@@ -1,0 +1,172 @@
+//! One loaded version.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use types::Serving;
+
+use super::LoadRequest;
+use crate::engines::Loaded;
+use crate::queue::Policy;
+use crate::stats::Stats;
+use crate::{LoadedModel, Name, Request, Signature, Tensor, batch};
+
+/// A loaded model version, alive while the catalog or a request holds it.
+pub(crate) struct Served {
+    /// Unique in the process, so that a queue or a cache tells a reloaded model from the one before.
+    pub key: u64,
+    pub name: String,
+    pub version: String,
+    pub engine: Name,
+    pub why: String,
+    pub path: PathBuf,
+    pub request: LoadRequest,
+    pub serving: Serving,
+    pub took: Duration,
+    /// Bytes that the process grew by; at least the file's size.
+    pub memory: u64,
+    pub model: Arc<dyn LoadedModel>,
+    pub stats: Stats,
+    /// Whether its requests can be merged.
+    pub batchable: bool,
+    pub policy: Policy,
+    /// The names of all outputs, in order.
+    pub all_outputs: Arc<[String]>,
+    /// Milliseconds from `born` to the last request.
+    used: AtomicU64,
+    born: Instant,
+}
+
+impl Served {
+    pub fn new(key: u64, request: &LoadRequest, loaded: Loaded, took: Duration, memory: u64) -> Served {
+        let signature = loaded.model.signature();
+        let serving = request.serving.clone();
+        let batchable = serving.batching.is_some() && batch::batchable(signature);
+        let policy = policy(&serving, loaded.model.instances(), batchable);
+        let all_outputs = signature.outputs.iter().map(|spec| spec.name.clone()).collect();
+        Served {
+            key,
+            name: request.name.clone(),
+            version: request.version.clone(),
+            engine: loaded.engine,
+            why: loaded.why,
+            path: request.path.clone(),
+            request: request.clone(),
+            serving,
+            took,
+            memory: memory.max(file_bytes(&request.path)),
+            model: loaded.model,
+            stats: Stats::default(),
+            batchable,
+            policy,
+            all_outputs,
+            used: AtomicU64::new(0),
+            born: Instant::now(),
+        }
+    }
+
+    /// Whether it is what this request asks for.
+    pub fn answers(&self, request: &LoadRequest) -> bool {
+        let LoadRequest { path, engine, serving, .. } = &self.request;
+        *path == request.path && *engine == request.engine && *serving == request.serving
+    }
+
+    /// Whether a run on this many bytes is best done where it is asked for.
+    pub fn runs_at_once(&self, bytes: usize, limit: Duration) -> bool {
+        let short = || self.stats.expected(bytes).is_some_and(|expected| expected < limit);
+        self.policy.max_batch == 1 && self.model.runs_on_caller() && short()
+    }
+
+    /// Checked inputs in the signature's order.
+    pub fn in_order(&self, mut inputs: Vec<Tensor>) -> Vec<Tensor> {
+        let place = |tensor: &Tensor| {
+            let specs = &self.model.signature().inputs;
+            specs.iter().position(|spec| spec.name == tensor.name())
+        };
+        if inputs.len() > 1 {
+            inputs.sort_by_key(place);
+        }
+        inputs
+    }
+
+    /// Runs it a few times on zeros, so that the first request finds everything in place and its time known. What
+    /// such inputs can't be made for, or don't suit, is left cold.
+    pub fn warm_up(&self) {
+        const RUNS: usize = 3;
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let Some(Request { inputs, .. }) = zeros(self.model.signature()) else { return };
+        let names: Vec<&str> = self.all_outputs.iter().map(String::as_str).collect();
+        let bytes = inputs.iter().map(|tensor| tensor.data().len()).sum();
+        let started = Instant::now();
+        let mut last = None;
+        for _ in 0..RUNS {
+            let begun = Instant::now();
+            let run =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.model.run(&inputs, &names)));
+            if !matches!(run, Ok(Ok(_))) {
+                return;
+            }
+            last = Some(begun.elapsed());
+            if started.elapsed() > PATIENCE {
+                break;
+            }
+        }
+        if let Some(run) = last {
+            self.stats.expect(bytes, run);
+        }
+    }
+
+    /// Notes that a request came.
+    pub fn touch(&self) {
+        let since = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.used.store(since, Relaxed);
+    }
+
+    /// When the last request came, or when it was loaded.
+    pub fn last_used(&self) -> Instant {
+        self.born + Duration::from_millis(self.used.load(Relaxed))
+    }
+}
+
+fn policy(serving: &Serving, engine_instances: usize, batchable: bool) -> Policy {
+    let asked = usize::try_from(serving.instances).unwrap_or(usize::MAX);
+    let instances = if asked == 0 { engine_instances } else { asked.min(engine_instances) };
+    let unbounded =
+        |count: u32| if count == 0 { usize::MAX } else { usize::try_from(count).unwrap_or(usize::MAX) };
+    let batching = serving.batching.as_ref().filter(|_| batchable);
+    Policy {
+        instances,
+        max_batch: batching.map_or(1, |batching| unbounded(batching.max_size)),
+        max_delay: batching
+            .map_or(Duration::ZERO, |batching| Duration::from_micros(batching.max_delay_microseconds.into())),
+        max_waiting: unbounded(serving.queue.max_requests),
+    }
+}
+
+/// A request of zeros (empty strings), with 1 for every open dimension; `None` where that would be large or the rank
+/// is open.
+fn zeros(signature: &Signature) -> Option<Request> {
+    const MAX_BYTES: usize = 64 << 20;
+    let tensors = signature.inputs.iter().map(|spec| {
+        let shape = spec.shape.as_ref()?.iter().map(|&size| usize::try_from(size).unwrap_or(1));
+        let shape: Vec<usize> = shape.collect();
+        let element = spec.datatype.size().unwrap_or(4);
+        let bytes = shape.iter().try_fold(element, |product, &size| product.checked_mul(size))?;
+        (bytes <= MAX_BYTES).then(|| Tensor::trusted(&spec.name, spec.datatype, shape, vec![0; bytes].into()))
+    });
+    Some(Request::new(tensors.collect::<Option<Vec<_>>>()?))
+}
+
+/// Bytes of a model file on disk; 0 when it is gone.
+pub(super) fn file_bytes(path: &Path) -> u64 {
+    path.metadata().map_or(0, |metadata| metadata.len())
+}
+
+/// Bytes of memory that this process holds; 0 where the system doesn't say.
+pub(super) fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.unwrap_or_default() * 4096
+}
