@@ -105,7 +105,10 @@ impl Scores<'_> {
         text: impl Fn(&T) -> String,
     ) -> Result<Tensor, ApiError> {
         let scores = self.output.elements::<T>()?;
-        let classes = scores.len() / self.rows.unwrap_or(1).max(1);
+        let classes: usize = match self.rows {
+            Some(_) => self.output.shape().iter().skip(1).product(),
+            None => scores.len(),
+        };
         let count = self.count.min(classes);
         let mut lines = Vec::with_capacity(count.saturating_mul(self.rows.unwrap_or(1)));
         for row in scores.chunks_exact(classes.max(1)) {

@@ -7,8 +7,9 @@
     reason = "helpers of tests fail tests by panicking"
 )]
 
-mod client;
+mod clients;
 mod errors;
 mod infer;
 mod metadata;
+mod onnx;
 mod support;
