@@ -55,9 +55,9 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
 
 async fn listen(host: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::new(host, port);
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("can't listen on {address}; is it taken? Another port, or 0 for a free one, can be given"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("can't listen on {address}; is it taken? Another port, or 0 for a free one, can be given")
+    })
 }
 
 fn repository(options: &ServeOptions) -> anyhow::Result<Repository> {

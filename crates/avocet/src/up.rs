@@ -46,7 +46,10 @@ pub async fn agent(options: AgentOptions) -> anyhow::Result<()> {
         access = start_site(site, &tasks) => access?,
         signal = daemon::wait_for_signal() => return Ok(signal?),
     };
-    println!("site {} is up: models at {} (gRPC at {}), buckets at {}", access.site, access.inference, access.grpc, access.objects);
+    println!(
+        "site {} is up: models at {} (gRPC at {}), buckets at {}",
+        access.site, access.inference, access.grpc, access.objects
+    );
     println!("keys: {}", Access::file(&data.join("site")).display());
     end(tasks).await
 }
@@ -107,7 +110,10 @@ fn greet(data: &Path, url: &str, access: Option<&Access>) {
     let kubeconfig = config::kubeconfig_file(data);
     println!("hub is up: {url}");
     if let Some(access) = access {
-        println!("site {} is up: models at {} (gRPC at {}), buckets at {}", access.site, access.inference, access.grpc, access.objects);
+        println!(
+            "site {} is up: models at {} (gRPC at {}), buckets at {}",
+            access.site, access.inference, access.grpc, access.objects
+        );
     }
     println!("next:  export AVOCET_KUBECONFIG={0} KUBECONFIG={0}", kubeconfig.display());
     println!("       avocet get sites          (or: kubectl get sites)");

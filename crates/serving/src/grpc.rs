@@ -4,7 +4,7 @@
 //! Triton's do. Answers are compressed as the request was, or not at all.
 
 mod contents;
-mod infer;
+pub(crate) mod infer;
 mod listen;
 mod service;
 

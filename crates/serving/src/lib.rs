@@ -30,6 +30,8 @@ mod state;
 mod views;
 
 mod folder;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 mod management;
 mod routes;

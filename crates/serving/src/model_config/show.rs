@@ -2,7 +2,7 @@
 
 use inference::{Datatype, Model, TensorSpec};
 use serde_json::{Value, json};
-use types::Serving;
+use types::{QueuePolicy, Serving};
 use wire::inference::model_instance_group::Kind;
 use wire::inference::model_version_policy::PolicyChoice;
 use wire::inference::{
@@ -67,14 +67,14 @@ fn has_open_batch(spec: &TensorSpec) -> bool {
 fn queue(serving: &Serving) -> Option<ModelDynamicBatching> {
     let queue = &serving.queue;
     let batching = serving.batching.as_ref();
-    if batching.is_none() && *queue == Default::default() {
+    if batching.is_none() && *queue == QueuePolicy::default() {
         return None;
     }
     Some(ModelDynamicBatching {
         max_queue_delay_microseconds: batching.map_or(0, |batch| batch.max_delay_microseconds.into()),
         priority_levels: 0,
         default_priority_level: queue.default_priority.into(),
-        default_queue_policy: Some(ModelQueuePolicy {
+        default_queue_policy: (*queue != QueuePolicy::default()).then(|| ModelQueuePolicy {
             default_timeout_microseconds: u64::from(queue.timeout_milliseconds) * 1000,
             allow_timeout_override: true,
             max_queue_size: queue.max_requests,
@@ -115,7 +115,7 @@ pub(crate) fn show_json(model: &Model) -> Value {
     let outputs = config.output.iter().map(|output| {
         json!({
             "name": output.name, "data_type": type_name(output.data_type), "dims": output.dims,
-            "label_filename": output.label_filename, "is_shape_tensor": false, "is_non_linear_format_io": false,
+            "reshape": {"shape": []}, "label_filename": output.label_filename, "is_shape_tensor": false, "is_non_linear_format_io": false,
         })
     });
     let groups = config.instance_group.iter().map(|group| {
@@ -141,21 +141,24 @@ pub(crate) fn show_json(model: &Model) -> Value {
         "cc_model_filenames": {}, "metric_tags": {}, "parameters": parameters, "model_warmup": [],
     });
     let batching = config.dynamic_batching.as_ref().map(|batching| {
-        let policy = batching.default_queue_policy.unwrap_or_default();
-        json!({
+        let mut shown = json!({
             "preferred_batch_size": [],
             "max_queue_delay_microseconds": batching.max_queue_delay_microseconds,
             "preserve_ordering": false,
             "priority_levels": batching.priority_levels,
             "default_priority_level": batching.default_priority_level,
             "priority_queue_policy": {},
-            "default_queue_policy": {
+        });
+        if let (Some(members), Some(policy)) = (shown.as_object_mut(), batching.default_queue_policy) {
+            let policy = json!({
                 "timeout_action": "REJECT",
                 "default_timeout_microseconds": policy.default_timeout_microseconds,
                 "allow_timeout_override": policy.allow_timeout_override,
                 "max_queue_size": policy.max_queue_size,
-            },
-        })
+            });
+            members.insert("default_queue_policy".into(), policy);
+        }
+        shown
     });
     let optional = [
         ("dynamic_batching", batching),

@@ -8,6 +8,7 @@
 )]
 
 mod clients;
+mod conformance;
 mod errors;
 mod infer;
 mod metadata;

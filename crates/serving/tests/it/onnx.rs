@@ -20,14 +20,35 @@ pub const TYPES: [(&str, u8); 14] = [
 
 /// A model whose output `y` is its input `x`, of one element type; -1 in the shape is any size.
 pub fn identity(element: u8, shape: &[i64]) -> Vec<u8> {
-    let dimensions: Vec<u8> = shape.iter().flat_map(|&size| field(1, &dimension(size))).collect();
-    let tensor = [vec![8, element], field(2, &dimensions)].concat();
-    let value = |name: &str| [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat();
-    let node = [field(1, b"x"), field(2, b"y"), field(4, b"Identity")].concat();
+    one_node("Identity", &[], ("x", element, shape), ("y", element, shape))
+}
+
+/// A model that gives the index of the largest number of each row, as a classifier's label.
+pub fn largest(input: &str, columns: i64, output: &str) -> Vec<u8> {
+    // axis = 1, of type INT
+    let axis = [field(1, b"axis"), vec![3 << 3, 1], vec![0xa0, 1, 2]].concat();
+    one_node("ArgMax", &axis, (input, 1, &[-1, columns]), (output, 7, &[-1, 1]))
+}
+
+type Tensor<'a> = (&'a str, u8, &'a [i64]);
+
+fn one_node(operator: &str, attribute: &[u8], input: Tensor<'_>, output: Tensor<'_>) -> Vec<u8> {
+    let value = |(name, element, shape): Tensor<'_>| {
+        let dimensions: Vec<u8> = shape.iter().flat_map(|&size| field(1, &dimension(size))).collect();
+        let tensor = [vec![8, element], field(2, &dimensions)].concat();
+        [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
+    };
+    let attribute = if attribute.is_empty() { Vec::new() } else { field(5, attribute) };
+    let node = [
+        field(1, input.0.as_bytes()),
+        field(2, output.0.as_bytes()),
+        field(4, operator.as_bytes()),
+        attribute,
+    ];
     let graph =
-        [field(1, &node), field(2, b"identity"), field(11, &value("x")), field(12, &value("y"))].concat();
+        [field(1, &node.concat()), field(2, b"small"), field(11, &value(input)), field(12, &value(output))];
     // IR version 8, operators of version 17; 13 are too old for BF16.
-    [vec![8, 8], field(8, &[16, 17]), field(7, &graph)].concat()
+    [vec![8, 8], field(8, &[16, 17]), field(7, &graph.concat())].concat()
 }
 
 fn dimension(size: i64) -> Vec<u8> {
