@@ -66,6 +66,13 @@ const EDGE: &str = "edge";
 const FAST: &str = "accelerated";
 
 pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
+    if cfg!(debug_assertions) {
+        // The load comes from this very program: unoptimised, it would take the processor from what is measured.
+        let again = std::env::args_os().skip(1);
+        return process::run(
+            workspace.cargo().args(["run", "--release", "--package", "xtask", "--"]).args(again),
+        );
+    }
     let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
     process::run(workspace.cargo().args(["build", "--release", "--package", "avocet"]))?;
     let folder = workspace.target.join("bench");

@@ -30,6 +30,8 @@ pub struct Tools {
     pub onnxruntime: Option<PathBuf>,
     /// The example's models and photos.
     pub assets: PathBuf,
+    /// The folder of packages that carry models which tests run.
+    pub models: Option<PathBuf>,
 }
 
 pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
@@ -53,8 +55,8 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
         }
     };
     let assets = prepare_assets(workspace, &venv)?;
-    let (test_python, kubectls) = match scope {
-        Scope::Demo => (None, vec![]),
+    let (test_python, kubectls, models) = match scope {
+        Scope::Demo => (None, vec![], None),
         Scope::Tests => {
             if python.version < (3, 11) {
                 bail!("the tests' clients need Python 3.11 or newer, and {} is older", python.shown());
@@ -64,10 +66,11 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
                 find_kubectl();
                 vec![]
             });
-            (Some(venv("test-venv", own.join("test-requirements.txt"), true)?), kubectls)
+            let models = find_packages(&venv("models-venv", own.join("models-requirements.txt"), true)?);
+            (Some(venv("test-venv", own.join("test-requirements.txt"), true)?), kubectls, models)
         }
     };
-    Ok(Tools { functions_python, test_python, kubectls, onnxruntime, assets })
+    Ok(Tools { functions_python, test_python, kubectls, onnxruntime, assets, models })
 }
 
 struct Python {
@@ -150,11 +153,15 @@ impl Venv<'_> {
     }
 }
 
-fn find_onnxruntime(python: &Path) -> Option<PathBuf> {
+/// Where a Python's packages are.
+fn find_packages(python: &Path) -> Option<PathBuf> {
     let lib = python.parent()?.parent()?.join("lib");
     let versions = std::fs::read_dir(lib).ok()?;
-    let folders = versions.flatten().map(|entry| entry.path().join("site-packages/onnxruntime/capi"));
-    let files = folders.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    versions.flatten().map(|entry| entry.path().join("site-packages")).find(|folder| folder.is_dir())
+}
+
+fn find_onnxruntime(python: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(find_packages(python)?.join("onnxruntime/capi")).ok()?.flatten();
     let mut libraries: Vec<PathBuf> = files
         .map(|entry| entry.path())
         .filter(|path| {

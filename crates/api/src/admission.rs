@@ -1,39 +1,58 @@
 //! What happens to every object between its client and the store: unknown fields go, defaults come, mistakes are
 //! refused, and some kinds have rules of their own.
 
+use std::io;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schema::{Reason, Violation};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use store::{Key, Object};
-use types::core::{CertificateSigningRequestSpec, NamespaceSpec};
+use store::{Key, Object, Seen};
+use tokio::sync::OwnedMutexGuard;
+use types::core::{
+    CertificateSigningRequestSpec, CustomResourceDefinitionSpec, NamespaceSpec, ResourceQuotaSpec,
+};
+use types::names::finalizer::{FOREGROUND, NAMESPACE, ORPHAN};
 use types::{Kind, KindInfo, ObjectMeta};
 
 use crate::rbac::escalation;
 use crate::resources::Call;
 use crate::server::LARGEST_MANIFEST;
 use crate::target::Subresource;
-use crate::{ApiError, approval};
+use crate::{ApiError, approval, definitions, quotas};
 
 /// Makes of what a client sent what is to be stored.
 ///
 /// # Errors
 /// 400 or 422, with every mistake that was found; 413 if it is too large.
-pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str) -> Result<Value, ApiError> {
+pub fn admit(call: &Call, mut manifest: Value, old: Option<&Seen>, name: &str) -> Result<Value, ApiError> {
     let info = call.target.info;
     prepare(call, &mut manifest, old);
-    check_kind(info, &manifest)?;
+    check_kind(info, name, &manifest)?;
+    if info.plural == CustomResourceDefinitionSpec::PLURAL {
+        definitions::keep(call, name, &mut manifest, old)?;
+    }
+    if info.plural == ResourceQuotaSpec::PLURAL {
+        quotas::tidy(info, &mut manifest)?;
+    }
     let mut unknown = schema::schema_of(info).map(|schema| schema.prune(&mut manifest)).unwrap_or_default();
     unknown.extend(tidy_metadata(call, &mut manifest, name)?);
     complain_of_unknown(call, unknown.iter().map(|field| format!("unknown field {field:?}")).collect())?;
-    let manifest = info.keep(complete(info, manifest, old, name)?);
+    // Large, and checked by now.
+    let managers = metadata_of(&mut manifest).and_then(|metadata| metadata.remove("managedFields"));
+    let mut manifest = info.keep(complete(info, manifest, old, name)?);
+    if let Some((metadata, managers)) = metadata_of(&mut manifest).zip(managers) {
+        metadata.insert("managedFields".into(), managers);
+    }
+    warn_of_finalizers(call, old, &manifest);
     if let Some(old) = old {
-        check_finalizers(call, old, &manifest)?;
-        check_change(call, &old.manifest(), &manifest)?;
+        check_finalizers(call, &old.object, &manifest)?;
+        check_change(call, &old.manifest, &manifest)?;
     }
     escalation::check(&call.hub.rbac, &call.user, &call.target, name, &manifest, old)?;
     // Patches add to what is there: each may be small, and the sum too large.
-    let size = manifest.to_string().len();
+    let size = length(&manifest);
     if size > LARGEST_MANIFEST {
         return Err(ApiError::too_large(format!(
             "{} \"{name}\" would have {size} bytes, more than {LARGEST_MANIFEST}; keep large content in buckets \
@@ -44,27 +63,48 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Object>, name: &str)
     Ok(manifest)
 }
 
+fn metadata_of(manifest: &mut Value) -> Option<&mut Map<String, Value>> {
+    manifest.get_mut("metadata").and_then(Value::as_object_mut)
+}
+
+/// How long a manifest is as text, in bytes.
+fn length(manifest: &Value) -> usize {
+    struct Length(usize);
+    impl io::Write for Length {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0 += text.len();
+            Ok(text.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    // Neither counting nor a value ever fails.
+    let _ = serde_json::to_writer(&mut length, manifest);
+    length.0
+}
+
 /// Fills in defaults and checks everything.
 ///
 /// # Errors
 /// 422 with every mistake that was found.
-pub fn complete(
-    info: &KindInfo,
-    manifest: Value,
-    old: Option<&Object>,
-    name: &str,
-) -> Result<Value, ApiError> {
-    let old = old.map(|old| info.show(&old.manifest()).into_owned());
-    schema::complete(info, manifest, old.as_ref())
+pub fn complete(info: &KindInfo, manifest: Value, old: Option<&Seen>, name: &str) -> Result<Value, ApiError> {
+    let old = old.map(|old| info.show(&old.manifest));
+    schema::complete(info, manifest, old.as_deref())
         .map_err(|violations| ApiError::invalid(info, name, &violations))
 }
 
 /// The body must be of the kind that the path names.
-fn check_kind(info: &KindInfo, manifest: &Value) -> Result<(), ApiError> {
+fn check_kind(info: &KindInfo, name: &str, manifest: &Value) -> Result<(), ApiError> {
     let text = |field: &str| manifest.get(field).and_then(Value::as_str).unwrap_or_default();
     let (kind, version) = (text("kind"), text("apiVersion"));
     if kind.is_empty() {
         return Err(ApiError::bad_request("Object 'Kind' is missing in the body of the request"));
+    }
+    if info.is_ours() && kind != info.kind && version == info.api_version() {
+        let problem = format!("Invalid value: {kind:?}: must be {}", info.kind);
+        return Err(ApiError::field(info, name, "kind", &problem));
     }
     if version != info.api_version() {
         return Err(ApiError::bad_request(format!(
@@ -84,8 +124,8 @@ fn check_kind(info: &KindInfo, manifest: &Value) -> Result<(), ApiError> {
 /// Reads the metadata and writes it as it is stored. Answers fields that metadata doesn't have.
 fn tidy_metadata(call: &Call, manifest: &mut Value, name: &str) -> Result<Vec<String>, ApiError> {
     let info = call.target.info;
-    let sent = manifest.get("metadata").cloned().unwrap_or_default();
-    let mut metadata: ObjectMeta = serde_json::from_value(sent.clone()).map_err(|error| {
+    let sent = manifest.get_mut("metadata").map(Value::take).unwrap_or_default();
+    let mut metadata = ObjectMeta::deserialize(&sent).map_err(|error| {
         ApiError::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: metadata: {error}",
             info.kind, info.version, info.kind
@@ -178,16 +218,17 @@ pub fn check_namespace_takes(call: &Call, key: &Key) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether there may be one more object of a kind in its namespace.
+/// Whether there may be one more object of a kind in its namespace. What is answered is to be kept until the object
+/// is there.
 ///
 /// # Errors
-/// 403 if there are as many as there may be. Creations at the same moment may pass the limit by their number.
-pub fn check_quota(call: &Call) -> Result<(), ApiError> {
+/// 403 if there are as many as there may be. Creations at the same moment may pass the hub's own limit by their number.
+pub async fn check_quota(call: &Call, name: &str) -> Result<Option<OwnedMutexGuard<()>>, ApiError> {
     let (info, most) = (call.target.info, call.hub.limits.objects());
     let namespace = &call.target.namespace;
     let count = call.hub.store.count(info.plural, namespace);
     if count < most {
-        return Ok(());
+        return quotas::check(call, name).await;
     }
     let place =
         if namespace.is_empty() { "the cluster".to_owned() } else { format!("namespace {namespace}") };
@@ -195,7 +236,7 @@ pub fn check_quota(call: &Call) -> Result<(), ApiError> {
         "{} \"{}\" is forbidden: exceeded quota: {place} has {count} of at most {most}; delete some, or start the hub \
          with a higher --max-objects",
         info.qualified(),
-        call.target.name
+        name
     )))
 }
 
@@ -205,8 +246,11 @@ const LASTING_NAMESPACES: [&str; 2] = ["default", "kube-system"];
 /// Whether an object may be deleted.
 ///
 /// # Errors
-/// 403 for a namespace that is always there or that a site has.
+/// 403 for a namespace that is always there or that a site has, and for what the server itself defines.
 pub fn check_deletion(call: &Call, object: &Object) -> Result<(), ApiError> {
+    if object.key.plural == CustomResourceDefinitionSpec::PLURAL {
+        return Err(definitions::refusal(call.target.info, &object.key.name));
+    }
     if object.key.plural != NamespaceSpec::PLURAL {
         return Ok(());
     }
@@ -221,7 +265,7 @@ pub fn check_deletion(call: &Call, object: &Object) -> Result<(), ApiError> {
 }
 
 /// What the server itself fills in, kind by kind.
-fn prepare(call: &Call, manifest: &mut Value, old: Option<&Object>) {
+fn prepare(call: &Call, manifest: &mut Value, old: Option<&Seen>) {
     let Some(fields) = manifest.as_object_mut() else { return };
     let info = call.target.info;
     if !info.is_ours() {
@@ -243,7 +287,7 @@ fn prepare(call: &Call, manifest: &mut Value, old: Option<&Object>) {
         }
         // Its finalizers are changed at `/finalize` only.
         "namespaces" => {
-            let spec = old.and_then(|old| old.manifest().get("spec").cloned()).unwrap_or_else(|| json!({}));
+            let spec = old.and_then(|old| old.manifest.get("spec").cloned()).unwrap_or_else(|| json!({}));
             if call.target.subresource != Subresource::Finalize {
                 fields.insert("spec".into(), spec);
             }
@@ -274,12 +318,11 @@ fn prepare_secret(fields: &mut Map<String, Value>) {
 }
 
 /// Who asks is what the server knows, not what they say; nothing of a request changes later.
-fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Object>) {
-    if let Some(old) = old {
-        let old = old.manifest();
+fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Seen>) {
+    if let Some(Seen { manifest: old, .. }) = old {
         fields.insert("spec".into(), old.get("spec").cloned().unwrap_or_default());
         if !call.target.is_whole() {
-            approval::prepare(call, fields, &old);
+            approval::prepare(call, fields, old);
         }
         return;
     }
@@ -288,6 +331,25 @@ fn prepare_request(call: &Call, fields: &mut Map<String, Value>, old: Option<&Ob
         spec.insert("uid".into(), json!(call.user.uid));
         spec.insert("groups".into(), json!(call.user.groups));
         spec.insert("extra".into(), json!(call.user.extra));
+    }
+}
+
+/// Finalizers whose names others may choose, too. Kubernetes warns of them where the kind is not its own.
+fn warn_of_finalizers(call: &Call, old: Option<&Seen>, new: &Value) {
+    if !call.target.info.is_ours() {
+        return;
+    }
+    let known = old.map_or(&[][..], |old| &old.object.metadata.finalizers);
+    let stated = new.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+    let mut added: Vec<&str> = stated.filter_map(Value::as_str).collect();
+    added.retain(|name| !name.contains('/') && !known.iter().any(|known| known == name));
+    added.retain(|name| ![FOREGROUND, ORPHAN, NAMESPACE].contains(name));
+    added.sort_unstable();
+    for name in added {
+        call.warn(format!(
+            "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid \
+             accidental conflicts with other finalizer writers"
+        ));
     }
 }
 

@@ -95,9 +95,9 @@ pub struct Trail(Arc<Mutex<Facts>>);
 
 #[derive(Default)]
 struct Facts {
-    caller: Option<User>,
-    impersonated: Option<User>,
-    decided: Option<(RequestInfo, Decision)>,
+    caller: Option<Arc<User>>,
+    impersonated: Option<Arc<User>>,
+    decided: Option<(Arc<RequestInfo>, Decision)>,
 }
 
 impl Trail {
@@ -107,24 +107,23 @@ impl Trail {
     }
 
     /// Who asks.
-    pub fn user(&self, caller: User) {
+    pub fn user(&self, caller: Arc<User>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).caller = Some(caller);
     }
 
     /// As whom they ask.
-    pub fn impersonated(&self, other: User) {
+    pub fn impersonated(&self, other: Arc<User>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).impersonated = Some(other);
     }
 
     /// What they want, and whether they may.
-    pub fn decided(&self, info: &RequestInfo, decision: &Decision) {
-        let decided = Some((info.clone(), decision.clone()));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).decided = decided;
+    pub fn decided(&self, info: Arc<RequestInfo>, decision: Decision) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).decided = Some((info, decision));
     }
 }
 
 /// Writes down every request that is to be written down, once it is answered; a watch, once it begins.
-pub async fn record(State(hub): State<Hub>, mut request: Request, next: Next) -> Response {
+pub async fn record(State(hub): State<Arc<Hub>>, mut request: Request, next: Next) -> Response {
     let (id, received) = (uuid::Uuid::new_v4().to_string(), daemon::now());
     let trail = Trail::default();
     request.extensions_mut().insert(trail.clone());

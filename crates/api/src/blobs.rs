@@ -1,6 +1,7 @@
 //! Artifacts by digest: pushed by people, fetched by sites, resumable by range.
 
 use std::io::SeekFrom;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
@@ -22,7 +23,7 @@ use crate::{ApiError, Hub};
 const LARGEST: usize = 16 << 30;
 const CHUNK: usize = 256 << 10;
 
-pub fn routes() -> Router<Hub> {
+pub fn routes() -> Router<Arc<Hub>> {
     // GET serves HEAD as well: the body is dropped before it is read.
     Router::new()
         .route("/avocet/v1/blobs/{digest}", get(read).put(write))
@@ -42,7 +43,7 @@ fn refuse(error: &artifacts::Error) -> ApiError {
 }
 
 async fn read(
-    State(hub): State<Hub>,
+    State(hub): State<Arc<Hub>>,
     Path(digest): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -76,7 +77,7 @@ async fn read(
 }
 
 async fn write(
-    State(hub): State<Hub>,
+    State(hub): State<Arc<Hub>>,
     Path(digest): Path<String>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {

@@ -13,6 +13,9 @@ use crate::{ApiError, protobuf};
 /// The media types of bodies that are no patches.
 pub const FORMATS: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
+/// The media type of server-side applies.
+pub const APPLY_PATCH: &str = "application/apply-patch+yaml";
+
 /// The whole body.
 ///
 /// # Errors

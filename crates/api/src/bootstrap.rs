@@ -7,13 +7,13 @@ use store::{Error, Key, Store};
 use types::core::NamespaceSpec;
 use types::{Kind, SiteSpec, Time, kinds};
 
-use crate::rbac;
+use crate::{definitions, rbac};
 
 /// Namespaces that are always there.
 const NAMESPACES: [&str; 2] = ["default", "kube-system"];
 
-/// Creates what is missing: namespaces that are always there, those of objects that are older than namespaces, and the
-/// roles of people and sites.
+/// Creates what is missing: namespaces that are always there, those of objects that are older than namespaces, the
+/// definitions of our kinds, and the roles of people and sites.
 ///
 /// # Errors
 /// If the store fails.
@@ -28,6 +28,7 @@ pub async fn bootstrap(store: &Store, now: Time) -> Result<(), Error> {
     for namespace in namespaces {
         create_namespace(store, &namespace, now).await?;
     }
+    definitions::reconcile(store, now).await?;
     rbac::defaults::reconcile(store, now).await?;
     for site in sites {
         rbac::sites::grant(store, &site, now).await?;

@@ -1,6 +1,7 @@
 //! What is served here, as Kubernetes clients ask for it: one document a group, or all in one (aggregated).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::Path;
 use axum::http::HeaderMap;
@@ -11,11 +12,11 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use types::{KindInfo, kinds};
 
-use crate::target::{Subresource, VERBS};
+use crate::target::Subresource;
 use crate::{ApiError, Hub, openapi};
 
 /// Discovery and OpenAPI.
-pub fn routes() -> Router<Hub> {
+pub fn routes() -> Router<Arc<Hub>> {
     Router::new()
         .route("/api", get(core_versions))
         .route("/api/", get(core_versions))
@@ -37,7 +38,7 @@ pub async fn version() -> Json<Value> {
 }
 
 /// What can be asked, but is not kept: group, plural, kind.
-const REVIEWS: [(&str, &str, &str); 6] = [
+pub const REVIEWS: [(&str, &str, &str); 6] = [
     ("authentication.k8s.io", "tokenreviews", "TokenReview"),
     ("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
     ("authorization.k8s.io", "localsubjectaccessreviews", "LocalSubjectAccessReview"),
@@ -136,7 +137,7 @@ fn describe_resource(info: &KindInfo, subresource: Subresource, verbs: &[&str]) 
     if subresource == Subresource::None {
         return json!({
             "name": info.plural, "singularName": info.singular, "namespaced": info.namespaced, "kind": info.kind,
-            "verbs": VERBS, "shortNames": info.short_names, "categories": info.categories,
+            "verbs": info.verbs, "shortNames": info.short_names, "categories": info.categories,
         });
     }
     let (group, version, kind) = kind_of_part(info, subresource);
@@ -194,6 +195,6 @@ fn discover(info: &KindInfo) -> Value {
     json!({
         "resource": info.plural, "singularResource": info.singular, "shortNames": info.short_names,
         "categories": info.categories, "scope": if info.namespaced { "Namespaced" } else { "Cluster" },
-        "verbs": VERBS, "responseKind": response((info.group, info.version, info.kind)), "subresources": parts,
+        "verbs": info.verbs, "responseKind": response((info.group, info.version, info.kind)), "subresources": parts,
     })
 }

@@ -108,6 +108,11 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
     }
 
+    /// Something that can't be done with any resource of a kind, or not at this path.
+    pub fn unfit_method() -> Self {
+        Self::method_not_allowed("the server does not allow this method on the requested resource")
+    }
+
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict", message)
     }
@@ -162,6 +167,17 @@ impl ApiError {
 
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+    }
+
+    /// A version that the hub has not reached yet.
+    pub fn future_version(asked: u64, current: u64) -> Self {
+        let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+        let cause = Cause {
+            reason: "ResourceVersionTooLarge",
+            field: String::new(),
+            message: "Too large resource version".to_owned(),
+        };
+        Self { causes: vec![cause], ..Self::timeout(message) }.retry_after(Duration::from_secs(1))
     }
 
     pub fn too_many_requests(message: impl Into<String>) -> Self {

@@ -40,8 +40,10 @@ impl Filter {
         let labels = query.get("labelSelector").map_or("", String::as_str);
         let labels = labels.parse::<Selector>().map_err(|error| ApiError::bad_request(error.to_string()))?;
         let fields = query.get("fieldSelector").map_or("", String::as_str);
-        let fields = fields.split(',').filter(|term| !term.is_empty()).map(|term| parse_term(info, term));
-        let fields: Vec<Term> = fields.take(MOST_TERMS + 1).collect::<Result<_, _>>()?;
+        let mut terms: Vec<&str> = split_terms(fields).filter(|term| !term.is_empty()).collect();
+        terms.sort_unstable();
+        let terms = terms.into_iter().map(|term| parse_term(info, fields, term));
+        let fields: Vec<Term> = terms.take(MOST_TERMS + 1).collect::<Result<_, _>>()?;
         if fields.len() > MOST_TERMS {
             return Err(ApiError::bad_request(format!("a field selector has at most {MOST_TERMS} terms")));
         }
@@ -90,16 +92,47 @@ fn field(object: &Object, manifest: &Value, path: &str) -> String {
     }
 }
 
-fn parse_term(info: &KindInfo, term: &str) -> Result<Term, ApiError> {
-    let (field, equal, value) = if let Some((field, value)) = term.split_once("!=") {
-        (field, false, value)
-    } else if let Some((field, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-        (field, true, value)
-    } else {
+/// Terms between commas; a backslash makes a comma a part of a value.
+fn split_terms(selector: &str) -> impl Iterator<Item = &str> {
+    let mut is_escaped = false;
+    selector.split(move |c| {
+        let ends = c == ',' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        ends
+    })
+}
+
+/// A value without the backslashes that keep its signs from being read as such.
+fn unescaped(value: &str) -> Result<String, ApiError> {
+    let refuse = |problem: String| ApiError::bad_request(format!("invalid field selector: {problem}"));
+    let mut plain = String::with_capacity(value.len());
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => plain.push(c),
+                Some(c) => return Err(refuse(format!("invalid escape sequence: \\{c}"))),
+                None => return Err(refuse("invalid escape sequence: \\".to_owned())),
+            },
+            '=' | ',' => return Err(refuse(format!("unescaped character in value: {c}"))),
+            c => plain.push(c),
+        }
+    }
+    Ok(plain)
+}
+
+fn parse_term(info: &KindInfo, selector: &str, term: &str) -> Result<Term, ApiError> {
+    // The first sign is the one that counts.
+    let sign = term.find(['!', '=']).and_then(|start| {
+        let (field, rest) = term.split_at(start);
+        ["!=", "==", "="].into_iter().find_map(|sign| Some((field, sign, rest.strip_prefix(sign)?)))
+    });
+    let Some((field, sign, value)) = sign else {
         return Err(ApiError::bad_request(format!(
-            "invalid field selector {term:?}; write `metadata.name=x`"
+            "invalid selector: '{selector}'; can't understand '{term}'"
         )));
     };
+    let (equal, value) = (sign != "!=", unescaped(value)?);
     let is_known =
         matches!(field, "metadata.name" | "metadata.namespace") || info.selectable.contains(&field);
     if !is_known {
@@ -109,7 +142,7 @@ fn parse_term(info: &KindInfo, term: &str) -> Result<Term, ApiError> {
             format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         }));
     }
-    Ok(Term { field: info.kept_path(field), equal, value: value.to_owned() })
+    Ok(Term { field: info.kept_path(field), equal, value })
 }
 
 #[cfg(test)]

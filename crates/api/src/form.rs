@@ -1,10 +1,15 @@
 //! In which form a client wants objects: whole, as rows of a table, or just their metadata.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
 use axum::Json;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::body::Body;
+use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::stream::{self, Stream};
 use serde_json::{Value, json};
 use store::Object;
 use types::KindInfo;
@@ -84,33 +89,67 @@ impl Form {
         (code, Json(self.object(info, object))).into_response()
     }
 
-    /// An answer with a list of objects in this form. Whole objects are written one after the other, without a copy
-    /// of them all as values.
-    pub fn list(self, info: &KindInfo, objects: &[&Object], metadata: &Value) -> Response {
+    /// An answer with a list of objects in this form. Unless as a table it is written while it is sent: a long list
+    /// is never in memory as a whole.
+    pub fn list(self, info: &'static KindInfo, objects: Vec<Arc<Object>>, metadata: &Value) -> Response {
         if let Self::Table(rows) = self {
-            return Json(table(info, objects, rows, metadata, daemon::now(), true)).into_response();
+            let objects: Vec<&Object> = objects.iter().map(AsRef::as_ref).collect();
+            return Json(table(info, &objects, rows, metadata, daemon::now(), true)).into_response();
         }
         let (kind, version) = match self {
             Self::Metadata => ("PartialObjectMetadataList".to_owned(), META.to_owned()),
             _ => (format!("{}List", info.kind), info.api_version()),
         };
-        let size: usize = objects.iter().map(|object| object.json().len() + 1).sum();
-        let mut text = Vec::with_capacity(256 + size);
         let head = json!({"kind": kind, "apiVersion": version, "metadata": metadata}).to_string();
-        text.extend_from_slice(head.strip_suffix('}').unwrap_or(&head).as_bytes());
-        text.extend_from_slice(b",\"items\":[");
-        for (index, object) in objects.iter().enumerate() {
-            if index > 0 {
-                text.push(b',');
-            }
-            match self {
-                Self::Metadata => text.extend_from_slice(partial(object).to_string().as_bytes()),
-                _ => text.extend_from_slice(&whole(info, object)),
+        let head = format!("{},\"items\":[", head.strip_suffix('}').unwrap_or(&head));
+        let json = [(CONTENT_TYPE, "application/json")];
+        if self == Self::Metadata || info.is_alias() {
+            let body = Body::from_stream(list_text(head, objects, move |object| self.text(info, object)));
+            return (json, body).into_response();
+        }
+        // What is sent as it is kept has a length that is known.
+        let commas = objects.len().saturating_sub(1);
+        let texts: usize = objects.iter().map(|object| object.json().len()).sum();
+        let length = (head.len() + texts + commas + END.len()).to_string();
+        let body = Body::from_stream(list_text(head, objects, |object| object.json().clone()));
+        (json, [(CONTENT_LENGTH, length)], body).into_response()
+    }
+
+    /// The text of an object in this form; not for rows.
+    fn text(self, info: &KindInfo, object: &Object) -> Bytes {
+        if self == Self::Metadata { partial(object).to_string().into() } else { whole(info, object) }
+    }
+}
+
+/// What a list ends with.
+const END: &str = "]}";
+/// How many bytes of a list are written at once, or little more.
+const CHUNK: usize = 64 << 10;
+
+/// The text of a list, a chunk at a time.
+fn list_text(
+    head: String,
+    objects: Vec<Arc<Object>>,
+    text: impl Fn(&Object) -> Bytes,
+) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    let (mut chunk, mut objects, mut is_first) = (head.into_bytes(), objects.into_iter(), true);
+    let mut has_ended = false;
+    stream::iter(std::iter::from_fn(move || {
+        while chunk.len() < CHUNK && !has_ended {
+            match objects.next() {
+                Some(object) => {
+                    chunk.extend_from_slice(if is_first { b"" } else { b"," });
+                    chunk.extend_from_slice(&text(&object));
+                    is_first = false;
+                }
+                None => {
+                    chunk.extend_from_slice(END.as_bytes());
+                    has_ended = true;
+                }
             }
         }
-        text.extend_from_slice(b"]}");
-        ([(CONTENT_TYPE, "application/json")], Bytes::from(text)).into_response()
-    }
+        (!chunk.is_empty()).then(|| Ok(std::mem::take(&mut chunk).into()))
+    }))
 }
 
 /// The text of a whole object; as it was written, unless the kind is shown otherwise than it is kept.
@@ -122,4 +161,39 @@ pub fn whole(info: &KindInfo, object: &Object) -> Bytes {
 pub fn partial(object: &Object) -> Value {
     let metadata = object.manifest().get("metadata").cloned().unwrap_or_default();
     json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata})
+}
+
+#[cfg(test)]
+mod tests {
+    use store::Key;
+
+    use super::*;
+
+    fn config_map(number: usize) -> Arc<Object> {
+        let key = Key::new("configmaps", "default", format!("c{number}"));
+        let manifest = json!({"metadata": {}, "data": {"text": "x".repeat(1000)}});
+        Arc::new(Object::uncreated(key, manifest, daemon::now()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_list_is_one_text_of_the_stated_length_however_many_chunks_it_has() {
+        let info = types::kind_named("configmaps").unwrap();
+        for (form, count) in
+            [(Form::Whole, 300), (Form::Whole, 0), (Form::Metadata, 300), (Form::Metadata, 1)]
+        {
+            let objects = (0..count).map(config_map).collect();
+            let response = form.list(info, objects, &json!({"resourceVersion": "7"}));
+            let stated = response.headers().get(CONTENT_LENGTH).cloned();
+            let text = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            if form == Form::Whole {
+                assert_eq!(stated.unwrap().to_str().unwrap(), text.len().to_string());
+            }
+            let list: Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(list["metadata"]["resourceVersion"], "7");
+            let items = list["items"].as_array().unwrap();
+            let names: Vec<&str> =
+                items.iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
+            assert_eq!(names, (0..count).map(|number| format!("c{number}")).collect::<Vec<_>>());
+        }
+    }
 }

@@ -10,7 +10,7 @@ use store::Store;
 use crate::audit::Audit;
 use crate::authentication::{Oidc, ServiceAccounts, Tokens};
 use crate::rbac::Rbac;
-use crate::{Limits, Mailbox, Pages, SiteTokens};
+use crate::{Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens};
 
 /// A hub's state. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +32,10 @@ pub struct Hub {
     pub limits: Limits,
     /// Who may do what.
     pub rbac: Rbac,
+    /// Who creates what quotas count.
+    pub quota_turns: QuotaTurns,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Where requests are written down.
     pub audit: Audit,
     pub shutdown: Shutdown,

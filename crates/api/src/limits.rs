@@ -7,14 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::Extension;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
 use tokio::sync::oneshot;
 
-use crate::authentication::User;
-use crate::{ApiError, Hub};
+use crate::ApiError;
 use fairness::{Bounds, Entry, Fairness, Ticket};
 
 /// The limits of a hub.
@@ -210,24 +205,14 @@ impl Drop for Waiting<'_> {
 pub struct Held(Arc<Mutex<Option<Place>>>);
 
 impl Held {
+    pub fn new(place: Place) -> Self {
+        Self(Arc::new(Mutex::new(Some(place))))
+    }
+
     /// Gives the place back before the request is done: for handlers that only wait from here on.
     pub fn give_back(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
-}
-
-/// Lets requests in one by one, as limits allow.
-pub async fn limit(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let held = Held(Arc::new(Mutex::new(Some(hub.limits.enter(&user.name).await?))));
-    request.extensions_mut().insert(held.clone());
-    let response = next.run(request).await;
-    held.give_back();
-    Ok(response)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -91,7 +92,7 @@ impl Mailbox {
     }
 }
 
-pub fn routes() -> Router<Hub> {
+pub fn routes() -> Router<Arc<Hub>> {
     Router::new()
         .route("/avocet/v1/mailbox/{site}", get(list))
         .route("/avocet/v1/mailbox/{site}/{id}", get(take).put(send).delete(confirm))
@@ -123,8 +124,8 @@ struct Address {
 }
 
 async fn send(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
+    State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
     Path((site, id)): Path<(String, String)>,
     Query(address): Query<Address>,
     body: Body,
@@ -196,8 +197,8 @@ pub(crate) struct Deliveries {
 }
 
 async fn list(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
+    State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
     Extension(place): Extension<Held>,
     Path(site): Path<String>,
     Query(Wait { wait }): Query<Wait>,
@@ -220,7 +221,7 @@ async fn list(
 }
 
 async fn take(
-    State(hub): State<Hub>,
+    State(hub): State<Arc<Hub>>,
     Path((site, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let (boxes, key) = (&hub.mailbox.objects, format!("{site}/{id}"));
@@ -236,7 +237,7 @@ async fn take(
 }
 
 async fn confirm(
-    State(hub): State<Hub>,
+    State(hub): State<Arc<Hub>>,
     Path((site, id)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let boxes = &hub.mailbox.objects;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use types::{KEYED_LISTS, ManagedFields, Time};
 
@@ -235,8 +236,8 @@ fn note(managers: &mut Vec<Manager>, writer: Writer, fields: Fields, now: Time) 
 }
 
 fn read_managers(object: &Value) -> Vec<Manager> {
-    let stored = object.pointer("/metadata/managedFields").cloned().unwrap_or_default();
-    let stored: Vec<ManagedFields> = serde_json::from_value(stored).unwrap_or_default();
+    let stored = object.pointer("/metadata/managedFields").unwrap_or(&Value::Null);
+    let stored = Vec::<ManagedFields>::deserialize(stored).unwrap_or_default();
     let read = |entry: ManagedFields| {
         let mut fields = Fields::new();
         read_tree(&entry.fields_v1, &mut vec![], &mut fields);

@@ -9,6 +9,7 @@ mod v2;
 mod v3;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::LazyLock;
 
 use axum::extract::{Path, Query};
@@ -38,7 +39,7 @@ static V3: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
 });
 
 /// `/openapi/v2`, `/openapi/v3` and below.
-pub fn routes() -> Router<Hub> {
+pub fn routes() -> Router<Arc<Hub>> {
     Router::new()
         .route("/openapi/v2", get(all))
         .route("/openapi/v3", get(index))

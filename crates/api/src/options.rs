@@ -7,6 +7,9 @@ use crate::request::RequestInfo;
 
 /// How long the name of a field manager may be, in bytes.
 const LONGEST_MANAGER: usize = 128;
+/// How the version of a list may be meant.
+const NOT_OLDER: &str = "NotOlderThan";
+const EXACT: &str = "Exact";
 
 /// Whether the parameters of a write make sense; `is_apply` for server-side apply.
 ///
@@ -49,6 +52,51 @@ pub fn check(info: &RequestInfo, is_apply: bool) -> Result<(), ApiError> {
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(ApiError::options(kind, &wrong)) }
+}
+
+/// Whether the parameters of a list or watch fit together.
+///
+/// # Errors
+/// 422 with every mistake that was found.
+pub fn check_list(info: &RequestInfo) -> Result<(), ApiError> {
+    let mut wrong = Vec::new();
+    let mut refuse = |field: &str, reason, message: String| {
+        wrong.push(Violation { field: field.to_owned(), reason, message });
+    };
+    let matching = info.text("resourceVersionMatch");
+    let version = "resourceVersionMatch";
+    let mut forbid = |field: &str, problem: &str| {
+        refuse(field, Reason::Forbidden, format!("Forbidden: {problem}"));
+    };
+    let initial_events = info.query.contains_key("sendInitialEvents");
+    let is_watch = info.verb == "watch";
+    if is_watch {
+        if initial_events && matching != NOT_OLDER {
+            forbid(version, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        if !matching.is_empty() && !initial_events {
+            forbid(
+                version,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            );
+        }
+    } else if !matching.is_empty() && info.text("resourceVersion").is_empty() {
+        forbid(version, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+    }
+    if !matching.is_empty() && !info.text("continue").is_empty() {
+        forbid(version, "resourceVersionMatch is forbidden when continue is provided");
+    }
+    if !is_watch && matching == EXACT && info.text("resourceVersion") == "0" {
+        forbid(version, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+    }
+    if !is_watch && initial_events {
+        forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+    }
+    let supported: &[&str] = if is_watch { &[NOT_OLDER] } else { &[EXACT, NOT_OLDER, ""] };
+    if !matching.is_empty() && !supported.contains(&matching) {
+        refuse(version, Reason::NotSupported, unsupported(matching, supported));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(ApiError::options("ListOptions", &wrong)) }
 }
 
 /// What is said of a value that is none of those to choose from.

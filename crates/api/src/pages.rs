@@ -69,19 +69,20 @@ impl Pages {
     /// 400 for what is no token of this question, 410 if the list is no longer kept.
     pub fn go_on(&self, question: &str, token: &str, limit: usize) -> Result<Page, ApiError> {
         let parts = token.split_once('-').and_then(|(id, offset)| Some((id, offset.parse::<usize>().ok()?)));
-        let (id, offset) =
-            parts.ok_or_else(|| ApiError::bad_request("`continue` is not a token of this server"))?;
+        let (id, offset) = parts
+            .ok_or_else(|| ApiError::bad_request("invalid continue token: continue key is not valid"))?;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|kept| kept.taken.elapsed() < LONGEST_PAUSE);
         let found = all.iter_mut().find(|kept| kept.id == id);
         let kept = found.ok_or_else(|| {
             ApiError::gone(
-                "the list that `continue` belongs to is no longer kept; begin again without `continue`",
+                "The provided continue parameter is too old to display a consistent list result. You must start a new \
+                 list without the continue parameter.",
             )
         })?;
         if kept.question != question {
             return Err(ApiError::bad_request(
-                "`continue` belongs to another list; send what was sent with it before",
+                "invalid continue token: it belongs to another list; send what was sent with it before",
             ));
         }
         kept.taken = Instant::now();

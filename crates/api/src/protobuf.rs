@@ -132,6 +132,9 @@ fn read_value(content: Content<'_>, kind: Kind, left: &mut usize) -> Result<Valu
             let text = read_only(content.bytes()?)?;
             if text.is_empty() { Value::Null } else { serde_json::from_slice(text).map_err(Error::Json)? }
         }
+        Kind::Quantity => {
+            json!(std::str::from_utf8(read_only(content.bytes()?)?).map_err(wire::Error::from)?)
+        }
         Kind::Texts => {
             let mut list = read_message(content.bytes()?, ITEMS, left)?;
             list.remove("items").unwrap_or_else(|| json!([]))

@@ -12,10 +12,7 @@ pub mod sites;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use axum::Extension;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
 use store::Store;
 use types::core::PolicyRule;
 
@@ -116,20 +113,12 @@ impl Rbac {
 ///
 /// # Errors
 /// 403 that names who tried what.
-pub async fn authorize(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
-    Extension(info): Extension<RequestInfo>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
+pub fn authorize(hub: &Hub, user: &User, info: &Arc<RequestInfo>, request: &Request) -> Result<(), ApiError> {
     let attempt = info.attempt();
-    let decision = hub.rbac.decide(&user, &attempt);
-    Trail::of(&request).decided(&info, &decision);
-    if !decision.allowed {
-        return Err(refusal(&user, &attempt, &decision.reason));
-    }
-    Ok(next.run(request).await)
+    let decision = hub.rbac.decide(user, &attempt);
+    let refused = if decision.allowed { Ok(()) } else { Err(refusal(user, &attempt, &decision.reason)) };
+    Trail::of(request).decided(info.clone(), decision);
+    refused
 }
 
 /// A refusal as Kubernetes words it.

@@ -5,15 +5,12 @@ use std::collections::HashMap;
 
 use axum::extract::{Query, Request};
 use axum::http::Method;
-use axum::middleware::Next;
-use axum::response::Response;
-
 use types::Kind;
 use types::core::NamespaceSpec;
 
-use crate::ApiError;
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::target::Target;
+use crate::{ApiError, body};
 
 /// What a request is about.
 #[derive(Debug, Clone)]
@@ -22,6 +19,8 @@ pub struct RequestInfo {
     pub verb: &'static str,
     /// The path.
     pub path: String,
+    /// Whether it is a server-side apply.
+    pub is_apply: bool,
     /// What resource the path names; `None` for other paths.
     pub target: Option<Target>,
     /// What review the path names; `None` for other paths.
@@ -33,13 +32,17 @@ pub struct RequestInfo {
 /// A review that a path names: it is asked and not kept.
 #[derive(Debug, Clone)]
 pub struct Review {
-    group: String,
-    plural: String,
+    pub group: String,
+    pub plural: String,
     namespace: String,
 }
 
 impl RequestInfo {
-    fn read(request: &Request) -> Result<Self, ApiError> {
+    /// Reads method, path and query.
+    ///
+    /// # Errors
+    /// 400 or 404 for a path or a query that can't be read, 405 for a method that is not for what it names.
+    pub fn read(request: &Request) -> Result<Self, ApiError> {
         let Query(query) = Query::<HashMap<String, String>>::try_from_uri(request.uri())
             .map_err(|error| ApiError::bad_request(error.body_text()))?;
         let path = request.uri().path().to_owned();
@@ -55,7 +58,8 @@ impl RequestInfo {
             (None, Some(_)) if request.method() == Method::POST => "create",
             _ => method_verb(request.method()),
         };
-        Ok(Self { verb, path, target, review, query })
+        let is_apply = verb == "patch" && body::media_type(request.headers()) == body::APPLY_PATCH;
+        Ok(Self { verb, path, is_apply, target, review, query })
     }
 
     /// What is to be done with which resource or path.
@@ -103,22 +107,55 @@ impl RequestInfo {
         self.query.get(name).map_or("", String::as_str)
     }
 
-    /// Whether a parameter says yes.
+    /// Whether a parameter says yes: it is there, and doesn't say no.
     pub fn is_set(&self, name: &str) -> bool {
-        matches!(self.text(name), "true" | "1")
+        is_yes(self.query.get(name))
     }
 
     /// A parameter that is a number.
     ///
     /// # Errors
     /// 400 if it is none.
-    pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+    pub fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
         let text = self.text(name);
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("`{name}={text}` is not a number")))
+        text.parse().map(Some).map_err(|error| {
+            let problem = unreadable("strconv.ParseInt", text, &error);
+            ApiError::bad_request(problem)
+        })
     }
+
+    /// The version that the client names; 0 stands for any.
+    ///
+    /// # Errors
+    /// 400 if it is none.
+    pub fn version(&self) -> Result<Option<u64>, ApiError> {
+        let text = self.text("resourceVersion");
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|error| {
+            let problem = unreadable("strconv.ParseUint", text, &error);
+            ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: {problem}"))
+        })
+    }
+}
+
+/// A parameter that is there says yes, unless it says no.
+fn is_yes(value: Option<&String>) -> bool {
+    value.is_some_and(|value| !matches!(value.as_str(), "false" | "0"))
+}
+
+/// What is said of a text that is no number.
+fn unreadable(reader: &str, text: &str, error: &std::num::ParseIntError) -> String {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    let problem = match error.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("{reader}: parsing {text:?}: {problem}")
 }
 
 /// Group, version and the rest of a path to resources. Discovery (`/apis/GROUP/VERSION`) and reviews, which are asked
@@ -164,7 +201,7 @@ fn resource_verb(
     target: &Target,
     query: &HashMap<String, String>,
 ) -> Result<&'static str, ApiError> {
-    let is_watch = matches!(query.get("watch").map(String::as_str), Some("true" | "1"));
+    let is_watch = is_yes(query.get("watch"));
     let is_collection = target.name.is_empty();
     let is_create = is_collection || target.subresource == crate::target::Subresource::Token;
     Ok(match (method, is_collection) {
@@ -176,11 +213,7 @@ fn resource_verb(
         (&Method::PATCH, false) => "patch",
         (&Method::DELETE, false) if target.is_whole() => "delete",
         (&Method::DELETE, true) => "deletecollection",
-        _ => {
-            return Err(ApiError::method_not_allowed(
-                "the server does not allow this method on the requested resource",
-            ));
-        }
+        _ => return Err(ApiError::unfit_method()),
     })
 }
 
@@ -195,11 +228,4 @@ fn method_verb(method: &Method) -> &'static str {
         Method::OPTIONS => "options",
         _ => "other",
     }
-}
-
-/// Lets every later layer and handler have the [`RequestInfo`].
-pub async fn inform(mut request: Request, next: Next) -> Result<Response, ApiError> {
-    let info = RequestInfo::read(&request)?;
-    request.extensions_mut().insert(info);
-    Ok(next.run(request).await)
 }

@@ -10,7 +10,7 @@ use axum::http::header::WARNING;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::json;
-use store::Object;
+use store::{Object, Seen};
 
 use crate::authentication::User;
 use crate::filter::Filter;
@@ -28,12 +28,15 @@ const LONGEST_WARNING: usize = 512;
 
 /// All verbs on resources.
 pub async fn handle(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
-    Extension(info): Extension<RequestInfo>,
+    State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
+    Extension(info): Extension<Arc<RequestInfo>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let target = info.target.clone().ok_or_else(|| ApiError::not_found("no resource was named"))?;
+    if target.is_whole() && !target.info.verbs.contains(&info.verb) {
+        return Err(ApiError::unfit_method());
+    }
     let headers = request.headers().clone();
     let form = Form::asked(&headers, info.text("includeObject"))?;
     let body = body::read(request).await?;
@@ -59,9 +62,9 @@ pub async fn handle(
 
 /// One request to a resource.
 pub struct Call {
-    pub hub: Hub,
-    pub user: User,
-    pub info: RequestInfo,
+    pub hub: Arc<Hub>,
+    pub user: Arc<User>,
+    pub info: Arc<RequestInfo>,
     pub target: Target,
     pub headers: HeaderMap,
     pub form: Form,
@@ -101,6 +104,14 @@ impl Call {
         Ok(self.hub.store.get(&key).ok_or(store::Error::NotFound(key))?)
     }
 
+    /// The same with its manifest, for who changes it.
+    ///
+    /// # Errors
+    /// 404 if there is none.
+    pub fn look(&self) -> Result<Seen, ApiError> {
+        Ok(self.find()?.into())
+    }
+
     /// An answer with one object.
     pub fn answer(&self, code: StatusCode, object: &Object) -> Response {
         self.form.answer(code, self.target.info, object)
@@ -113,13 +124,12 @@ impl Call {
 
     fn list(&self) -> Result<Response, ApiError> {
         let page = self.page()?;
-        let objects: Vec<&Object> = page.objects.iter().map(Arc::as_ref).collect();
         let mut metadata = json!({"resourceVersion": page.version.to_string()});
         if !page.next.is_empty() {
             let more = json!({"continue": page.next, "remainingItemCount": page.remaining});
             json_patch::merge(&mut metadata, &more);
         }
-        Ok(self.form.list(self.target.info, &objects, &metadata))
+        Ok(self.form.list(self.target.info, page.objects, &metadata))
     }
 
     /// The filter of a list, a watch or a deletion of many.
@@ -129,16 +139,23 @@ impl Call {
 
     fn page(&self) -> Result<Page, ApiError> {
         let info = self.target.info;
+        self.info.number("timeoutSeconds")?;
         let limit = self.info.number("limit")?.filter(|limit| *limit > 0);
         let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let (labels, fields) = (self.info.text("labelSelector"), self.info.text("fieldSelector"));
         let user = self.user.name.as_str();
         let question = [info.plural, &self.target.namespace, labels, fields, user].join("\0");
         let next = self.info.text("continue");
+        let filter = self.filter()?;
+        options::check_list(&self.info)?;
         if !next.is_empty() {
+            if self.info.version()?.is_some_and(|version| version > 0) {
+                return Err(ApiError::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
+            }
             return self.hub.pages.go_on(&question, next, limit);
         }
-        let filter = self.filter()?;
         let (mut objects, version) = self.hub.store.list(info.plural, filter.namespace());
         self.check_version_is_reached(Some(version))?;
         objects.retain(|object| filter.passes(object));
@@ -147,21 +164,12 @@ impl Call {
 
     /// Whether what is read is as new, or just as old, as `resourceVersion` demands.
     fn check_version_is_reached(&self, read: Option<u64>) -> Result<(), ApiError> {
-        let asked = self.info.number("resourceVersion")?;
-        let exact = match (self.info.text("resourceVersionMatch"), asked) {
-            ("", _) | ("NotOlderThan", Some(_)) => false,
-            ("Exact", Some(version)) if version > 0 => true,
-            (other, _) => {
-                return Err(ApiError::bad_request(format!(
-                    "resourceVersionMatch: Invalid value: {other:?}: NotOlderThan and Exact are possible, with a \
-                     resourceVersion"
-                )));
-            }
-        };
+        let asked = self.info.version()?;
+        let exact = self.info.text("resourceVersionMatch") == "Exact";
         let Some(asked) = asked else { return Ok(()) };
         let read = read.unwrap_or_else(|| self.hub.store.version());
         if asked > read {
-            return Err(ApiError::timeout(format!("Too large resource version: {asked}, current: {read}")));
+            return Err(ApiError::future_version(asked, read));
         }
         if exact && asked != read {
             return Err(ApiError::gone(format!(
@@ -172,18 +180,11 @@ impl Call {
     }
 
     fn watch(&self) -> Result<Response, ApiError> {
-        let timeout = self.info.number("timeoutSeconds")?.map_or(LONGEST_WATCH, Duration::from_secs);
-        let initial_events = self.info.is_set("sendInitialEvents");
-        let (matching, version) =
-            (self.info.text("resourceVersionMatch"), self.info.number("resourceVersion")?);
-        if !matching.is_empty()
-            && (self.info.text("sendInitialEvents").is_empty() || matching != "NotOlderThan")
-        {
-            return Err(ApiError::bad_request(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless \
-                 sendInitialEvents is provided, and then it must be NotOlderThan",
-            ));
-        }
+        let timeout = self.info.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
+        let timeout = timeout.map_or(LONGEST_WATCH, Duration::from_secs);
+        let filter = self.filter()?;
+        options::check_list(&self.info)?;
+        let (initial_events, version) = (self.info.is_set("sendInitialEvents"), self.info.version()?);
         let options = Options {
             from: version.filter(|version| *version > 0),
             bookmarks: self.info.is_set("allowWatchBookmarks"),
@@ -191,8 +192,9 @@ impl Call {
             form: self.form,
             timeout: timeout.min(LONGEST_WATCH),
             _place: self.hub.limits.watch(&self.user.name)?,
+            _running: self.hub.metrics.watch(self.target.info),
         };
         let shutdown = self.hub.shutdown.clone();
-        stream_changes(&self.hub.store, self.target.info, self.filter()?, options, shutdown)
+        stream_changes(&self.hub.store, self.target.info, filter, options, shutdown)
     }
 }

@@ -1,5 +1,7 @@
 //! Who am I, who is that, and what may I do: the review kinds that clients ask with.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -17,8 +19,8 @@ const AUTHORIZATION: &str = "authorization.k8s.io/v1";
 /// `TokenReview`: a site asks whether the bearer of a token may look at it. Only tokens that the hub signed for this
 /// very site are; what another token is worth, no site learns here.
 pub async fn token(
-    State(hub): State<Hub>,
-    Extension(identity): Extension<User>,
+    State(hub): State<Arc<Hub>>,
+    Extension(identity): Extension<Arc<User>>,
     Body(review): Body<Value>,
 ) -> (StatusCode, Json<Value>) {
     let token = review.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
@@ -32,7 +34,7 @@ pub async fn token(
 }
 
 /// `SelfSubjectReview`, for `kubectl auth whoami`.
-pub async fn whoami(Extension(identity): Extension<User>) -> (StatusCode, Json<Value>) {
+pub async fn whoami(Extension(identity): Extension<Arc<User>>) -> (StatusCode, Json<Value>) {
     let status = json!({"userInfo": identity});
     created(
         json!({"apiVersion": AUTHENTICATION, "kind": "SelfSubjectReview", "metadata": {}, "status": status}),
@@ -44,8 +46,8 @@ pub async fn whoami(Extension(identity): Extension<User>) -> (StatusCode, Json<V
 /// # Errors
 /// 422 for a review that asks for nothing, or for two things.
 pub async fn can_i(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
+    State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
     Body(review): Body<Value>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     answer(&hub, &user, "SelfSubjectAccessReview", &review)
@@ -56,7 +58,7 @@ pub async fn can_i(
 /// # Errors
 /// 422 for a review that names nobody, asks for nothing, or for two things.
 pub async fn can_they(
-    State(hub): State<Hub>,
+    State(hub): State<Arc<Hub>>,
     Body(review): Body<Value>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     answer(&hub, &subject("SubjectAccessReview", &review)?, "SubjectAccessReview", &review)
@@ -67,7 +69,7 @@ pub async fn can_they(
 /// # Errors
 /// As for [`can_they`], and 400 for another namespace than the path's.
 pub async fn can_they_here(
-    State(hub): State<Hub>,
+    State(hub): State<Arc<Hub>>,
     Path(namespace): Path<String>,
     Body(review): Body<Value>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
@@ -144,8 +146,8 @@ fn answer(
 /// # Errors
 /// 400 for a review that names no namespace.
 pub async fn rules(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
+    State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
     Body(review): Body<Value>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let namespace = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or_default();

@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::audit;
-use crate::authentication::{self, authenticate, impersonate};
+use crate::audit::Trail;
+use crate::authentication::{self, Credentials, authenticate, impersonate};
+use crate::limits::Held;
+use crate::request::RequestInfo;
 use crate::{
-    ApiError, Hub, blobs, discovery, limits, listener, mailbox, rbac, request, resources, reviews, sites, ui,
+    ApiError, Hub, blobs, discovery, health, listener, mailbox, metrics, rbac, resources, reviews, sites, ui,
 };
 
 /// How large a manifest may be, in bytes.
@@ -23,16 +26,17 @@ pub(crate) const LARGEST_MANIFEST: usize = 3 << 20;
 
 /// Everything that a hub serves.
 pub fn router(hub: Hub) -> Router {
+    let hub = Arc::new(hub);
     let open = Router::new()
-        .route("/healthz", get(ok))
-        .route("/livez", get(ok))
-        .route("/readyz", get(ok))
+        .merge(health::routes())
         .route("/version", get(discovery::version))
         .route("/avocet/v1/join", post(sites::join))
         .merge(authentication::open_routes())
         .merge(ui::routes());
     let guarded = Router::new()
         .merge(discovery::routes())
+        .merge(health::check_routes())
+        .route("/metrics", get(metrics::show))
         .route("/api/{version}/{*path}", any(resources::handle))
         .route("/apis/{group}/{version}/{*path}", any(resources::handle))
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(reviews::token))
@@ -51,13 +55,30 @@ pub fn router(hub: Hub) -> Router {
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())
-        .layer(from_fn_with_state(hub.clone(), rbac::authorize))
-        .layer(from_fn(request::inform))
-        .layer(from_fn_with_state(hub.clone(), limits::limit))
-        .layer(from_fn_with_state(hub.clone(), impersonate))
-        .layer(from_fn_with_state(hub.clone(), authenticate));
+        .layer(from_fn_with_state(hub.clone(), guard));
     let audited = from_fn_with_state(hub.clone(), audit::record);
-    open.merge(guarded).fallback(not_found).layer(map_response(keep_private)).layer(audited).with_state(hub)
+    let measured = from_fn_with_state(hub.clone(), metrics::measure);
+    let all = open.merge(guarded).fallback(not_found).layer(map_response(keep_private));
+    all.layer(audited).layer(measured).with_state(hub)
+}
+
+/// Lets requests in whose maker is known and may have what they want, one by one as limits allow.
+async fn guard(State(hub): State<Arc<Hub>>, mut request: Request, next: Next) -> Result<Response, ApiError> {
+    let caller = authenticate(&hub, Credentials::of(&request)).await?;
+    Trail::of(&request).user(caller.clone());
+    let user = impersonate(&hub, caller, &request)?;
+    let place = Held::new(hub.limits.enter(&user.name).await?);
+    let info = Arc::new(RequestInfo::read(&request)?);
+    rbac::authorize(&hub, &user, &info, &request)?;
+    let method = request.method().clone();
+    let extensions = request.extensions_mut();
+    extensions.insert(user);
+    extensions.insert(info.clone());
+    extensions.insert(place.clone());
+    let mut response = next.run(request).await;
+    place.give_back();
+    metrics::label(&mut response, &info, &method);
+    Ok(response)
 }
 
 /// What is answered is for who asked, unless the answer says more.
@@ -66,15 +87,8 @@ async fn keep_private(mut response: Response) -> Response {
     response
 }
 
-async fn ok() -> &'static str {
-    "ok"
-}
-
-async fn not_found(request: Request) -> ApiError {
-    ApiError::not_found(format!(
-        "the server could not find the requested resource `{}`",
-        request.uri().path()
-    ))
+async fn not_found() -> ApiError {
+    ApiError::not_found("the server could not find the requested resource")
 }
 
 /// Serves until the hub's shutdown.

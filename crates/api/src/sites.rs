@@ -1,6 +1,7 @@
 //! Joining, heartbeats, and who has a token: what sites ask of their hub.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -42,7 +43,7 @@ pub struct JoinResponse {
 }
 
 pub async fn join(
-    State(hub): State<Hub>,
+    State(hub): State<Arc<Hub>>,
     Body(request): Body<JoinRequest>,
 ) -> Result<Json<JoinResponse>, ApiError> {
     let now = daemon::now();
@@ -77,13 +78,19 @@ fn admit(site: &Site) -> Result<Value, ApiError> {
     admission::complete(info, manifest, None, site.name())
 }
 
-pub async fn heartbeat(State(hub): State<Hub>, Path(site): Path<String>) -> Result<Json<Value>, ApiError> {
+pub async fn heartbeat(
+    State(hub): State<Arc<Hub>>,
+    Path(site): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     hub.heartbeats.hear(&site);
     Ok(Json(json!({"hub": hub.id})))
 }
 
 /// A token that lets its bearer look at one site; see [`crate::SiteTokens`].
-pub async fn create_token(State(hub): State<Hub>, Path(site): Path<String>) -> Result<Json<Value>, ApiError> {
+pub async fn create_token(
+    State(hub): State<Arc<Hub>>,
+    Path(site): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     if hub.store.get(&Key::new(SiteSpec::PLURAL, "", &*site)).is_none() {
         return Err(ApiError::not_found(format!("sites \"{site}\" not found")));
     }
@@ -104,7 +111,7 @@ pub struct JoinTokenRequest {
 const LONGEST_TTL: u64 = 30 * 24 * 3600;
 
 pub async fn create_join_token(
-    State(hub): State<Hub>,
+    State(hub): State<Arc<Hub>>,
     Body(request): Body<JoinTokenRequest>,
 ) -> Result<Json<Value>, ApiError> {
     if !types::names::is_dns_label(&request.site) {

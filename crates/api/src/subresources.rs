@@ -52,9 +52,9 @@ fn scale_of(call: &Call, object: &Object) -> Result<Value, ApiError> {
 /// 400 for what is no scale, 409 if the object changed since it was read.
 pub async fn set_scale(call: &Call) -> Result<Response, ApiError> {
     let paths = scale(call)?;
-    let current = call.find()?;
+    let current = call.look()?;
     let wanted = match call.info.verb {
-        "patch" => call.patched(&scale_of(call, &current)?, &crate::body::parse(&call.body)?)?,
+        "patch" => call.patched(&scale_of(call, &current.object)?, &crate::body::parse(&call.body)?)?,
         _ => call.parse_body()?,
     };
     let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
@@ -63,7 +63,7 @@ pub async fn set_scale(call: &Call) -> Result<Response, ApiError> {
         return Err(ApiError::field(call.target.info, &call.target.name, "spec.replicas", &message));
     }
     let version = wanted.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
-    let mut manifest = current.manifest();
+    let mut manifest = current.manifest.clone();
     let mut place = &mut manifest;
     for name in paths.spec_replicas.split('.').filter(|name| !name.is_empty()) {
         let fields =
@@ -75,7 +75,7 @@ pub async fn set_scale(call: &Call) -> Result<Response, ApiError> {
         json_patch::merge(&mut manifest, &json!({"metadata": {"resourceVersion": version}}));
     }
     let manifest = admission::admit(call, manifest, Some(&current), &call.target.name)?;
-    let written = call.write_object(&current, manifest).await?;
+    let written = call.write_object(current, manifest).await?;
     Ok(Json(scale_of(call, &written)?).into_response())
 }
 
@@ -84,9 +84,9 @@ pub async fn set_scale(call: &Call) -> Result<Response, ApiError> {
 /// # Errors
 /// 404 or 409 as for every update.
 pub async fn finalize(call: &Call) -> Result<Response, ApiError> {
-    let current = call.find()?;
+    let current = call.look()?;
     let manifest = admission::admit(call, call.parse_body()?, Some(&current), &call.target.name)?;
-    let written = call.write_object(&current, manifest).await?;
+    let written = call.write_object(current, manifest).await?;
     Ok(call.answer(StatusCode::OK, &written))
 }
 

@@ -57,7 +57,7 @@ impl Subresource {
             .filter(|subresource| subresource.is_of(info))
             .map(|subresource| {
                 let verbs: &[&str] = match subresource {
-                    Self::None => &VERBS,
+                    Self::None => info.verbs,
                     Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
                     Self::Finalize => &["update"],
                     Self::Token => &["create"],
@@ -66,10 +66,6 @@ impl Subresource {
             })
     }
 }
-
-/// What can be done with objects.
-pub const VERBS: [&str; 8] =
-    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// A collection, an object, or a part of one.
 #[derive(Debug, Clone)]

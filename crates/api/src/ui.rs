@@ -1,6 +1,8 @@
 //! One page to look at results. The page itself holds no data and no secret; what it shows it fetches with a token
 //! that its user types in, or that stands behind the `#` of its address, which browsers never send.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -12,7 +14,7 @@ use crate::{ApiError, Hub};
 
 const PAGE: &str = include_str!("ui.html");
 
-pub fn routes() -> Router<Hub> {
+pub fn routes() -> Router<Arc<Hub>> {
     Router::new().route("/", get(|| async { Redirect::temporary("/ui") })).route("/ui", get(page))
 }
 

@@ -24,6 +24,7 @@ use crate::ApiError;
 use crate::filter::Filter;
 use crate::form::{Form, partial, whole};
 use crate::limits::WatchPlace;
+use crate::metrics::Gauge;
 use crate::table::table;
 
 /// How a watcher wants to be told.
@@ -40,6 +41,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Counts the watch among those of its client until it ends.
     pub _place: WatchPlace,
+    /// Counts it among all.
+    pub _running: Gauge,
 }
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(30);

@@ -8,9 +8,10 @@ use axum::http::header::USER_AGENT;
 use axum::response::{IntoResponse, Response};
 use schema::{Reason, Violation};
 use serde_json::{Value, json};
-use store::{Deletion, Key, Object};
+use store::{Deletion, Key, Object, Seen};
 use types::names::finalizer::{FOREGROUND, ORPHAN};
 
+use crate::body::APPLY_PATCH;
 use crate::managed_fields::{self, Part};
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::resources::Call;
@@ -19,7 +20,6 @@ use crate::{ApiError, admission, body, options, patch, protobuf};
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
-const APPLY_PATCH: &str = "application/apply-patch+yaml";
 /// How often a patch is tried anew when somebody else was faster.
 const PATCH_TRIES: u32 = 8;
 
@@ -88,7 +88,7 @@ impl Call {
         let mut manifest = admission::admit(self, manifest, None, &name)?;
         let key = Key { name, ..self.target.key() };
         admission::check_namespace_takes(self, &key)?;
-        admission::check_quota(self)?;
+        let _turn = admission::check_quota(self, &key.name).await?;
         self.record(None, &mut manifest);
         if self.is_dry_run() {
             if self.hub.store.get(&key).is_some() {
@@ -101,10 +101,10 @@ impl Call {
     }
 
     pub(crate) async fn update(&self) -> Result<Response, ApiError> {
-        let current = self.find()?;
+        let current = self.look()?;
         let mut manifest = self.parse_body()?;
         self.check_name(&manifest)?;
-        self.check_uid(&manifest, &current)?;
+        self.check_uid(&manifest, &current.object)?;
         let version = manifest.pointer("/metadata/resourceVersion").and_then(Value::as_str);
         if self.target.info.is_ours() && version.unwrap_or_default().is_empty() {
             return Err(ApiError::field(
@@ -115,10 +115,10 @@ impl Call {
             ));
         }
         manifest = admission::admit(self, manifest, Some(&current), &self.target.name)?;
-        self.write(&current, manifest).await
+        self.write(current, manifest).await
     }
 
-    async fn write(&self, current: &Object, manifest: Value) -> Result<Response, ApiError> {
+    async fn write(&self, current: Seen, manifest: Value) -> Result<Response, ApiError> {
         Ok(self.answer(StatusCode::OK, &*self.write_object(current, manifest).await?))
     }
 
@@ -126,12 +126,12 @@ impl Call {
     ///
     /// # Errors
     /// 409 if the object changed since it was read.
-    pub async fn write_object(&self, current: &Object, mut manifest: Value) -> Result<Arc<Object>, ApiError> {
-        self.record(Some(&current.manifest()), &mut manifest);
+    pub async fn write_object(&self, current: Seen, mut manifest: Value) -> Result<Arc<Object>, ApiError> {
+        self.record(Some(&current.manifest), &mut manifest);
         if self.is_dry_run() {
-            return self.updated(current, manifest).map(Arc::new);
+            return self.updated(&current.object, manifest).map(Arc::new);
         }
-        Ok(self.hub.store.update(self.target.key(), manifest, self.target.is_status()).await?)
+        Ok(self.hub.store.update_seen(current, manifest, self.target.is_status()).await?)
     }
 
     /// What a creation would store.
@@ -151,6 +151,12 @@ impl Call {
 
     fn check_name(&self, manifest: &Value) -> Result<(), ApiError> {
         let name = manifest.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        if name.is_empty() {
+            let of = &self.target.name;
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({of} based on URL) was undeterminable: name must be provided"
+            )));
+        }
         if name != self.target.name {
             return Err(ApiError::bad_request(format!(
                 "the name of the object ({name}) does not match the name on the URL ({})",
@@ -160,7 +166,7 @@ impl Call {
         let namespace = manifest.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
         if !namespace.is_empty() && namespace != self.target.namespace {
             return Err(ApiError::bad_request(format!(
-                "the namespace of the object ({namespace}) does not match the namespace on the URL ({})",
+                "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
                 self.target.namespace
             )));
         }
@@ -202,37 +208,47 @@ impl Call {
         self.check_name(&config)?;
         let (force, manager, key) = (self.info.is_set("force"), self.manager(), self.target.key());
         loop {
-            let live = self.hub.store.get(&key);
+            let live = self.hub.store.get(&key).map(Seen::from);
             if live.is_none() && self.target.is_status() {
                 return Err(store::Error::NotFound(key).into());
             }
-            let before = live.as_ref().map(|live| self.target.info.show(&live.manifest()).into_owned());
-            let applied =
-                managed_fields::apply(before.as_ref(), &config, &manager, self.part(), force, daemon::now());
+            let before = live.as_ref().map(|live| self.target.info.show(&live.manifest));
+            let applied = managed_fields::apply(
+                before.as_deref(),
+                &config,
+                &manager,
+                self.part(),
+                force,
+                daemon::now(),
+            );
             let applied = applied.map_err(|conflicts| ApiError::apply_conflict(&conflicts))?;
-            let manifest = admission::admit(self, applied, live.as_deref(), &key.name)?;
-            if live.is_none() {
-                self.check_may_create()?;
-                admission::check_namespace_takes(self, &key)?;
-                admission::check_quota(self)?;
-            }
+            let manifest = admission::admit(self, applied, live.as_ref(), &key.name)?;
+            let _turn = match &live {
+                Some(_) => None,
+                None => {
+                    self.check_may_create()?;
+                    admission::check_namespace_takes(self, &key)?;
+                    admission::check_quota(self, &key.name).await?
+                }
+            };
             let code = if live.is_some() { StatusCode::OK } else { StatusCode::CREATED };
             if self.is_dry_run() {
                 let shown = match &live {
-                    Some(live) => self.updated(live, manifest)?,
+                    Some(live) => self.updated(&live.object, manifest)?,
                     None => self.uncreated(key, manifest)?,
                 };
                 return Ok(self.answer(code, &shown));
             }
-            let written = match &live {
-                Some(_) => self.hub.store.update(key.clone(), manifest, self.target.is_status()).await,
+            let existed = live.is_some();
+            let written = match live {
+                Some(live) => self.hub.store.update_seen(live, manifest, self.target.is_status()).await,
                 None => self.hub.store.create(key.clone(), manifest, daemon::now()).await,
             };
             let states_version = config.pointer("/metadata/resourceVersion").is_some();
             match written {
                 // Somebody was faster: what is applied is merged into what they made.
                 Err(store::Error::Conflict { .. } | store::Error::Exists(_)) if !states_version => {}
-                Err(store::Error::NotFound(_)) if live.is_some() => {}
+                Err(store::Error::NotFound(_)) if existed => {}
                 other => return Ok(self.answer(code, &*other?)),
             }
         }
@@ -240,7 +256,7 @@ impl Call {
 
     /// Whether this is a server-side apply.
     pub fn is_apply(&self) -> bool {
-        self.info.verb == "patch" && self.media_type() == APPLY_PATCH
+        self.info.is_apply
     }
 
     pub(crate) async fn patch(&self) -> Result<Response, ApiError> {
@@ -250,12 +266,12 @@ impl Call {
         let patch = body::parse(&self.body)?;
         let mut tries = 0;
         loop {
-            let current = self.find()?;
-            let manifest = self.patched(&self.target.info.show(&current.manifest()), &patch)?;
+            let current = self.look()?;
+            let manifest = self.patched(&self.target.info.show(&current.manifest), &patch)?;
             self.check_name(&manifest)?;
-            self.check_uid(&manifest, &current)?;
+            self.check_uid(&manifest, &current.object)?;
             let manifest = admission::admit(self, manifest, Some(&current), &self.target.name)?;
-            match self.write(&current, manifest).await {
+            match self.write(current, manifest).await {
                 // Unless the patch names a version itself, it means the newest object.
                 Err(error)
                     if error.code == 409
@@ -343,9 +359,8 @@ impl Call {
                 Err(error) => return Err(error.into()),
             }
         }
-        let deleted: Vec<&Object> = objects.iter().map(AsRef::as_ref).collect();
         let metadata = json!({"resourceVersion": version.to_string()});
-        Ok(self.form.list(self.target.info, &deleted, &metadata))
+        Ok(self.form.list(self.target.info, objects, &metadata))
     }
 }
 

@@ -94,6 +94,8 @@ pub async fn start(
             objects: options.limits.max_objects,
         }),
         rbac: Rbac::new(store),
+        quota_turns: api::QuotaTurns::default(),
+        metrics: api::Metrics::default(),
         audit: audit(&folder, options, tasks)?,
         shutdown: tasks.shutdown(),
     };

@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use store::{Event, EventKind, Key, Object, Store};
-use types::core::{ConfigMapBody, NamespaceSpec, ServiceAccountBody};
+use types::core::{
+    CertificateSigningRequestSpec, ConfigMapBody, NamespaceSpec, ResourceQuotaSpec, ServiceAccountBody,
+};
 use types::{Kind, SiteSpec, kinds};
 
 use crate::namespace::{ACCOUNT, AUTHORITY};
@@ -20,6 +22,8 @@ pub(crate) struct Dependents {
     of_owner: HashMap<String, BTreeSet<Key>>,
     /// The UIDs that an object refers to; only of those that do.
     owners: HashMap<Key, Vec<String>>,
+    /// The quotas of each namespace that has some.
+    quotas: HashMap<String, BTreeSet<Key>>,
     /// Namespaces that are going.
     terminating: HashSet<String>,
 }
@@ -66,6 +70,9 @@ impl Dependents {
         if key.plural == NamespaceSpec::PLURAL {
             concerned.insert(Key::new(SiteSpec::PLURAL, "", &*key.name));
         }
+        if event.kind != EventKind::Modified {
+            concerned.extend(self.quotas.get(&key.namespace).into_iter().flatten().cloned());
+        }
         if is_interesting(object) {
             concerned.insert(key.clone());
         }
@@ -107,6 +114,9 @@ impl Dependents {
         if object.key.plural == NamespaceSpec::PLURAL && metadata.deletion_timestamp.is_some() {
             self.terminating.insert(object.key.name.clone());
         }
+        if object.key.plural == ResourceQuotaSpec::PLURAL {
+            self.quotas.entry(object.key.namespace.clone()).or_default().insert(object.key.clone());
+        }
     }
 
     fn remove(&mut self, object: &Object) {
@@ -114,6 +124,14 @@ impl Dependents {
         self.places.remove(&object.metadata.uid);
         if object.key.plural == NamespaceSpec::PLURAL {
             self.terminating.remove(&object.key.name);
+        }
+        if object.key.plural == ResourceQuotaSpec::PLURAL
+            && let Some(quotas) = self.quotas.get_mut(&object.key.namespace)
+        {
+            quotas.remove(&object.key);
+            if quotas.is_empty() {
+                self.quotas.remove(&object.key.namespace);
+            }
         }
     }
 
@@ -131,8 +149,12 @@ impl Dependents {
 
 /// Whether an object itself may need somebody to act on it.
 fn is_interesting(object: &Object) -> bool {
-    let is_kept_up =
-        [NamespaceSpec::PLURAL, SiteSpec::PLURAL, types::core::CertificateSigningRequestSpec::PLURAL];
+    let is_kept_up = [
+        NamespaceSpec::PLURAL,
+        SiteSpec::PLURAL,
+        CertificateSigningRequestSpec::PLURAL,
+        ResourceQuotaSpec::PLURAL,
+    ];
     is_kept_up.contains(&object.key.plural)
         || object.metadata.deletion_timestamp.is_some()
         || !object.metadata.owner_references.is_empty()

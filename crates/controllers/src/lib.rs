@@ -16,6 +16,7 @@ mod graph_tests;
 mod lifecycle;
 mod namespace;
 mod placement;
+mod quota;
 mod run;
 mod site;
 mod snapshot;

@@ -1,5 +1,5 @@
-//! The loop of the controllers that work on objects of all kinds: namespaces, garbage, requests for certificates,
-//! old events. A change leads them to the few objects that it concerns.
+//! The loop of the controllers that work on objects of all kinds: namespaces, quotas, garbage, requests for
+//! certificates, old events. A change leads them to the few objects that it concerns.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use futures::StreamExt;
 use store::{Error, Key, Object, Store};
 use tokio::time::Instant;
 use tracing::{debug, warn};
-use types::core::{CertificateSigningRequestSpec, EventBody, NamespaceSpec};
-use types::{Kind, SiteSpec, Time, kinds};
+use types::core::{CertificateSigningRequestSpec, EventBody, NamespaceSpec, ResourceQuotaSpec};
+use types::{Kind, KindInfo, SiteSpec, Time, kinds};
 
 use crate::dependents::Dependents;
 use crate::garbage::{self, Objects};
 use crate::write::Write;
-use crate::{Events, Signer, certificate, events, namespace};
+use crate::{Events, Signer, certificate, events, namespace, quota};
 
 /// How often what is old is looked for.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -109,6 +109,10 @@ impl Keeper {
             }
             CertificateSigningRequestSpec::PLURAL => {
                 writes.extend(certificate::reconcile(&object, &*self.authority.signer, now));
+            }
+            ResourceQuotaSpec::PLURAL => {
+                let count = |info: &'static KindInfo| self.store.count(info.plural, &key.namespace);
+                writes.extend(quota::reconcile(&object, count));
             }
             _ => {}
         }

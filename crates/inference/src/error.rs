@@ -19,6 +19,11 @@ pub enum LoadError {
     /// No engine took it.
     #[error("no engine can load the model; {reasons}")]
     NoEngine { reasons: String },
+    /// The program that embeds the repository didn't say how to start processes.
+    #[error(
+        "this server can't run models in processes of their own; set `isolation` to `none` if the model is trusted"
+    )]
+    NoIsolation,
     /// Somebody unloaded it in the same moment.
     #[error("the version was unloaded while it was loaded; load it again if it is wanted")]
     Unloaded,

@@ -32,6 +32,7 @@ mod onnx;
 
 mod engine;
 mod engines;
+mod isolation;
 
 mod error;
 mod repository;
@@ -41,17 +42,24 @@ mod cache;
 mod pool;
 mod queue;
 
+mod drift;
 mod histogram;
 mod stats;
 
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod steps;
+
 pub use cache::Body;
 pub use datatype::{Datatype, UnknownDatatype};
+pub use drift::FeatureDrift;
 pub use engine::{
     Engine, EngineChoice, EngineError, EngineInfo, EngineOptions, LoadOptions, LoadedModel, Name,
     UnknownEngine,
 };
 pub use engines::{EngineStatus, Engines, Loaded};
 pub use error::{Error, LoadError};
+pub use isolation::{WorkerCommand, serve_worker};
 pub use onnx::{FormatError, read_signature};
 pub use repository::{
     Answer, LoadRequest, Model, ModelStatus, Options, Pending, Repository, Request, Routing, State,

@@ -13,15 +13,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use types::{Serving, Traffic};
+use types::{Isolation, Serving, Traffic};
 
 pub use catalog::{ModelStatus, State};
 pub use infer::{Answer, Model, Pending, Request};
 
 use crate::cache::Cache;
 use crate::engine::chain;
+use crate::engines::Loaded;
+use crate::isolation::{self, WorkerCommand};
 use crate::pool::Pool;
 use crate::queue::Capacity;
 use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, StatsSnapshot};
@@ -31,7 +33,7 @@ use served::{file_bytes, resident};
 pub(crate) use shadow::Comparison;
 
 /// Size of the machinery, fixed at start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Threads that run models; each may use [`crate::EngineOptions::threads_per_run`] threads of its engine.
     pub workers: usize,
@@ -46,6 +48,8 @@ pub struct Options {
     pub model_bytes: u64,
     /// Whether a version is run on zeros before it gets requests.
     pub warm_up: bool,
+    /// How to start processes for models that run in their own; `None` refuses such models.
+    pub worker: Option<WorkerCommand>,
     /// Bounds of one request.
     pub limits: Limits,
 }
@@ -62,13 +66,14 @@ impl Default for Options {
             cache_bytes: 64 << 20,
             model_bytes: u64::MAX,
             warm_up: true,
+            worker: None,
             limits: Limits::default(),
         }
     }
 }
 
 /// What to load.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LoadRequest {
     pub name: String,
     /// Never reuse a version for other content: a version that is loaded from the same path is not read again.
@@ -172,8 +177,7 @@ impl Repository {
         }
         self.make_room(file_bytes(&request.path));
         let (started, before) = (Instant::now(), resident());
-        let options = LoadOptions { workers: self.inner.shared.options.workers };
-        match self.inner.engines.load(request.engine, &request.path, &options) {
+        match self.load_where_it_belongs(&request) {
             Ok(loaded) => {
                 let key = self.inner.next_key.fetch_add(1, Relaxed);
                 let grown = resident().saturating_sub(before);
@@ -199,6 +203,26 @@ impl Repository {
                 self.write(|catalog| catalog.failed(&request, reason));
                 Err(error)
             }
+        }
+    }
+
+    fn load_where_it_belongs(&self, request: &LoadRequest) -> Result<Loaded, LoadError> {
+        let Shared { options, .. } = self.inner.shared.as_ref();
+        let LoadRequest { engine, path, serving, .. } = request;
+        match (serving.isolation, &options.worker) {
+            (Isolation::None, _) => {
+                self.inner.engines.load(*engine, path, &LoadOptions { workers: options.workers })
+            }
+            (Isolation::Process, Some(command)) => {
+                let limit = match serving.run_timeout_milliseconds {
+                    0 => isolation::RUN,
+                    milliseconds => Duration::from_millis(milliseconds.into()),
+                };
+                let instances =
+                    usize::try_from(serving.instances).unwrap_or(1).clamp(1, options.workers.max(1));
+                isolation::load(command, *engine, path, instances, limit)
+            }
+            (Isolation::Process, None) => Err(LoadError::NoIsolation),
         }
     }
 

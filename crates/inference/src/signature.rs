@@ -64,6 +64,10 @@ pub enum InvalidInput {
     Datatype { input: String, expected: Datatype, given: Datatype },
     #[error("input `{input}` has shape {given:?} but the model takes {expected:?}; -1 stands for any size")]
     Shape { input: String, expected: Vec<i64>, given: Vec<usize> },
+    #[error(
+        "input `{input}` holds a NaN or an infinity at element {index}; this model takes finite numbers only"
+    )]
+    NotFinite { input: String, index: usize },
     /// A value that the engine at hand can't represent.
     #[error("input `{input}` {problem}")]
     Value { input: String, problem: String },

@@ -9,7 +9,7 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 use bytes::Bytes;
 use half::{bf16, f16};
 
-use crate::Datatype;
+use crate::{Datatype, InvalidInput};
 
 /// A Rust type that is the in-memory form of one [`Datatype`].
 pub trait Element: NoUninit + CheckedBitPattern + Send + Sync + 'static {
@@ -201,6 +201,21 @@ impl Tensor {
             .map(bytemuck::checked::try_pod_read_unaligned)
             .collect::<Result<Vec<T>, _>>();
         copied.map(Cow::Owned).map_err(|_| TensorError::Bool { name: self.name.clone() })
+    }
+
+    /// Refuses NaN and infinities; other datatypes than floating-point ones have none.
+    pub(crate) fn check_finite(&self) -> Result<(), InvalidInput> {
+        fn odd<T: Element + Copy>(tensor: &Tensor, finite: impl Fn(T) -> bool) -> Option<usize> {
+            tensor.elements::<T>().ok()?.iter().position(|&element| !finite(element))
+        }
+        let odd = match self.datatype {
+            Datatype::Fp16 => odd(self, f16::is_finite),
+            Datatype::Bf16 => odd(self, bf16::is_finite),
+            Datatype::Fp32 => odd(self, f32::is_finite),
+            Datatype::Fp64 => odd(self, f64::is_finite),
+            _ => None,
+        };
+        odd.map_or(Ok(()), |index| Err(InvalidInput::NotFinite { input: self.name.clone(), index }))
     }
 
     /// The elements of a BYTES tensor; nothing for any other datatype.

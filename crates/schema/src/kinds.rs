@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use serde::Deserialize;
 use serde_json::Value;
-use types::{FieldError, FieldErrors, KindInfo, kinds};
+use types::{FieldError, FieldErrors, KindInfo, ObjectMeta, kinds};
 
-use crate::{Reason, Schema, Violation};
+use crate::{Reason, Schema, Violation, metadata};
 
 /// By group and plural. That each compiles is tested.
 static SCHEMAS: LazyLock<HashMap<(&'static str, &'static str), Schema>> = LazyLock::new(|| {
@@ -29,9 +30,9 @@ pub fn schema_of(info: &KindInfo) -> Option<&'static Schema> {
 /// # Errors
 /// Every mistake that was found.
 pub fn complete(info: &KindInfo, mut object: Value, old: Option<&Value>) -> Result<Value, Vec<Violation>> {
-    let metadata = object.get("metadata").cloned().unwrap_or_default();
-    let mut violations: Vec<Violation> = match serde_json::from_value(metadata) {
-        Ok(metadata) => info.check_metadata(&metadata).into_iter().map(Violation::from).collect(),
+    let metadata = ObjectMeta::deserialize(object.get("metadata").unwrap_or(&Value::Null));
+    let mut violations: Vec<Violation> = match metadata {
+        Ok(metadata) => metadata::check(info, &metadata),
         Err(error) => vec![FieldError::new("metadata", "", error.to_string()).into()],
     };
     if let Some(schema) = schema_of(info) {
@@ -39,7 +40,7 @@ pub fn complete(info: &KindInfo, mut object: Value, old: Option<&Value>) -> Resu
         violations.extend(schema.validate(&object, old));
     }
     if violations.is_empty()
-        && let Err(FieldErrors(errors)) = info.admit(&object)
+        && let Err(FieldErrors(errors)) = info.check(&object)
     {
         violations.extend(errors.into_iter().map(Violation::from));
     }

@@ -12,6 +12,7 @@ mod duplicates;
 mod format;
 mod kinds;
 mod lists;
+mod metadata;
 mod number;
 mod path;
 mod pattern;

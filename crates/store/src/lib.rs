@@ -14,7 +14,7 @@ mod watch;
 pub use format::FORMAT;
 pub use history::HistoryLimits;
 pub use ledger::Ledger;
-pub use object::{Key, Object};
+pub use object::{Key, Object, Seen};
 pub use resources::{Deletion, Error, Options, Store};
 pub use seal::{Seal, SealError};
 pub use watch::{Event, EventKind, Expired, Watch};

@@ -1,11 +1,12 @@
 //! A stored resource and its name.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
-use types::{ObjectMeta, Time};
+use types::{Kind, ObjectMeta, Time};
 
 /// Names one resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +69,7 @@ impl Object {
     pub fn uncreated(key: Key, manifest: Value, now: Time) -> serde_json::Result<Self> {
         let mut draft = Draft::of(key, manifest)?;
         draft.begin(now);
+        draft.write_metadata()?;
         draft.write()
     }
 
@@ -78,6 +80,7 @@ impl Object {
     pub fn updated(&self, manifest: Value) -> serde_json::Result<Self> {
         let mut draft = Draft::of(self.key.clone(), manifest)?;
         draft.keep_system_metadata(&self.metadata, self.manifest().get("spec"));
+        draft.write_metadata()?;
         draft.write()
     }
 
@@ -124,6 +127,21 @@ impl Object {
         metadata.namespace.clone_from(&key.namespace);
         metadata.managed_fields = vec![];
         Ok(Self { key, metadata, json: Bytes::copy_from_slice(json.as_bytes()) })
+    }
+}
+
+/// An object as somebody read it, with its text parsed.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The object.
+    pub object: Arc<Object>,
+    /// All of it, as a value.
+    pub manifest: Value,
+}
+
+impl From<Arc<Object>> for Seen {
+    fn from(object: Arc<Object>) -> Self {
+        Self { manifest: object.manifest(), object }
     }
 }
 
@@ -179,19 +197,29 @@ impl Draft {
             if self.counts_generations() { old.generation + i64::from(spec_changed) } else { 0 };
     }
 
-    /// Whether changes of its spec are counted: with kinds that Kubernetes has, too, they aren't there either.
+    /// Whether changes of its spec are counted: with most kinds that Kubernetes has, too, they aren't
+    /// there either.
     pub(crate) fn counts_generations(&self) -> bool {
-        types::kind_named(self.key.plural).is_none_or(types::KindInfo::is_ours)
+        self.key.plural == types::core::CustomResourceDefinitionSpec::PLURAL
+            || types::kind_named(self.key.plural).is_none_or(types::KindInfo::is_ours)
     }
 
     /// The object, at a version.
     pub(crate) fn finish(mut self, version: u64) -> serde_json::Result<Object> {
+        self.write_metadata()?;
+        self.finish_written(version)
+    }
+
+    /// The same where the metadata is in the manifest already.
+    pub(crate) fn finish_written(mut self, version: u64) -> serde_json::Result<Object> {
         self.metadata.resource_version = version.to_string();
+        if let Some(metadata) = self.manifest.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("resourceVersion".into(), self.metadata.resource_version.as_str().into());
+        }
         self.write()
     }
 
     fn write(mut self) -> serde_json::Result<Object> {
-        self.write_metadata()?;
         let json = serde_json::to_vec(&self.manifest)?.into();
         self.metadata.managed_fields = vec![];
         Ok(Object { key: self.key, metadata: self.metadata, json })

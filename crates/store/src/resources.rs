@@ -13,7 +13,7 @@ use types::Time;
 
 use crate::history::{History, HistoryLimits};
 use crate::ledger::{self, Ledger, Tables};
-use crate::object::{Draft, Key, Object};
+use crate::object::{Draft, Key, Object, Seen};
 use crate::seal::{self, Seal, SealError};
 use crate::watch::{Event, EventKind, Expired, Watch};
 
@@ -239,6 +239,16 @@ impl Store {
         memory.counts.get(plural).and_then(|counts| counts.get(namespace)).copied().unwrap_or(0)
     }
 
+    /// How many resources of a kind there are, in all namespaces together.
+    pub fn count_all(&self, plural: &'static str) -> usize {
+        self.shared.memory().counts.get(plural).map_or(0, |counts| counts.values().sum())
+    }
+
+    /// Whether what is kept can be read from its disk.
+    pub fn works(&self) -> bool {
+        self.ledger.read(|tables| tables.get::<u64>(VERSION_TABLE, LATEST)).is_ok()
+    }
+
     /// The version of the latest change.
     pub fn version(&self) -> u64 {
         self.shared.memory().version
@@ -273,6 +283,7 @@ impl Store {
     pub async fn create(&self, key: Key, manifest: Value, now: Time) -> Result<Arc<Object>, Error> {
         let mut new = read_draft(key, manifest)?;
         new.begin(now);
+        new.write_metadata().map_err(unreadable(&new.key))?;
         self.commit(move |writer| {
             if writer.current(&new.key).is_some() {
                 return Err(Error::Exists(new.key));
@@ -291,14 +302,32 @@ impl Store {
     /// # Errors
     /// If it does not exist, changed meanwhile, or the ledger fails.
     pub async fn update(&self, key: Key, manifest: Value, status: bool) -> Result<Arc<Object>, Error> {
+        let seen = self.get(&key).map(Seen::from);
+        self.replace(key, seen, manifest, status).await
+    }
+
+    /// The same for who has read the object and parsed it.
+    ///
+    /// # Errors
+    /// If it does not exist, changed meanwhile, or the ledger fails.
+    pub async fn update_seen(&self, seen: Seen, manifest: Value, status: bool) -> Result<Arc<Object>, Error> {
+        self.replace(seen.object.key.clone(), Some(seen), manifest, status).await
+    }
+
+    /// What was seen is most likely still current when the writer comes to it: then nothing is parsed on its thread.
+    async fn replace(
+        &self,
+        key: Key,
+        seen: Option<Seen>,
+        manifest: Value,
+        status: bool,
+    ) -> Result<Arc<Object>, Error> {
         let mut new = read_draft(key, manifest)?;
-        // Most likely still current when the writer comes to it: then it is parsed here, not on the writer's thread.
-        let seen = self.get(&new.key).map(|seen| (seen.manifest(), seen));
         self.commit(move |writer| {
             let old = writer.current(&new.key).ok_or_else(|| Error::NotFound(new.key.clone()))?;
             check_version(&old, Some(&new.metadata.resource_version))?;
             let before = match seen {
-                Some((manifest, seen)) if Arc::ptr_eq(&seen, &old) => manifest,
+                Some(seen) if Arc::ptr_eq(&seen.object, &old) => seen.manifest,
                 _ => old.manifest(),
             };
             if status {
@@ -342,6 +371,7 @@ impl Store {
             let is_new = |finalizer: &&str| !is_marked && !finalizers.iter().any(|known| known == finalizer);
             finalizers.extend(finalizer.filter(is_new).map(str::to_owned));
             if !is_held(&marked) {
+                marked.write_metadata().map_err(unreadable(&old.key))?;
                 return writer.remove(marked, old);
             }
             if is_marked {
@@ -349,6 +379,7 @@ impl Store {
             }
             marked.metadata.deletion_timestamp = Some(now);
             marked.metadata.generation += i64::from(marked.counts_generations());
+            marked.write_metadata().map_err(unreadable(&old.key))?;
             writer.put(marked, Some(old))
         })
         .await
@@ -441,7 +472,7 @@ impl<'a> Writer<'a> {
 
     fn finish(&self, draft: Draft) -> Result<Arc<Object>, Error> {
         let key = draft.key.clone();
-        Ok(Arc::new(draft.finish(self.ahead.version + 1).map_err(unreadable(&key))?))
+        Ok(Arc::new(draft.finish_written(self.ahead.version + 1).map_err(unreadable(&key))?))
     }
 }
 

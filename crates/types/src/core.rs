@@ -5,9 +5,12 @@ mod access;
 mod account;
 mod certificate;
 mod config;
+mod definition;
 mod event;
 mod lease;
 mod namespace;
+mod quota;
+mod service;
 
 pub use access::{
     AggregationRule, ClusterRoleBindingBody, ClusterRoleBody, PolicyRule, RoleBindingBody, RoleBody, RoleRef,
@@ -16,6 +19,12 @@ pub use access::{
 pub use account::{LocalObjectReference, ServiceAccountBody};
 pub use certificate::{CertificateCondition, CertificateSigningRequestSpec, CertificateSigningRequestStatus};
 pub use config::{ConfigMapBody, SecretBody};
+pub use definition::{
+    Conversion, CustomResourceDefinitionSpec, CustomResourceDefinitionStatus, DefinitionNames,
+    DefinitionVersion, PrinterColumn, SelectableField, VersionDetails,
+};
 pub use event::{EventBody, EventSeries, EventSource, ObjectReference};
 pub use lease::LeaseSpec;
 pub use namespace::{NamespaceSpec, NamespaceStatus};
+pub use quota::{ResourceQuotaSpec, ResourceQuotaStatus};
+pub use service::ServiceSpec;

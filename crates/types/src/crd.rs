@@ -2,49 +2,92 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{Cell, GROUP, KEYED_LISTS, KindInfo, VERSION};
+use crate::core::{
+    CustomResourceDefinitionSpec, CustomResourceDefinitionStatus, DefinitionNames, DefinitionVersion,
+    PrinterColumn, SelectableField, VersionDetails,
+};
+use crate::{Cell, Column, Condition, ConditionStatus, GROUP, KEYED_LISTS, Kind, KindInfo, Time, VERSION};
 
-/// The CustomResourceDefinition of a kind.
+/// The CustomResourceDefinition of a kind, without what is the same in all: empty lists, zeros.
 pub fn custom_resource_definition(info: &KindInfo) -> Value {
-    let columns: Vec<Value> = info
-        .columns
-        .iter()
-        .filter_map(|column| {
-            let path = match column.cell {
-                Cell::Path(".metadata.name") | Cell::Computed(_) => return None,
-                Cell::Path(path) => path,
-                Cell::Age(paths) => paths.first()?,
-            };
-            Some(json!({
-                "name": column.name, "type": column.format, "jsonPath": path,
-                "priority": column.priority, "description": column.description,
-            }))
-        })
-        .collect();
-    let mut subresources = json!({"status": {}});
-    if let (Some(scale), Some(subresources)) = (info.scale, subresources.as_object_mut()) {
+    let columns: Vec<PrinterColumn> = info.columns.iter().filter_map(printer_column).collect();
+    let mut subresources = Map::from_iter([("status".to_owned(), json!({}))]);
+    if let Some(scale) = info.scale {
         let paths =
             json!({"specReplicasPath": scale.spec_replicas, "statusReplicasPath": scale.status_replicas});
         subresources.insert("scale".to_owned(), paths);
     }
-    let selectable: Vec<Value> =
-        info.selectable.iter().map(|field| json!({"jsonPath": format!(".{field}")})).collect();
-    let version = json!({
-        "name": VERSION, "served": true, "storage": true, "subresources": subresources,
-        "additionalPrinterColumns": columns, "selectableFields": selectable,
-        "schema": {"openAPIV3Schema": structural_schema(info)},
-    });
-    let names = json!({
-        "kind": info.kind, "listKind": format!("{}List", info.kind), "plural": info.plural,
-        "singular": info.singular, "shortNames": info.short_names, "categories": info.categories,
-    });
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{}.{GROUP}", info.plural)},
-        "spec": {
-            "group": GROUP, "scope": if info.namespaced { "Namespaced" } else { "Cluster" },
-            "names": names, "versions": [version],
+    let selectable =
+        info.selectable.iter().map(|field| SelectableField { json_path: format!(".{field}") }).collect();
+    let version = DefinitionVersion {
+        name: VERSION.to_owned(),
+        served: true,
+        storage: true,
+        about: VersionDetails {
+            schema: Map::from_iter([("openAPIV3Schema".to_owned(), structural_schema(info))]),
+            subresources,
+            additional_printer_columns: columns,
+            selectable_fields: selectable,
         },
+    };
+    let spec = CustomResourceDefinitionSpec {
+        group: GROUP.to_owned(),
+        names: definition_names(info),
+        scope: if info.namespaced { "Namespaced" } else { "Cluster" }.to_owned(),
+        versions: vec![version],
+        ..CustomResourceDefinitionSpec::default()
+    };
+    json!({
+        "apiVersion": CustomResourceDefinitionSpec::api_version(), "kind": CustomResourceDefinitionSpec::KIND,
+        "metadata": {"name": info.qualified()}, "spec": spec,
+    })
+}
+
+/// What a server says of the definition of a kind that it serves since then.
+pub fn definition_status(info: &KindInfo, since: Time) -> CustomResourceDefinitionStatus {
+    let condition = |kind: &str, reason: &str, message: &str| Condition {
+        kind: kind.to_owned(),
+        status: ConditionStatus::True,
+        observed_generation: 0,
+        last_transition_time: since,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    CustomResourceDefinitionStatus {
+        conditions: vec![
+            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        ],
+        accepted_names: definition_names(info),
+        stored_versions: vec![VERSION.to_owned()],
+    }
+}
+
+fn definition_names(info: &KindInfo) -> DefinitionNames {
+    let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    DefinitionNames {
+        plural: info.plural.to_owned(),
+        singular: info.singular.to_owned(),
+        short_names: texts(info.short_names),
+        kind: info.kind.to_owned(),
+        list_kind: format!("{}List", info.kind),
+        categories: texts(info.categories),
+    }
+}
+
+fn printer_column(column: &Column) -> Option<PrinterColumn> {
+    let path = match column.cell {
+        Cell::Path(".metadata.name") | Cell::Computed(_) => return None,
+        Cell::Path(path) => path,
+        Cell::Age(paths) => paths.first()?,
+    };
+    Some(PrinterColumn {
+        name: column.name.to_owned(),
+        kind: column.format.to_owned(),
+        description: column.description.to_owned(),
+        priority: i32::from(column.priority),
+        json_path: path.to_owned(),
+        ..PrinterColumn::default()
     })
 }
 

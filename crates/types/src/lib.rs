@@ -34,22 +34,24 @@ pub use assignment::{
     InvocationCounts,
 };
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
-pub use crd::{custom_resource_definition, metadata_schema, structural_schema};
+pub use crd::{custom_resource_definition, definition_status, metadata_schema, structural_schema};
 pub use digest::{Digest, DigestWriter, InvalidDigest};
 pub use field_error::{FieldError, FieldErrors};
 pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
 pub use kind::{Kind, NoStatus, Plain, Resource};
 pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
 pub use model::{
-    Artifact, Batching, Engine, Model, ModelSpec, ModelStatus, ModelVersion, PredictionCache, QueuePolicy,
-    Rollback, Serving, Shadow, Share, Traffic,
+    Activation, Align, Artifact, Batching, BoxFormat, BoxesOutput, Channels, ClassesOutput, CsvInput,
+    Decoder, Drift, Engine, Header, ImageInput, Interpolation, Isolation, Layout, Model, ModelSpec,
+    ModelStatus, ModelVersion, Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize, Rollback,
+    Serving, Shadow, Share, Traffic,
 };
 pub use placement::{
     Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,
     PlacementStatus, SiteDecision,
 };
 pub use quantity::Quantity;
-pub use registry::{Cell, Column, KEYED_LISTS, KindInfo, Scale, kind_at, kind_named, kind_of, kinds};
+pub use registry::{Cell, Column, KEYED_LISTS, KindInfo, Scale, VERBS, kind_at, kind_named, kind_of, kinds};
 pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Selector};
 pub use site::{Capacity, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration};
 

@@ -7,8 +7,6 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{FieldError, names};
-
 /// An instant, written as RFC 3339 in UTC to the second, as the Kubernetes API does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 #[schemars(transparent, extend("format" = "date-time"))]
@@ -134,34 +132,5 @@ impl ObjectMeta {
     /// Metadata with just a name.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
-    }
-
-    /// What is wrong with the name and the labels; `is_name` says what a name of the kind is.
-    pub(crate) fn check(&self, is_name: fn(&str) -> Result<(), &'static str>) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if let Err(problem) = is_name(&self.name) {
-            errors.push(FieldError::new("metadata.name", format!("{:?}", self.name), problem));
-        }
-        for (key, value) in &self.labels {
-            if !names::is_label_key(key) {
-                errors.push(FieldError::new(
-                    "metadata.labels",
-                    format!("{key:?}"),
-                    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with \
-                     an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for \
-                     validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
-                ));
-            }
-            if !names::is_label_value(value) {
-                errors.push(FieldError::new(
-                    "metadata.labels",
-                    format!("{value:?}"),
-                    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and \
-                     must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex \
-                     used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
-                ));
-            }
-        }
-        errors
     }
 }

@@ -1,11 +1,16 @@
 //! `Model`: something that sites serve.
 
+mod processing;
 mod serving;
 mod traffic;
 
 use std::collections::BTreeMap;
 
-pub use serving::{Batching, PredictionCache, QueuePolicy, Serving};
+pub use processing::{
+    Activation, Align, BoxFormat, BoxesOutput, Channels, ClassesOutput, CsvInput, Decoder, Header,
+    ImageInput, Interpolation, Layout, Postprocessing, Preprocessing, Resize,
+};
+pub use serving::{Batching, Drift, Isolation, PredictionCache, QueuePolicy, Serving};
 pub use traffic::{Rollback, Shadow, Share, Traffic};
 
 use schemars::JsonSchema;

@@ -40,12 +40,7 @@ pub fn is_dns_label(name: &str) -> bool {
 
 /// A label value: up to 63 of `A-Z a-z 0-9 - _ .`, alphanumeric at both ends, or empty.
 pub fn is_label_value(value: &str) -> bool {
-    let alphanumeric = |c: char| c.is_ascii_alphanumeric();
-    value.is_empty()
-        || (value.len() <= 63
-            && value.starts_with(alphanumeric)
-            && value.ends_with(alphanumeric)
-            && value.chars().all(|c| alphanumeric(c) || matches!(c, '-' | '_' | '.')))
+    value.is_empty() || (value.len() <= 63 && is_word(value))
 }
 
 /// A label key: `name` or `prefix/name`, the prefix a DNS subdomain.
@@ -57,6 +52,117 @@ pub fn is_label_key(key: &str) -> bool {
 /// A bucket name as S3 has it: 3..=63 of `a-z 0-9 - .`, alphanumeric at both ends, no `..`.
 pub fn is_bucket(name: &str) -> bool {
     name.len() >= 3 && name.len() <= 63 && is_dns_subdomain(name)
+}
+
+/// What Kubernetes says of a text that is longer than this.
+fn too_long(most: usize) -> String {
+    format!("must be no more than {most} bytes")
+}
+
+/// What is wrong with a DNS subdomain, in the words of Kubernetes; nothing if it is one.
+pub fn subdomain_problems(name: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if name.len() > 253 {
+        problems.push(too_long(253));
+    }
+    if !is_dotted_labels(name) {
+        let problem = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
+                       must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation \
+                       is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+        problems.push(problem.to_owned());
+    }
+    problems
+}
+
+/// What is wrong with a DNS label, in the words of Kubernetes; nothing if it is one.
+pub fn label_problems(name: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if name.len() > 63 {
+        problems.push(too_long(63));
+    }
+    if name.contains('.') || !is_dotted_labels(name) {
+        let problem = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
+                       and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation \
+                       is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+        problems.push(problem.to_owned());
+    }
+    problems
+}
+
+/// What is wrong with a name that is a part of a path, in the words of Kubernetes; nothing if it is one.
+pub fn path_segment_problems(name: &str) -> Vec<String> {
+    if matches!(name, "." | "..") {
+        return vec![format!("may not be '{name}'")];
+    }
+    let unfit = ["/", "%"].into_iter().filter(|part| name.contains(part));
+    unfit.map(|part| format!("may not contain '{part}'")).collect()
+}
+
+/// What is wrong with a label key, in the words of Kubernetes; nothing if it is one.
+pub fn label_key_problems(key: &str) -> Vec<String> {
+    const NAME: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
+                        character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+                        '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+    let mut problems = Vec::new();
+    let parts: Vec<&str> = key.split('/').collect();
+    let name = match parts.as_slice() {
+        [name] => *name,
+        ["", name] => {
+            problems.push("prefix part must be non-empty".to_owned());
+            *name
+        }
+        [prefix, name] => {
+            problems
+                .extend(subdomain_problems(prefix).iter().map(|problem| format!("prefix part {problem}")));
+            *name
+        }
+        _ => {
+            let prefixed = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
+            return vec![format!("a qualified name {NAME} {prefixed}")];
+        }
+    };
+    if name.is_empty() {
+        problems.push("name part must be non-empty".to_owned());
+    } else if name.len() > 63 {
+        problems.push(format!("name part {}", too_long(63)));
+    }
+    if name.is_empty() || !is_word(name) {
+        problems.push(format!("name part {NAME}"));
+    }
+    problems
+}
+
+/// What is wrong with a label value, in the words of Kubernetes; nothing if it is one.
+pub fn label_value_problems(value: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if value.len() > 63 {
+        problems.push(too_long(63));
+    }
+    if !value.is_empty() && !is_word(value) {
+        let problem = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
+                       start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex \
+                       used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+        problems.push(problem.to_owned());
+    }
+    problems
+}
+
+/// Parts of `a-z 0-9 -` of any length, dots between them, alphanumeric at their ends.
+fn is_dotted_labels(name: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.split('.').all(|part| {
+        part.starts_with(alphanumeric)
+            && part.ends_with(alphanumeric)
+            && part.chars().all(|c| alphanumeric(c) || c == '-')
+    })
+}
+
+/// `A-Z a-z 0-9 - _ .` of any length, alphanumeric at both ends.
+fn is_word(text: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    text.starts_with(alphanumeric)
+        && text.ends_with(alphanumeric)
+        && text.chars().all(|c| alphanumeric(c) || matches!(c, '-' | '_' | '.'))
 }
 
 /// [`is_dns_label`], but for the length, as a pattern.

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use crate::kind::api_version;
-use crate::{FieldError, FieldErrors, GROUP, Kind, ObjectMeta, Plain, Resource, names};
+use crate::{FieldError, FieldErrors, GROUP, Kind, Plain, Resource, names};
 
 /// What a cell of a table shows.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +45,10 @@ pub struct Scale {
     pub status_replicas: &'static str,
 }
 
+/// What can be done with objects of most kinds.
+pub const VERBS: [&str; 8] =
+    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
 /// One kind of resource.
 #[derive(Debug, Clone, Copy)]
 pub struct KindInfo {
@@ -62,6 +66,8 @@ pub struct KindInfo {
     pub short_names: &'static [&'static str],
     /// Words that stand for several kinds.
     pub categories: &'static [&'static str],
+    /// What can be done with its objects, in the order in which discovery tells it.
+    pub verbs: &'static [&'static str],
     /// Whether objects live in a namespace.
     pub namespaced: bool,
     /// Whether others than the writers of specs report on it, at `/status`.
@@ -74,8 +80,9 @@ pub struct KindInfo {
     pub columns: &'static [Column],
     /// The JSON schema of the whole resource.
     pub schema: fn() -> schemars::Schema,
-    parse: fn(&Value) -> Result<Value, FieldErrors>,
-    is_name: fn(&str) -> Result<(), &'static str>,
+    check: fn(&Value) -> Result<(), FieldErrors>,
+    complete: fn(&Value) -> Result<Value, FieldErrors>,
+    name_problems: fn(&str) -> Vec<String>,
     alias: Option<&'static Alias>,
 }
 
@@ -102,14 +109,16 @@ impl KindInfo {
             singular,
             short_names,
             categories: &[],
+            verbs: &VERBS,
             namespaced: S::NAMESPACED,
             has_status: true,
             scale: None,
             selectable: &[],
             columns,
             schema: schema_of::<Resource<S>>,
-            parse: parse_resource::<S>,
-            is_name: is_subdomain,
+            check: |manifest| parse_resource::<S>(manifest).map(drop),
+            complete: |manifest| parse_resource::<S>(manifest).and_then(|resource| write(&resource)),
+            name_problems: names::subdomain_problems,
             alias: None,
         }
     }
@@ -121,7 +130,8 @@ impl KindInfo {
     ) -> Self {
         Self {
             schema: schema_of::<Plain<B>>,
-            parse: parse_plain::<B>,
+            check: |manifest| parse_plain::<B>(manifest).map(drop),
+            complete: |manifest| parse_plain::<B>(manifest).and_then(|resource| write(&resource)),
             ..Self::resource::<B>(singular, short_names, columns).without_status()
         }
     }
@@ -136,7 +146,7 @@ impl KindInfo {
 
     /// For kinds whose names may have other characters than host names have, for example colons.
     const fn with_free_names(self) -> Self {
-        Self { is_name: is_path_segment, ..self }
+        Self { name_problems: names::path_segment_problems, ..self }
     }
 
     const fn without_status(self) -> Self {
@@ -158,9 +168,9 @@ impl KindInfo {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// What is wrong with the metadata of an object of this kind.
-    pub fn check_metadata(&self, metadata: &ObjectMeta) -> Vec<FieldError> {
-        metadata.check(self.is_name)
+    /// What is wrong with the name of an object of this kind, in the words of Kubernetes; nothing if it may be one.
+    pub fn name_problems(&self, name: &str) -> Vec<String> {
+        (self.name_problems)(name)
     }
 
     /// Whether its objects are kept as another kind of the same plural, and shown as both.
@@ -179,7 +189,18 @@ impl KindInfo {
                 check_version(version, &self.api_version()).map_err(|error| FieldErrors(vec![error]))?;
                 alias.kept.admit(&alias.keep(self, manifest))
             }
-            None => (self.parse)(manifest),
+            None => (self.complete)(manifest),
+        }
+    }
+
+    /// Checks all of a manifest but its metadata.
+    ///
+    /// # Errors
+    /// Every mistake that was found, each with field, value and remedy.
+    pub fn check(&self, manifest: &Value) -> Result<(), FieldErrors> {
+        match self.alias {
+            Some(_) => self.admit(manifest).map(drop),
+            None => (self.check)(manifest),
         }
     }
 
@@ -249,19 +270,6 @@ fn rename(
     Value::Object(fields)
 }
 
-fn is_subdomain(name: &str) -> Result<(), &'static str> {
-    names::is_dns_subdomain(name).then_some(()).ok_or(
-        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
-         and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
-    )
-}
-
-fn is_path_segment(name: &str) -> Result<(), &'static str> {
-    let is_segment = !matches!(name, "" | "." | "..") && !name.contains(['/', '%']) && name.len() <= 253;
-    is_segment.then_some(()).ok_or("may not be empty, '.' or '..', nor contain '/' or '%'")
-}
-
 pub(crate) fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
     schemars::generate::SchemaSettings::openapi3()
         .with(|settings| settings.inline_subschemas = true)
@@ -269,32 +277,33 @@ pub(crate) fn schema_of<T: schemars::JsonSchema>() -> schemars::Schema {
         .into_root_schema_for::<T>()
 }
 
-fn parse_resource<S: Kind>(manifest: &Value) -> Result<Value, FieldErrors> {
+fn parse_resource<S: Kind>(manifest: &Value) -> Result<Resource<S>, FieldErrors> {
     parse(manifest, |resource: &Resource<S>, errors| {
         check_names::<S>(&resource.api_version, &resource.kind, errors);
         resource.spec.check(errors);
     })
 }
 
-fn parse_plain<B: Kind>(manifest: &Value) -> Result<Value, FieldErrors> {
+fn parse_plain<B: Kind>(manifest: &Value) -> Result<Plain<B>, FieldErrors> {
     parse(manifest, |resource: &Plain<B>, errors| {
         check_names::<B>(&resource.api_version, &resource.kind, errors);
         resource.body.check(errors);
     })
 }
 
-fn parse<T: serde::Serialize + serde::de::DeserializeOwned>(
+fn parse<T: serde::de::DeserializeOwned>(
     manifest: &Value,
     check: impl FnOnce(&T, &mut Vec<FieldError>),
-) -> Result<Value, FieldErrors> {
+) -> Result<T, FieldErrors> {
     let resource: T = serde_path_to_error::deserialize(manifest)
         .map_err(|error| FieldErrors(vec![FieldError::from_serde(&error, manifest)]))?;
     let mut errors = Vec::new();
     check(&resource, &mut errors);
-    if !errors.is_empty() {
-        return Err(FieldErrors(errors));
-    }
-    serde_json::to_value(&resource)
+    if errors.is_empty() { Ok(resource) } else { Err(FieldErrors(errors)) }
+}
+
+fn write<T: serde::Serialize>(resource: &T) -> Result<Value, FieldErrors> {
+    serde_json::to_value(resource)
         .map_err(|error| FieldErrors(vec![FieldError::new("the manifest", "", error.to_string())]))
 }
 

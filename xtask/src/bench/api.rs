@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Options;
 use super::load::{self, Server, Watchers};
-use super::memory::{cpu_seconds, resident_bytes};
+use super::memory::{cpu_seconds, forget_peak, peak_bytes, resident_bytes};
 use super::samples::{median, milliseconds, quantile};
 use super::servers::{self, API, Running};
 use super::store::runtime;
@@ -17,6 +17,13 @@ use crate::demo::aligned;
 use crate::process::Step;
 use crate::workspace::Workspace;
 
+/// Watchers over TLS, at most: most of the time goes into shaking hands.
+const ENCRYPTED: usize = 1000;
+const OVER_TLS: &str = "hub, TLS";
+/// How many objects a page of the long list has, as kubectl asks for them.
+const PAGE: usize = 500;
+/// Where in a list its own metadata is.
+const HEAD: usize = 512;
 /// Clients that fill the hub for the long list.
 const FILLERS: usize = 64;
 /// How long memory gets to settle.
@@ -32,29 +39,17 @@ struct Fanout {
 
 pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyhow::Result<String> {
     servers::raise_file_limit()?;
-    let counts: Vec<usize> =
-        [1000, options.watchers].into_iter().filter(|count| *count <= options.watchers).collect();
+    let mut counts = vec![options.watchers.min(1000), options.watchers];
+    counts.dedup();
     let mut rows = vec![
         ["ONE CHANGE TO ALL WATCHERS", "WATCHERS", "MEDIAN ms", "P99 ms", "SERVER CPU ms", "KB/WATCHER"]
             .map(str::to_owned),
     ];
     for count in &counts {
-        let hub = servers::hub(workspace, &folder.join(format!("hub-{count}")))?;
-        let create = hub.server.request(
-            "POST",
-            &format!("{API}/namespaces/default/functions"),
-            &servers::manifest("watched", 0),
-        );
-        runtime()?.block_on(async { hub.server.connect().await?.expect(&create).await })?;
-        let watch = format!("{API}/functions?watch=true&allowWatchBookmarks=true");
-        let way = Fanout {
-            name: "hub",
-            watch: hub.server.request("GET", &watch, ""),
-            change: |server, round| servers::patch(server, "watched", round),
-            words: servers::marker,
-        };
-        rows.push(fan_out(&hub, *count, &way, options)?);
+        rows.push(watch_hub(workspace, &folder.join(format!("hub-{count}")), *count, "hub", options)?);
     }
+    let encrypted = options.watchers.min(ENCRYPTED);
+    rows.push(watch_hub(workspace, &folder.join("hub-tls"), encrypted, OVER_TLS, options)?);
     for count in &counts {
         let Some(etcd) = servers::etcd(&folder.join(format!("etcd-{count}")))? else { break };
         let body = format!(r#"{{"create_request":{{"key":"{}"}}}}"#, STANDARD.encode("watched"));
@@ -69,10 +64,34 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
         rows.push(fan_out(&etcd, *count, &way, options)?);
     }
     let note = "From just before a change of 1 KB is sent (it is made durable on the way) until a watcher has read it; each \
-                watcher has a connection of its own, plain HTTP; etcd through its own HTTP/JSON gateway. SERVER CPU: \
+                watcher has a connection of its own, plain HTTP unless it says TLS; etcd through its own HTTP/JSON gateway. SERVER CPU: \
                 what the server alone worked for one change. KB/WATCHER: \
                 growth of the server's resident memory. Clients (one thread) and servers share the machine's cores.\n\n";
     Ok(aligned(&rows) + note + &long_list(workspace, folder, options)?)
+}
+
+fn watch_hub(
+    workspace: &Workspace,
+    folder: &Path,
+    count: usize,
+    name: &'static str,
+    options: &Options,
+) -> anyhow::Result<[String; 6]> {
+    let mut hub = servers::hub(workspace, folder)?;
+    if name == OVER_TLS {
+        hub.server = servers::encrypted(&hub, folder)?;
+    }
+    let functions = format!("{API}/namespaces/default/functions");
+    let create = hub.server.request("POST", &functions, &servers::manifest("watched", 0));
+    runtime()?.block_on(async { hub.server.connect().await?.expect(&create).await })?;
+    let watch = format!("{API}/functions?watch=true&allowWatchBookmarks=true");
+    let way = Fanout {
+        name,
+        watch: hub.server.request("GET", &watch, ""),
+        change: |server, round| servers::patch(server, "watched", round),
+        words: servers::marker,
+    };
+    fan_out(&hub, count, &way, options)
 }
 
 fn fan_out(running: &Running, count: usize, way: &Fanout, options: &Options) -> anyhow::Result<[String; 6]> {
@@ -117,33 +136,82 @@ fn long_list(workspace: &Workspace, folder: &Path, options: &Options) -> anyhow:
     let filling = began.elapsed().as_secs_f64();
     std::thread::sleep(SETTLE);
     let filled = resident_bytes(hub.pid())?;
-    let mut seconds = Vec::new();
-    let mut bytes = 0;
-    for _ in 0..options.rounds.max(1) {
-        let closing =
-            Server { headers: format!("{}Connection: close\r\n", hub.server.headers), ..hub.server.clone() };
-        let request = closing.request("GET", &format!("{API}/functions"), "");
-        let began = Instant::now();
-        bytes = runtime()?.block_on(async { closing.connect().await?.drain(&request).await })?;
-        seconds.push(began.elapsed().as_secs_f64());
+    step.done("");
+    let mut rows = vec![
+        ["A LIST", "OBJECTS", "REQUESTS", "MB", "SECONDS", "MB/s", "SERVER CPU s", "PEAK MB MORE"]
+            .map(str::to_owned),
+    ];
+    for page in [None, Some(PAGE)] {
+        let step = Step::begin("lists of them all");
+        rows.push(lists(&hub, page, options)?);
+        step.done("");
     }
     std::thread::sleep(SETTLE);
     let after = resident_bytes(hub.pid())?;
-    step.done("");
-    let megabytes = f64::from(u32::try_from(bytes / 1000)?) / 1e3;
     let count = f64::from(u32::try_from(options.listed)?);
-    Ok(format!(
-        "A list of {} objects: {megabytes:.1} MB in {:.2} s ({:.0} MB/s). The hub's memory: {:.0} MB empty, {:.0} MB with \
-         the objects ({:.1} KB each), {:.0} MB after the lists. Created at {:.0} objects/s by {FILLERS} clients.\n",
-        options.listed,
-        median(&seconds),
-        megabytes / median(&seconds),
-        empty / 1e6,
-        filled / 1e6,
-        (filled - empty) / 1e3 / count,
-        after / 1e6,
-        count / filling,
-    ))
+    Ok(aligned(&rows)
+        + &format!(
+            "PEAK MB MORE: how far the hub's memory rose above what the objects take. Its memory: {:.0} MB empty, {:.0} \
+             MB with the objects ({:.1} KB each), {:.0} MB after the lists. Created at {:.0} objects/s by {FILLERS} \
+             clients.\n",
+            empty / 1e6,
+            filled / 1e6,
+            (filled - empty) / 1e3 / count,
+            after / 1e6,
+            count / filling,
+        ))
+}
+
+/// Lists all objects, whole or in pages; each value is the median over rounds.
+fn lists(hub: &Running, page: Option<usize>, options: &Options) -> anyhow::Result<[String; 8]> {
+    let before = resident_bytes(hub.pid())?;
+    forget_peak(hub.pid())?;
+    let (mut seconds, mut used, mut last) = (Vec::new(), Vec::new(), Listed::default());
+    for _ in 0..options.rounds.max(1) {
+        let (began, busy) = (Instant::now(), cpu_seconds(hub.pid())?);
+        last = runtime()?.block_on(list(&hub.server, page))?;
+        seconds.push(began.elapsed().as_secs_f64());
+        used.push(cpu_seconds(hub.pid())? - busy);
+    }
+    let more = peak_bytes(hub.pid())? - before;
+    let megabytes = f64::from(u32::try_from(last.bytes / 1000)?) / 1e3;
+    Ok([
+        page.map_or("whole".to_owned(), |page| format!("pages of {page}")),
+        options.listed.to_string(),
+        last.requests.to_string(),
+        format!("{megabytes:.1}"),
+        format!("{:.2}", median(&seconds)),
+        format!("{:.0}", megabytes / median(&seconds)),
+        format!("{:.2}", median(&used)),
+        format!("{:.0}", more / 1e6),
+    ])
+}
+
+/// What a list came to.
+#[derive(Default)]
+struct Listed {
+    requests: usize,
+    bytes: usize,
+}
+
+async fn list(server: &Server, page: Option<usize>) -> anyhow::Result<Listed> {
+    let mut client = server.connect().await?;
+    let (mut listed, mut next) = (Listed::default(), String::new());
+    loop {
+        let limit = page.map_or(String::new(), |page| format!("limit={page}"));
+        let path = format!("{API}/functions?{limit}&continue={next}");
+        let text = client.expect(&server.request("GET", &path, "")).await?;
+        listed.requests += 1;
+        listed.bytes += text.len();
+        // The list's own metadata comes before its items.
+        let head = text.get(..HEAD).unwrap_or(&text);
+        let head = String::from_utf8_lossy(head);
+        let token = head.split_once(r#""continue":""#).and_then(|(_, rest)| rest.split_once('"'));
+        match token {
+            Some((token, _)) => token.clone_into(&mut next),
+            None => return Ok(listed),
+        }
+    }
 }
 
 async fn fill(server: &Server, count: usize) -> anyhow::Result<()> {

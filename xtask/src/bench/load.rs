@@ -8,6 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How many clients connect at once.
@@ -16,8 +19,10 @@ const CONNECTING: usize = 200;
 /// A server and what each request to it carries.
 #[derive(Clone)]
 pub struct Server {
-    /// `host:port`, plain HTTP.
+    /// `host:port`.
     pub host: String,
+    /// How to encrypt; without it plain HTTP.
+    pub tls: Option<TlsConnector>,
     /// Each line ends with CR LF.
     pub headers: String,
 }
@@ -37,13 +42,20 @@ impl Server {
         let stream =
             TcpStream::connect(&self.host).await.with_context(|| format!("can't reach {}", self.host))?;
         stream.set_nodelay(true)?;
+        let stream = match &self.tls {
+            None => Either::Left(stream),
+            Some(tls) => {
+                let name = stream.peer_addr()?.ip().into();
+                Either::Right(Box::new(tls.connect(name, stream).await?))
+            }
+        };
         Ok(Client { stream, read: Vec::new() })
     }
 }
 
 /// A connection that is kept.
 pub struct Client {
-    stream: TcpStream,
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     read: Vec<u8>,
 }
 
@@ -51,6 +63,7 @@ impl Client {
     /// Sends a request and reads the answer, whose length must be stated; answers status and body.
     pub async fn send(&mut self, request: &Request) -> anyhow::Result<(u16, Vec<u8>)> {
         self.stream.write_all(&request.0).await?;
+        self.stream.flush().await?;
         let (status, head) = self.head().await?;
         let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
         let length: usize = length.context("the answer states no length")?.trim().parse()?;
@@ -70,22 +83,10 @@ impl Client {
     /// Sends a request whose answer has no end yet.
     async fn begin(&mut self, request: &Request) -> anyhow::Result<()> {
         self.stream.write_all(&request.0).await?;
+        self.stream.flush().await?;
         let (status, _) = self.head().await?;
         ensure!(status == 200, "a watch was answered with {status}");
         Ok(())
-    }
-
-    /// Reads a long answer and counts its bytes without keeping them.
-    pub async fn drain(&mut self, request: &Request) -> anyhow::Result<u64> {
-        self.stream.write_all(&request.0).await?;
-        let (mut total, mut buffer) = (0, vec![0; 256 << 10]);
-        loop {
-            let read = tokio::time::timeout(TIMEOUT, self.stream.read(&mut buffer)).await??;
-            if read == 0 {
-                return Ok(total);
-            }
-            total += u64::try_from(read)?;
-        }
     }
 
     async fn head(&mut self) -> anyhow::Result<(u16, String)> {
@@ -197,7 +198,6 @@ impl Watchers {
         let arrived = arrived.clone();
         tasks.spawn(async move {
             for round in 1.. {
-                client.stream.readable().await?;
                 client.until(words(round).as_bytes()).await?;
                 arrived.send(Instant::now())?;
             }

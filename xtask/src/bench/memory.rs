@@ -80,6 +80,21 @@ pub fn resident_bytes(pid: u32) -> anyhow::Result<f64> {
     Ok(memory(pid)?.0 * 1e6)
 }
 
+/// The most resident memory that a process had since [`forget_peak`], in bytes.
+pub fn peak_bytes(pid: u32) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
+    let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.trim().parse::<u32>().ok());
+    Ok(f64::from(peak.with_context(|| format!("{path} names no peak"))?) * 1024.0)
+}
+
+/// Begins anew to look for the most memory that a process has.
+pub fn forget_peak(pid: u32) -> anyhow::Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").with_context(|| format!("can't write {path}"))
+}
+
 /// Processor time that the threads of a process have used.
 pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/task");

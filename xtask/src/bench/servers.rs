@@ -4,12 +4,14 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio_rustls::TlsConnector;
 
 use super::load::{Request, Server};
 use crate::process::{in_path, tail};
@@ -56,7 +58,8 @@ pub fn hub(workspace: &Workspace, folder: &Path) -> anyhow::Result<Running> {
     command.args(["--max-requests-per-second", "1000000"]);
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let child = command.spawn().context("can't start the hub")?;
-    let mut running = Running { child, server: Server { host: String::new(), headers: String::new() } };
+    let mut running =
+        Running { child, server: Server { host: String::new(), headers: String::new(), tls: None } };
     let host = loop_until(START, || {
         let said = std::fs::read_to_string(&log).unwrap_or_default();
         Ok(said.lines().find_map(|line| line.strip_prefix("hub is up: https://")).map(str::to_owned))
@@ -67,6 +70,13 @@ pub fn hub(workspace: &Workspace, folder: &Path) -> anyhow::Result<Running> {
     let token = token.context("the kubeconfig has no token")?.trim().trim_matches('"');
     running.server.headers = format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\n");
     Ok(running)
+}
+
+/// The same hub, over TLS as from other machines.
+pub fn encrypted(hub: &Running, folder: &Path) -> anyhow::Result<Server> {
+    let authority = std::fs::read_to_string(folder.join("hub/hub/ca.crt"))?;
+    let tls = TlsConnector::from(Arc::new(daemon::tls::client(&authority)?));
+    Ok(Server { tls: Some(tls), ..hub.server.clone() })
 }
 
 /// A single etcd, asked through its own HTTP and JSON gateway; `None` where it is not installed.
@@ -86,7 +96,8 @@ pub fn etcd(folder: &Path) -> anyhow::Result<Option<Running>> {
     command.args(["--initial-cluster", &format!("default={peer_url}"), "--log-level", "error"]);
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let child = command.spawn().context("can't start etcd")?;
-    let running = Running { child, server: Server { host: client.clone(), headers: String::new() } };
+    let running =
+        Running { child, server: Server { host: client.clone(), headers: String::new(), tls: None } };
     let up = loop_until(START, || {
         let health =
             crate::http::Connection::open(url).and_then(|mut one| one.send("GET", "/health", "", b""));

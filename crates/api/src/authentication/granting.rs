@@ -1,5 +1,6 @@
 //! Admins make, list and revoke tokens for users.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
@@ -20,7 +21,7 @@ const MOST_GROUPS: usize = 100;
 /// How long a name of a user or group may be, in bytes.
 const LONGEST_NAME: usize = 256;
 
-pub fn routes() -> Router<Hub> {
+pub fn routes() -> Router<Arc<Hub>> {
     Router::new()
         .route("/avocet/v1/tokens", get(list).post(create))
         .route("/avocet/v1/tokens/{id}", delete(revoke))
@@ -40,8 +41,8 @@ pub struct TokenRequest {
 }
 
 async fn create(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
+    State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
     Body(request): Body<TokenRequest>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     // Whom roles let make tokens could become anybody: but not more than everybody.
@@ -78,11 +79,11 @@ struct List {
     tokens: Vec<TokenInfo>,
 }
 
-async fn list(State(hub): State<Hub>) -> Result<Json<List>, ApiError> {
+async fn list(State(hub): State<Arc<Hub>>) -> Result<Json<List>, ApiError> {
     Ok(Json(List { tokens: hub.tokens.list(daemon::now())? }))
 }
 
-async fn revoke(State(hub): State<Hub>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+async fn revoke(State(hub): State<Arc<Hub>>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     hub.tokens.revoke(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

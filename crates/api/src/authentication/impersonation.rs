@@ -1,10 +1,9 @@
 //! `Impersonate-User` and its like: who may, acts as somebody else.
 
-use axum::Extension;
-use axum::extract::{Request, State};
+use std::sync::Arc;
+
+use axum::extract::Request;
 use axum::http::HeaderMap;
-use axum::middleware::Next;
-use axum::response::Response;
 
 use super::User;
 use super::user::AUTHENTICATED;
@@ -22,23 +21,16 @@ const ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// How many headers may say whom to act as.
 const MOST_HEADERS: usize = 64;
 
-/// Makes a request that of whom it names, if its maker may act as them.
+/// Whom a request is from: who it names, if its maker may act as them, or else its maker.
 ///
 /// # Errors
 /// 403 that says which part of whom the maker may not act as; 400 for headers that can't be read.
-pub async fn impersonate(
-    State(hub): State<Hub>,
-    Extension(user): Extension<User>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    if let Some(other) = wanted(request.headers())? {
-        check(&hub, &user, &other)?;
-        let other = with_groups(other);
-        Trail::of(&request).impersonated(other.clone());
-        request.extensions_mut().insert(other);
-    }
-    Ok(next.run(request).await)
+pub fn impersonate(hub: &Hub, caller: Arc<User>, request: &Request) -> Result<Arc<User>, ApiError> {
+    let Some(other) = wanted(request.headers())? else { return Ok(caller) };
+    check(hub, &caller, &other)?;
+    let other = Arc::new(with_groups(other));
+    Trail::of(request).impersonated(other.clone());
+    Ok(other)
 }
 
 /// Whom the headers name; `None` if nobody.

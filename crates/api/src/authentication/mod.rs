@@ -13,10 +13,8 @@ mod user;
 
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::header::AUTHORIZATION;
-use axum::middleware::Next;
-use axum::response::Response;
 use daemon::tls::ClientCertificate;
 use store::Key;
 use tracing::debug;
@@ -31,23 +29,18 @@ pub use service_accounts::{Account, DEFAULT_ISSUER, ServiceAccounts};
 pub use tokens::{TokenInfo, Tokens};
 pub use user::{CREDENTIAL_ID, MASTERS, User};
 
-use crate::audit::Trail;
 use crate::listener::Peer;
 use crate::{ApiError, Hub};
 
 /// The plural of the kind that service accounts are.
 const SERVICE_ACCOUNTS: &str = "serviceaccounts";
 
-/// Lets requests pass whose maker is known, and tells the handlers who that is.
+/// Who makes a request.
 ///
 /// # Errors
 /// 401, with the words that Kubernetes has for it: why it was refused is told in the log alone.
-pub async fn authenticate(
-    State(hub): State<Hub>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let user = identify(&hub, Credentials::of(&request), daemon::now()).await?;
+pub async fn authenticate(hub: &Hub, credentials: Credentials) -> Result<Arc<User>, ApiError> {
+    let user = identify(hub, credentials, daemon::now()).await?;
     if let Some(site) = user.site()
         && hub.store.get(&Key::new(SiteSpec::PLURAL, "", site)).is_none()
     {
@@ -55,19 +48,17 @@ pub async fn authenticate(
             "site `{site}` was deleted here; join again with a new token"
         )));
     }
-    Trail::of(&request).user(user.clone());
-    request.extensions_mut().insert(user);
-    Ok(next.run(request).await)
+    Ok(Arc::new(user))
 }
 
 /// What a request shows to prove whose it is.
-struct Credentials {
+pub struct Credentials {
     certificate: Option<Arc<ClientCertificate>>,
     token: Option<String>,
 }
 
 impl Credentials {
-    fn of(request: &Request) -> Self {
+    pub fn of(request: &Request) -> Self {
         let peer = request.extensions().get::<ConnectInfo<Peer>>();
         let certificate = peer.and_then(|ConnectInfo(peer)| peer.certificate.clone());
         Self { certificate, token: bearer_token(request).map(str::to_owned) }

@@ -1,5 +1,7 @@
 //! Bearer tokens, kept as hashes, and the single-use tokens that sites join with.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -78,11 +80,23 @@ pub struct TokenInfo {
 #[derive(Clone)]
 pub struct Tokens {
     ledger: Ledger,
+    seen: Arc<Mutex<Seen>>,
 }
+
+/// The tokens that were shown of late, as they are kept; forgotten whenever any is written.
+#[derive(Default)]
+struct Seen {
+    grants: HashMap<Digest, Grant>,
+    /// How often all was forgotten: what was read before that is not remembered after it.
+    forgotten: u64,
+}
+
+/// How many tokens are remembered.
+const SEEN: usize = 4096;
 
 impl Tokens {
     pub fn new(ledger: Ledger) -> Self {
-        Self { ledger }
+        Self { ledger, seen: Arc::default() }
     }
 
     /// Who has this token, if anybody has.
@@ -90,9 +104,45 @@ impl Tokens {
     /// # Errors
     /// If the tokens can't be read.
     pub fn identify(&self, token: &str, now: Time) -> Result<Option<User>, ApiError> {
-        let found: Option<Grant> = self.ledger.read(|tables| tables.get(TOKENS, &hash(token).hex()))?;
+        let found = self.find(hash(token))?;
         let good = found.filter(|grant| grant.expires.is_none_or(|expires| now < expires));
         Ok(good.map(|grant| grant.user))
+    }
+
+    fn find(&self, token: Digest) -> Result<Option<Grant>, ApiError> {
+        let forgotten = {
+            let seen = self.seen();
+            if let Some(grant) = seen.grants.get(&token) {
+                return Ok(Some(grant.clone()));
+            }
+            seen.forgotten
+        };
+        let found: Option<Grant> = self.ledger.read(|tables| tables.get(TOKENS, &token.hex()))?;
+        let mut seen = self.seen();
+        if let Some(grant) = found.clone().filter(|_| seen.forgotten == forgotten && seen.grants.len() < SEEN)
+        {
+            seen.grants.insert(token, grant);
+        }
+        Ok(found)
+    }
+
+    /// Writes tokens. Once that is durable, nothing is remembered that may have changed.
+    async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Tables) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let tokens = self.clone();
+        let forget = move |done| {
+            let mut seen = tokens.seen();
+            seen.grants.clear();
+            seen.forgotten += 1;
+            done
+        };
+        self.ledger.write_then(change, forget).await
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a token to a user, in place of those that the hub granted before.
@@ -101,7 +151,7 @@ impl Tokens {
     /// If it can't be stored.
     pub async fn grant(&self, token: &str, user: User) -> Result<(), ApiError> {
         let key = hash(token).hex();
-        self.ledger.write(move |tables| replace_token(tables, &key, user)).await
+        self.write(move |tables| replace_token(tables, &key, user)).await
     }
 
     /// Makes a further token for a user; answers the token and what may be told of it.
@@ -123,7 +173,7 @@ impl Tokens {
             tables.put(TOKENS, &key, &grant)?;
             Ok::<_, ApiError>(())
         };
-        self.ledger.write(write).await?;
+        self.write(write).await?;
         Ok((token, told))
     }
 
@@ -144,16 +194,14 @@ impl Tokens {
     /// 404 if no token has that id.
     pub async fn revoke(&self, id: &str) -> Result<(), ApiError> {
         let id = id.to_owned();
-        self.ledger
-            .write(move |tables| {
-                let all: Vec<(String, Grant)> = tables.range(TOKENS, "", "", usize::MAX)?;
-                let found = all.iter().find(|(key, _)| id_of(key) == id);
-                let (key, _) =
-                    found.ok_or_else(|| ApiError::not_found(format!("tokens \"{id}\" not found")))?;
-                tables.delete(TOKENS, key)?;
-                Ok(())
-            })
-            .await
+        self.write(move |tables| {
+            let all: Vec<(String, Grant)> = tables.range(TOKENS, "", "", usize::MAX)?;
+            let found = all.iter().find(|(key, _)| id_of(key) == id);
+            let (key, _) = found.ok_or_else(|| ApiError::not_found(format!("tokens \"{id}\" not found")))?;
+            tables.delete(TOKENS, key)?;
+            Ok(())
+        })
+        .await
     }
 
     /// Makes a token that lets one agent join as that site.
@@ -169,7 +217,7 @@ impl Tokens {
             tables.put(JOIN_TOKENS, &key, &record)?;
             Ok::<_, ApiError>(())
         };
-        self.ledger.write(write).await?;
+        self.write(write).await?;
         Ok(token)
     }
 
@@ -182,28 +230,27 @@ impl Tokens {
             return Err(ApiError::bad_request("`secret` is too short: send at least 32 random characters"));
         }
         let (token, secret) = (hash(token), hash(secret));
-        self.ledger
-            .write(move |tables| {
-                let unknown = || ApiError::unauthorized("the join token is not known here; make another");
-                let mut record: JoinToken = tables.get(JOIN_TOKENS, &token.hex())?.ok_or_else(unknown)?;
-                match record.used_by {
-                    Some(user) if user == secret => return Ok(record.site),
-                    Some(_) => {
-                        let message = "the join token was used already, and each works once; make another";
-                        return Err(ApiError::unauthorized(message));
-                    }
-                    None => {}
-                }
-                if record.expires < now {
-                    let message = format!("the join token expired at {}; make another", record.expires);
+        self.write(move |tables| {
+            let unknown = || ApiError::unauthorized("the join token is not known here; make another");
+            let mut record: JoinToken = tables.get(JOIN_TOKENS, &token.hex())?.ok_or_else(unknown)?;
+            match record.used_by {
+                Some(user) if user == secret => return Ok(record.site),
+                Some(_) => {
+                    let message = "the join token was used already, and each works once; make another";
                     return Err(ApiError::unauthorized(message));
                 }
-                record.used_by = Some(secret);
-                tables.put(JOIN_TOKENS, &token.hex(), &record)?;
-                replace_token(tables, &secret.hex(), User::site_agent(&record.site))?;
-                Ok(record.site)
-            })
-            .await
+                None => {}
+            }
+            if record.expires < now {
+                let message = format!("the join token expired at {}; make another", record.expires);
+                return Err(ApiError::unauthorized(message));
+            }
+            record.used_by = Some(secret);
+            tables.put(JOIN_TOKENS, &token.hex(), &record)?;
+            replace_token(tables, &secret.hex(), User::site_agent(&record.site))?;
+            Ok(record.site)
+        })
+        .await
     }
 }
 

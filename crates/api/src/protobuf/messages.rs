@@ -25,6 +25,8 @@ pub enum Kind {
     MicroTime,
     /// A message whose field 1 is JSON.
     Json,
+    /// A message whose field 1 is a text, and just that text in JSON.
+    Quantity,
     /// A message whose field 1 is a list of texts, and just that list in JSON.
     Texts,
     Message(Message),
@@ -93,12 +95,13 @@ const fn flag(number: u64, name: &'static str) -> Field {
 }
 
 /// `apiVersion` and kind of all messages that stand for themselves.
-pub const MESSAGES: [(&str, &str, Message); 20] = [
+pub const MESSAGES: [(&str, &str, Message); 21] = [
     ("v1", "Namespace", NAMESPACE),
     ("v1", "ConfigMap", CONFIG_MAP),
     ("v1", "Secret", SECRET),
     ("v1", "ServiceAccount", SERVICE_ACCOUNT),
     ("v1", "Event", EVENT),
+    ("v1", "ResourceQuota", RESOURCE_QUOTA),
     ("coordination.k8s.io/v1", "Lease", LEASE),
     ("certificates.k8s.io/v1", "CertificateSigningRequest", CERTIFICATE_SIGNING_REQUEST),
     ("rbac.authorization.k8s.io/v1", "Role", ROLE),
@@ -225,6 +228,12 @@ const EVENT: Message = &[
     message(13, "related", OBJECT_REFERENCE),
     text(14, "reportingComponent"),
     text(15, "reportingInstance"),
+];
+
+const RESOURCE_QUOTA: Message = &[
+    METADATA,
+    message(2, "spec", &[map(field(1, "hard", Kind::Quantity))]),
+    message(3, "status", &[map(field(1, "hard", Kind::Quantity)), map(field(2, "used", Kind::Quantity))]),
 ];
 
 const LEASE: Message = &[METADATA, message(2, "spec", LEASE_SPEC)];

@@ -84,6 +84,23 @@ fn roles() -> Vec<Role> {
             vec![paths(&["get"], &["/healthz", "/livez", "/readyz", "/version", "/version/"])],
         ),
         (
+            "system:monitoring",
+            "",
+            vec![paths(
+                &["get"],
+                &[
+                    "/healthz",
+                    "/healthz/*",
+                    "/livez",
+                    "/livez/*",
+                    "/metrics",
+                    "/metrics/slis",
+                    "/readyz",
+                    "/readyz/*",
+                ],
+            )],
+        ),
+        (
             "system:aggregate-to-admin",
             "admin",
             vec![
@@ -107,7 +124,18 @@ fn roles() -> Vec<Role> {
             "view",
             vec![
                 rule(&READ, "", &["configmaps", "serviceaccounts"]),
-                rule(&READ, "", &["events", "namespaces", "namespaces/status"]),
+                rule(
+                    &READ,
+                    "",
+                    &[
+                        "events",
+                        "namespaces",
+                        "namespaces/status",
+                        "resourcequotas",
+                        "resourcequotas/status",
+                        "services",
+                    ],
+                ),
             ],
         ),
         ("avocet:aggregate-to-edit", "edit", vec![rule(&WRITE, types::GROUP, &STATED)]),
@@ -135,10 +163,11 @@ fn roles() -> Vec<Role> {
 const GATHERED: [(&str, &str); 3] = [("admin", ""), ("edit", "admin"), ("view", "edit")];
 
 /// Role and group; bindings have the names of their roles.
-const BINDINGS: [(&str, &[&str]); 5] = [
+const BINDINGS: [(&str, &[&str]); 6] = [
     ("cluster-admin", &[MASTERS]),
     ("system:basic-user", &[AUTHENTICATED]),
     ("system:discovery", &[AUTHENTICATED]),
+    ("system:monitoring", &["system:monitoring"]),
     ("system:public-info-viewer", &[AUTHENTICATED, UNAUTHENTICATED]),
     (SITES, &[SITES]),
 ];

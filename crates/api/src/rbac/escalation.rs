@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::Object;
+use store::Seen;
 use types::Kind;
 use types::core::{ClusterRoleBindingBody, ClusterRoleBody, PolicyRule, RoleBindingBody, RoleBody, RoleRef};
 
@@ -24,7 +24,7 @@ pub fn check(
     target: &Target,
     name: &str,
     new: &Value,
-    old: Option<&Object>,
+    old: Option<&Seen>,
 ) -> Result<(), ApiError> {
     let plural = target.info.plural;
     let is_role = matches!(plural, RoleBody::PLURAL | ClusterRoleBody::PLURAL);
@@ -32,7 +32,7 @@ pub fn check(
     if !(is_role || is_binding) || caller.is_admin() {
         return Ok(());
     }
-    if old.is_some_and(|old| without_ownership(&old.manifest()) == without_ownership(new)) {
+    if old.is_some_and(|old| without_ownership(&old.manifest) == without_ownership(new)) {
         return Ok(());
     }
     let forbidden = |problem: &str| ApiError::forbidden_resource(GROUP, plural, name, problem);
@@ -66,7 +66,7 @@ pub fn check(
     let rules = rules.map_err(|error| ApiError::bad_request(error.to_string()))?;
     check_held(rbac, caller, &target.namespace, &rules).map_err(|problem| forbidden(&problem))?;
     let gathers = |role: &Value| role.get("aggregationRule").is_some_and(|rule| !rule.is_null());
-    let gathers = gathers(new) || old.is_some_and(|old| gathers(&old.manifest()));
+    let gathers = gathers(new) || old.is_some_and(|old| gathers(&old.manifest));
     if gathers && check_held(rbac, caller, "", &everything()).is_err() {
         return Err(forbidden("must have cluster-admin privileges to use an aggregationRule"));
     }

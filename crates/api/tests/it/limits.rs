@@ -6,23 +6,25 @@ use avocet_api::{LimitOptions, Limits};
 
 use crate::support::{ADMIN, PLACEMENTS, PLANT, TestHub, assignment, placement, resource};
 
-/// An annotation of so many bytes.
-fn annotated(name: &str, key: &str, bytes: usize) -> Value {
-    let mut large = placement(name);
-    large["metadata"]["annotations"] = json!({key: "x".repeat(bytes)});
-    large
+/// A text of so many bytes.
+fn config_map(key: &str, bytes: usize) -> Value {
+    let data = json!({key: "x".repeat(bytes)});
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": data})
 }
 
 #[tokio::test]
 async fn promise_6_a_manifest_can_only_be_so_large_at_once_or_bit_by_bit() {
     let hub = TestHub::start().await;
-    assert_eq!(hub.post(PLACEMENTS, &annotated("p", "a", 4 << 20)).await.code, 413);
-    hub.post(PLACEMENTS, &annotated("p", "a", 2 << 20)).await.expect(201);
-    let path = format!("{PLACEMENTS}/p");
-    let more = annotated("p", "b", 2 << 20);
-    let refused = hub.merge_patch(&path, &more).await.expect(413);
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let create = async |map: Value| hub.ask_json("POST", maps, ADMIN, &map).await;
+    assert_eq!(create(config_map("a", 4 << 20)).await.code, 413);
+    create(config_map("a", 2 << 20)).await.expect(201);
+    let path = format!("{maps}/m");
+    let more = config_map("b", 2 << 20).to_string().into_bytes();
+    let refused = hub.ask("PATCH", &path, ADMIN, "application/merge-patch+json", more).await.expect(413);
     assert!(refused["message"].as_str().unwrap().contains("bytes"), "{refused}");
-    assert_eq!(hub.get(&path).await.expect(200)["metadata"]["annotations"].as_object().unwrap().len(), 1);
+    let kept = hub.ask_json("GET", &path, ADMIN, &Value::Null).await.expect(200);
+    assert_eq!(kept["data"].as_object().unwrap().len(), 1);
 }
 
 #[tokio::test]

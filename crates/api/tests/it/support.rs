@@ -7,7 +7,7 @@ use artifacts::Blobs;
 use avocet_api::audit::{Audit, Options};
 use avocet_api::authentication::{DEFAULT_ISSUER, Oidc, ServiceAccounts, Tokens, User};
 use avocet_api::rbac::Rbac;
-use avocet_api::{Hub, Limits, Mailbox, Pages, SiteTokens};
+use avocet_api::{Hub, Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens};
 use controllers::Heartbeats;
 use daemon::Tasks;
 use reqwest::Method;
@@ -106,6 +106,8 @@ impl TestHub {
             pages: Pages::default(),
             limits: Limits::default(),
             rbac: Rbac::new(store),
+            quota_turns: QuotaTurns::default(),
+            metrics: Metrics::default(),
             audit,
             shutdown: tasks.shutdown(),
         };

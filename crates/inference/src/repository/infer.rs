@@ -16,6 +16,7 @@ use super::shadow::Comparison;
 use super::traffic::Trial;
 use super::{Served, Shared};
 use crate::cache::{self, Body, Found, RequestKey};
+use crate::drift::FeatureDrift;
 use crate::pool::{Done, Job, Reply};
 use crate::queue::Refused;
 use crate::{EngineError, Error, Limits, Name, Signature, StatsSnapshot, Tensor};
@@ -126,12 +127,18 @@ impl Model {
         self.served().stats.snapshot()
     }
 
+    /// How far its inputs have moved from those that came first, feature by feature; empty where that isn't watched.
+    pub fn drift(&self) -> Vec<FeatureDrift> {
+        self.served().drift()
+    }
+
     /// The key under which a front may keep a whole response, so that it needn't even read an equal request;
     /// `parts` are whatever makes the response what it is. `None` where the model keeps no answers.
     pub fn body_key(&self, parts: &[&[u8]]) -> Option<RequestKey> {
         self.served().serving.cache.as_ref()?;
-        // A version on trial or with a shadow sees every request.
-        let watched = self.chosen.trial.is_some() || self.chosen.shadow.is_some();
+        // A version on trial, with a shadow, or whose inputs are watched sees every request.
+        let Chosen { served, trial, shadow } = &self.chosen;
+        let watched = trial.is_some() || shadow.is_some() || served.drift.is_some();
         (!watched).then(|| self.shared.cache.body_key(self.served().key, parts))
     }
 
@@ -276,6 +283,7 @@ impl Model {
         let default = Duration::from_millis(policy.timeout_milliseconds.into());
         let timeout = timeout.or(Some(default)).filter(|timeout| !timeout.is_zero());
         let inputs = self.served().in_order(inputs);
+        self.served().observe(&inputs);
         Ok(Checked { inputs, outputs, priority, timeout, submitted })
     }
 
@@ -292,7 +300,10 @@ impl Model {
             let limit = limits.bytes;
             return Err(Error::TooLarge { what: "the inputs' byte count", given: bytes, limit });
         }
-        let checked = self.signature().check(&request.inputs, &request.outputs);
+        let mut checked = self.signature().check(&request.inputs, &request.outputs);
+        if self.serving().finite_inputs {
+            checked = checked.and_then(|()| request.inputs.iter().try_for_each(Tensor::check_finite));
+        }
         checked.map_err(|source| Error::Invalid { model: self.name().into(), source })
     }
 }

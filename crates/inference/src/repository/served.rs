@@ -1,13 +1,14 @@
 //! One loaded version.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use types::Serving;
 
 use super::LoadRequest;
+use crate::drift::{Drift, FeatureDrift};
 use crate::engines::Loaded;
 use crate::queue::Policy;
 use crate::stats::Stats;
@@ -29,6 +30,7 @@ pub(crate) struct Served {
     pub memory: u64,
     pub model: Arc<dyn LoadedModel>,
     pub stats: Stats,
+    pub drift: Option<Mutex<Drift>>,
     /// Whether its requests can be merged.
     pub batchable: bool,
     pub policy: Policy,
@@ -59,6 +61,7 @@ impl Served {
             memory: memory.max(file_bytes(&request.path)),
             model: loaded.model,
             stats: Stats::default(),
+            drift: request.serving.drift.clone().map(|settings| Mutex::new(Drift::new(settings))),
             batchable,
             policy,
             all_outputs,
@@ -116,6 +119,19 @@ impl Served {
         if let Some(run) = last {
             self.stats.expect(bytes, run);
         }
+    }
+
+    /// Looks at a request's inputs; while another one is looked at, not.
+    pub fn observe(&self, inputs: &[Tensor]) {
+        if let Some(mut drift) = self.drift.as_ref().and_then(|drift| drift.try_lock().ok()) {
+            drift.observe(inputs);
+        }
+    }
+
+    /// How far its inputs have moved, feature by feature.
+    pub fn drift(&self) -> Vec<FeatureDrift> {
+        let drift = self.drift.as_ref().map(|drift| drift.lock().unwrap_or_else(PoisonError::into_inner));
+        drift.map(|drift| drift.report()).unwrap_or_default()
     }
 
     /// Notes that a request came.

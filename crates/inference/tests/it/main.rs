@@ -8,8 +8,12 @@
 )]
 
 mod engines;
+mod isolation;
 mod parity;
 mod repository;
 mod scheduling;
+mod steps;
 mod support;
+mod tables;
 mod versions;
+mod vision;

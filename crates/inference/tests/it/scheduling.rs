@@ -190,3 +190,20 @@ fn a_short_run_is_done_where_it_is_asked_for() {
     assert_eq!(first(&m.infer(row(1.0)).unwrap().wait().unwrap().outputs), 4.0);
     assert_eq!(elsewhere.load(SeqCst), 0);
 }
+
+#[tokio::test]
+async fn a_model_may_refuse_what_is_not_finite_and_watch_its_inputs_drift() {
+    let drift = Some(types::Drift { baseline_values: 10, window_values: 10 });
+    let bench = bench(Serving { finite_inputs: true, drift, ..Serving::default() });
+    let error = bench.model.answer(row(f32::NAN)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "model `m`: input `x` holds a NaN or an infinity at element 0; this model takes finite numbers only"
+    );
+    for n in 10..30_u8 {
+        bench.model.answer(row(n.into())).await.unwrap();
+    }
+    let report = bench.model.drift();
+    assert_eq!(report.len(), 4);
+    assert!(report[3].psi.unwrap() > 1.0, "the second ten are all larger than the first");
+}

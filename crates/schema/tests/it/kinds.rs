@@ -124,6 +124,23 @@ fn mistakes_are_told_as_kubernetes_tells_them() {
             "spec.siteSelector.matchExpressions[0].values: Forbidden: has no meaning for Exists and DoesNotExist: leave it out",
         ),
         (
+            "Model",
+            json!({"versions": [{"name": "1", "artifact": {"digest": DIGEST}}], "serving": {"preprocessing": {}}}),
+            "spec.serving.preprocessing: Invalid value: \"object\": says what content the model takes: give one of image and csv",
+        ),
+        (
+            "Model",
+            json!({"versions": [{"name": "1", "artifact": {"digest": DIGEST}}],
+                "serving": {"preprocessing": {"image": {"std": [0.5, 0]}}}}),
+            "spec.serving.preprocessing.image.std[1]: Invalid value: 0: spec.serving.preprocessing.image.std[1] in body should be greater than 0",
+        ),
+        (
+            "Model",
+            json!({"versions": [{"name": "1", "artifact": {"digest": DIGEST}}],
+                "serving": {"postprocessing": {"boxes": {"decoder": "yolov8"}, "classes": {}}}}),
+            "spec.serving.postprocessing: Invalid value: \"object\": says what the model finds: give one of classes and boxes",
+        ),
+        (
             "Application",
             json!({"components": []}),
             "spec.components: Invalid value: 0: spec.components in body should have at least 1 items",

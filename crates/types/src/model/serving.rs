@@ -1,10 +1,12 @@
-//! How a model is run: instances, batches, queue, cache.
+//! How a model is run: instances, batches, queue, cache, content.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Postprocessing, Preprocessing};
+
 /// How a model is run at a site. All of it may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Serving {
     /// Runs that may go on at once; 0 leaves it to the site.
@@ -21,8 +23,36 @@ pub struct Serving {
     /// Answers equal requests without running the model; absent always runs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PredictionCache>,
+    /// Refuses requests with a NaN or an infinity in a floating-point input.
+    pub finite_inputs: bool,
+    /// Watches how far inputs are from those that the model was made for; absent doesn't look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
     /// Loads the model when the first request asks for it, and lets the site unload it when memory is short.
     pub lazy: bool,
+    /// Where the engine runs.
+    pub isolation: Isolation,
+    /// Longest run in milliseconds of a model in a process of its own, which is then stopped; 0 is a minute.
+    #[schemars(range(max = 86_400_000))]
+    pub run_timeout_milliseconds: u32,
+    /// Lets the model take plain pictures or tables; absent takes tensors alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Preprocessing>,
+    /// Lets the model answer with classes or boxes; absent answers with tensors alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postprocessing: Option<Postprocessing>,
+}
+
+/// Where the engine runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// In the site's own process: the fastest.
+    #[default]
+    None,
+    /// In a confined process of its own, for models that aren't trusted: a crash or a hang harms nothing else, and
+    /// unloading gives all memory back. Costs a copy of inputs and outputs and two switches of processes a run.
+    Process,
 }
 
 /// Dynamic batching: requests of one shape are merged along their first dimension.
@@ -60,6 +90,25 @@ pub struct PredictionCache {
     /// How long an answer is good, in seconds; 0 is until it is pushed out or the version changes.
     #[schemars(range(max = 31_536_000))]
     pub ttl_seconds: u32,
+}
+
+/// Compares the distribution of inputs of late with a baseline, feature by feature, by population stability index
+/// and Kolmogorov-Smirnov statistic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Drift {
+    /// Values of each feature that make the baseline: the first ones after the version was loaded.
+    #[schemars(range(min = 10, max = 100_000))]
+    pub baseline_values: u32,
+    /// Values of late of each feature that are compared with it.
+    #[schemars(range(min = 10, max = 100_000))]
+    pub window_values: u32,
+}
+
+impl Default for Drift {
+    fn default() -> Self {
+        Drift { baseline_values: 1000, window_values: 1000 }
+    }
 }
 
 impl Serving {

@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
+use crate::names;
+
 use super::{AGE, Alias, Cell, Column, KindInfo, NAME, column};
 use crate::core::{
-    CertificateSigningRequestSpec, ClusterRoleBindingBody, ClusterRoleBody, ConfigMapBody, EventBody,
-    LeaseSpec, NamespaceSpec, RoleBindingBody, RoleBody, SecretBody, ServiceAccountBody,
+    CertificateSigningRequestSpec, ClusterRoleBindingBody, ClusterRoleBody, ConfigMapBody,
+    CustomResourceDefinitionSpec, EventBody, LeaseSpec, NamespaceSpec, ResourceQuotaSpec, RoleBindingBody,
+    RoleBody, SecretBody, ServiceAccountBody, ServiceSpec,
 };
 
 const fn computed(name: &'static str, cell: fn(&Value) -> Value, description: &'static str) -> Column {
@@ -89,13 +92,32 @@ pub(super) static ALIASES: [KindInfo; 1] = [KindInfo {
     ..EVENT
 }];
 
-pub(super) static CORE: [KindInfo; 11] = [
-    KindInfo::resource::<NamespaceSpec>(
-        "namespace",
-        &["ns"],
-        &[NAME, column("Status", "string", ".status.phase", 0, "Active or Terminating"), AGE],
-    )
-    .selectable_by(&["status.phase"]),
+pub(super) static CORE: [KindInfo; 14] = [
+    KindInfo {
+        verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
+        name_problems: names::label_problems,
+        ..KindInfo::resource::<NamespaceSpec>(
+            "namespace",
+            &["ns"],
+            &[NAME, column("Status", "string", ".status.phase", 0, "Active or Terminating"), AGE],
+        )
+        .selectable_by(&["status.phase"])
+    },
+    KindInfo {
+        verbs: &["get", "list", "watch"],
+        categories: &["all"],
+        ..KindInfo::resource::<ServiceSpec>(
+            "service",
+            &["svc"],
+            &[
+                NAME,
+                column("Type", "string", ".spec.type", 0, "how it is reached"),
+                column("Cluster-IP", "string", ".spec.clusterIP", 0, "its address"),
+                AGE,
+            ],
+        )
+        .without_status()
+    },
     KindInfo::plain::<ConfigMapBody>(
         "configmap",
         &["cm"],
@@ -137,6 +159,24 @@ pub(super) static CORE: [KindInfo; 11] = [
         ],
     )
     .selectable_by(&["spec.signerName"]),
+    KindInfo {
+        categories: &["api-extensions"],
+        ..KindInfo::resource::<CustomResourceDefinitionSpec>(
+            "customresourcedefinition",
+            &["crd", "crds"],
+            &[NAME, CREATED],
+        )
+    },
+    KindInfo::resource::<ResourceQuotaSpec>(
+        "resourcequota",
+        &["quota"],
+        &[
+            NAME,
+            computed("Request", |quota| quotas(quota, false), "how many there are, of how many there may be"),
+            computed("Limit", |quota| quotas(quota, true), "the same of limits"),
+            AGE,
+        ],
+    ),
     KindInfo::plain::<RoleBody>("role", &[], &[NAME, CREATED]).with_free_names(),
     KindInfo::plain::<RoleBindingBody>("rolebinding", &[], &[NAME, ROLE, AGE, USERS, GROUPS, ACCOUNTS])
         .with_free_names(),
@@ -208,4 +248,16 @@ fn condition(request: &Value) -> Value {
         words.push("Issued");
     }
     json!(words.join(","))
+}
+
+/// What a quota says of limits, or of all else: `RESOURCE: USED/HARD`.
+fn quotas(quota: &Value, limits: bool) -> Value {
+    let hard = quota.pointer("/status/hard").and_then(Value::as_object).into_iter().flatten();
+    let told =
+        hard.filter(|(resource, _)| resource.starts_with("limits") == limits).map(|(resource, most)| {
+            let used =
+                quota.pointer("/status/used").and_then(|used| used.get(resource)).and_then(Value::as_str);
+            format!("{resource}: {}/{}", used.unwrap_or("0"), most.as_str().unwrap_or("0"))
+        });
+    json!(told.collect::<Vec<String>>().join(", "))
 }

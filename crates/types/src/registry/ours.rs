@@ -6,12 +6,19 @@ use crate::{
     SiteSpec,
 };
 
+/// In the order that Kubernetes has for custom resources.
+const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+
 const fn ours<S: Kind>(
     singular: &'static str,
     short_names: &'static [&'static str],
     columns: &'static [Column],
 ) -> KindInfo {
-    KindInfo { categories: &["avocet"], ..KindInfo::resource::<S>(singular, short_names, columns) }
+    KindInfo {
+        categories: &["avocet"],
+        verbs: &VERBS,
+        ..KindInfo::resource::<S>(singular, short_names, columns)
+    }
 }
 
 pub(super) static OURS: [KindInfo; 7] = [

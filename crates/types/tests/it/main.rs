@@ -142,3 +142,38 @@ fn custom_resource_definitions_have_structural_schemas() {
         json!(["name"])
     );
 }
+
+/// Whether Kubernetes can tell how often the rules below a schema run at most, and how long a text is that one of
+/// them looks at: otherwise it takes both for as large as a request, and refuses the definition as too costly.
+fn check_costs(schema: &Value, path: &str, is_bounded: bool) {
+    if let Some(rules) = schema.get("x-kubernetes-validations") {
+        assert!(is_bounded, "{path}: how often this runs has no bound: {rules}");
+        let is_text = schema["type"] == "string";
+        assert!(!is_text || schema.get("maxLength").is_some(), "{path}: how long this is has no bound");
+        for rule in rules.as_array().unwrap() {
+            let text = rule["rule"].as_str().unwrap();
+            let walked = text.split("self.").skip(1).filter_map(|rest| {
+                [".exists", ".all", ".map", ".filter"].iter().find_map(|call| Some(rest.split_once(call)?.0))
+            });
+            for list in walked.filter(|field| field.chars().all(char::is_alphanumeric)) {
+                let list = &schema["properties"][list];
+                assert!(list.get("maxItems").or(list.get("maxProperties")).is_some(), "{path}: {text}");
+            }
+        }
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        check_costs(property, &format!("{path}.{name}"), is_bounded);
+    }
+    for (inner, bound) in [("items", "maxItems"), ("additionalProperties", "maxProperties")] {
+        if let Some(inner) = schema.get(inner) {
+            check_costs(inner, &format!("{path}[]"), is_bounded && schema.get(bound).is_some());
+        }
+    }
+}
+
+#[test]
+fn rules_cost_no_more_than_kubernetes_can_estimate() {
+    for info in avocet_types::kinds().filter(|info| info.is_ours()) {
+        check_costs(&avocet_types::structural_schema(info), info.kind, true);
+    }
+}

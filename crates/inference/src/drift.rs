@@ -1,0 +1,272 @@
+//! How far the inputs of late are from those that the model was made for.
+//!
+//! Each feature's values are counted in ten bins between the deciles of a baseline. Two figures compare the counts:
+//! the population stability index (PSI: the symmetric Kullback-Leibler divergence of the bins; the usual reading is
+//! below 0.1 stable, above 0.25 shifted) and the Kolmogorov-Smirnov statistic (KS: the largest difference of the
+//! cumulated shares, at the bins' edges). The first requests make the baseline.
+
+use std::collections::VecDeque;
+
+use crate::{Datatype, Element, Tensor};
+
+/// Features of one input that are told apart; an input with more is one feature as a whole.
+const MAX_FEATURES: usize = 64;
+/// Values of one tensor that are looked at.
+const MAX_VALUES: usize = 4096;
+const BINS: usize = 10;
+/// A share of nothing would make the index infinite.
+const FLOOR: f64 = 1e-4;
+
+/// The drift of one feature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeatureDrift {
+    /// Name of the input.
+    pub input: String,
+    /// Place in the last dimension; `None` where the input is looked at as a whole.
+    pub feature: Option<usize>,
+    /// Population stability index; `None` until the window is full.
+    pub psi: Option<f64>,
+    /// Kolmogorov-Smirnov statistic, 0 to 1; `None` until the window is full.
+    pub ks: Option<f64>,
+    /// Share of the window's values that are NaN, 0 to 1.
+    pub missing: f64,
+}
+
+/// The inputs of one model.
+pub(crate) struct Drift {
+    settings: types::Drift,
+    features: Vec<(String, Option<usize>, Feature)>,
+}
+
+impl Drift {
+    pub fn new(settings: types::Drift) -> Drift {
+        Drift { settings, features: Vec::new() }
+    }
+
+    /// Looks at one request's numeric inputs.
+    pub fn observe(&mut self, inputs: &[Tensor]) {
+        for tensor in inputs {
+            let Some(values) = numbers(tensor) else { continue };
+            let width = tensor.shape().last().copied().unwrap_or(1);
+            if width == 0 || tensor.count() == 0 {
+                continue;
+            }
+            let apart = tensor.shape().len() == 2 && width <= MAX_FEATURES;
+            for (index, value) in values.into_iter().enumerate() {
+                let place = apart.then_some(index % width);
+                let settings = self.settings.clone();
+                if let Some(feature) = self.feature(tensor.name(), place) {
+                    feature.observe(value, &settings);
+                }
+            }
+        }
+    }
+
+    pub fn report(&self) -> Vec<FeatureDrift> {
+        let line = |(input, feature, state): &(String, Option<usize>, Feature)| {
+            let (psi, ks) = state.compare(size(self.settings.window_values)).unzip();
+            FeatureDrift { input: input.clone(), feature: *feature, psi, ks, missing: state.missing() }
+        };
+        self.features.iter().map(line).collect()
+    }
+
+    fn feature(&mut self, input: &str, place: Option<usize>) -> Option<&mut Feature> {
+        let known = self.features.iter().position(|(name, at, _)| name == input && *at == place);
+        let index = known.unwrap_or_else(|| {
+            self.features.push((input.to_owned(), place, Feature::default()));
+            self.features.len() - 1
+        });
+        self.features.get_mut(index).map(|(_, _, feature)| feature)
+    }
+}
+
+#[derive(Default)]
+struct Feature {
+    /// Values that the baseline is made of, until there are enough.
+    first: Vec<f64>,
+    baseline: Option<Baseline>,
+    /// Bins of the last values, oldest first; `None` is NaN.
+    window: VecDeque<Option<usize>>,
+    counts: [usize; BINS],
+}
+
+struct Baseline {
+    /// Upper edges of all bins but the last, ascending.
+    edges: Vec<f64>,
+    /// Share of the baseline in each bin: tied values make bins of other sizes than a tenth.
+    shares: [f64; BINS],
+}
+
+impl Feature {
+    fn observe(&mut self, value: f64, settings: &types::Drift) {
+        let Some(baseline) = &self.baseline else {
+            if !value.is_nan() {
+                self.first.push(value);
+            }
+            if self.first.len() >= size(settings.baseline_values).max(BINS) {
+                self.baseline = Some(Baseline::of(std::mem::take(&mut self.first)));
+            }
+            return;
+        };
+        let bin = (!value.is_nan()).then(|| baseline.bin(value));
+        self.window.push_back(bin);
+        count(&mut self.counts, bin, |count| count + 1);
+        while self.window.len() > size(settings.window_values).max(1) {
+            let oldest = self.window.pop_front().flatten();
+            count(&mut self.counts, oldest, |count| count.saturating_sub(1));
+        }
+    }
+
+    /// PSI and KS once the window is full.
+    fn compare(&self, window: usize) -> Option<(f64, f64)> {
+        let baseline = self.baseline.as_ref().filter(|_| self.window.len() >= window.max(1))?;
+        let total: usize = self.counts.iter().sum();
+        if total == 0 {
+            return None;
+        }
+        let (mut psi, mut ks, mut expected_sum, mut actual_sum) = (0.0, 0.0_f64, 0.0, 0.0);
+        for (&expected, &count) in baseline.shares.iter().zip(&self.counts) {
+            let actual = share(count, total);
+            expected_sum += expected;
+            actual_sum += actual;
+            ks = ks.max((expected_sum - actual_sum).abs());
+            let (expected, actual) = (expected.max(FLOOR), actual.max(FLOOR));
+            psi += (actual - expected) * (actual / expected).ln();
+        }
+        Some((psi, ks))
+    }
+
+    fn missing(&self) -> f64 {
+        let missing = self.window.iter().filter(|bin| bin.is_none()).count();
+        share(missing, self.window.len().max(1))
+    }
+}
+
+impl Baseline {
+    fn of(mut values: Vec<f64>) -> Baseline {
+        values.sort_by(f64::total_cmp);
+        let last = values.len().saturating_sub(1);
+        let edges = (1..BINS).filter_map(|tenth| values.get(last * tenth / BINS).copied()).collect();
+        let mut baseline = Baseline { edges, shares: [0.0; BINS] };
+        let mut counts = [0; BINS];
+        for &value in &values {
+            count(&mut counts, Some(baseline.bin(value)), |count| count + 1);
+        }
+        baseline.shares = counts.map(|count| share(count, values.len()));
+        baseline
+    }
+
+    fn bin(&self, value: f64) -> usize {
+        self.edges.partition_point(|&edge| edge < value)
+    }
+}
+
+fn size(values: u32) -> usize {
+    usize::try_from(values).unwrap_or(usize::MAX)
+}
+
+fn count(counts: &mut [usize; BINS], bin: Option<usize>, change: impl Fn(usize) -> usize) {
+    if let Some(count) = bin.and_then(|bin| counts.get_mut(bin)) {
+        *count = change(*count);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn share(count: usize, total: usize) -> f64 {
+    count as f64 / total as f64
+}
+
+/// The values of a numeric tensor, from its beginning, or spread evenly over it where there are many.
+fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
+    fn read<T: Element + Copy>(tensor: &Tensor, number: impl Fn(T) -> f64) -> Option<Vec<f64>> {
+        let elements = tensor.elements::<T>().ok()?;
+        // A step that keeps rows whole where features are told apart.
+        let width = tensor.shape().last().copied().unwrap_or(1).clamp(1, MAX_FEATURES);
+        let rows = elements.chunks(width);
+        let step = rows.len().div_ceil((MAX_VALUES / width).max(1)).max(1);
+        Some(rows.step_by(step).flatten().map(|&element| number(element)).collect())
+    }
+    match tensor.datatype() {
+        Datatype::Fp32 => read::<f32>(tensor, f64::from),
+        Datatype::Fp64 => read::<f64>(tensor, |value| value),
+        Datatype::Int32 => read::<i32>(tensor, f64::from),
+        Datatype::Uint8 => read::<u8>(tensor, f64::from),
+        #[expect(clippy::cast_precision_loss, reason = "the distribution is looked at, not the value")]
+        Datatype::Int64 => read::<i64>(tensor, |value| value as f64),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(values: &[f32]) -> Tensor {
+        Tensor::from_vec("x", [1, values.len()], values.to_vec()).unwrap()
+    }
+
+    /// Evenly spread over 0 to 1, in an order without a pattern.
+    fn spread(n: u32) -> f32 {
+        (n.wrapping_mul(2_654_435_769) >> 8) as f32 / (1 << 24) as f32
+    }
+
+    fn observed(late: impl Fn(f32) -> f32) -> Vec<FeatureDrift> {
+        let mut drift = Drift::new(types::Drift { baseline_values: 1000, window_values: 500 });
+        for n in 0..1000 {
+            drift.observe(&[row(&[spread(n), 1.0])]);
+        }
+        for n in 1000..1600 {
+            drift.observe(&[row(&[late(spread(n)), 1.0])]);
+        }
+        drift.report()
+    }
+
+    #[test]
+    fn the_same_distribution_is_stable() {
+        let report = observed(|value| value);
+        assert_eq!(report.len(), 2);
+        let (psi, ks) = (report[0].psi.unwrap(), report[0].ks.unwrap());
+        assert!(psi < 0.05 && ks < 0.1, "{psi} {ks}");
+        assert_eq!((report[1].psi, report[1].ks), (Some(0.0), Some(0.0)), "a constant stays what it was");
+    }
+
+    #[test]
+    fn a_shift_shows_in_both_figures_and_only_in_its_feature() {
+        let report = observed(|value| value / 2.0 + 0.5);
+        let (psi, ks) = (report[0].psi.unwrap(), report[0].ks.unwrap());
+        // Half of the bins are empty, the others have twice their share.
+        assert!((ks - 0.5).abs() < 0.05, "{ks}");
+        assert!(psi > 1.0, "{psi}");
+        assert_eq!(report[1].psi, Some(0.0));
+    }
+
+    #[test]
+    fn figures_are_those_of_the_definition() {
+        let mut drift = Drift::new(types::Drift { baseline_values: 11, window_values: 4 });
+        for value in 0..=10_u8 {
+            drift.observe(&[row(&[value.into()])]);
+        }
+        for value in [0.5, 0.5, 1.5, f32::NAN] {
+            drift.observe(&[row(&[value])]);
+        }
+        let report = drift.report().remove(0);
+        let share = |actual: f64, expected: f64| (actual - expected) * (actual / expected).ln();
+        // The first bin holds two of the baseline's eleven values, 0 and 1, the others one each.
+        let one = 1.0 / 11.0;
+        let expected = share(2.0 / 3.0, 2.0 * one) + share(1.0 / 3.0, one) + 8.0 * share(FLOOR, one);
+        assert!((report.psi.unwrap() - expected).abs() < 1e-9);
+        assert!((report.ks.unwrap() - (1.0 - 3.0 * one)).abs() < 1e-9);
+        assert!((report.missing - 0.25).abs() < 1e-9);
+    }
+
+    #[test]
+    fn wide_inputs_are_one_feature_and_words_are_none() {
+        let mut drift = Drift::new(types::Drift { baseline_values: 10, window_values: 10 });
+        let wide = Tensor::from_vec("image", [1, 3, 100, 100], vec![7_u8; 30_000]).unwrap();
+        let words = Tensor::from_strings("words", [1], ["a"]).unwrap();
+        drift.observe(&[wide, words]);
+        let report = drift.report();
+        assert_eq!(report.len(), 1);
+        assert_eq!((report[0].input.as_str(), report[0].feature), ("image", None));
+    }
+}

@@ -1,0 +1,273 @@
+//! Models in processes of their own: what a malicious or broken model file does there, it does to itself.
+//!
+//! A worker process loads one model and answers over a socket, one request at a time. When it dies, or takes longer
+//! than it may, its request fails and the next request starts another one; a model whose workers die again and again
+//! is restarted ever more rarely.
+
+mod frames;
+mod worker;
+
+use std::ffi::OsString;
+use std::io::{BufReader, BufWriter, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+pub use worker::serve_worker;
+
+use crate::engine::chain;
+use crate::engines::Loaded;
+use crate::{EngineChoice, EngineError, LoadError, LoadedModel, Name, Signature, Tensor};
+use frames::{Hello, Reply};
+
+/// Time for a worker to load its model.
+const LOADING: Duration = Duration::from_secs(300);
+/// Time for a run, where the model doesn't say.
+pub(crate) const RUN: Duration = Duration::from_secs(60);
+/// Longest wait before a worker that keeps dying is started again.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// How to start a worker: a program and its arguments, behind which the model's own are put:
+/// `ENGINE PATH`. It must end up in [`serve_worker`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerCommand(pub Vec<OsString>);
+
+/// Starts as many workers as runs may go on at once, and waits until each has loaded the model.
+pub(crate) fn load(
+    command: &WorkerCommand,
+    engine: EngineChoice,
+    path: &Path,
+    instances: usize,
+    run_limit: Duration,
+) -> Result<Loaded, LoadError> {
+    let launch = Launch { command: command.clone(), engine, path: path.into(), run_limit };
+    let (first, hello) = launch.start()?;
+    let mut seats = vec![Seat::taken(first)];
+    for _ in 1..instances.max(1) {
+        seats.push(Seat::taken(launch.start()?.0));
+    }
+    let Hello { engine, why, signature } = hello;
+    let why = format!("{why}; in a process of its own");
+    let seats = seats.into_iter().map(Mutex::new).collect();
+    let model = Arc::new(IsolatedModel { launch, signature, seats });
+    Ok(Loaded { model, engine: known_engine(&engine)?, why })
+}
+
+/// Our own name for an engine that a worker names.
+fn known_engine(name: &str) -> Result<Name, LoadError> {
+    let choice: EngineChoice = name.parse().unwrap_or_default();
+    choice.engine().ok_or_else(|| LoadError::Engine {
+        engine: "isolated",
+        reason: "its process named an engine that this program doesn't know; use one version of avocet"
+            .into(),
+    })
+}
+
+struct Launch {
+    command: WorkerCommand,
+    engine: EngineChoice,
+    path: PathBuf,
+    run_limit: Duration,
+}
+
+/// A process that has loaded the model.
+struct Worker {
+    child: Child,
+    /// Both directions.
+    reader: BufReader<UnixStream>,
+    writer: BufWriter<UnixStream>,
+}
+
+impl Launch {
+    fn start(&self) -> Result<(Worker, Hello), LoadError> {
+        let refused = |reason: String| LoadError::Engine { engine: "isolated", reason };
+        let (program, arguments) =
+            self.command.0.split_first().ok_or_else(|| refused("no command".into()))?;
+        let (ours, theirs) =
+            UnixStream::pair().map_err(|error| refused(format!("can't make a socket: {error}")))?;
+        let child = Command::new(program)
+            .args(arguments)
+            .arg(self.engine.to_string())
+            .arg(&self.path)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| refused(format!("can't start its process: {error}")))?;
+        let mut worker = Worker::new(child, ours).map_err(|error| refused(error.to_string()))?;
+        match worker.within(LOADING, frames::read_hello) {
+            Ok(Ok(hello)) => Ok((worker, hello)),
+            Ok(Err(reason)) => Err(refused(reason)),
+            Err(reason) => Err(refused(format!("its process {reason}"))),
+        }
+    }
+}
+
+impl Worker {
+    fn new(child: Child, socket: UnixStream) -> std::io::Result<Worker> {
+        let reader = BufReader::new(socket.try_clone()?);
+        Ok(Worker { child, reader, writer: BufWriter::new(socket) })
+    }
+
+    fn run(&mut self, inputs: &[Tensor], outputs: &[&str], limit: Duration) -> Result<Reply, String> {
+        let written = frames::write_request(&mut self.writer, inputs, outputs);
+        if written.and_then(|()| self.writer.flush()).is_err() {
+            return Err(self.obituary());
+        }
+        self.within(limit, frames::read_reply)
+    }
+
+    /// Reads an answer that must come in time; if it doesn't, says what became of the process, which then is gone.
+    fn within<T>(
+        &mut self,
+        limit: Duration,
+        read: impl FnOnce(&mut BufReader<UnixStream>) -> std::io::Result<T>,
+    ) -> Result<T, String> {
+        // The limit is for each read, and a worker could drip. It harms only its own model that way.
+        let answer =
+            self.reader.get_ref().set_read_timeout(Some(limit)).and_then(|()| read(&mut self.reader));
+        answer.map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+                let _ = self.child.kill();
+                format!("took longer than {} ms and was stopped", limit.as_millis())
+            }
+            std::io::ErrorKind::InvalidData => {
+                let _ = self.child.kill();
+                format!("gave an answer that makes no sense ({error}) and was stopped")
+            }
+            _ => self.obituary(),
+        })
+    }
+
+    /// How a process that no longer answers ended.
+    fn obituary(&mut self) -> String {
+        let _ = self.child.kill();
+        match self.child.wait() {
+            Ok(status) => match (status.signal(), status.code()) {
+                (Some(9), _) => "was killed, perhaps for want of memory".into(),
+                (Some(signal), _) => format!("died of signal {signal}"),
+                (None, code) => format!("exited with {}", code.unwrap_or_default()),
+            },
+            Err(error) => format!("is gone ({error})"),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A place for one worker, and how its predecessors did.
+struct Seat {
+    worker: Option<Worker>,
+    /// Deaths since the last answer.
+    deaths: u32,
+    /// When the next one may be started.
+    next_start: Instant,
+}
+
+impl Seat {
+    fn taken(worker: Worker) -> Seat {
+        Seat { worker: Some(worker), deaths: 0, next_start: Instant::now() }
+    }
+
+    fn bury(&mut self) {
+        self.worker = None;
+        let pause = Duration::from_millis(100) * 2_u32.saturating_pow(self.deaths.min(16));
+        self.deaths += 1;
+        // The first death is forgiven at once.
+        let pause = if self.deaths == 1 { Duration::ZERO } else { pause.min(MAX_PAUSE) };
+        self.next_start = Instant::now() + pause;
+    }
+}
+
+struct IsolatedModel {
+    launch: Launch,
+    signature: Signature,
+    seats: Vec<Mutex<Seat>>,
+}
+
+impl IsolatedModel {
+    /// A free seat, or a wait for the first one.
+    fn seat(&self) -> Result<MutexGuard<'_, Seat>, EngineError> {
+        for seat in &self.seats {
+            match seat.try_lock() {
+                Ok(seat) => return Ok(seat),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        let first = self.seats.first().ok_or_else(|| EngineError::Failed("no worker".into()))?;
+        Ok(first.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl LoadedModel for IsolatedModel {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn instances(&self) -> usize {
+        self.seats.len()
+    }
+
+    fn runs_on_caller(&self) -> bool {
+        false
+    }
+
+    fn run(&self, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError> {
+        let mut seat = self.seat()?;
+        let mut worker = match seat.worker.take() {
+            Some(worker) => worker,
+            None if Instant::now() < seat.next_start => {
+                let reason = "its process died several times and is started again in a moment";
+                return Err(EngineError::Failed(reason.into()));
+            }
+            None => match self.launch.start() {
+                Ok((worker, hello)) if hello.signature == self.signature => worker,
+                Ok(_) => {
+                    seat.bury();
+                    return Err(EngineError::Failed("the model's file was changed; load it again".into()));
+                }
+                Err(error) => {
+                    seat.bury();
+                    return Err(EngineError::Failed(chain(&error)));
+                }
+            },
+        };
+        match worker.run(inputs, outputs, self.launch.run_limit) {
+            Ok(reply) => {
+                seat.worker = Some(worker);
+                seat.deaths = 0;
+                checked(reply, &self.signature, outputs)
+            }
+            Err(fate) => {
+                seat.bury();
+                Err(EngineError::Failed(format!("the model's process {fate}")))
+            }
+        }
+    }
+}
+
+/// A worker is not trusted: what it gives must be what was asked for.
+fn checked(reply: Reply, signature: &Signature, outputs: &[&str]) -> Result<Vec<Tensor>, EngineError> {
+    let tensors = match reply {
+        Reply::Outputs(tensors) => tensors,
+        Reply::Failed(reason) => return Err(EngineError::Failed(reason)),
+    };
+    let fits = |(tensor, name): (&Tensor, &&str)| {
+        let spec = signature.output(name);
+        tensor.name() == *name && spec.is_some_and(|spec| spec.datatype == tensor.datatype())
+    };
+    if tensors.len() != outputs.len() || !tensors.iter().zip(outputs).all(fits) {
+        return Err(EngineError::Failed("the model's process gave other outputs than were asked for".into()));
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,43 @@
+//! The other end: a process that serves one model on its standard input.
+
+use std::io::{BufReader, BufWriter};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use super::frames::{self, Hello};
+use crate::engine::chain;
+use crate::{EngineChoice, Engines, LoadOptions, Tensor};
+
+/// Loads the model and answers on standard input, which must be a socket, until that is closed. Whatever should
+/// confine the process must do so before.
+///
+/// # Errors
+/// When the socket fails.
+pub fn serve_worker(engines: &Engines, choice: EngineChoice, path: &Path) -> std::io::Result<()> {
+    let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let mut reader = BufReader::new(socket.try_clone()?);
+    let mut writer = BufWriter::new(socket);
+    let loaded = engines.load(choice, path, &LoadOptions { workers: 1 });
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => return frames::write_hello(&mut writer, Err(&chain(&error))),
+    };
+    let model = loaded.model;
+    let signature = model.signature().clone();
+    let hello = Hello { engine: loaded.engine.into(), why: loaded.why, signature };
+    frames::write_hello(&mut writer, Ok(&hello))?;
+    let mut outcome = Ok(());
+    engines.enter(Box::new(|| {
+        outcome = (|| {
+            while let Some((inputs, outputs)) = frames::read_request(&mut reader)? {
+                let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
+                let answer: Result<Vec<Tensor>, String> =
+                    model.run(&inputs, &names).map_err(|error| chain(&error));
+                frames::write_reply(&mut writer, answer.as_deref().map_err(String::as_str))?;
+            }
+            Ok(())
+        })();
+    }));
+    outcome
+}

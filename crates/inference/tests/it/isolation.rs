@@ -1,0 +1,104 @@
+//! Promise 8: a crash or a hang of a model harms only itself.
+
+use std::path::PathBuf;
+
+use avocet_inference::{
+    Error, LoadError, LoadRequest, Model, Options, Repository, Request, Tensor, WorkerCommand,
+};
+use types::{Isolation, Serving};
+
+use crate::support::{Fake, model, options};
+
+/// Examples are built beside the tests.
+fn faulty_worker() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    tests.parent().unwrap().parent().unwrap().join("examples/faulty-worker")
+}
+
+fn repository() -> Repository {
+    let worker = Some(WorkerCommand(vec![faulty_worker().into()]));
+    Repository::new(Fake::echo().engines(), Options { worker, ..options(2) }).unwrap()
+}
+
+fn isolated(name: &str, instances: u32) -> LoadRequest {
+    let serving = Serving {
+        isolation: Isolation::Process,
+        run_timeout_milliseconds: 200,
+        instances,
+        ..Serving::default()
+    };
+    LoadRequest { serving, ..LoadRequest::new(name, "1", model("log")) }
+}
+
+fn load(repository: &Repository) -> Model {
+    repository.load(isolated("m", 1)).unwrap();
+    repository.get("m", None).unwrap()
+}
+
+fn ask(model: &Model, value: f32) -> Result<f32, String> {
+    let request = Request::new([Tensor::from_vec("x", [1], vec![value]).unwrap()]);
+    match model.infer(request).unwrap().wait() {
+        Ok(answer) => Ok(answer.outputs[0].elements::<f32>().unwrap()[0]),
+        Err(Error::Engine { source, .. }) => Err(source.to_string()),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_model_in_a_process_of_its_own_answers() {
+    let repository = repository();
+    let m = load(&repository);
+    assert_eq!(ask(&m, 2.0), Ok(2.0));
+    assert_eq!(ask(&m, 5.0), Err("the engine failed: the engine failed: five".into()));
+    let status = repository.list().remove(0);
+    assert!(status.why.ends_with("in a process of its own"), "{}", status.why);
+}
+
+#[test]
+fn promise_8_a_crash_fails_its_request_and_the_next_one_finds_a_new_process() {
+    let repository = repository();
+    let m = load(&repository);
+    assert_eq!(ask(&m, 13.0), Err("the engine failed: the model's process died of signal 6".into()));
+    assert_eq!(ask(&m, 2.0), Ok(2.0));
+}
+
+#[test]
+fn promise_8_a_hang_is_stopped() {
+    let repository = repository();
+    let m = load(&repository);
+    let stopped = "the engine failed: the model's process took longer than 200 ms and was stopped";
+    assert_eq!(ask(&m, 7.0), Err(stopped.into()));
+    assert_eq!(ask(&m, 2.0), Ok(2.0));
+}
+
+#[test]
+fn a_process_that_dies_again_and_again_is_not_started_for_every_request() {
+    let repository = repository();
+    let m = load(&repository);
+    let fates: Vec<String> = (0..20).map(|_| ask(&m, 13.0).unwrap_err()).collect();
+    let last = &fates[19];
+    assert!(last.ends_with("died several times and is started again in a moment"), "{last}");
+}
+
+#[test]
+fn what_its_process_refuses_is_refused() {
+    let repository = repository();
+    let error = repository.load(LoadRequest { path: model("missing"), ..isolated("m", 1) }).unwrap_err();
+    assert!(matches!(&error, LoadError::Engine { reason, .. } if reason.contains("missing.onnx")), "{error}");
+    let plain = Repository::new(Fake::echo().engines(), options(1)).unwrap();
+    assert!(matches!(plain.load(isolated("m", 1)), Err(LoadError::NoIsolation)));
+}
+
+#[test]
+fn each_instance_is_a_process() {
+    let repository = repository();
+    repository.load(isolated("m", 2)).unwrap();
+    let m = repository.get("m", None).unwrap();
+    std::thread::scope(|scope| {
+        let hanging = scope.spawn(|| ask(&m, 7.0));
+        for value in 0..5_u8 {
+            assert_eq!(ask(&m, value.into()), Ok(value.into()));
+        }
+        assert!(hanging.join().unwrap().is_err());
+    });
+}
