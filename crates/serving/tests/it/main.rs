@@ -10,6 +10,7 @@
 mod clients;
 mod conformance;
 mod errors;
+mod folder;
 mod infer;
 mod metadata;
 mod onnx;
