@@ -35,6 +35,9 @@ pub enum ControlMode {
 /// Most files that a client may send with one model.
 const MOST_FILES: usize = 256;
 
+/// The names of an output's classes.
+type Labels = Arc<[String]>;
+
 /// The models in some places on disk.
 pub struct Folder {
     paths: Vec<PathBuf>,
@@ -43,7 +46,8 @@ pub struct Folder {
     stage: TempDir,
     /// Held while something is loaded or unloaded, so that this happens in one order.
     known: Mutex<Known>,
-    labels: RwLock<HashMap<(String, String), Arc<[String]>>>,
+    /// By model and output.
+    labels: RwLock<HashMap<(String, String), Labels>>,
 }
 
 #[derive(Default)]
@@ -291,7 +295,7 @@ fn check_files(files: &BTreeMap<String, Bytes>) -> Result<(), String> {
 }
 
 /// The labels of each output that has some.
-fn read_labels(found: &Found) -> Result<Vec<(String, Arc<[String]>)>, String> {
+fn read_labels(found: &Found) -> Result<Vec<(String, Labels)>, String> {
     let mut all = Vec::new();
     for output in found.config.output.iter().filter(|output| !output.label_filename.is_empty()) {
         let file = &output.label_filename;

@@ -152,12 +152,12 @@ fn same_form(at: &str, theirs: &Value, ours: &Value) -> Result<(), String> {
                     |members: &serde_json::Map<String, Value>| members.keys().cloned().collect::<Vec<_>>();
                 return Err(format!("{at} has {:?}, Triton's {:?}", names(ours), names(theirs)));
             }
-            let compared =
+            let mut compared =
                 theirs.iter().filter(|(name, _)| !MEMBERS.iter().any(|(skipped, _)| skipped == name));
-            compared.map(|(name, value)| same_form(&format!("{at}.{name}"), value, &ours[name])).collect()
+            compared.try_for_each(|(name, value)| same_form(&format!("{at}.{name}"), value, &ours[name]))
         }
         (Value::Array(theirs), Value::Array(ours)) if theirs.len() == ours.len() => {
-            theirs.iter().zip(ours).map(|(theirs, ours)| same_form(at, theirs, ours)).collect()
+            theirs.iter().zip(ours).try_for_each(|(theirs, ours)| same_form(at, theirs, ours))
         }
         (Value::String(_), Value::String(_))
         | (Value::Number(_), Value::Number(_))
