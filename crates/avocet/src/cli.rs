@@ -42,7 +42,7 @@ pub struct ClientOptions {
 #[derive(Subcommand)]
 pub enum Command {
     /// Run a hub and a site in one process
-    Up(UpOptions),
+    Up(Box<UpOptions>),
     /// Run a hub alone
     Hub(HubOptions),
     /// Run a site that joins a hub

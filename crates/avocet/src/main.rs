@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let client = &cli.client;
     match cli.command {
-        Command::Up(options) => up::up(options).await,
+        Command::Up(options) => up::up(*options).await,
         Command::Hub(options) => up::hub(options).await,
         Command::Agent(options) => up::agent(options).await,
         Command::Serve(options) => serve::serve(options).await,
