@@ -16,6 +16,7 @@ mod manifest;
 mod model;
 mod output;
 mod restore;
+mod serve;
 mod tokens;
 mod ui;
 mod up;
@@ -50,9 +51,10 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let client = &cli.client;
     match cli.command {
-        Command::Up(options) => up::up(options).await,
+        Command::Up(options) => up::up(*options).await,
         Command::Hub(options) => up::hub(options).await,
         Command::Agent(options) => up::agent(options).await,
+        Command::Serve(options) => serve::serve(options).await,
         Command::Backup(options) => backup::backup(&options),
         Command::Restore(options) => restore::restore(&options),
         Command::JoinToken(options) => hub::join_token(client, options).await,

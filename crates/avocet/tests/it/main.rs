@@ -22,4 +22,5 @@ mod kubectl;
 mod kubectl_session;
 mod kubernetes_client;
 mod manifests;
+mod serve;
 mod support;

@@ -7,8 +7,11 @@
     reason = "helpers of tests fail tests by panicking"
 )]
 
-mod client;
+mod clients;
+mod conformance;
 mod errors;
+mod folder;
 mod infer;
 mod metadata;
+mod onnx;
 mod support;
