@@ -21,6 +21,14 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
+    /// Tells encodings apart in one byte; 0 is none.
+    pub fn tag(self) -> u8 {
+        match self {
+            Encoding::Gzip => 1,
+            Encoding::Deflate => 2,
+        }
+    }
+
     /// The name in a header.
     pub fn name(self) -> &'static str {
         match self {
@@ -83,7 +91,7 @@ fn read_all(source: impl Read, limit: usize) -> Result<Bytes, ApiError> {
 }
 
 /// Packs an answer where that is accepted and worth it; gives the encoding used.
-pub(crate) fn pack(accepted: Option<Encoding>, body: Vec<u8>) -> (Vec<u8>, Option<Encoding>) {
+pub(crate) fn pack(accepted: Option<Encoding>, body: Bytes) -> (Bytes, Option<Encoding>) {
     let Some(encoding) = accepted.filter(|_| body.len() >= WORTH_IT) else { return (body, None) };
     let fast = Compression::fast();
     let packed = match encoding {
@@ -97,7 +105,7 @@ pub(crate) fn pack(accepted: Option<Encoding>, body: Vec<u8>) -> (Vec<u8>, Optio
         }
     };
     match packed {
-        Ok(packed) => (packed, Some(encoding)),
+        Ok(packed) => (packed.into(), Some(encoding)),
         Err(_) => (body, None),
     }
 }
@@ -114,13 +122,13 @@ mod tests {
     fn what_is_packed_unpacks() {
         let body = b"0123456789".repeat(1000);
         for encoding in [Encoding::Gzip, Encoding::Deflate] {
-            let (packed, used) = pack(Some(encoding), body.clone());
+            let (packed, used) = pack(Some(encoding), body.clone().into());
             assert_eq!(used, Some(encoding));
-            assert_eq!(unpack(used, packed.clone().into(), body.len()).unwrap(), body);
-            let error = unpack(used, packed.into(), body.len() - 1).unwrap_err();
+            assert_eq!(unpack(used, packed.clone(), body.len()).unwrap(), body);
+            let error = unpack(used, packed, body.len() - 1).unwrap_err();
             assert!(matches!(error, ApiError::BodyTooLarge { .. }), "a bomb stops at the limit");
         }
-        assert_eq!(pack(Some(Encoding::Gzip), vec![0; 9]).1, None, "short answers stay as they are");
+        assert_eq!(pack(Some(Encoding::Gzip), vec![0; 9].into()).1, None, "short answers stay as they are");
     }
 
     #[test]

@@ -48,6 +48,18 @@ pub(crate) enum HeaderLength {
     Json(usize),
 }
 
+impl HeaderLength {
+    /// Tells lengths apart, for a key.
+    pub fn to_bytes(self) -> [u8; 8] {
+        let number = match self {
+            HeaderLength::Absent => u64::MAX,
+            HeaderLength::Raw => 0,
+            HeaderLength::Json(length) => length as u64,
+        };
+        number.to_le_bytes()
+    }
+}
+
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow)]

@@ -1,11 +1,11 @@
 //! `POST …/infer`: the hot path.
 
-use axum::body::Body;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use inference::Body;
 
 use crate::aside;
 use crate::compression::{self, Encoding};
@@ -18,6 +18,8 @@ use crate::state::ServerState;
 const LARGE: usize = 256 << 10;
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 type Checked<T> = Result<Path<T>, PathRejection>;
 
@@ -65,6 +67,10 @@ async fn infer(
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
     drop(headers);
+    let key = model.body_key(&[&length.to_bytes(), &[packed.map_or(0, Encoding::tag)], &body]);
+    if let Some(kept) = key.as_ref().and_then(|key| model.body(key)) {
+        return Ok(finish(kept, accepted, Some("avocet; hit")));
+    }
     let large = body.len() > LARGE || packed.is_some();
     let model_of_read = model.clone();
     let read = move || {
@@ -73,12 +79,18 @@ async fn infer(
     };
     let Decoded { id, request, binary, classes } = if large { aside(read).await? } else { read()? };
     let answer = model.answer(request).await?;
+    let status = key.map(|_| if answer.cached { "avocet; hit" } else { "avocet; fwd=miss; stored" });
     let large = answer.outputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > LARGE;
     let state = state.clone();
     let write = move || {
         let outputs = classes.apply(&state, &model, answer.outputs)?;
-        let encoded = encode(model.name(), model.version(), id.as_deref(), &outputs, &binary)?;
-        Ok(finish(encoded, accepted))
+        let Encoded { body, json_length } =
+            encode(model.name(), model.version(), id.as_deref(), &outputs, &binary)?;
+        let answer = Body { bytes: body.into(), json_length };
+        if let Some(key) = key {
+            model.keep_body(key, answer.clone());
+        }
+        Ok(finish(answer, accepted, status))
     };
     if large { aside(write).await } else { write() }
 }
@@ -95,16 +107,20 @@ fn header_length(headers: &HeaderMap) -> Result<HeaderLength, ApiError> {
     }
 }
 
-fn finish(encoded: Encoded, accepted: Option<Encoding>) -> Response {
-    let Encoded { body, json_length } = encoded;
-    let (body, encoding) = compression::pack(accepted, body);
-    let mut response = Response::new(Body::from(body));
+/// `cache_status` as RFC 9211 has it, for models that keep answers.
+fn finish(answer: Body, accepted: Option<Encoding>, cache_status: Option<&'static str>) -> Response {
+    let Body { bytes, json_length } = answer;
+    let (body, encoding) = compression::pack(accepted, bytes);
+    let mut response = Response::new(axum::body::Body::from(body));
     let headers = response.headers_mut();
     let json = json_length.is_none();
     let kind = if json { "application/json" } else { "application/octet-stream" };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     if let Some(length) = json_length {
         headers.insert(HEADER_LENGTH, HeaderValue::from(length));
+    }
+    if let Some(status) = cache_status {
+        headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
     }
     if let Some(encoding) = encoding {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));

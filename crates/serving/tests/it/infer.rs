@@ -2,7 +2,10 @@ use std::io::Write;
 
 use serde_json::json;
 
-use crate::support::{app, post, send, x};
+use avocet_serving::{ServerState, router};
+use inference::LoadRequest;
+
+use crate::support::{app, model, post, repository, send, x};
 
 const INFER: &str = "/v2/models/affine/infer";
 
@@ -148,4 +151,29 @@ async fn many_clients_at_once_each_get_their_own_answer() {
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_equal_request_is_answered_from_the_cache_before_it_is_read() {
+    let repository = repository();
+    let serving =
+        types::Serving { cache: Some(types::PredictionCache::default()), ..types::Serving::default() };
+    let request = LoadRequest { serving, ..LoadRequest::new("kept", "1", model("affine")) };
+    repository.load(request).unwrap();
+    let app = router(ServerState::new(repository.clone()));
+    let ask = async |body: String| {
+        let reply = post(&app, "/v2/models/kept/infer", body).await;
+        (reply.header("cache-status").unwrap().to_owned(), reply.json())
+    };
+    let (status, first) = ask(x("[1,4]", "[1,0,0,0]")).await;
+    assert_eq!(status, "avocet; fwd=miss; stored");
+    assert_eq!(ask(x("[1,4]", "[1,0,0,0]")).await, ("avocet; hit".to_owned(), first.clone()));
+    assert_eq!(
+        ask(x("[1,4]", "[1.0, 0, 0, 0]")).await,
+        ("avocet; hit".to_owned(), first),
+        "other text, same tensor"
+    );
+    assert_eq!(ask(x("[1,4]", "[2,0,0,0]")).await.0, "avocet; fwd=miss; stored");
+    let stats = repository.get("kept", None).unwrap().stats();
+    assert_eq!((stats.cache_hit.count, stats.cache_miss.count, stats.execution_count), (2, 2, 2));
 }
