@@ -11,6 +11,7 @@ mod memory;
 mod overhead;
 mod samples;
 mod servers;
+mod serving;
 mod store;
 
 use std::path::Path;
@@ -29,6 +30,8 @@ use crate::workspace::Workspace;
 pub enum Part {
     /// Memory, latency and serving of sites
     Sites,
+    /// The model server beside LitServe
+    Serving,
     /// Durable writes: through the store, over HTTP, and of etcd
     Store,
     /// Fan-out of watches, memory of idle watchers, a long list
@@ -86,6 +89,9 @@ pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     }
     if wants(Part::Api) {
         println!("\n{}", api::measure(workspace, &folder.join("api"), options)?);
+    }
+    if wants(Part::Serving) {
+        println!("\n{}", serving::measure(workspace, &folder.join("serving"), options)?);
     }
     if wants(Part::Sites) {
         sites(workspace, &folder.join("sites"), options)?;

@@ -78,6 +78,13 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
     Ok(Tools { functions_python, test_python, kubectls, onnxruntime, onnx_nodes, assets, models })
 }
 
+/// A Python with the servers that the benchmark measures beside.
+pub fn bench_python(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let requirements = workspace.root.join("xtask/bench-requirements.txt");
+    let python = find_python()?;
+    Venv { workspace, python: &python, name: "bench-venv", requirements, alone: false }.install()
+}
+
 struct Python {
     program: PathBuf,
     version: (u32, u32),

@@ -107,7 +107,7 @@ pub fn etcd(folder: &Path) -> anyhow::Result<Option<Running>> {
     Ok(Some(running))
 }
 
-fn free_port() -> anyhow::Result<u16> {
+pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
