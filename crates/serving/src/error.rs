@@ -68,7 +68,7 @@ impl ApiError {
     }
 
     /// The message and its causes on one line.
-    fn message(&self) -> String {
+    pub fn message(&self) -> String {
         let mut text = self.to_string();
         let mut cause = match self {
             ApiError::Inference(Error::Engine { source, .. }) => Some(source.as_ref() as &dyn StdError),

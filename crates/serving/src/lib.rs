@@ -34,5 +34,14 @@ mod compression;
 
 mod error;
 
+mod guard;
+
+pub mod jobs;
+pub mod mlbuffet;
+pub mod shelf;
+
+pub use guard::{Guard, Unguarded};
+pub use jobs::Jobs;
 pub use routes::router;
+pub use shelf::Shelf;
 pub use state::ServerState;
