@@ -220,21 +220,27 @@ impl Shelf {
             return Err(Error::Undone);
         }
         let mut tag = self.tag(name).unwrap_or_default();
-        let candidate = self.try_out(name, tag.next(), &digest).await?;
+        let candidate = self.try_out(name, tag.next(), &digest, turn).await?;
         let Label { file, library, description } = label;
         let number = tag.add(Version { digest, size, file, library, description, time: daemon::now() });
-        let after = move |()| candidate.keep();
-        self.save(name, tag, turn, after).await?;
+        self.save(name, tag, move || candidate.keep()).await?;
         Ok(number)
     }
 
     /// Loads a version before anybody is told that it is there.
-    async fn try_out(&self, name: &str, number: u32, digest: &Digest) -> Result<Candidate, Error> {
+    async fn try_out(
+        &self,
+        name: &str,
+        number: u32,
+        digest: &Digest,
+        turn: OwnedMutexGuard<()>,
+    ) -> Result<Candidate, Error> {
         let request = LoadRequest { default: false, ..self.inner.request(name, number, digest) };
         let repository = self.inner.repository.clone();
-        // Where the uploader goes away meanwhile, the candidate is dropped when it has loaded.
+        // Where the uploader goes away meanwhile, the candidate is dropped when it has loaded, and the turn ends.
         let load = move || {
-            let candidate = Candidate { repository, name: request.name.clone(), number, kept: false };
+            let candidate =
+                Candidate { repository, name: request.name.clone(), number, kept: false, _turn: turn };
             candidate.repository.load(request).map(|_| candidate)
         };
         let loaded = tokio::task::spawn_blocking(load).await.map_err(|_| Error::CutOff)?;
@@ -251,7 +257,7 @@ impl Shelf {
         if !tag.set_default(number) {
             return Err(unknown(name, number));
         }
-        self.save(name, tag, turn, |()| {}).await
+        self.save(name, tag, move || drop(turn)).await
     }
 
     /// Describes a version anew.
@@ -264,7 +270,7 @@ impl Shelf {
         if !tag.describe(number, description) {
             return Err(unknown(name, number));
         }
-        self.save(name, tag, turn, |()| {}).await
+        self.save(name, tag, move || drop(turn)).await
     }
 
     /// Deletes a version, and the tag with its last one. Requests that run on it end first.
@@ -280,9 +286,13 @@ impl Shelf {
             self.clean([removed.digest]).await;
             return Ok(Deleted::Tag);
         }
-        let default = tag.default();
+        let default = tag.default_version();
         let (repository, model) = (self.inner.repository.clone(), name.to_owned());
-        self.save(name, tag, turn, move |()| unload(&repository, &model, number)).await?;
+        let after = move || {
+            unload(&repository, &model, number);
+            drop(turn);
+        };
+        self.save(name, tag, after).await?;
         self.clean([removed.digest]).await;
         Ok(Deleted::Version { default })
     }
@@ -303,22 +313,15 @@ impl Shelf {
         self.tag(name).ok_or_else(|| Error::UnknownTag(name.into()))
     }
 
-    /// Writes a tag and then shows it. Once begun, both are done even if nobody waits for them; the turn ends then.
-    async fn save(
-        &self,
-        name: &str,
-        tag: Tag,
-        turn: OwnedMutexGuard<()>,
-        after: impl FnOnce(()) + Send + 'static,
-    ) -> Result<(), Error> {
+    /// Writes a tag and then shows it. Once begun, all is done even if nobody waits for it; `after` ends the turn.
+    async fn save(&self, name: &str, tag: Tag, after: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let (inner, key, record) = (self.inner.clone(), name.to_owned(), tag.clone());
         let name = name.to_owned();
         let change = move |tables: &ledger::Tables<'_>| Ok::<_, Error>(tables.put(TABLE, &key, &record)?);
         let show = move |()| {
             inner.register(&name, &tag);
             inner.write(|tags| tags.insert(name, tag));
-            after(());
-            drop(turn);
+            after();
         };
         self.inner.ledger.write_then(change, show).await
     }
@@ -356,7 +359,7 @@ impl Inner {
     /// Makes all versions of a tag known, the default one last.
     fn register(&self, name: &str, tag: &Tag) {
         for (&number, version) in tag.versions() {
-            let default = number == tag.default();
+            let default = number == tag.default_version();
             let request = LoadRequest { default, ..self.request(name, number, &version.digest) };
             if let Err(error) = self.repository.register(request) {
                 let error = daemon::chain(&error);
@@ -391,6 +394,8 @@ struct Candidate {
     name: String,
     number: u32,
     kept: bool,
+    /// Nobody else loads or keeps this version meanwhile.
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl Candidate {

@@ -23,3 +23,4 @@ mod kubectl_session;
 mod kubernetes_client;
 mod manifests;
 mod support;
+mod uploads;

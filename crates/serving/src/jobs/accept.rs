@@ -168,12 +168,7 @@ impl Jobs {
     }
 
     /// Makes a job durable and puts it in line, even if nobody waits for that any more.
-    async fn keep(
-        &self,
-        job: Job,
-        body: axum::body::Bytes,
-        reservation: Reservation,
-    ) -> Result<(), Error> {
+    async fn keep(&self, job: Job, body: axum::body::Bytes, reservation: Reservation) -> Result<(), Error> {
         let file = self.file(&job.id, "request");
         let written = tokio::task::spawn_blocking(move || daemon::write_private(&file, &body)).await;
         written.map_err(std::io::Error::other)??;
@@ -221,7 +216,8 @@ mod tests {
     use super::*;
 
     fn wanted(uri: &str, prefer: &'static str) -> Option<Wanted> {
-        let headers = HeaderMap::from_iter([(header::HeaderName::from_static("prefer"), prefer.parse().unwrap())]);
+        let headers =
+            HeaderMap::from_iter([(header::HeaderName::from_static("prefer"), prefer.parse().unwrap())]);
         Wanted::of(&uri.parse().unwrap(), &headers)
     }
 

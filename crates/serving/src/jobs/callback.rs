@@ -74,7 +74,9 @@ mod tests {
     #[test]
     fn only_the_very_origin_that_is_allowed_gets_results() {
         let origins = Origins::new(["https://hooks.example.com", "http://10.0.0.5:8080"]).unwrap();
-        for good in ["https://hooks.example.com/a?b=c", "https://hooks.example.com:443/", "http://10.0.0.5:8080/x"] {
+        for good in
+            ["https://hooks.example.com/a?b=c", "https://hooks.example.com:443/", "http://10.0.0.5:8080/x"]
+        {
             assert!(origins.check(good).is_ok(), "{good}");
         }
         for bad in [

@@ -46,7 +46,8 @@ pub(super) fn refusal(status: StatusCode, text: &str) -> Response {
     if status.is_server_error() {
         tracing::warn!(error = text, "request failed");
     }
-    (status, [(header::CONTENT_TYPE, "application/json")], json!({ "error": text }).to_string()).into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], json!({ "error": text }).to_string())
+        .into_response()
 }
 
 fn failed(error: &Error) -> Response {
@@ -70,14 +71,19 @@ struct Wanted {
 }
 
 /// The latest first, without responses.
-async fn list(State(jobs): State<Jobs>, wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>) -> Response {
+async fn list(
+    State(jobs): State<Jobs>,
+    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+) -> Response {
     let Ok(Query(wanted)) = wanted else {
-        let text = "the query is not valid; send limit=NUMBER and status=queued, running, succeeded or failed";
+        let text =
+            "the query is not valid; send limit=NUMBER and status=queued, running, succeeded or failed";
         return refusal(StatusCode::BAD_REQUEST, text);
     };
     let limit = wanted.limit.unwrap_or(LISTED.0).min(LISTED.1);
     let table = jobs.table();
-    let matching = table.jobs.values().rev().filter(|job| wanted.status.is_none_or(|status| status == job.status));
+    let matching =
+        table.jobs.values().rev().filter(|job| wanted.status.is_none_or(|status| status == job.status));
     let lines: Vec<Value> = matching.take(limit).map(|job| Value::Object(members(job))).collect();
     answer(json!({ "jobs": lines, "total": table.jobs.len() }).to_string())
 }

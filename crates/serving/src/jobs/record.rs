@@ -61,7 +61,9 @@ impl Response {
 
     /// Whether the body is JSON as it is.
     pub fn is_json(&self) -> bool {
-        self.headers.iter().any(|(name, value)| name == "content-type" && value.starts_with("application/json"))
+        self.headers
+            .iter()
+            .any(|(name, value)| name == "content-type" && value.starts_with("application/json"))
     }
 }
 

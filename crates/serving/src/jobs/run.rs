@@ -43,7 +43,8 @@ impl Jobs {
         self.inner.runs.reset(unfinished.map(|job| job.id.clone()));
         let untold = all.iter().filter(|job| job.is_to_be_told());
         self.inner.calls.reset(untold.map(|job| job.id.clone()));
-        let lanes = (0..self.inner.options.at_once.max(1)).map(|_| self.compute_all(&router, &ready, &shutdown));
+        let lanes =
+            (0..self.inner.options.at_once.max(1)).map(|_| self.compute_all(&router, &ready, &shutdown));
         let calls = (0..CALLS).map(|_| self.call_all(&shutdown));
         tokio::try_join!(
             futures::future::try_join_all(lanes),
@@ -74,7 +75,8 @@ impl Jobs {
         shutdown: &Shutdown,
     ) -> Result<(), Error> {
         if job.begun >= BEGINNINGS {
-            let text = format!("the process ended {BEGINNINGS} times while it computed this; it is not tried again");
+            let text =
+                format!("the process ended {BEGINNINGS} times while it computed this; it is not tried again");
             return self.finish(job, StatusCode::INTERNAL_SERVER_ERROR, vec![], error_body(&text)).await;
         }
         let token = CancellationToken::new();

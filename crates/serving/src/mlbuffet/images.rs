@@ -23,7 +23,11 @@ pub(super) fn read(model: &Model, content: &[u8]) -> Result<(Vec<Tensor>, Frame)
 ///
 /// # Errors
 /// When they aren't what is declared.
-pub(super) fn interpret(model: &Model, outputs: &[Tensor], frame: Option<&Frame>) -> Result<Option<Reading>, Reply> {
+pub(super) fn interpret(
+    model: &Model,
+    outputs: &[Tensor],
+    frame: Option<&Frame>,
+) -> Result<Option<Reading>, Reply> {
     let Some(declared) = &model.serving().postprocessing else { return Ok(None) };
     let output = Output::compile(declared, model.signature()).map_err(|error| refused(&error))?;
     output.read(outputs, frame).map(Some).map_err(|error| refused(&error))

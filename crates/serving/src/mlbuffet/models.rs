@@ -36,7 +36,9 @@ fn describe_tag(buffet: &Buffet, wanted: TagRef<'_>) -> Result<Reply, Reply> {
     let versions = tag.versions().iter().filter(|(number, _)| only.is_none_or(|only| only == **number));
     let versions: Map<String, Value> =
         versions.map(|(number, version)| (number.to_string(), show(name, *number, version))).collect();
-    Ok(Reply::ok("OK").with("tag_list_versions", versions).with("default_version", tag.default().to_string()))
+    Ok(Reply::ok("OK")
+        .with("tag_list_versions", versions)
+        .with("default_version", tag.default_version().to_string()))
 }
 
 fn show(name: &str, number: u32, version: &Version) -> Value {
@@ -85,7 +87,11 @@ pub(super) async fn download(State(buffet): State<Buffet>, Path(tag): Path<Strin
 
 fn attachment(file: &str) -> HeaderValue {
     let plain = file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    let text = if plain { format!("attachment; filename={file}") } else { format!("attachment; filename=\"{file}\"") };
+    let text = if plain {
+        format!("attachment; filename={file}")
+    } else {
+        format!("attachment; filename=\"{file}\"")
+    };
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("attachment"))
 }
 
@@ -153,11 +159,7 @@ async fn change_default(buffet: &Buffet, wanted: TagRef<'_>, body: &[u8]) -> Res
     Ok(Reply::ok(updated))
 }
 
-pub(super) async fn describe(
-    State(buffet): State<Buffet>,
-    Path(tag): Path<String>,
-    body: Bytes,
-) -> Response {
+pub(super) async fn describe(State(buffet): State<Buffet>, Path(tag): Path<String>, body: Bytes) -> Response {
     let reply = change_description(&buffet, TagRef::parse(&tag), &body).await;
     buffet.answer(reply.unwrap_or_else(|refusal| refusal))
 }

@@ -52,7 +52,9 @@ impl Reply {
     }
 
     pub fn too_large(limit: impl std::fmt::Display) -> Reply {
-        let text = format!("The request is over the limit of {limit} bytes; send less, or ask the operator to raise it");
+        let text = format!(
+            "The request is over the limit of {limit} bytes; send less, or ask the operator to raise it"
+        );
         Reply::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     }
 

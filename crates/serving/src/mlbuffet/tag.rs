@@ -33,7 +33,7 @@ impl<'a> TagRef<'a> {
     /// The uploaded version that is meant.
     pub fn find(&self, buffet: &Buffet) -> Result<(Tag, u32, Version), Reply> {
         let Some(tag) = buffet.shelf.tag(self.name) else { return Err(not_uploaded(buffet, self.name)) };
-        let number = self.number()?.unwrap_or(tag.default());
+        let number = self.number()?.unwrap_or(tag.default_version());
         let version = tag.version(number).cloned().ok_or_else(|| no_version(number))?;
         Ok((tag, number, version))
     }
@@ -42,8 +42,9 @@ impl<'a> TagRef<'a> {
 /// For a name that nothing was uploaded under.
 fn not_uploaded(buffet: &Buffet, name: &str) -> Reply {
     if buffet.repository.list().iter().any(|model| model.name == name) {
-        let text =
-            format!("Model {name} was assigned by the hub; it can be asked here, and changed or taken from the hub");
+        let text = format!(
+            "Model {name} was assigned by the hub; it can be asked here, and changed or taken from the hub"
+        );
         return Reply::new(StatusCode::CONFLICT, text);
     }
     no_tag(name)

@@ -84,7 +84,7 @@ async fn read_parts(buffet: &Buffet, parts: &mut Multipart, form: &mut Form) -> 
         let name = field.name().unwrap_or_default().to_owned();
         match (name.as_str(), field.file_name().map(str::to_owned)) {
             ("path", Some(file)) if form.file.is_none() => {
-                check_file(&file)?;
+                check_file(&file, buffet.legacy)?;
                 form.file = Some((file, receive(buffet, field).await?));
             }
             ("library_version", _) => form.library = Some(text(field).await?),
@@ -112,12 +112,15 @@ async fn text(mut field: Field<'_>) -> Result<String, Reply> {
 }
 
 /// Whether a file's name says that an engine may read it.
-fn check_file(file: &str) -> Result<(), Reply> {
+fn check_file(file: &str, legacy: bool) -> Result<(), Reply> {
     if file.len() > 255 || file.contains(['/', '\\', '"']) || file.chars().any(char::is_control) {
-        return Err(Reply::unprocessable("The file's name is too long or has a slash, quote or control character"));
+        return Err(Reply::unprocessable(
+            "The file's name is too long or has a slash, quote or control character",
+        ));
     }
     let extension = file.rfind('.').and_then(|dot| file.get(dot..)).unwrap_or_default().to_ascii_lowercase();
-    if TAKEN.contains(&extension.as_str()) {
+    let is_among = |list: &[&str]| list.contains(&extension.as_str());
+    if is_among(&TAKEN) && (is_among(&THEIRS) || !legacy) {
         return Ok(());
     }
     let instead = match extension.as_str() {

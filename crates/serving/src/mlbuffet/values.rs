@@ -47,7 +47,8 @@ pub(super) fn read(json: &str, signature: &Signature, limits: Limits) -> Result<
 }
 
 fn not_the_inputs(signature: &Signature) -> Reply {
-    let names: Vec<String> = signature.inputs.iter().map(|spec| format!("\"{}\": [...]", spec.name)).collect();
+    let names: Vec<String> =
+        signature.inputs.iter().map(|spec| format!("\"{}\": [...]", spec.name)).collect();
     let text = format!("The model takes {{{}}}; send an object like this as `values`", names.join(", "));
     Reply::unprocessable(text).without_values()
 }
@@ -66,7 +67,8 @@ fn tensor(spec: &TensorSpec, json: &str, limits: Limits) -> Result<(Tensor, bool
     // Numbers may come as strings, as in tables that were read as text.
     let unquoted = quoted && !words && spec.datatype != Datatype::Bytes;
     let json: Cow<'_, str> = if unquoted { json.replace('"', "").into() } else { json.into() };
-    let tensor = data::read(name, spec.datatype, &shape, &json).map_err(|error| refused(error.to_string()))?;
+    let tensor =
+        data::read(name, spec.datatype, &shape, &json).map_err(|error| refused(error.to_string()))?;
     Ok((tensor, batched))
 }
 
@@ -221,7 +223,10 @@ mod tests {
             assert_eq!((inputs.tensors[0].shape(), inputs.batched), (shape.as_slice(), batched), "{json}");
         }
         assert_eq!(read_one(Datatype::Int64, &[-1], "[1, 2, 3]").unwrap().tensors[0].shape(), [3]);
-        assert_eq!(read_one(Datatype::Fp32, &[1, 3, 1, 1], "[[[1]],[[2]],[[3]]]").unwrap().tensors[0].count(), 3);
+        assert_eq!(
+            read_one(Datatype::Fp32, &[1, 3, 1, 1], "[[[1]],[[2]],[[3]]]").unwrap().tensors[0].count(),
+            3
+        );
     }
 
     #[test]
@@ -236,7 +241,9 @@ mod tests {
 
     #[test]
     fn what_is_no_even_list_is_refused() {
-        for refused in ["[1]", "[1,2,3]", "[]", "[[1,2],[3]]", "[[1,2],3]", "[[],1]", "[{\"a\":1}]", "[[[1,2]]]"] {
+        for refused in
+            ["[1]", "[1,2,3]", "[]", "[[1,2],[3]]", "[[1,2],3]", "[[],1]", "[{\"a\":1}]", "[[[1,2]]]"]
+        {
             assert!(read_one(Datatype::Fp32, &[-1, 2], refused).is_err(), "{refused}");
         }
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));

@@ -11,7 +11,9 @@ pub enum Error {
     )]
     Name(String),
     /// Another one serves a model of that name.
-    #[error("model `{0}` comes from the hub and can't be changed here; choose another tag, or change it at the hub")]
+    #[error(
+        "model `{0}` comes from the hub and can't be changed here; choose another tag, or change it at the hub"
+    )]
     Taken(String),
     /// No such tag.
     #[error("there is no tag `{0}`")]
@@ -25,7 +27,9 @@ pub enum Error {
         version: u32,
     },
     /// The file is too large.
-    #[error("the file is over the limit of {limit} bytes; make the model smaller or ask the operator to raise the limit")]
+    #[error(
+        "the file is over the limit of {limit} bytes; make the model smaller or ask the operator to raise the limit"
+    )]
     TooLarge {
         /// The limit in bytes.
         limit: u64,

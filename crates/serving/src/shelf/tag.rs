@@ -31,7 +31,7 @@ pub struct Version {
 
 impl Tag {
     /// The version that answers where none is named.
-    pub fn default(&self) -> u32 {
+    pub fn default_version(&self) -> u32 {
         self.default
     }
 
@@ -130,7 +130,7 @@ mod tests {
                         let number = tag.add(version());
                         given.push(number);
                         there.insert(number);
-                        prop_assert_eq!(tag.default(), number);
+                        prop_assert_eq!(tag.default_version(), number);
                     }
                     Step::Remove(number) => {
                         prop_assert_eq!(tag.remove(number).is_some(), there.remove(&number));
@@ -144,7 +144,7 @@ mod tests {
                 }
                 let numbers: BTreeSet<u32> = tag.versions().keys().copied().collect();
                 prop_assert_eq!(&numbers, &there);
-                prop_assert!(there.is_empty() || there.contains(&tag.default()), "{:?}", tag);
+                prop_assert!(there.is_empty() || there.contains(&tag.default_version()), "{:?}", tag);
                 let kept: Tag = serde_json::from_str(&serde_json::to_string(&tag).unwrap()).unwrap();
                 prop_assert_eq!(kept.next(), tag.next());
             }

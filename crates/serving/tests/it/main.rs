@@ -10,5 +10,9 @@
 mod client;
 mod errors;
 mod infer;
+mod jobs;
 mod metadata;
+mod mlbuffet;
+mod replay;
+mod shelf;
 mod support;
