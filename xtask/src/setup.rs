@@ -28,6 +28,8 @@ pub struct Tools {
     pub kubectls: Vec<PathBuf>,
     /// ONNX Runtime's shared library, where there is one for this machine.
     pub onnxruntime: Option<PathBuf>,
+    /// ONNX's tests of single operators.
+    pub onnx_nodes: Option<PathBuf>,
     /// The example's models and photos.
     pub assets: PathBuf,
     /// The folder of packages that carry models which tests run.
@@ -55,8 +57,8 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
         }
     };
     let assets = prepare_assets(workspace, &venv)?;
-    let (test_python, kubectls, models) = match scope {
-        Scope::Demo => (None, vec![], None),
+    let (test_python, kubectls, onnx_nodes, models) = match scope {
+        Scope::Demo => (None, vec![], None, None),
         Scope::Tests => {
             if python.version < (3, 11) {
                 bail!("the tests' clients need Python 3.11 or newer, and {} is older", python.shown());
@@ -66,11 +68,14 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
                 find_kubectl();
                 vec![]
             });
-            let models = find_packages(&venv("models-venv", own.join("models-requirements.txt"), true)?);
-            (Some(venv("test-venv", own.join("test-requirements.txt"), true)?), kubectls, models)
+            let onnx = venv("onnx-venv", own.join("onnx-requirements.txt"), true)?;
+            let nodes = site_packages(&onnx).map(|folder| folder.join("onnx/backend/test/data/node"));
+            let models = site_packages(&venv("models-venv", own.join("models-requirements.txt"), true)?);
+            let tests = venv("test-venv", own.join("test-requirements.txt"), true)?;
+            (Some(tests), kubectls, nodes, models)
         }
     };
-    Ok(Tools { functions_python, test_python, kubectls, onnxruntime, assets, models })
+    Ok(Tools { functions_python, test_python, kubectls, onnxruntime, onnx_nodes, assets, models })
 }
 
 struct Python {
@@ -153,15 +158,15 @@ impl Venv<'_> {
     }
 }
 
-/// Where a Python's packages are.
-fn find_packages(python: &Path) -> Option<PathBuf> {
+/// Where an environment keeps its packages.
+fn site_packages(python: &Path) -> Option<PathBuf> {
     let lib = python.parent()?.parent()?.join("lib");
     let versions = std::fs::read_dir(lib).ok()?;
     versions.flatten().map(|entry| entry.path().join("site-packages")).find(|folder| folder.is_dir())
 }
 
 fn find_onnxruntime(python: &Path) -> Option<PathBuf> {
-    let files = std::fs::read_dir(find_packages(python)?.join("onnxruntime/capi")).ok()?.flatten();
+    let files = std::fs::read_dir(site_packages(python)?.join("onnxruntime/capi")).ok()?.flatten();
     let mut libraries: Vec<PathBuf> = files
         .map(|entry| entry.path())
         .filter(|path| {

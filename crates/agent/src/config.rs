@@ -22,6 +22,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Where the Open Inference Protocol, functions and invocations are served.
     pub listen: SocketAddr,
+    /// Where the Open Inference Protocol is served over gRPC.
+    pub listen_grpc: SocketAddr,
     /// Where S3 is served.
     pub listen_objects: SocketAddr,
     /// The Python that runs functions; absent looks for `python3`.
@@ -78,6 +80,9 @@ pub struct Access {
     pub site: String,
     /// URL of the Open Inference Protocol, functions and invocations.
     pub inference: String,
+    /// Address of the Open Inference Protocol over gRPC.
+    #[serde(default)]
+    pub grpc: String,
     /// URL of S3.
     pub objects: String,
     /// Bearer token for functions and invocations.
@@ -110,13 +115,15 @@ impl Access {
         data: &Path,
         site: &str,
         inference: String,
+        grpc: String,
         objects: String,
     ) -> std::io::Result<Self> {
         let access = match Self::read(data) {
-            Ok(old) => Self { site: site.to_owned(), inference, objects, ..old },
+            Ok(old) => Self { site: site.to_owned(), inference, grpc, objects, ..old },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self {
                 site: site.to_owned(),
                 inference,
+                grpc,
                 objects,
                 token: daemon::random_hex(24)?,
                 access_key: daemon::random_hex(10)?,

@@ -214,8 +214,10 @@ impl Preparer {
                 path: self.blobs.path(&digest),
                 engine: match model.spec.engine {
                     Engine::Auto => EngineChoice::Auto,
+                    Engine::Native => EngineChoice::Native,
                     Engine::OnnxRuntime => EngineChoice::OnnxRuntime,
                     Engine::Rten => EngineChoice::Rten,
+                    Engine::TensorFlow => EngineChoice::Tensorflow,
                 },
                 serving: model.spec.serving.clone(),
                 default: model.spec.default_version() == Some(&version.name),

@@ -144,12 +144,14 @@ pub async fn start(
         std::fs::create_dir_all(&folder).map_err(|error| Error::disk(&folder, error))?;
     }
     let listener = listen(config.listen).await?;
+    let grpc_listener = listen(config.listen_grpc).await?;
     let objects_listener = listen(config.listen_objects).await?;
     let inference = format!("http://{}", address(&listener)?);
     let access = Access::renew(
         &config.data,
         &membership.site,
         inference.clone(),
+        address(&grpc_listener)?.to_string(),
         format!("http://{}", address(&objects_listener)?),
     );
     let access = Arc::new(access.map_err(|error| Error::disk(&Access::file(&config.data), error))?);
@@ -194,7 +196,7 @@ pub async fn start(
     };
     let site =
         Site { config, membership, client, objects, assignments, invocations, outbox, shelf, ledger, worker };
-    site.serve(listener, objects_listener, &access, &repository, tasks)?;
+    site.serve([listener, grpc_listener, objects_listener], &access, &repository, tasks)?;
     site.work(blobs, repository, tasks);
     site.follow_hub(facts, tasks);
     info!(site = access.site, inference = access.inference, objects = access.objects, "site is up");
@@ -219,8 +221,7 @@ impl Site {
     /// What others ask of the site: models, functions, buckets.
     fn serve(
         &self,
-        listener: TcpListener,
-        objects_listener: TcpListener,
+        [listener, grpc_listener, objects_listener]: [TcpListener; 3],
         access: &Arc<Access>,
         repository: &Repository,
         tasks: &Tasks,
@@ -238,6 +239,7 @@ impl Site {
             worker: self.worker.clone(),
             known_token: Arc::default(),
         };
+        tasks.spawn("grpc-front", serving::grpc::serve(grpc_listener, models.clone(), tasks.shutdown()));
         let guard = Arc::new(front.clone());
         let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone());
         let buffet = mlbuffet::router(buffet.legacy(self.config.mlbuffet_legacy));

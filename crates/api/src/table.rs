@@ -60,28 +60,12 @@ fn cell(column: &Column, manifest: &Value, now: Time) -> Value {
         }
         Cell::Path(path) => path,
     };
-    let found = json_path::find(manifest, path);
-    match (found.as_slice(), column.format) {
-        ([] | [Value::Null], _) => return Value::Null,
-        ([number @ Value::Number(_)], "integer") => return (*number).clone(),
-        ([Value::String(time)], "date") => return json!(time),
-        _ => {}
-    }
-    let words: Vec<String> = found
-        .into_iter()
-        .flat_map(|value| match value {
-            Value::Array(entries) => entries.iter().map(word).collect(),
-            other => vec![word(other)],
-        })
-        .collect();
-    json!(words.join(","))
-}
-
-fn word(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
+    // The first of several matches, and lists as JSON: so columns of custom resources are everywhere.
+    match (json_path::find(manifest, path).first(), column.format) {
+        (None | Some(Value::Null), _) => Value::Null,
+        (Some(number @ Value::Number(_)), "integer") => (*number).clone(),
+        (Some(Value::String(text)), _) => json!(text),
+        (Some(other), _) => json!(other.to_string()),
     }
 }
 

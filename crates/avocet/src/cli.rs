@@ -1,10 +1,13 @@
 //! The command line.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+use crate::engines::InstallOptions;
+use crate::model::ModelCommand;
 
 /// Runs AI applications over cloud and edge: one program, from a laptop to a tree of sites.
 #[derive(Parser)]
@@ -42,11 +45,13 @@ pub struct ClientOptions {
 #[derive(Subcommand)]
 pub enum Command {
     /// Run a hub and a site in one process
-    Up(UpOptions),
+    Up(Box<UpOptions>),
     /// Run a hub alone
     Hub(HubOptions),
     /// Run a site that joins a hub
     Agent(AgentOptions),
+    /// Serve models from disk, without a hub: REST and gRPC, in Triton's protocol
+    Serve(ServeOptions),
     /// Write all that a hub keeps into one file, while it runs
     Backup(BackupOptions),
     /// Make a hub's data folder from a backup
@@ -80,6 +85,9 @@ pub enum Command {
     Explain(ExplainOptions),
     /// Say which inference engines work on this machine, and why
     Engines(EnginesOptions),
+    /// Look into a model file before it is served
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Print the kinds as CustomResourceDefinitions, for a Kubernetes cluster
     #[command(after_help = "Example:\n  avocet crds | kubectl apply -f -")]
     Crds,
@@ -194,6 +202,9 @@ pub struct ListenSite {
     /// Where models, functions and invocations listen; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
     pub listen_inference: SocketAddr,
+    /// Where models listen for gRPC; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8001", value_name = "ADDRESS")]
+    pub listen_grpc: SocketAddr,
     /// Where the buckets listen (S3); port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
     pub listen_objects: SocketAddr,
@@ -221,6 +232,13 @@ pub struct ListenSite {
     /// Seconds between heartbeats
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub heartbeat: u64,
+}
+
+impl ListenSite {
+    /// Everywhere that it listens.
+    pub fn addresses(&self) -> [SocketAddr; 3] {
+        [self.listen_inference, self.listen_grpc, self.listen_objects]
+    }
 }
 
 #[derive(Args)]
@@ -264,6 +282,67 @@ pub struct AgentOptions {
     /// The join token; needed the first time
     #[arg(long, env = "AVOCET_JOIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    avocet serve iris.onnx                          one model\n  \
+    avocet serve models/                            a folder of NAME.onnx, or of NAME/[config.pbtxt]/VERSION/model.onnx\n  \
+    avocet serve models/ --model-control poll       follows what changes in the folder\n  \
+    avocet serve models/ --model-control explicit --load-model '*'    and lets clients load and unload\n\n\
+    Ask it:\n  \
+    curl localhost:8000/v2/models/iris\n  \
+    curl localhost:8000/v2/models/iris/infer -d '{\"inputs\": [{\"name\": \"x\", \"shape\": [1, 4], \"datatype\": \"FP32\", \
+    \"data\": [5.1, 3.5, 1.4, 0.2]}]}'")]
+pub struct ServeOptions {
+    /// Model files, and folders of models
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub host: IpAddr,
+    /// The port for REST; 0 takes a free one
+    #[arg(long, default_value_t = 8000, value_name = "PORT")]
+    pub http_port: u16,
+    /// The port for gRPC; 0 takes a free one
+    #[arg(long, default_value_t = 8001, value_name = "PORT")]
+    pub grpc_port: u16,
+    /// Who decides which models are loaded
+    #[arg(long, value_enum, default_value_t)]
+    pub model_control: ModelControl,
+    /// With --model-control explicit: a model to begin with, or * for all; may be repeated
+    #[arg(long = "load-model", value_name = "NAME")]
+    pub load_models: Vec<String>,
+    /// With --model-control poll: seconds between two looks
+    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    pub poll_seconds: u64,
+    /// Largest request in MiB
+    #[arg(long, default_value_t = 64, value_name = "MIB")]
+    pub max_message_mib: usize,
+    /// Threads that run models [default: one per core]
+    #[arg(long, value_name = "NUMBER")]
+    pub workers: Option<usize>,
+    /// ONNX Runtime's shared library, or its folder
+    #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+    /// How much to log: error, warn, info, debug or trace
+    #[arg(long, default_value = "warn")]
+    pub log: String,
+    /// Listen beyond loopback although nothing is encrypted and nobody is asked for a password
+    #[arg(long)]
+    pub insecure_plain_http: bool,
+}
+
+/// Who decides which models are loaded.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ModelControl {
+    /// What is there at the start, for good
+    #[default]
+    None,
+    /// Clients, by load and unload
+    Explicit,
+    /// The folder: what changes in it is followed
+    Poll,
 }
 
 #[derive(Args)]
@@ -507,11 +586,25 @@ pub struct ExplainOptions {
 }
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct EnginesOptions {
+    #[command(subcommand)]
+    pub command: Option<EnginesCommand>,
     /// ONNX Runtime's shared library, or its folder
     #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
+    /// TensorFlow's shared library, or its folder
+    #[arg(long, env = "AVOCET_TENSORFLOW", value_name = "FILE")]
+    pub tensorflow: Option<PathBuf>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
+}
+
+#[derive(Subcommand)]
+pub enum EnginesCommand {
+    /// Bring an engine's library to this machine, out of its Python wheel
+    #[command(after_help = "Examples:\n  avocet engines install onnxruntime\n  \
+                            avocet engines install tensorflow --wheel tensorflow_cpu-2.21.0-….whl")]
+    Install(InstallOptions),
 }

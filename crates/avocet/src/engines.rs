@@ -1,14 +1,27 @@
 //! `engines`: what runs models on this machine.
 
+mod install;
+
 use inference::{EngineOptions, Engines};
 use serde_json::json;
 
-use crate::cli::{EnginesOptions, Format};
+pub use install::InstallOptions;
+
+use crate::cli::{EnginesCommand, EnginesOptions, Format};
 use crate::output::{print_table, print_value};
 
-pub fn engines(wanted: &EnginesOptions) -> anyhow::Result<()> {
-    let options = EngineOptions { onnxruntime: wanted.onnxruntime.clone(), ..EngineOptions::default() };
-    let all = Engines::discover(&options).list();
+pub async fn engines(wanted: &EnginesOptions) -> anyhow::Result<()> {
+    if let Some(EnginesCommand::Install(options)) = &wanted.command {
+        return install::install(options).await;
+    }
+    let options = EngineOptions {
+        onnxruntime: wanted.onnxruntime.clone(),
+        tensorflow: wanted.tensorflow.clone(),
+        ..EngineOptions::default()
+    };
+    let engines = Engines::discover(&options);
+    engines.open();
+    let all = engines.list();
     match wanted.output {
         Format::Json | Format::Yaml => {
             let all: Vec<_> = all

@@ -13,8 +13,10 @@ mod hub;
 mod invocations;
 mod lock;
 mod manifest;
+mod model;
 mod output;
 mod restore;
+mod serve;
 mod tokens;
 mod ui;
 mod up;
@@ -49,9 +51,10 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let client = &cli.client;
     match cli.command {
-        Command::Up(options) => up::up(options).await,
+        Command::Up(options) => up::up(*options).await,
         Command::Hub(options) => up::hub(options).await,
         Command::Agent(options) => up::agent(options).await,
+        Command::Serve(options) => serve::serve(options).await,
         Command::Backup(options) => backup::backup(&options),
         Command::Restore(options) => restore::restore(&options),
         Command::JoinToken(options) => hub::join_token(client, options).await,
@@ -67,7 +70,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ls(options) => copy::list(client, options).await,
         Command::Ui => ui::ui(client),
         Command::Explain(options) => explain::explain(client, options).await,
-        Command::Engines(options) => engines::engines(&options),
+        Command::Engines(options) => engines::engines(&options).await,
+        Command::Model(command) => model::model(&command),
         Command::Crds => output::print_documents(
             types::kinds().filter(|info| info.is_ours()).map(types::custom_resource_definition),
         ),

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const OWN_TOKEN: Duration = Duration::from_secs(600);
 
 pub async fn up(options: UpOptions) -> anyhow::Result<()> {
-    let data = prepare(&options.data, &[options.site.listen_inference, options.site.listen_objects])?;
+    let data = prepare(&options.data, &options.site.addresses())?;
     let tasks = Tasks::default();
     let (reached, hub) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
     let secret = hub.tokens.create_join_token(&options.name, daemon::now(), OWN_TOKEN).await?;
@@ -39,14 +39,17 @@ pub async fn hub(options: HubOptions) -> anyhow::Result<()> {
 }
 
 pub async fn agent(options: AgentOptions) -> anyhow::Result<()> {
-    let data = prepare(&options.data, &[options.site.listen_inference, options.site.listen_objects])?;
+    let data = prepare(&options.data, &options.site.addresses())?;
     let tasks = Tasks::default();
     let site = site_config(&data, &options.site, options.join, options.token)?;
     let access = tokio::select! {
         access = start_site(site, &tasks) => access?,
         signal = daemon::wait_for_signal() => return Ok(signal?),
     };
-    println!("site {} is up: models at {}, buckets at {}", access.site, access.inference, access.objects);
+    println!(
+        "site {} is up: models at {} (gRPC at {}), buckets at {}",
+        access.site, access.inference, access.grpc, access.objects
+    );
     println!("keys: {}", Access::file(&data.join("site")).display());
     end(tasks).await
 }
@@ -88,6 +91,7 @@ fn site_config(
         tier: options.tier.clone(),
         labels,
         listen: options.listen_inference,
+        listen_grpc: options.listen_grpc,
         listen_objects: options.listen_objects,
         python: options.python.clone(),
         onnxruntime: options.onnxruntime.clone(),
@@ -108,7 +112,10 @@ fn greet(data: &Path, url: &str, access: Option<&Access>) {
     let kubeconfig = config::kubeconfig_file(data);
     println!("hub is up: {url}");
     if let Some(access) = access {
-        println!("site {} is up: models at {}, buckets at {}", access.site, access.inference, access.objects);
+        println!(
+            "site {} is up: models at {} (gRPC at {}), buckets at {}",
+            access.site, access.inference, access.grpc, access.objects
+        );
     }
     println!("next:  export AVOCET_KUBECONFIG={0} KUBECONFIG={0}", kubeconfig.display());
     println!("       avocet get sites          (or: kubectl get sites)");

@@ -1,6 +1,6 @@
 //! Runs one model on every engine that is here and prints the time of a run:
 //!
-//!     cargo run --release -p avocet-inference --example infer -- model.onnx [size of open dimensions] [runs]
+//!     cargo run --release -p avocet-inference --example infer -- model.onnx [size of open dimensions] [runs] [divisor of inputs]
 //!
 //! Inputs are a fixed pattern; outputs of the engines are compared with the first one's.
 
@@ -16,6 +16,7 @@ fn main() -> Fallible<()> {
     let path = PathBuf::from(arguments.next().ok_or("name a model file")?);
     let open = arguments.next().map_or(Ok(1), |text| text.parse())?;
     let runs: usize = arguments.next().map_or(Ok(50), |text| text.parse())?;
+    let divisor: f32 = arguments.next().map_or(Ok(1.0), |text| text.parse())?;
     let engines = Engines::discover(&EngineOptions::default());
     let mut reference: Option<Vec<Tensor>> = None;
     for engine in engines.list() {
@@ -30,7 +31,8 @@ fn main() -> Fallible<()> {
         };
         let load = started.elapsed();
         let signature = model.signature();
-        let inputs = signature.inputs.iter().map(|spec| pattern(spec, open)).collect::<Fallible<Vec<_>>>()?;
+        let inputs =
+            signature.inputs.iter().map(|spec| pattern(spec, open, divisor)).collect::<Fallible<Vec<_>>>()?;
         let outputs: Vec<&str> = signature.outputs.iter().map(|spec| spec.name.as_str()).collect();
         let mut times = Vec::with_capacity(runs);
         let mut last = model.run(&inputs, &outputs)?;
@@ -55,15 +57,15 @@ fn main() -> Fallible<()> {
     Ok(())
 }
 
-fn pattern(spec: &TensorSpec, open: usize) -> Fallible<Tensor> {
+fn pattern(spec: &TensorSpec, open: usize, divisor: f32) -> Fallible<Tensor> {
     let shape: Vec<usize> =
         spec.shape.iter().flatten().map(|&size| usize::try_from(size).unwrap_or(open)).collect();
     let count: usize = shape.iter().product();
     println!("input {} {} {shape:?}", spec.name, spec.datatype);
-    let numbers = (0..count).map(|index| index * 37 % 256);
+    let numbers = (0..count).map(|index| (index.wrapping_mul(40_503) >> 5) % 256);
     Ok(match spec.datatype {
         Datatype::Fp32 => {
-            let floats = numbers.map(|number| u8::try_from(number).map(f32::from));
+            let floats = numbers.map(|number| u8::try_from(number).map(|number| f32::from(number) / divisor));
             Tensor::from_vec(spec.name.as_str(), shape, floats.collect::<Result<Vec<f32>, _>>()?)?
         }
         Datatype::Int64 => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{InvalidInput, LoadError, Signature, Tensor};
+use crate::{Format, InvalidInput, LoadError, Signature, Tensor};
 
 /// Name of an engine: lower case, as in a resource's field `engine`.
 pub type Name = &'static str;
@@ -14,13 +14,17 @@ pub type Name = &'static str;
 /// Which engine a model wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EngineChoice {
-    /// The best that is there, and the next one where that fails to load the model.
+    /// The fastest of those that take the model and agree, by a short trial when it is loaded.
     #[default]
     Auto,
+    /// Avocet's own arithmetic for trees, linear models and their pipelines, or an error.
+    Native,
     /// `rten`, pure Rust, or an error.
     Rten,
     /// ONNX Runtime, or an error.
     OnnxRuntime,
+    /// TensorFlow, or an error.
+    Tensorflow,
 }
 
 impl EngineChoice {
@@ -28,8 +32,10 @@ impl EngineChoice {
     pub fn engine(self) -> Option<Name> {
         match self {
             EngineChoice::Auto => None,
+            EngineChoice::Native => Some("native"),
             EngineChoice::Rten => Some("rten"),
             EngineChoice::OnnxRuntime => Some("onnxruntime"),
+            EngineChoice::Tensorflow => Some("tensorflow"),
         }
     }
 }
@@ -42,7 +48,7 @@ impl fmt::Display for EngineChoice {
 
 /// A text that names no engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown engine `{0}`; use `auto`, `rten` or `onnxruntime`")]
+#[error("unknown engine `{0}`; use `auto`, `native`, `rten`, `onnxruntime` or `tensorflow`")]
 pub struct UnknownEngine(pub String);
 
 impl FromStr for EngineChoice {
@@ -51,8 +57,10 @@ impl FromStr for EngineChoice {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "" | "auto" => Ok(EngineChoice::Auto),
+            "native" => Ok(EngineChoice::Native),
             "rten" => Ok(EngineChoice::Rten),
             "onnxruntime" => Ok(EngineChoice::OnnxRuntime),
+            "tensorflow" => Ok(EngineChoice::Tensorflow),
             other => Err(UnknownEngine(other.chars().take(64).collect())),
         }
     }
@@ -63,6 +71,8 @@ impl FromStr for EngineChoice {
 pub struct EngineOptions {
     /// ONNX Runtime's shared library or the folder that holds it; unset searches the usual places.
     pub onnxruntime: Option<PathBuf>,
+    /// TensorFlow's shared library or the folder that holds it; unset searches the usual places.
+    pub tensorflow: Option<PathBuf>,
     /// Threads that one run may use, 0 or 1 for one. More lowers the latency of a lone large model and costs CPU.
     pub threads_per_run: usize,
 }
@@ -71,6 +81,7 @@ pub struct EngineOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineInfo {
     pub name: Name,
+    /// Empty as long as a library has not been opened and its file's name doesn't tell.
     pub version: String,
     /// The library file it runs from; `None` where it is part of the program.
     pub path: Option<PathBuf>,
@@ -87,7 +98,30 @@ pub struct LoadOptions {
 pub trait Engine: Send + Sync {
     fn info(&self) -> EngineInfo;
 
-    /// Loads an ONNX file; may take seconds.
+    /// Whether models of this format are for this engine.
+    fn takes(&self, format: Format) -> bool {
+        format.is_onnx()
+    }
+
+    /// Whether a model that it loads needs no comparison with other engines.
+    fn is_exact(&self) -> bool {
+        false
+    }
+
+    /// Opens what the engine needs beyond the program, which the first load does anyway. May take a second.
+    ///
+    /// # Errors
+    /// Why the engine can't be used after all; the same each time.
+    fn open(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Why the engine turned out to be unusable, if it was opened and did.
+    fn defect(&self) -> Option<String> {
+        None
+    }
+
+    /// Loads a model of a format that this engine takes, from the path in its [`crate::Source`]; may take seconds.
     ///
     /// # Errors
     /// When the file is not a model or needs what this engine lacks.
@@ -103,6 +137,17 @@ pub trait Engine: Send + Sync {
 /// A model ready to run; dropping it gives its memory back.
 pub trait LoadedModel: Send + Sync {
     fn signature(&self) -> &Signature;
+
+    /// The classes that the columns of an output stand for, where the model's file names them.
+    fn labels(&self, _output: &str) -> Option<&[String]> {
+        None
+    }
+
+    /// What is lost of the declared types, such as "computes INT64 in 32 bits": another engine is better then, however
+    /// slow.
+    fn narrows(&self) -> Option<String> {
+        None
+    }
 
     /// Runs that may go on at once; further ones would only wait for each other.
     fn instances(&self) -> usize;

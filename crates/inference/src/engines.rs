@@ -1,15 +1,27 @@
 //! Which engines this process has, and the choice among them.
 
+mod check;
 mod library;
+mod native;
 mod onnxruntime;
 mod rten;
+mod tensorflow;
+mod trial;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use check::{Checked, CheckedEngine, Measured, check};
+pub use library::user_folder;
+pub use trial::{Difference, Tried, Verdict};
 
 use crate::engine::{chain, panic_text};
-use crate::{Engine, EngineChoice, EngineOptions, LoadError, LoadOptions, LoadedModel, Name, read_signature};
+use crate::{
+    Engine, EngineChoice, EngineOptions, Format, FormatError, LoadError, LoadOptions, LoadedModel, Name,
+    Source, read_signature,
+};
 
 /// One line of `avocet engines`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +45,12 @@ pub struct Engines {
 }
 
 struct Slot {
-    status: EngineStatus,
+    name: Name,
+    /// Why the engine was found or not.
+    reason: String,
     engine: Option<Arc<dyn Engine>>,
+    /// What it would take if it were there.
+    formats: &'static [Format],
 }
 
 /// A model and the engine that took it.
@@ -43,18 +59,30 @@ pub struct Loaded {
     pub engine: Name,
     /// Why this engine, including what others said about the model.
     pub why: String,
+    /// What `auto` measured, engine by engine; empty where the engine was asked for by name.
+    pub tried: Vec<Tried>,
 }
 
 impl Engines {
-    /// Looks for engines: ONNX Runtime where its library is found, and always `rten`. Never fails and never
-    /// panics: what is missing is listed with its reason.
+    /// Looks for engines: `native` for classical models, ONNX Runtime and TensorFlow where their libraries are found,
+    /// and always `rten`. Libraries are opened when a model needs them; one that turns out broken is passed over. Never
+    /// fails and never panics: what is missing is listed with its reason.
     pub fn discover(options: &EngineOptions) -> Engines {
         let runtime = match onnxruntime::OnnxRuntime::find(options) {
             Ok((engine, reason)) => Slot::available(Arc::new(engine), reason),
-            Err(reason) => Slot::missing("onnxruntime", reason),
+            Err(reason) => Slot::missing("onnxruntime", reason, &[Format::Onnx, Format::TfLite]),
+        };
+        let tensorflow = match tensorflow::Tensorflow::find(options) {
+            Ok((engine, reason)) => Slot::available(Arc::new(engine), reason),
+            Err(reason) => Slot::missing("tensorflow", reason, &tensorflow::FORMATS),
         };
         let rten = rten::Rten::new(options.threads_per_run.max(1));
-        Engines::from_slots(vec![runtime, Slot::available(Arc::new(rten), "built into avocet".into())])
+        Engines::from_slots(vec![
+            Slot::available(Arc::new(native::Native), "built into avocet, for classical models".into()),
+            runtime,
+            Slot::available(Arc::new(rten), "built into avocet".into()),
+            tensorflow,
+        ])
     }
 
     /// Exactly these engines, best first.
@@ -63,20 +91,31 @@ impl Engines {
         Engines::from_slots(engines.into_iter().map(slot).collect())
     }
 
-    fn from_slots(mut slots: Vec<Slot>) -> Engines {
-        if let Some(first) = slots.iter_mut().find(|slot| slot.status.available) {
-            first.status.preferred = true;
-        }
+    fn from_slots(slots: Vec<Slot>) -> Engines {
         Engines { slots: slots.into() }
     }
 
     /// Every engine that Avocet knows, best first, available or not.
     pub fn list(&self) -> Vec<EngineStatus> {
-        self.slots.iter().map(|slot| slot.status.clone()).collect()
+        let mut all: Vec<EngineStatus> = self.slots.iter().map(Slot::status).collect();
+        if let Some(first) = all.iter_mut().find(|status| status.available) {
+            first.preferred = true;
+        }
+        all
     }
 
-    /// Loads a model with the chosen engine; `Auto` goes through the available ones until one takes it.
-    /// Blocks for seconds with large models.
+    /// Opens every engine's library now, so that [`Engines::list`] says what works, not only what was found. Takes a
+    /// second and memory that stays in use.
+    pub fn open(&self) {
+        for engine in self.slots.iter().filter_map(|slot| slot.engine.as_ref()) {
+            // Whatever comes of it is in the list.
+            let _ = engine.open();
+        }
+    }
+
+    /// Loads a model with the chosen engine. `Auto` loads it with each that takes its format, runs a made-up input,
+    /// and keeps the fastest whose outputs agree with the first's; see [`Loaded::tried`]. Blocks for seconds with
+    /// large models.
     ///
     /// # Errors
     /// When the file is no servable model, or no engine that may be used takes it.
@@ -86,43 +125,60 @@ impl Engines {
         path: &Path,
         options: &LoadOptions,
     ) -> Result<Loaded, LoadError> {
-        read_signature(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
-        match choice.engine() {
-            Some(name) => self.load_with(name, path, options),
-            None => self.load_auto(path, options),
+        let format = |source| LoadError::Format { path: path.into(), source };
+        let source = Source::open(path).map_err(format)?;
+        let readable = if source.format.is_onnx() { read_signature(&source.path).map(drop) } else { Ok(()) };
+        match (choice.engine(), readable) {
+            (Some(name), Ok(())) => self.load_with(name, &source, options),
+            (None, Ok(())) => self.load_auto(&source, options),
+            // Lists of maps are no outputs for other engines.
+            (None | Some("native"), Err(unreadable @ FormatError::NoOutput)) => {
+                self.load_with("native", &source, options).map_err(|_| format(unreadable))
+            }
+            (_, Err(unreadable)) => Err(format(unreadable)),
         }
     }
 
-    fn load_with(&self, name: Name, path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
-        let slot = self.slots.iter().find(|slot| slot.status.name == name);
-        let reason = slot.map_or("this build doesn't have it".into(), |slot| slot.status.reason.clone());
+    fn load_with(&self, name: Name, source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError> {
+        let slot = self.slots.iter().find(|slot| slot.name == name);
+        let reason = slot.map_or("this build doesn't have it".into(), |slot| slot.reason.clone());
         let Some(engine) = slot.and_then(|slot| slot.engine.as_ref()) else {
             return Err(LoadError::EngineUnavailable { engine: name, reason });
         };
-        let model = load_caught(engine.as_ref(), path, options)?;
-        Ok(Loaded { model, engine: name, why: "asked for by name".into() })
+        if !engine.takes(source.format) {
+            let reason = format!("it doesn't take the format {}", source.format);
+            return Err(LoadError::Engine { engine: name, reason });
+        }
+        let model = load_caught(engine.as_ref(), source, options)?;
+        Ok(Loaded { model, engine: name, why: "asked for by name".into(), tried: Vec::new() })
     }
 
-    fn load_auto(&self, path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
-        let mut refusals = Vec::new();
-        for slot in self.slots.iter() {
-            let name = slot.status.name;
-            let Some(engine) = &slot.engine else {
-                refusals.push(format!("{name} is not available: {}", slot.status.reason));
+    fn load_auto(&self, source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError> {
+        let (mut candidates, mut tried) = (Vec::new(), Vec::new());
+        for slot in self.slots.iter().filter(|slot| slot.takes(source.format)) {
+            let Slot { name, reason, engine, .. } = slot;
+            let Some(engine) = engine else {
+                tried.push(Tried::refused(name, format!("{name} is not available: {reason}")));
                 continue;
             };
-            match load_caught(engine.as_ref(), path, options) {
-                Ok(model) if refusals.is_empty() => {
-                    return Ok(Loaded { model, engine: name, why: "the preferred engine here".into() });
+            let started = Instant::now();
+            match load_caught(engine.as_ref(), source, options) {
+                Ok(model) if engine.is_exact() => {
+                    let why = "made for models of this sort".into();
+                    return Ok(Loaded { model, engine: name, why, tried });
                 }
-                Ok(model) => {
-                    let why = format!("fell back to it; {}", refusals.join("; "));
-                    return Ok(Loaded { model, engine: name, why });
+                Ok(model) => candidates.push(Candidate { name, model, took: started.elapsed() }),
+                Err(LoadError::EngineUnavailable { reason, .. }) => {
+                    tried.push(Tried::refused(name, format!("{name} is not available: {reason}")));
                 }
-                Err(error) => refusals.push(chain(&error)),
+                Err(error) => tried.push(Tried::refused(name, chain(&error))),
             }
         }
-        Err(LoadError::NoEngine { reasons: refusals.join("; ") })
+        trial::choose(self, candidates, tried).map_err(|refusals| {
+            let format = source.format;
+            let none = || format!("this build has none for the format {format}");
+            LoadError::NoEngine { reasons: if refusals.is_empty() { none() } else { refusals } }
+        })
     }
 
     /// Runs a thread's whole life inside every engine's thread set-up.
@@ -140,39 +196,56 @@ impl Engines {
     }
 }
 
+/// A model that an engine loaded, in the race for being served.
+struct Candidate {
+    name: Name,
+    model: Arc<dyn LoadedModel>,
+    took: Duration,
+}
+
 impl Slot {
     fn available(engine: Arc<dyn Engine>, reason: String) -> Slot {
-        let info = engine.info();
-        let status = EngineStatus {
-            name: info.name,
-            version: info.version,
-            available: true,
-            preferred: false,
-            reason,
-            path: info.path,
-        };
-        Slot { status, engine: Some(engine) }
+        Slot { name: engine.info().name, reason, engine: Some(engine), formats: &[] }
     }
 
-    fn missing(name: Name, reason: String) -> Slot {
-        let status = EngineStatus {
-            name,
-            version: String::new(),
-            available: false,
-            preferred: false,
-            reason,
-            path: None,
-        };
-        Slot { status, engine: None }
+    fn missing(name: Name, reason: String, formats: &'static [Format]) -> Slot {
+        Slot { name, reason, engine: None, formats }
+    }
+
+    fn takes(&self, format: Format) -> bool {
+        self.engine.as_ref().map_or(self.formats.contains(&format), |engine| engine.takes(format))
+    }
+
+    fn status(&self) -> EngineStatus {
+        let (name, preferred) = (self.name, false);
+        let defect = self.engine.as_ref().and_then(|engine| engine.defect());
+        match &self.engine {
+            Some(engine) if defect.is_none() => {
+                let info = engine.info();
+                let reason = self.reason.clone();
+                EngineStatus {
+                    name,
+                    version: info.version,
+                    available: true,
+                    preferred,
+                    reason,
+                    path: info.path,
+                }
+            }
+            _ => {
+                let reason = defect.unwrap_or_else(|| self.reason.clone());
+                EngineStatus { name, version: String::new(), available: false, preferred, reason, path: None }
+            }
+        }
     }
 }
 
 fn load_caught(
     engine: &dyn Engine,
-    path: &Path,
+    source: &Source,
     options: &LoadOptions,
 ) -> Result<Arc<dyn LoadedModel>, LoadError> {
-    catch_unwind(AssertUnwindSafe(|| engine.load(path, options))).unwrap_or_else(|payload| {
+    catch_unwind(AssertUnwindSafe(|| engine.load(&source.path, options))).unwrap_or_else(|payload| {
         let reason = format!("it panicked: {}", panic_text(payload.as_ref()));
         Err(LoadError::Engine { engine: engine.info().name, reason })
     })

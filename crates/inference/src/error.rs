@@ -7,7 +7,7 @@ use crate::{EngineError, FormatError, InvalidInput};
 /// Why a model was not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file is missing, unreadable or no servable ONNX model; another engine wouldn't help.
+    /// The file is missing, unreadable or no servable model; another engine wouldn't help.
     #[error("can't load `{}`", path.display())]
     Format { path: PathBuf, source: FormatError },
     /// The engine asked for isn't on this machine.

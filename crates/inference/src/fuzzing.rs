@@ -1,6 +1,10 @@
 //! Entry points for fuzzers: each hands bytes to what reads one sort of content, and looks at nothing but that it
 //! comes back. See `fuzz/` at the top of the repository.
 
+mod models;
+
+pub use models::models;
+
 use types::{CsvInput, ImageInput, Interpolation, Layout, Preprocessing, Resize};
 
 use crate::steps::Input;

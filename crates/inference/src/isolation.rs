@@ -54,7 +54,7 @@ pub(crate) fn load(
     let why = format!("{why}; in a process of its own");
     let seats = seats.into_iter().map(Mutex::new).collect();
     let model = Arc::new(IsolatedModel { launch, signature, seats });
-    Ok(Loaded { model, engine: known_engine(&engine)?, why })
+    Ok(Loaded { model, engine: known_engine(&engine)?, why, tried: Vec::new() })
 }
 
 /// Our own name for an engine that a worker names.

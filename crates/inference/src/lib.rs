@@ -2,8 +2,8 @@
 //!
 //! A [`Repository`] holds loaded models by name and version and runs requests on its own few threads,
 //! so that a caller (an async server, a function, a test) only waits. Which library does the arithmetic is an
-//! [`Engine`]: pure-Rust `rten` is always there, ONNX Runtime where its shared library is found;
-//! [`Engines::discover`] says which, and why not.
+//! [`Engine`]: `native` computes classical models itself, pure-Rust `rten` is always there, ONNX Runtime and TensorFlow
+//! where their shared libraries are found; [`Engines::discover`] says which, and why not.
 //!
 //! ```no_run
 //! use avocet_inference::{EngineOptions, Engines, LoadRequest, Options, Repository, Request, Tensor};
@@ -28,7 +28,10 @@ mod tensor;
 
 mod signature;
 
+mod format;
 mod onnx;
+mod protobuf;
+mod tflite;
 
 mod engine;
 mod engines;
@@ -57,10 +60,14 @@ pub use engine::{
     Engine, EngineChoice, EngineError, EngineInfo, EngineOptions, LoadOptions, LoadedModel, Name,
     UnknownEngine,
 };
-pub use engines::{EngineStatus, Engines, Loaded};
+pub use engines::{
+    Checked, CheckedEngine, Difference, EngineStatus, Engines, Loaded, Measured, Tried, Verdict, check,
+    user_folder,
+};
 pub use error::{Error, LoadError};
+pub use format::{Format, FormatError, Source};
 pub use isolation::{WorkerCommand, serve_worker};
-pub use onnx::{FormatError, read_signature};
+pub use onnx::read_signature;
 pub use repository::{
     Answer, LoadRequest, Model, ModelStatus, Options, Pending, Repository, Request, Routing, State,
 };

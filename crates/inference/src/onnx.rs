@@ -3,33 +3,17 @@
 //! Engines disagree about what they report (one folds INT64 and BOOL into 32-bit integers), so the declared
 //! types come from the file itself. Weights are skipped with seeks: a file of gigabytes costs a few reads.
 
+pub(crate) mod nodes;
+
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek};
+use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;
 
+use crate::format::{Format, FormatError};
+use crate::protobuf::{Reader, Value};
 use crate::{Datatype, Signature, TensorSpec};
 
-/// Why a file has no readable signature.
-#[derive(Debug, thiserror::Error)]
-pub enum FormatError {
-    /// The file can't be opened or read.
-    #[error("can't read the model file; check the path and its permissions")]
-    Io(#[source] io::Error),
-    /// Not protobuf, or not ONNX.
-    #[error("the file is not a valid ONNX model ({0}); export it again as .onnx")]
-    NotOnnx(&'static str),
-    /// An input that isn't a tensor, or of an element type outside the protocol.
-    #[error(
-        "input `{input}` is {kind}, which can't be served; export the model with plain tensors as inputs"
-    )]
-    Input { input: String, kind: String },
-    /// Nothing to answer with.
-    #[error("the model has no output that is a plain tensor; export it so (scikit-learn: `zipmap=False`)")]
-    NoOutput,
-}
-
-/// Longest name and most declarations that we read; both far above what exporters write.
-const MAX_NAME: u64 = 64 << 10;
+/// Most declarations that we read; far above what exporters write.
 const MAX_ITEMS: usize = 1 << 20;
 
 /// Reads inputs (without those that have a default value) and outputs; outputs that aren't tensors are left out.
@@ -43,7 +27,7 @@ pub fn read_signature(path: &Path) -> Result<Signature, FormatError> {
 }
 
 fn read(source: impl BufRead + Seek, length: u64) -> Result<Signature, FormatError> {
-    let mut reader = Reader { source, position: 0 };
+    let mut reader = Reader::new(source, Format::Onnx);
     let mut graph = None;
     reader.message(length, |reader, field, end| {
         if field == 7 && graph.is_none() {
@@ -51,7 +35,7 @@ fn read(source: impl BufRead + Seek, length: u64) -> Result<Signature, FormatErr
         }
         Ok(())
     })?;
-    graph.ok_or(FormatError::NotOnnx("it has no graph"))?.into_signature()
+    graph.ok_or(Format::Onnx.damaged("it has no graph"))?.into_signature()
 }
 
 #[derive(Default)]
@@ -61,8 +45,9 @@ struct Graph {
     defaults: std::collections::HashSet<String>,
 }
 
+/// What a graph says about one of its inputs or outputs.
 #[derive(Default)]
-enum Type {
+pub(crate) enum Type {
     #[default]
     Unknown,
     Tensor {
@@ -92,7 +77,8 @@ impl Graph {
     }
 }
 
-fn spec(name: String, declared: Type) -> Result<TensorSpec, String> {
+/// A tensor's declaration, or what it is instead.
+pub(crate) fn spec(name: String, declared: Type) -> Result<TensorSpec, String> {
     match declared {
         Type::Unknown => Err("of no declared type".into()),
         Type::Other(kind) => Err(kind.into()),
@@ -104,7 +90,7 @@ fn spec(name: String, declared: Type) -> Result<TensorSpec, String> {
 }
 
 /// `TensorProto.DataType` as the protocol names it.
-fn datatype(element: u64) -> Option<Datatype> {
+pub(crate) fn datatype(element: u64) -> Option<Datatype> {
     Some(match element {
         1 => Datatype::Fp32,
         2 => Datatype::Uint8,
@@ -144,7 +130,7 @@ fn read_graph<R: BufRead + Seek>(reader: &mut Reader<R>, end: u64) -> Result<Gra
             _ => {}
         }
         if graph.inputs.len().max(graph.outputs.len()).max(graph.defaults.len()) > MAX_ITEMS {
-            return Err(FormatError::NotOnnx("too many declarations"));
+            return Err(reader.damaged("too many declarations"));
         }
         Ok(())
     })?;
@@ -166,7 +152,7 @@ fn read_name<R: BufRead + Seek>(
     Ok(name)
 }
 
-fn read_value_info<R: BufRead + Seek>(
+pub(crate) fn read_value_info<R: BufRead + Seek>(
     reader: &mut Reader<R>,
     end: u64,
 ) -> Result<(String, Type), FormatError> {
@@ -228,103 +214,6 @@ fn read_dimension<R: BufRead + Seek>(reader: &mut Reader<R>, end: u64) -> Result
         Ok(())
     })?;
     Ok(dimension)
-}
-
-/// The value of a protobuf field, as far as ONNX signatures use them.
-enum Value {
-    Varint(u64),
-    /// A length-delimited value that ends at this position.
-    Message(u64),
-    Other,
-}
-
-struct Reader<R> {
-    source: R,
-    position: u64,
-}
-
-impl<R: BufRead + Seek> Reader<R> {
-    /// Calls `visit(field, end)` for each length-delimited field up to `end`; what it leaves unread is skipped.
-    fn message(
-        &mut self,
-        end: u64,
-        mut visit: impl FnMut(&mut Self, u64, u64) -> Result<(), FormatError>,
-    ) -> Result<(), FormatError> {
-        self.fields(end, |reader, field, value| match value {
-            Value::Message(end) => visit(reader, field, end),
-            Value::Varint(_) | Value::Other => Ok(()),
-        })
-    }
-
-    fn fields(
-        &mut self,
-        end: u64,
-        mut visit: impl FnMut(&mut Self, u64, Value) -> Result<(), FormatError>,
-    ) -> Result<(), FormatError> {
-        while self.position < end {
-            let key = self.varint()?;
-            let (value, after) = match key & 7 {
-                0 => (Value::Varint(self.varint()?), self.position),
-                1 => (Value::Other, self.position.saturating_add(8)),
-                2 => {
-                    let length = self.varint()?;
-                    let after = self.position.saturating_add(length);
-                    (Value::Message(after), after)
-                }
-                5 => (Value::Other, self.position.saturating_add(4)),
-                _ => return Err(FormatError::NotOnnx("unknown wire type")),
-            };
-            if after > end {
-                return Err(FormatError::NotOnnx("a field runs past its end"));
-            }
-            visit(self, key >> 3, value)?;
-            self.skip_to(after)?;
-        }
-        Ok(())
-    }
-
-    fn varint(&mut self) -> Result<u64, FormatError> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let mut byte = [0];
-            self.source.read_exact(&mut byte).map_err(truncated)?;
-            self.position += 1;
-            let [byte] = byte;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(FormatError::NotOnnx("an integer is too long"))
-    }
-
-    fn string(&mut self, end: u64) -> Result<String, FormatError> {
-        let length = end.saturating_sub(self.position);
-        if length > MAX_NAME {
-            return Err(FormatError::NotOnnx("a name is too long"));
-        }
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
-        self.source.read_exact(&mut bytes).map_err(truncated)?;
-        self.position = end;
-        String::from_utf8(bytes).map_err(|_| FormatError::NotOnnx("a name is not UTF-8"))
-    }
-
-    fn skip_to(&mut self, end: u64) -> Result<(), FormatError> {
-        let distance = i64::try_from(end.saturating_sub(self.position))
-            .map_err(|_| FormatError::NotOnnx("a field is too long"))?;
-        if distance > 0 {
-            self.source.seek_relative(distance).map_err(FormatError::Io)?;
-            self.position = end;
-        }
-        Ok(())
-    }
-}
-
-fn truncated(error: io::Error) -> FormatError {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => FormatError::NotOnnx("it is cut off"),
-        _ => FormatError::Io(error),
-    }
 }
 
 #[cfg(test)]

@@ -310,7 +310,7 @@ impl Repository {
         };
         let version = request.version.clone();
         let repository = self.clone();
-        let loaded = tokio::task::spawn_blocking(move || repository.load_now(request));
+        let loaded = tokio::task::spawn_blocking(move || repository.load_now(*request));
         let not_ready = |reason: String| Error::NotReady { name: name.into(), version, reason };
         match loaded.await {
             Ok(Ok(served)) => Ok(Model::new(Chosen::only(served), &self.inner.shared)),

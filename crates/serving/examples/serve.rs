@@ -1,22 +1,29 @@
-//! Serves ONNX files on a port, for trying a client by hand:
-//!
-//!     cargo run -p avocet-serving --example serve -- 127.0.0.1:8000 iris=iris.onnx faces=faces.onnx
+//! Serves model files over REST and gRPC, for measurements: `serve HTTP_PORT GRPC_PORT FILE…`.
 
-use avocet_serving::{ServerState, router};
+#![allow(clippy::unwrap_used, reason = "it is run by hand")]
+
+use std::path::PathBuf;
+
+use avocet_serving::{ServerState, grpc};
 use inference::{EngineOptions, Engines, LoadRequest, Options, Repository};
+use tokio::net::TcpListener;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() {
     let mut arguments = std::env::args().skip(1);
-    let address = arguments.next().ok_or("name an address")?;
-    let repository = Repository::new(Engines::discover(&EngineOptions::default()), Options::default())?;
-    for argument in arguments {
-        let (name, path) = argument.split_once('=').ok_or("name models as name=file.onnx")?;
-        let status = repository.load(LoadRequest::new(name, "1", path))?;
-        println!("{name} on {}: {}", status.engine.unwrap_or("none"), status.why);
+    let mut port = || format!("127.0.0.1:{}", arguments.next().unwrap());
+    let (http, grpc_port) = (port(), port());
+    let onnxruntime = std::env::var_os("AVOCET_ONNXRUNTIME").map(PathBuf::from);
+    let engines = Engines::discover(&EngineOptions { onnxruntime, ..EngineOptions::default() });
+    let repository = Repository::new(engines, Options::default()).unwrap();
+    for file in arguments.map(PathBuf::from) {
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        repository.load(LoadRequest::new(name, "1", file)).unwrap();
     }
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    println!("listening on {}", listener.local_addr()?);
-    axum::serve(listener, router(ServerState::new(repository))).await?;
-    Ok(())
+    let state = ServerState::new(repository);
+    let tasks = daemon::Tasks::default();
+    let listener = TcpListener::bind(grpc_port).await.unwrap();
+    tasks.spawn("grpc", grpc::serve(listener, state.clone(), tasks.shutdown()));
+    let listener = TcpListener::bind(http).await.unwrap();
+    avocet_serving::serve(listener, state, tasks.shutdown()).await;
 }

@@ -8,8 +8,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::classify::Classes;
 use crate::data;
 use crate::error::ApiError;
+use crate::parameters::Parameters;
 
 /// A decoded request.
 #[derive(Debug, PartialEq)]
@@ -18,6 +20,7 @@ pub(crate) struct Decoded {
     pub id: Option<String>,
     pub request: Request,
     pub binary: BinaryOutputs,
+    pub classes: Classes,
 }
 
 /// Which outputs go out as binary tensors.
@@ -59,6 +62,8 @@ struct Body<'a> {
 #[derive(Default, Deserialize)]
 struct BodyParameters {
     binary_data_output: Option<bool>,
+    priority: Option<u64>,
+    timeout: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +95,7 @@ struct Output<'a> {
 #[derive(Default, Deserialize)]
 struct OutputParameters {
     binary_data: Option<bool>,
-    classification: Option<IgnoredAny>,
+    classification: Option<u64>,
     shared_memory_region: Option<IgnoredAny>,
 }
 
@@ -130,29 +135,27 @@ pub(crate) fn decode(
     let parameters = parsed.parameters.unwrap_or_default();
     let mut outputs =
         BinaryOutputs { default: parameters.binary_data_output == Some(true), each: Vec::new() };
-    let mut names = Vec::new();
+    let (mut names, mut classes) = (Vec::new(), Classes::default());
     for output in parsed.outputs.unwrap_or_default() {
         let parameters = output.parameters.unwrap_or_default();
-        let refused = match &parameters {
-            OutputParameters { classification: Some(_), .. } => Some("classification"),
-            OutputParameters { shared_memory_region: Some(_), .. } => Some("shared_memory_region"),
-            _ => None,
-        };
-        if let Some(parameter) = refused {
-            return Err(unsupported(&output.name, parameter));
+        if parameters.shared_memory_region.is_some() {
+            return Err(ApiError::no_shared_memory(&output.name));
         }
+        classes.push(parameters.classification.unwrap_or(0));
         outputs.each.push(parameters.binary_data);
         names.push(output.name.into_owned());
     }
-    let request = Request { inputs, outputs: names, ..Request::default() };
-    Ok(Decoded { id: parsed.id.map(Cow::into_owned), request, binary: outputs })
+    let mut request = Request { inputs, outputs: names, ..Request::default() };
+    let (priority, timeout) = (parameters.priority.unwrap_or(0), parameters.timeout.unwrap_or(0));
+    Parameters { priority, timeout }.apply(&mut request);
+    Ok(Decoded { id: parsed.id.map(Cow::into_owned), request, binary: outputs, classes })
 }
 
 fn tensor(input: Input<'_>, binary: &mut Bytes, limits: Limits) -> Result<Tensor, ApiError> {
     let Input { name, shape, datatype, parameters, data } = input;
     let parameters = parameters.unwrap_or_default();
     if parameters.shared_memory_region.is_some() {
-        return Err(unsupported(&name, "shared_memory_region"));
+        return Err(ApiError::no_shared_memory(&name));
     }
     let datatype: Datatype = datatype.parse().map_err(|error| bad(format!("input `{name}`: {error}")))?;
     let given = shape.iter().fold(1_usize, |product, &size| product.saturating_mul(size));
@@ -195,7 +198,7 @@ fn raw(body: &Bytes, signature: &Signature) -> Result<Decoded, ApiError> {
     })?;
     let tensor = Tensor::from_bytes(spec.name.as_str(), spec.datatype, shape, body.clone())?;
     let binary = BinaryOutputs { default: true, each: Vec::new() };
-    Ok(Decoded { id: None, request: Request::new([tensor]), binary })
+    Ok(Decoded { id: None, request: Request::new([tensor]), binary, classes: Classes::default() })
 }
 
 fn raw_shape(spec: &TensorSpec, bytes: usize) -> Option<Vec<usize>> {
@@ -216,10 +219,6 @@ fn raw_shape(spec: &TensorSpec, bytes: usize) -> Option<Vec<usize>> {
 
 fn bad(message: String) -> ApiError {
     ApiError::BadRequest(message)
-}
-
-fn unsupported(name: &str, parameter: &str) -> ApiError {
-    bad(format!("`{name}` has parameter `{parameter}`, which this server doesn't offer; leave it out"))
 }
 
 #[cfg(test)]
@@ -251,12 +250,14 @@ mod tests {
     fn members_may_come_in_any_order_and_strangers_are_ignored() {
         let json = r#"{"outputs":[{"parameters":{"binary_data":true},"name":"y"}],"later":[{}],
             "inputs":[{"data":[[1,2]],"datatype":"FP32","shape":[1,2],"name":"x"}],
-            "parameters":{"priority":1,"binary_data_output":false},"id":"42"}"#;
+            "parameters":{"priority":1,"timeout":1500,"sequence_id":"s","binary_data_output":false},"id":"42"}"#;
         let decoded = read(json, HeaderLength::Absent).unwrap();
         assert_eq!(decoded.id.as_deref(), Some("42"));
         assert_eq!(*decoded.request.inputs[0].elements::<f32>().unwrap(), [1.0, 2.0]);
         assert_eq!(decoded.request.outputs, ["y"]);
         assert!(decoded.binary.wanted(0) && !decoded.binary.wanted(1));
+        assert_eq!(decoded.request.priority, 1);
+        assert_eq!(decoded.request.timeout, Some(std::time::Duration::from_micros(1500)));
     }
 
     #[test]
@@ -294,10 +295,9 @@ mod tests {
             ("{}".into(), "missing field `inputs`"),
             (r#"{"inputs":[{"name":"x","shape":[-1],"datatype":"FP32","data":[]}]}"#.into(), "-1"),
             (r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP33","data":[1]}]}"#.into(), "`FP33`"),
-            (
-                r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":3}}]}"#.into(),
-                "classification",
-            ),
+            (r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":-3}}]}"#.into(), "-3"),
+            (r#"{"inputs":[],"parameters":{"priority":"high"}}"#.into(), "high"),
+            (r#"{"inputs":[],"parameters":{"timeout":-1}}"#.into(), "-1"),
         ] {
             let message = message(body.clone(), absent);
             assert!(message.contains(expected), "{body}: {message}");

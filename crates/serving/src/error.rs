@@ -5,6 +5,10 @@ use std::error::Error as StdError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inference::{Error, InvalidInput, TensorError};
+use tonic::{Code, Status};
+
+use crate::control::ControlError;
+use crate::model_config::ConfigError;
 
 /// Why a request gets no answer, as the client may see it.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +22,20 @@ pub(crate) enum ApiError {
     BodyTooLarge { limit: usize },
     #[error("content encoding `{0}` is not supported; use gzip, deflate or none")]
     Encoding(String),
+    /// What this server doesn't let anybody do.
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("{0}")]
+    NotFound(String),
+    /// An extension that isn't here.
+    #[error("{0}")]
+    NotOffered(String),
+    /// The client's own deadline passed.
+    #[error("the answer was not ready before the client's deadline; allow more time or send less at once")]
+    Deadline,
+    /// The server's own trouble, as text.
+    #[error("{0}")]
+    Failed(String),
     #[error("{what} is not ready; try again in a moment")]
     NotReady { what: &'static str },
     #[error("there is no such route here; see the Open Inference Protocol v2")]
@@ -43,15 +61,45 @@ impl From<InvalidInput> for ApiError {
     }
 }
 
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        let message = error.to_string();
+        match error {
+            ControlError::Off => ApiError::Forbidden(message),
+            ControlError::Unknown { .. } => ApiError::NotFound(message),
+            ControlError::Refused { .. } => ApiError::BadRequest(message),
+            ControlError::Failed { .. } => ApiError::Failed(message),
+        }
+    }
+}
+
+impl From<ConfigError> for ApiError {
+    fn from(error: ConfigError) -> Self {
+        ApiError::BadRequest(error.to_string())
+    }
+}
+
 impl ApiError {
+    /// For a tensor that is said to lie in shared memory.
+    pub fn no_shared_memory(name: &str) -> ApiError {
+        ApiError::NotOffered(format!(
+            "`{name}` has parameter `shared_memory_region`, but shared memory is not offered here; send the tensor itself"
+        ))
+    }
+
     pub fn status(&self) -> StatusCode {
         match self {
-            ApiError::BadRequest(_) | ApiError::Inference(Error::Invalid { .. }) => StatusCode::BAD_REQUEST,
+            ApiError::BadRequest(_)
+            | ApiError::NotOffered(_)
+            | ApiError::Inference(Error::Invalid { .. }) => StatusCode::BAD_REQUEST,
             ApiError::BodyTooLarge { .. } | ApiError::Inference(Error::TooLarge { .. }) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             ApiError::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ApiError::NoRoute
+            ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
+            ApiError::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            ApiError::NotFound(_)
+            | ApiError::NoRoute
             | ApiError::Inference(Error::UnknownModel { .. } | Error::UnknownVersion { .. }) => {
                 StatusCode::NOT_FOUND
             }
@@ -61,9 +109,24 @@ impl ApiError {
             | ApiError::Inference(Error::NotReady { .. } | Error::Overloaded { .. } | Error::Stopped) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            ApiError::Inference(Error::Engine { .. } | Error::Thread(_)) | ApiError::Answer(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            ApiError::Inference(Error::Engine { .. } | Error::Thread(_))
+            | ApiError::Answer(_)
+            | ApiError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The same in gRPC's terms.
+    pub fn code(&self) -> Code {
+        match (self, self.status()) {
+            (ApiError::NotOffered(_) | ApiError::Encoding(_), _) => Code::Unimplemented,
+            (_, StatusCode::BAD_REQUEST) => Code::InvalidArgument,
+            (_, StatusCode::FORBIDDEN) => Code::PermissionDenied,
+            (_, StatusCode::NOT_FOUND) => Code::NotFound,
+            (_, StatusCode::METHOD_NOT_ALLOWED) => Code::Unimplemented,
+            (_, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS) => Code::ResourceExhausted,
+            (_, StatusCode::SERVICE_UNAVAILABLE) => Code::Unavailable,
+            (_, StatusCode::GATEWAY_TIMEOUT) => Code::DeadlineExceeded,
+            _ => Code::Internal,
         }
     }
 
@@ -80,6 +143,16 @@ impl ApiError {
             cause = error.source();
         }
         text
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let (code, message) = (error.code(), error.message());
+        if code == Code::Internal {
+            tracing::warn!(error = message, "request failed");
+        }
+        Status::new(code, message)
     }
 }
 

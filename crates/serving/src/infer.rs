@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 
+use crate::aside;
 use crate::compression::{self, Encoding};
 use crate::decode::{Decoded, HeaderLength, decode};
 use crate::encode::{Encoded, encode};
@@ -70,22 +71,16 @@ async fn infer(
         let body = compression::unpack(packed, body, limit)?;
         decode(&body, length, model_of_read.signature(), model_of_read.limits())
     };
-    let Decoded { id, request, binary } = if large { aside(read).await? } else { read()? };
+    let Decoded { id, request, binary, classes } = if large { aside(read).await? } else { read()? };
     let answer = model.answer(request).await?;
     let large = answer.outputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > LARGE;
+    let state = state.clone();
     let write = move || {
-        let encoded = encode(model.name(), model.version(), id.as_deref(), &answer.outputs, &binary)?;
+        let outputs = classes.apply(&state, &model, answer.outputs)?;
+        let encoded = encode(model.name(), model.version(), id.as_deref(), &outputs, &binary)?;
         Ok(finish(encoded, accepted))
     };
     if large { aside(write).await } else { write() }
-}
-
-/// Runs long work on a thread that may block.
-async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| ApiError::Answer(error.to_string()))?
 }
 
 fn header_length(headers: &HeaderMap) -> Result<HeaderLength, ApiError> {

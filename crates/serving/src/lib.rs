@@ -1,7 +1,8 @@
-//! The Open Inference Protocol v2 over REST, on a site's [`Repository`](inference::Repository).
+//! The Open Inference Protocol v2 over REST and [gRPC](grpc), on a site's [`Repository`](inference::Repository).
 //!
 //! Clients of Triton, KServe or MLServer (`tritonclient`, `curl`) work unchanged: JSON tensors and the binary
-//! tensor extension in both directions, statistics, the repository index. Status codes tell the truth: 400 what
+//! tensor extension in both directions, classification, priorities and timeouts, configuration, statistics, the
+//! repository. Status codes tell the truth: 400 what
 //! the client can correct, 404 unknown, 413 too large, 503 with `Retry-After` when overloaded or not ready, 500 an
 //! engine's failure; always with `{"error": "…"}`.
 //!
@@ -10,7 +11,8 @@
 //!   as NaN. Binary tensors carry them exactly.
 //! - FP16 and BF16 may be sent and received as JSON numbers too.
 //! - `data` may be flat or nested to 32 levels; only the number of elements is compared with `shape`.
-//! - Not offered, and refused with 400: shared memory regions and the classification extension.
+//! - Not offered, and refused with 400: shared memory regions.
+//! - Clients may load and unload models only where a [`Control`] lets them; a [`Folder`] is one.
 //!
 //! ```no_run
 //! # async fn serve(repository: inference::Repository) -> std::io::Result<()> {
@@ -20,11 +22,24 @@
 //! # }
 //! ```
 
+mod control;
+mod model_config;
+mod settings;
 mod state;
 
+mod views;
+
+mod folder;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod grpc;
+mod management;
 mod routes;
 
 mod infer;
+
+mod classify;
+mod parameters;
 
 mod data;
 mod decode;
@@ -40,8 +55,19 @@ pub mod jobs;
 pub mod mlbuffet;
 pub mod shelf;
 
+pub use control::{Control, ControlError, LoadModel};
+pub use folder::{ControlMode, Folder};
 pub use guard::{Guard, Unguarded};
 pub use jobs::Jobs;
-pub use routes::router;
+pub use model_config::{ConfigError, ModelConfig, VersionPolicy};
+pub use routes::{router, serve};
 pub use shelf::Shelf;
 pub use state::ServerState;
+
+/// Runs long work on a thread that may block.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, error::ApiError> + Send + 'static,
+) -> Result<T, error::ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| error::ApiError::Answer(error.to_string()))?
+}

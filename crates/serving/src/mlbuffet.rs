@@ -79,8 +79,12 @@ pub fn router(buffet: Buffet) -> Router {
         .route("/api/v1/train/{*rest}", any(training))
         .route("/api/{*rest}", any(no_route))
         .layer(DefaultBodyLimit::max(buffet.body_limit));
+    // A file and what is said about it.
+    let file = usize::try_from(buffet.shelf.file_limit()).unwrap_or(usize::MAX);
+    let form = file.saturating_add(1 << 20);
     let guarded = Router::new()
-        .route(model, get(models::download).post(upload::upload).delete(models::delete))
+        .route(model, get(models::download).delete(models::delete))
+        .route(model, post(upload::upload).layer(DefaultBodyLimit::max(form)))
         .route(&format!("{model}/download"), get(models::download))
         .route(&format!("{model}/default"), post(models::set_default))
         .route(&format!("{model}/information"), axum::routing::put(models::describe))

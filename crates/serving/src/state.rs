@@ -4,18 +4,31 @@ use std::sync::Arc;
 
 use inference::Repository;
 
+use crate::control::{Control, ControlError, NoControl};
+use crate::error::ApiError;
+use crate::settings::Settings;
+
 /// The models, and what this server thinks of itself. Cheap to clone.
 #[derive(Clone)]
 pub struct ServerState {
     pub(crate) repository: Repository,
     pub(crate) ready: Arc<dyn Fn() -> bool + Send + Sync>,
     pub(crate) body_limit: usize,
+    pub(crate) control: Arc<dyn Control>,
+    pub(crate) settings: Arc<Settings>,
 }
 
 impl ServerState {
-    /// Ready at once, bodies up to 64 MiB (a 4K RGB image as FP32 is 95 MiB: raise it for those).
+    /// Ready at once, bodies up to 64 MiB (a 4K RGB image as FP32 is 95 MiB: raise it for those), and no client may
+    /// load or unload models.
     pub fn new(repository: Repository) -> ServerState {
-        ServerState { repository, ready: Arc::new(|| true), body_limit: 64 << 20 }
+        ServerState {
+            repository,
+            ready: Arc::new(|| true),
+            body_limit: 64 << 20,
+            control: Arc::new(NoControl),
+            settings: Arc::default(),
+        }
     }
 
     /// When `/v2/health/ready` says yes: for an agent, once every model assigned to the site is loaded. Called
@@ -26,10 +39,22 @@ impl ServerState {
         self
     }
 
-    /// Largest request body in bytes, before and after decompression.
+    /// Largest request body in bytes, before and after decompression; over gRPC the largest message.
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> ServerState {
         self.body_limit = bytes;
         self
+    }
+
+    /// Who loads and unloads models when clients ask for it.
+    #[must_use]
+    pub fn control(mut self, control: Arc<dyn Control>) -> ServerState {
+        self.control = control;
+        self
+    }
+
+    /// For what clients may only do where they may load models, too.
+    pub(crate) fn may_control(&self) -> Result<&ServerState, ApiError> {
+        if self.control.is_on() { Ok(self) } else { Err(ControlError::Off.into()) }
     }
 }

@@ -13,8 +13,16 @@ use crate::process::Process;
 use crate::{LIMIT, wait_until};
 
 /// Every site takes free ports and tells the hub of itself often.
-const SITE: [&str; 6] =
-    ["--listen-inference", "127.0.0.1:0", "--listen-objects", "127.0.0.1:0", "--heartbeat", "1"];
+const SITE: [&str; 8] = [
+    "--listen-inference",
+    "127.0.0.1:0",
+    "--listen-grpc",
+    "127.0.0.1:0",
+    "--listen-objects",
+    "127.0.0.1:0",
+    "--heartbeat",
+    "1",
+];
 
 /// The folder of one test, and the program that it tests.
 pub struct Tree {

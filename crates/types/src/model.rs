@@ -64,13 +64,17 @@ pub struct ModelSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// ONNX Runtime where a site has it, otherwise the built-in engine.
+    /// `native` for classical models, else the fastest of those that take the model and agree, by a short trial.
     #[default]
     Auto,
+    /// Avocet's own arithmetic for trees, linear models and the pipelines around them.
+    Native,
     /// ONNX Runtime, from its shared library.
     OnnxRuntime,
     /// The built-in pure-Rust engine.
     Rten,
+    /// TensorFlow, from its shared library.
+    TensorFlow,
 }
 
 /// One version of a model.
@@ -80,7 +84,8 @@ pub struct ModelVersion {
     /// The version's name, for example `1`.
     #[schemars(regex(pattern = names::DNS_LABEL), length(max = 63))]
     pub name: String,
-    /// The model file, in ONNX format.
+    /// The model: ONNX, TFLite, a frozen TensorFlow graph, an archive of a SavedModel, or what XGBoost or LightGBM
+    /// saved.
     pub artifact: Artifact,
 }
 

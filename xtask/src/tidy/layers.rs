@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Problem;
 
 /// From the bottom to the top: a crate may use those before it. [`ASIDE`] are tools, not of the product.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 16] = [
     "avocet-types",
     "avocet-schema",
     "avocet-daemon",
@@ -15,7 +15,9 @@ const LAYERS: [&str; 14] = [
     "avocet-artifacts",
     "avocet-objects",
     "avocet-planner",
+    "avocet-tensorflow",
     "avocet-inference",
+    "avocet-wire",
     "avocet-serving",
     "avocet-runtimes",
     "avocet-controllers",
@@ -26,14 +28,17 @@ const LAYERS: [&str; 14] = [
 const ASIDE: [&str; 2] = ["xtask", "avocet-testkit"];
 
 /// What is slow to build or holds an idea that must stay in one place, and who may name it.
-const HEAVY: [(&str, &[&str]); 13] = [
+const HEAVY: [(&str, &[&str]); 16] = [
+    ("libloading", &["avocet-tensorflow"]),
     ("regex", &["avocet-schema"]),
     ("rusqlite", &["avocet-store"]),
     ("rten", &["avocet-inference"]),
     ("rten-tensor", &["avocet-inference"]),
     ("ort", &["avocet-inference"]),
     ("s3s", &["avocet-objects"]),
-    ("hyper", &["avocet-objects", "avocet-api"]),
+    ("hyper", &["avocet-objects", "avocet-serving", "avocet-api"]),
+    ("prost", &["avocet-wire", "avocet-serving"]),
+    ("tonic", &["avocet-wire", "avocet-serving"]),
     ("tar", &["avocet-artifacts", "avocet"]),
     ("landlock", &["avocet-runtimes"]),
     ("seccompiler", &["avocet-runtimes"]),

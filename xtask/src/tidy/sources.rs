@@ -17,7 +17,7 @@ pub struct Source {
     text: String,
 }
 
-/// All Rust files of the workspace.
+/// All Rust files of the workspace but those that programs write.
 pub fn read(root: &Path) -> anyhow::Result<Vec<Source>> {
     let mut sources = Vec::new();
     let mut open: Vec<PathBuf> = ["crates", "xtask"].map(|folder| root.join(folder)).to_vec();
@@ -27,7 +27,9 @@ pub fn read(root: &Path) -> anyhow::Result<Vec<Source>> {
         for entry in entries {
             let path = entry?.path();
             if path.is_dir() {
-                open.push(path);
+                if !path.ends_with("src/generated") {
+                    open.push(path);
+                }
             } else if path.extension().is_some_and(|end| end == "rs") {
                 let text = std::fs::read_to_string(&path)
                     .with_context(|| format!("can't read {}", path.display()))?;

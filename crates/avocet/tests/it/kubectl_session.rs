@@ -22,6 +22,47 @@ fn json(kubectl: &Kubectl<'_>, arguments: &[&str]) -> Value {
 }
 
 #[test]
+fn every_kubectl_finds_the_definitions_of_our_kinds() {
+    with_each(|kubectl, tree| {
+        let definitions = kubectl.ok(&["get", "crds", "-o", "name"]);
+        assert!(
+            definitions.contains("customresourcedefinition.apiextensions.k8s.io/placements.avocet.dev\n")
+        );
+        kubectl.ok(&["wait", "--for=condition=Established", "crd/placements.avocet.dev", "--timeout=5s"]);
+        let printed = types::custom_resource_definition(types::kind_named("placement").unwrap());
+        let file = write_manifests(tree, "crd.yaml", std::slice::from_ref(&printed));
+        kubectl.run(&["apply", "-f", &file]).ok();
+        let again = kubectl.ok(&["apply", "-f", &file]);
+        assert_eq!(again, "customresourcedefinition.apiextensions.k8s.io/placements.avocet.dev unchanged\n");
+        let mut other = printed;
+        other["spec"]["scope"] = json!("Cluster");
+        let file = write_manifests(tree, "other.yaml", &[other]);
+        let refused = kubectl.run(&["apply", "-f", &file]).refused();
+        assert!(refused.contains("(Forbidden)"), "{refused}");
+        let nothing = kubectl.run(&["get", "all"]);
+        assert!(nothing.success && nothing.stderr.contains("No resources found in default namespace."));
+    });
+}
+
+#[test]
+fn every_kubectl_meets_a_quota() {
+    with_each(|kubectl, tree| {
+        kubectl.ok(&["create", "quota", "few", "--hard=count/placements.avocet.dev=1"]);
+        let file = write_manifests(tree, "two.yaml", &[placement("edge"), placement("cloud")]);
+        let refused = kubectl.run(&["create", "-f", &file]).refused();
+        let words = "placements.avocet.dev \"cloud\" is forbidden: exceeded quota: few, requested: \
+                     count/placements.avocet.dev=1, used: count/placements.avocet.dev=1, limited: \
+                     count/placements.avocet.dev=1";
+        assert!(refused.contains(words), "{refused}");
+        wait_until("the quota tells what is used", LIMIT, || {
+            let seen = json(kubectl, &["get", "quota", "few"]);
+            let used = &seen["status"]["used"]["count/placements.avocet.dev"];
+            if *used == "1" { Ok(()) } else { Err(seen.to_string()) }
+        });
+    });
+}
+
+#[test]
 fn every_kubectl_creates_what_it_sends_as_protobuf() {
     with_each(|kubectl, tree| {
         assert_eq!(kubectl.ok(&["create", "namespace", "demo"]), "namespace/demo created\n");

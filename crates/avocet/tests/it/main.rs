@@ -22,5 +22,6 @@ mod kubectl;
 mod kubectl_session;
 mod kubernetes_client;
 mod manifests;
+mod serve;
 mod support;
 mod uploads;

@@ -5,7 +5,6 @@
 
 mod values;
 
-use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -14,8 +13,8 @@ use ort::logging::LogLevel;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{OutputSelector, RunOptions, Session};
 
-use super::library::{self, Places};
-use crate::engine::{chain, panic_text};
+use super::library::{Lazy, Places, Wanted};
+use crate::engine::chain;
 use crate::{
     Engine, EngineError, EngineInfo, EngineOptions, LoadError, LoadOptions, LoadedModel, Signature, Tensor,
     read_signature,
@@ -27,8 +26,14 @@ const NAME: &str = "onnxruntime";
 /// gets one per worker; a large one gets one, and its requests wait for each other.
 const COPIES_BUDGET: u64 = 32 << 20;
 
+static WANTED: Wanted = Wanted {
+    stems: &["onnxruntime"],
+    variables: &["AVOCET_ONNXRUNTIME", "ORT_DYLIB_PATH"],
+    home: "/opt/onnxruntime/lib",
+};
+
 pub(super) struct OnnxRuntime {
-    library: Arc<Library>,
+    library: Lazy<Arc<Library>>,
     threads: usize,
 }
 
@@ -42,45 +47,32 @@ struct Library {
 }
 
 impl OnnxRuntime {
-    /// The engine and why it is available, or why not.
+    /// The engine and why it is available, or why not. The library is opened when a model needs it.
     pub fn find(options: &EngineOptions) -> Result<(OnnxRuntime, String), String> {
-        let candidates = Places::of_this_process(options.onnxruntime.as_deref()).candidates()?;
-        let mut library = LIBRARY.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = match library.as_ref() {
-            Some(loaded) if candidates.contains(&loaded.path) => Arc::clone(loaded),
-            Some(loaded) => {
-                return Err(format!("this process runs `{}` already; restart it", loaded.path.display()));
-            }
-            None => {
-                let loaded = Arc::new(load_first(&candidates)?);
-                *library = Some(Arc::clone(&loaded));
-                loaded
-            }
-        };
-        let reason = format!("found {}", loaded.path.display());
-        Ok((OnnxRuntime { library: loaded, threads: options.threads_per_run.max(1) }, reason))
+        let candidates = Places::of_this_process(&WANTED, options.onnxruntime.as_deref()).candidates()?;
+        let library = Lazy::new(candidates);
+        let reason = format!("found {}", library.first().unwrap_or(Path::new("")).display());
+        Ok((OnnxRuntime { library, threads: options.threads_per_run.max(1) }, reason))
+    }
+
+    fn library(&self) -> Result<&Arc<Library>, String> {
+        self.library.open(open)
     }
 }
 
-fn load_first(candidates: &[PathBuf]) -> Result<Library, String> {
-    let mut failures = Vec::new();
-    for path in candidates {
-        match catch_unwind(|| load_library(path)) {
-            Ok(Ok(library)) => return Ok(library),
-            Ok(Err(failure)) => failures.push(failure),
-            Err(payload) => {
-                let text = panic_text(payload.as_ref());
-                failures.push(format!("`{}` is unusable: {text}", path.display()));
-            }
-        }
+/// ONNX Runtime can be opened once in a process: a later discovery gets the same library or none.
+fn open(candidates: &[PathBuf], path: &Path) -> Result<Arc<Library>, String> {
+    let mut library = LIBRARY.lock().unwrap_or_else(PoisonError::into_inner);
+    match library.as_ref() {
+        Some(opened) if candidates.contains(&opened.path) => Ok(Arc::clone(opened)),
+        Some(opened) => Err(format!("this process runs `{}` already; restart it", opened.path.display())),
+        None => Ok(Arc::clone(library.insert(Arc::new(load_library(path)?)))),
     }
-    failures
-        .push("install a matching ONNX Runtime (1.17 or newer) or set AVOCET_ONNXRUNTIME to its file".into());
-    Err(failures.join("; "))
 }
 
 fn load_library(path: &Path) -> Result<Library, String> {
-    let builder = ort::init_from(path).map_err(|error| chain(&error))?;
+    let advice = "install a matching ONNX Runtime (1.17 or newer) or set AVOCET_ONNXRUNTIME to its file";
+    let builder = ort::init_from(path).map_err(|error| format!("{}; {advice}", chain(&error)))?;
     let environment = builder
         .with_name("avocet")
         .with_telemetry(false)
@@ -88,7 +80,7 @@ fn load_library(path: &Path) -> Result<Library, String> {
         .build()
         .map_err(|error| format!("`{}` doesn't start: {error}", path.display()))?;
     environment.set_log_level(LogLevel::Warning);
-    let version = library::version(path).or_else(|| branch_version(ort::info())).unwrap_or_default();
+    let version = WANTED.version(path).or_else(|| branch_version(ort::info())).unwrap_or_default();
     Ok(Library { path: path.into(), version, environment })
 }
 
@@ -108,27 +100,41 @@ fn log(level: LogLevel, category: &str, _id: &str, place: &str, message: &str) {
 
 impl Engine for OnnxRuntime {
     fn info(&self) -> EngineInfo {
-        let Library { path, version, .. } = self.library.as_ref();
-        EngineInfo { name: NAME, version: version.clone(), path: Some(path.clone()) }
+        if let Some(Library { path, version, .. }) = self.library.opened().map(Arc::as_ref) {
+            return EngineInfo { name: NAME, version: version.clone(), path: Some(path.clone()) };
+        }
+        let path = self.library.first();
+        let version = path.and_then(|path| WANTED.version(path)).unwrap_or_default();
+        EngineInfo { name: NAME, version, path: path.map(Path::to_path_buf) }
+    }
+
+    fn open(&self) -> Result<(), String> {
+        self.library().map(drop)
+    }
+
+    fn defect(&self) -> Option<String> {
+        self.library.defect()
     }
 
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let format = |source| LoadError::Format { path: path.into(), source };
         let signature = read_signature(path).map_err(format)?;
+        let library =
+            self.library().map_err(|reason| LoadError::EngineUnavailable { engine: NAME, reason })?;
         let length = path.metadata().map_or(u64::MAX, |metadata| metadata.len()).max(1);
         let affordable = usize::try_from(COPIES_BUDGET / length).unwrap_or(1);
         let sessions = (0..affordable.clamp(1, options.workers.max(1)))
-            .map(|_| self.session(path).map(Mutex::new))
+            .map(|_| self.session(library, path).map(Mutex::new))
             .collect::<ort::Result<Vec<_>>>()
             .map_err(|error| LoadError::Engine { engine: NAME, reason: error.to_string() })?;
-        let _keep = Arc::clone(&self.library);
+        let _keep = Arc::clone(library);
         Ok(Arc::new(OrtModel { sessions, signature, _keep }))
     }
 }
 
 impl OnnxRuntime {
-    fn session(&self, path: &Path) -> ort::Result<Session> {
-        Session::builder(&self.library.environment)?
+    fn session(&self, library: &Library, path: &Path) -> ort::Result<Session> {
+        Session::builder(&library.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(self.threads)?
             .with_intra_op_spinning(false)?

@@ -3,6 +3,8 @@
 //! It computes in f32, i32, i8 and u8. Wider ONNX types are converted at the border: INT64 and BOOL to i32 (a
 //! value outside i32's range is refused, not wrapped), FP64 and FP16 to f32.
 
+mod refused;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::path::Path;
@@ -13,6 +15,7 @@ use rten::{DataType, Model, NodeId, RunOptions, ThreadPool, Value, ValueOrView, 
 use rten_tensor::Layout;
 
 use crate::engine::chain;
+use crate::onnx::nodes::read_nodes;
 use crate::{
     Datatype, Element, Engine, EngineError, EngineInfo, InvalidInput, LoadError, LoadOptions, LoadedModel,
     Signature, Tensor, TensorSpec, read_signature,
@@ -46,7 +49,11 @@ impl Engine for Rten {
     fn load(&self, path: &Path, _: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let signature =
             read_signature(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
+        let nodes = read_nodes(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
         let refused = |reason: String| LoadError::Engine { engine: NAME, reason };
+        if let Some(reason) = refused::reason(&nodes) {
+            return Err(refused(reason));
+        }
         let model = load(path).map_err(refused)?;
         let node = |spec: &TensorSpec, what: &str| {
             let (name, datatype) = (&spec.name, spec.datatype);
@@ -107,6 +114,12 @@ impl RtenModel {
 impl LoadedModel for RtenModel {
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn narrows(&self) -> Option<String> {
+        let mut specs = self.signature.inputs.iter().chain(&self.signature.outputs);
+        let wide = specs.find(|spec| matches!(spec.datatype, Datatype::Int64 | Datatype::Fp64))?;
+        Some(format!("computes {} in 32 bits", wide.datatype))
     }
 
     fn instances(&self) -> usize {

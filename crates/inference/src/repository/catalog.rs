@@ -120,7 +120,7 @@ impl Chosen {
 pub(super) enum Found {
     Ready(Chosen),
     /// Load this first.
-    Idle(LoadRequest),
+    Idle(Box<LoadRequest>),
 }
 
 impl Catalog {
@@ -346,7 +346,7 @@ impl Versions {
         if let Some(request) = &entry.lazy
             && failure.is_none_or(|failure| failure.retry <= Instant::now())
         {
-            return Ok(Found::Idle(request.clone()));
+            return Ok(Found::Idle(Box::new(request.clone())));
         }
         let reason = match failure {
             Some(failure) => format!("loading failed: {}", failure.reason),

@@ -1,6 +1,7 @@
 //! One request: check, look into the cache, queue or run, wait.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -105,6 +106,16 @@ impl Model {
     /// How it is run.
     pub fn serving(&self) -> &types::Serving {
         &self.served().serving
+    }
+
+    /// Runs that may go on at once.
+    pub fn instances(&self) -> usize {
+        self.served().policy.instances
+    }
+
+    /// The file that it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.served().path
     }
 
     /// Bounds of one request, for a front to apply while it still parses.

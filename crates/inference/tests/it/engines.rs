@@ -9,33 +9,47 @@ use crate::support::{Fake, discovered, model, repository, x};
 const OPTIONS: LoadOptions = LoadOptions { workers: 2 };
 
 #[test]
-fn rten_is_always_there_and_every_engine_says_why() {
+fn native_and_rten_are_always_there_and_every_engine_says_why() {
     let list = discovered().list();
-    assert_eq!(list.iter().map(|engine| engine.name).collect::<Vec<_>>(), ["onnxruntime", "rten"]);
-    assert!(list[1].available);
+    let names: Vec<_> = list.iter().map(|engine| engine.name).collect();
+    assert_eq!(names, ["native", "onnxruntime", "rten", "tensorflow"]);
+    assert!(list[0].available && list[0].preferred && list[2].available);
     assert_eq!(list.iter().filter(|engine| engine.preferred).count(), 1);
     assert!(list.iter().all(|engine| !engine.reason.is_empty()));
-    assert_eq!(list[0].available, list[0].path.is_some());
-    if list[0].available {
-        assert!(list[0].preferred && !list[0].version.is_empty(), "{:?}", list[0]);
+    assert_eq!(list[1].available, list[1].path.is_some());
+    if list[1].available {
+        assert!(!list[1].version.is_empty(), "{:?}", list[1]);
     }
 }
 
 #[test]
-fn a_file_that_is_no_library_is_a_reason_and_not_a_crash() {
+fn a_library_that_is_not_there_is_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let options =
+        EngineOptions { onnxruntime: Some(folder.path().join("none.so")), ..EngineOptions::default() };
+    let engines = Engines::discover(&options);
+    let list = engines.list();
+    assert!(!list[1].available && list[1].reason.contains("none.so"), "{list:?}");
+    let error = engines.load(EngineChoice::OnnxRuntime, &model("affine"), &OPTIONS).err().unwrap();
+    assert!(matches!(error, LoadError::EngineUnavailable { .. }));
+}
+
+#[test]
+fn a_file_that_is_no_library_is_passed_over_when_a_model_needs_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("libonnxruntime.so");
     std::fs::write(&path, "not a library").unwrap();
-    for place in [path.clone(), folder.path().to_path_buf(), folder.path().join("missing.so")] {
-        let engines = Engines::discover(&EngineOptions { onnxruntime: Some(place), threads_per_run: 1 });
-        let list = engines.list();
-        assert!(!list[0].available && list[1].preferred);
-        assert!(!list[0].reason.is_empty());
-        let error = engines.load(EngineChoice::OnnxRuntime, &model("affine"), &OPTIONS).err().unwrap();
-        assert!(matches!(error, LoadError::EngineUnavailable { .. }));
+    for place in [path.clone(), folder.path().to_path_buf()] {
+        let engines =
+            Engines::discover(&EngineOptions { onnxruntime: Some(place), ..EngineOptions::default() });
+        assert!(engines.list()[1].available, "found, and not opened yet");
         let loaded = engines.load(EngineChoice::Auto, &model("affine"), &OPTIONS).unwrap();
         assert_eq!(loaded.engine, "rten");
         assert!(loaded.why.contains("onnxruntime is not available"), "{}", loaded.why);
+        let list = engines.list();
+        assert!(!list[1].available && !list[1].reason.is_empty(), "{list:?}");
+        let error = engines.load(EngineChoice::OnnxRuntime, &model("affine"), &OPTIONS).err().unwrap();
+        assert!(matches!(error, LoadError::EngineUnavailable { .. }));
     }
 }
 
@@ -59,7 +73,7 @@ fn an_operator_that_rten_lacks_is_named() {
     let error = engines.load(EngineChoice::Rten, &model("celu"), &OPTIONS).err().unwrap();
     assert!(error.to_string().contains("Celu"), "{error}");
     let auto = engines.load(EngineChoice::Auto, &model("celu"), &OPTIONS);
-    if engines.list()[0].available {
+    if engines.list()[1].available {
         assert_eq!(auto.unwrap().engine, "onnxruntime");
     } else {
         let reasons = auto.err().unwrap().to_string();

@@ -7,6 +7,8 @@
     reason = "helpers of tests fail tests by panicking"
 )]
 
+mod classical;
+mod conformance;
 mod engines;
 mod isolation;
 mod parity;
@@ -15,5 +17,7 @@ mod scheduling;
 mod steps;
 mod support;
 mod tables;
+mod tensorflow;
+mod trial;
 mod versions;
 mod vision;

@@ -12,15 +12,15 @@ fn load(engines: &Engines, choice: EngineChoice, name: &str) -> Arc<dyn LoadedMo
 
 /// Engines to compare: always rten, ONNX Runtime where its library is found.
 fn choices(engines: &Engines) -> Vec<EngineChoice> {
-    if engines.list()[0].available {
+    if engines.list()[1].available {
         return vec![EngineChoice::Rten, EngineChoice::OnnxRuntime];
     }
     assert!(
         std::env::var_os("AVOCET_ONNXRUNTIME").is_none_or(|path| path == "off"),
         "AVOCET_ONNXRUNTIME is set but unusable: {}",
-        engines.list()[0].reason
+        engines.list()[1].reason
     );
-    println!("skipped: parity with ONNX Runtime; {}", engines.list()[0].reason);
+    println!("skipped: parity with ONNX Runtime; {}", engines.list()[1].reason);
     vec![EngineChoice::Rten]
 }
 

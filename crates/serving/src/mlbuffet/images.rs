@@ -11,7 +11,7 @@ use super::reply::Reply;
 /// # Errors
 /// When it is none, or the model takes none.
 pub(super) fn read(model: &Model, content: &[u8]) -> Result<(Vec<Tensor>, Frame), Reply> {
-    let plain = || Preprocessing { image: Some(ImageInput::default()), csv: None };
+    let plain = || Box::new(Preprocessing { image: Some(ImageInput::default()), csv: None });
     let declared = model.serving().preprocessing.clone().unwrap_or_else(plain);
     let input = Input::compile(&declared, model.signature()).map_err(|error| {
         Reply::unprocessable(format!("Model {} takes no pictures: {error}", model.name()))

@@ -68,7 +68,7 @@ async fn unknown_models_versions_and_routes_are_404_and_wrong_methods_405() {
     let reply = get(&app, "/v2/models/affine/versions/9").await;
     assert_eq!(reply.status, 404);
     assert_eq!(reply.error(), "model `affine` has no version `9`; loaded: 1, 2");
-    for path in ["/", "/v2/", "/v2/nope", "/v2/models", "/v2/models/affine/versions/1/config"] {
+    for path in ["/", "/v2/", "/v2/nope", "/v2/models", "/v2/models/affine/versions/1/nope"] {
         let reply = get(&app, path).await;
         assert_eq!(reply.status, 404, "{path}");
         reply.error();

@@ -7,12 +7,16 @@
     reason = "helpers of tests fail tests by panicking"
 )]
 
-mod client;
+mod clients;
+mod conformance;
 mod errors;
+mod folder;
 mod infer;
 mod jobs;
 mod metadata;
 mod mlbuffet;
+mod mlbuffet_client;
+mod onnx;
 mod replay;
 mod shelf;
 mod support;

@@ -12,7 +12,17 @@ use crate::support::{app, get, model, post, repository, x};
 async fn the_server_says_what_it_is_and_only_the_extensions_it_has() {
     let json = get(&app(), "/v2").await.json();
     assert_eq!(json["name"], "avocet");
-    assert_eq!(json["extensions"], json!(["binary_tensor_data", "parameters", "statistics"]));
+    let expected = json!([
+        "binary_tensor_data",
+        "classification",
+        "logging",
+        "model_configuration",
+        "model_repository",
+        "parameters",
+        "schedule_policy",
+        "statistics",
+    ]);
+    assert_eq!(json["extensions"], expected);
 }
 
 #[tokio::test]

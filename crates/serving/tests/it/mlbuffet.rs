@@ -89,6 +89,8 @@ async fn what_no_engine_reads_is_refused_with_what_to_do_and_leaves_nothing() {
         let (code, text) = told(&upload(&server.app, "broken", file, b"not a model").await);
         assert_eq!((code, text.contains(words)), (status, true), "{file}: {text}");
     }
+    let large = upload(&server.app, "broken", "m.onnx", &vec![7; 5 << 20]).await;
+    assert_eq!(large.status, 422, "its size is not what is wrong with it");
     assert!(!server.shelf.has("broken"));
     assert!(server.repository.list().iter().all(|model| model.name != "broken"));
     let blobs = std::fs::read_dir(folder.path().join("models/blobs")).unwrap();

@@ -30,17 +30,17 @@ pub struct Serving {
     pub drift: Option<Drift>,
     /// Loads the model when the first request asks for it, and lets the site unload it when memory is short.
     pub lazy: bool,
+    /// Lets the model take plain pictures or tables; absent takes tensors alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Box<Preprocessing>>,
+    /// Lets the model answer with classes or boxes; absent answers with tensors alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postprocessing: Option<Box<Postprocessing>>,
     /// Where the engine runs.
     pub isolation: Isolation,
     /// Longest run in milliseconds of a model in a process of its own, which is then stopped; 0 is a minute.
     #[schemars(range(max = 86_400_000))]
     pub run_timeout_milliseconds: u32,
-    /// Lets the model take plain pictures or tables; absent takes tensors alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub preprocessing: Option<Preprocessing>,
-    /// Lets the model answer with classes or boxes; absent answers with tensors alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub postprocessing: Option<Postprocessing>,
 }
 
 /// Where the engine runs.

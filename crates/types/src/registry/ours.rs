@@ -86,7 +86,7 @@ pub(super) static OURS: [KindInfo; 7] = [
         &[
             NAME,
             column("Placement", "string", ".spec.placement", 0, "the policy"),
-            column("Sites", "string", ".status.decisions[*].site", 0, "selected sites"),
+            column("First Site", "string", ".status.decisions[*].site", 0, "the first of the selected sites"),
             AGE,
         ],
     )
@@ -140,7 +140,6 @@ pub(super) static OURS: [KindInfo; 7] = [
         &[],
         &[
             NAME,
-            column("Versions", "string", ".spec.versions[*].name", 0, "its versions"),
             column("Default", "string", ".spec.defaultVersion", 0, "answers where none is named"),
             column("Engine", "string", ".spec.engine", 0, "what runs it"),
             AGE,

@@ -1,0 +1,185 @@
+//! Which kind of model a file holds, told by its content, and how it gets ready for an engine.
+
+mod archive;
+mod classical;
+mod graph_def;
+mod saved_model;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+pub(crate) use graph_def::read as read_graph_def;
+pub(crate) use saved_model::read as read_saved_model;
+
+/// A kind of model that some engine serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// ONNX, the one that all general engines take.
+    Onnx,
+    /// A folder with `saved_model.pb`, as TensorFlow 1 and 2 and Keras 3 export it.
+    SavedModel,
+    /// A TensorFlow graph in one file, its variables turned into constants.
+    FrozenGraph,
+    /// TensorFlow Lite's flat buffer, which engines get as ONNX.
+    TfLite,
+    /// What XGBoost saves, as JSON.
+    XgboostJson,
+    /// What XGBoost saves, as Universal Binary JSON.
+    XgboostUbj,
+    /// What LightGBM saves, as text.
+    Lightgbm,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Onnx => "ONNX",
+            Format::SavedModel => "TensorFlow SavedModel",
+            Format::FrozenGraph => "frozen TensorFlow graph",
+            Format::TfLite => "TFLite",
+            Format::XgboostJson => "XGBoost JSON",
+            Format::XgboostUbj => "XGBoost UBJSON",
+            Format::Lightgbm => "LightGBM text",
+        })
+    }
+}
+
+impl Format {
+    /// The format of a file that is no archive; what isn't known counts as ONNX, whose reader says what is wrong.
+    pub(crate) fn of(path: &Path) -> Result<Format, FormatError> {
+        match kind(&head(path)?)? {
+            Kind::Model(format) => Ok(format),
+            Kind::Archive(_) => Ok(Format::Onnx),
+        }
+    }
+
+    /// Whether engines get an ONNX file of it.
+    pub(crate) fn is_onnx(self) -> bool {
+        matches!(self, Format::Onnx | Format::TfLite)
+    }
+
+    pub(crate) fn damaged(self, problem: impl Into<String>) -> FormatError {
+        FormatError::Damaged { format: self, problem: problem.into() }
+    }
+}
+
+/// Why a file has no readable signature.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// The file can't be opened or read.
+    #[error("can't read the model file; check the path and its permissions")]
+    Io(#[source] io::Error),
+    /// Not what its beginning says.
+    #[error("the file is not a valid {format} model ({problem}); export it again")]
+    Damaged { format: Format, problem: String },
+    /// Known, but nothing that can be served as it is.
+    #[error("this is {what}; {remedy}")]
+    Unservable { what: &'static str, remedy: &'static str },
+    /// An archive that can't be unpacked, or holds no model.
+    #[error("the archive can't be used: {0}")]
+    Archive(String),
+    /// An input that isn't a tensor, or of an element type outside the protocol.
+    #[error(
+        "input `{input}` is {kind}, which can't be served; export the model with plain tensors as inputs"
+    )]
+    Input { input: String, kind: String },
+    /// Nothing to answer with.
+    #[error("the model has no output that is a plain tensor; export it so (scikit-learn: `zipmap=False`)")]
+    NoOutput,
+    /// No signature that stands out.
+    #[error(
+        "the SavedModel has no signature `serving_default` and {given}; export it with `signatures=`, or from \
+         Keras with `model.export()`"
+    )]
+    NoSignature { given: String },
+}
+
+/// A model as engines take it: archives are unpacked, TFLite is translated to ONNX.
+#[derive(Debug)]
+pub struct Source {
+    pub format: Format,
+    /// The file, or the folder of a SavedModel.
+    pub path: PathBuf,
+    /// Goes with this value; engines keep nothing of it.
+    _scratch: Option<TempDir>,
+}
+
+impl Source {
+    /// Looks into a file or folder, and unpacks it where it is an archive.
+    ///
+    /// # Errors
+    /// When it can't be read or is no model that any engine could take.
+    pub fn open(path: &Path) -> Result<Source, FormatError> {
+        if path.is_dir() {
+            let folder = saved_model::folder_in(path)?;
+            return Ok(Source { format: Format::SavedModel, path: folder, _scratch: None });
+        }
+        match kind(&head(path)?)? {
+            Kind::Model(Format::TfLite) => {
+                let scratch = tempfile::tempdir().map_err(FormatError::Io)?;
+                let translated = scratch.path().join("model.onnx");
+                std::fs::write(&translated, crate::tflite::to_onnx(path)?).map_err(FormatError::Io)?;
+                Ok(Source { format: Format::TfLite, path: translated, _scratch: Some(scratch) })
+            }
+            Kind::Model(format) => Ok(Source { format, path: path.into(), _scratch: None }),
+            Kind::Archive(packing) => {
+                let scratch = tempfile::tempdir().map_err(FormatError::Io)?;
+                let folder = archive::unpack(path, packing, scratch.path())?;
+                Ok(Source { format: Format::SavedModel, path: folder, _scratch: Some(scratch) })
+            }
+        }
+    }
+}
+
+/// Bytes that tell every format apart; a tar says so at byte 257.
+const HEAD: usize = 512;
+
+/// The beginning of a file.
+fn head(path: &Path) -> Result<Vec<u8>, FormatError> {
+    let mut head = Vec::with_capacity(HEAD);
+    let file = File::open(path).map_err(FormatError::Io)?;
+    file.take(HEAD as u64).read_to_end(&mut head).map_err(FormatError::Io)?;
+    Ok(head)
+}
+
+enum Kind {
+    Model(Format),
+    Archive(archive::Packing),
+}
+
+fn kind(head: &[u8]) -> Result<Kind, FormatError> {
+    let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
+    let unservable = |what, remedy| Err(FormatError::Unservable { what, remedy });
+    if let Some(format) = classical::starting(head) {
+        return Ok(Kind::Model(format));
+    }
+    if at(4, b"TFL3") {
+        return Ok(Kind::Model(Format::TfLite));
+    }
+    if at(0, b"PK\x03\x04") {
+        return Ok(Kind::Archive(archive::Packing::Zip));
+    }
+    if at(0, &[0x1f, 0x8b]) {
+        return Ok(Kind::Archive(archive::Packing::TarGzip));
+    }
+    if at(257, b"ustar") {
+        return Ok(Kind::Archive(archive::Packing::Tar));
+    }
+    if at(0, b"\x89HDF\r\n\x1a\n") {
+        return unservable("a Keras file in HDF5", "load it in Keras and call `model.export(folder)`");
+    }
+    if graph_def::is_likely(head) {
+        return Ok(Kind::Model(Format::FrozenGraph));
+    }
+    if saved_model::is_likely(head) {
+        return unservable(
+            "the graph of a SavedModel without its folder",
+            "give the whole folder, or a .zip or .tar.gz of it",
+        );
+    }
+    Ok(Kind::Model(Format::Onnx))
+}

@@ -1,0 +1,157 @@
+//! Writing an ONNX model: nodes, weights, inputs and outputs in the order in which they are added.
+
+/// Element types of `TensorProto`.
+pub const FLOAT: u64 = 1;
+pub const INT32: u64 = 6;
+pub const INT64: u64 = 7;
+
+/// The bytes of a protobuf message.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    fn number(mut self, field: u64, value: u64) -> Self {
+        self.varint(field << 3);
+        self.varint(value);
+        self
+    }
+
+    fn bytes(mut self, field: u64, content: &[u8]) -> Self {
+        self.varint(field << 3 | 2);
+        self.varint(content.len() as u64);
+        self.0.extend_from_slice(content);
+        self
+    }
+
+    fn float(mut self, field: u64, value: f32) -> Self {
+        self.varint(field << 3 | 5);
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+}
+
+/// An attribute of a node.
+pub enum Attribute<'a> {
+    Int(i64),
+    Float(f32),
+    Text(&'a str),
+    Ints(&'a [i64]),
+}
+
+#[derive(Default)]
+pub struct Graph {
+    nodes: Vec<Vec<u8>>,
+    weights: Vec<Vec<u8>>,
+    inputs: Vec<Vec<u8>>,
+    outputs: Vec<Vec<u8>>,
+    names: usize,
+}
+
+impl Graph {
+    /// A name that nothing has yet.
+    pub fn name(&mut self) -> String {
+        self.names += 1;
+        format!("v{}", self.names)
+    }
+
+    pub fn weight(&mut self, name: &str, kind: u64, shape: &[i64], data: &[u8]) {
+        let mut tensor = Message::default();
+        for size in shape {
+            tensor = tensor.number(1, size.cast_unsigned());
+        }
+        self.weights.push(tensor.number(2, kind).bytes(8, name.as_bytes()).bytes(9, data).0);
+    }
+
+    /// A list of whole numbers, by a new name.
+    pub fn ints(&mut self, values: &[i64]) -> String {
+        let name = self.name();
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.weight(&name, INT64, &[values.len() as i64], &data);
+        name
+    }
+
+    /// A single float, by a new name.
+    pub fn float(&mut self, value: f32) -> String {
+        let name = self.name();
+        self.weight(&name, FLOAT, &[], &value.to_le_bytes());
+        name
+    }
+
+    /// Adds a node with one output, which gets a new name.
+    pub fn node(&mut self, operator: &str, inputs: &[&str], attributes: &[(&str, Attribute<'_>)]) -> String {
+        let output = self.name();
+        self.node_to(&output, operator, inputs, attributes);
+        output
+    }
+
+    pub fn node_to(
+        &mut self,
+        output: &str,
+        operator: &str,
+        inputs: &[&str],
+        attributes: &[(&str, Attribute<'_>)],
+    ) {
+        let mut node = Message::default();
+        for input in inputs {
+            node = node.bytes(1, input.as_bytes());
+        }
+        node = node.bytes(2, output.as_bytes()).bytes(4, operator.as_bytes());
+        for (name, attribute) in attributes {
+            let told = Message::default().bytes(1, name.as_bytes());
+            let told = match attribute {
+                Attribute::Int(value) => told.number(3, value.cast_unsigned()).number(20, 2),
+                Attribute::Float(value) => told.float(2, *value).number(20, 1),
+                Attribute::Text(text) => told.bytes(4, text.as_bytes()).number(20, 3),
+                Attribute::Ints(values) => {
+                    let all = values.iter().fold(told, |told, value| told.number(8, value.cast_unsigned()));
+                    all.number(20, 7)
+                }
+            };
+            node = node.bytes(5, &told.0);
+        }
+        self.nodes.push(node.0);
+    }
+
+    pub fn input(&mut self, name: &str, kind: u64, shape: &[i64]) {
+        self.inputs.push(value_info(name, kind, shape));
+    }
+
+    pub fn output(&mut self, name: &str, kind: u64, shape: &[i64]) {
+        self.outputs.push(value_info(name, kind, shape));
+    }
+
+    /// The model's bytes, for ONNX's operators of version 18.
+    pub fn finish(self) -> Vec<u8> {
+        let mut graph = Message::default();
+        let parts = [(1, &self.nodes), (5, &self.weights), (11, &self.inputs), (12, &self.outputs)];
+        for (field, part) in
+            parts.into_iter().flat_map(|(field, parts)| parts.iter().map(move |part| (field, part)))
+        {
+            graph = graph.bytes(field, part);
+        }
+        let graph = graph.bytes(2, b"translated");
+        let version = Message::default().bytes(1, b"").number(2, 18);
+        Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &version.0).0
+    }
+}
+
+fn value_info(name: &str, kind: u64, shape: &[i64]) -> Vec<u8> {
+    let shape = shape.iter().enumerate().fold(Message::default(), |shape, (axis, &size)| {
+        let dimension = match u64::try_from(size) {
+            Ok(size) => Message::default().number(1, size),
+            Err(_) => Message::default().bytes(2, format!("{name}_{axis}").as_bytes()),
+        };
+        shape.bytes(1, &dimension.0)
+    });
+    let tensor = Message::default().number(1, kind).bytes(2, &shape.0);
+    let declared = Message::default().bytes(1, &tensor.0);
+    Message::default().bytes(1, name.as_bytes()).bytes(2, &declared.0).0
+}

@@ -1,0 +1,335 @@
+//! A repository on disk for a server without a hub: model files, and folders in Triton's form
+//! (`NAME/[config.pbtxt]`, `NAME/VERSION/model.onnx`).
+//!
+//! Each load goes through a place of its own in a temporary folder, a link to the version's folder or what a client
+//! sent, so that changed files under an old name are another model and are swapped in without a gap.
+
+mod scan;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use daemon::Shutdown;
+use inference::{LoadRequest, Repository, State};
+use tempfile::TempDir;
+
+use crate::control::{Control, ControlError, LoadModel};
+use crate::model_config::ModelConfig;
+use scan::Found;
+
+/// Who decides what is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlMode {
+    /// What is there at the start, for good.
+    None,
+    /// Clients, by load and unload.
+    Explicit,
+    /// The folder: what changes in it is followed.
+    Poll,
+}
+
+/// Most files that a client may send with one model.
+const MOST_FILES: usize = 256;
+
+/// The names of an output's classes.
+type Labels = Arc<[String]>;
+
+/// The models in some places on disk.
+pub struct Folder {
+    paths: Vec<PathBuf>,
+    repository: Repository,
+    mode: ControlMode,
+    stage: TempDir,
+    /// Held while something is loaded or unloaded, so that this happens in one order.
+    known: Mutex<Known>,
+    /// By model and output.
+    labels: RwLock<HashMap<(String, String), Labels>>,
+}
+
+#[derive(Default)]
+struct Known {
+    models: BTreeMap<String, Staged>,
+    /// Counts places in the stage.
+    places: u64,
+}
+
+/// A model that was loaded, or that failed to.
+struct Staged {
+    /// Of what was found on disk.
+    fingerprint: u64,
+    /// What its versions are loaded from.
+    places: Vec<PathBuf>,
+}
+
+impl Folder {
+    /// Looks at these places; nothing is loaded yet.
+    ///
+    /// # Errors
+    /// When one can't be read, or there is no room for temporary files.
+    pub fn open(paths: Vec<PathBuf>, repository: Repository, mode: ControlMode) -> io::Result<Folder> {
+        let paths: Vec<PathBuf> = paths.iter().map(std::path::absolute).collect::<io::Result<_>>()?;
+        scan::scan(&paths)?;
+        let stage = tempfile::Builder::new().prefix("avocet-models-").tempdir()?;
+        let (known, labels) = (Mutex::default(), RwLock::default());
+        Ok(Folder { paths, repository, mode, stage, known, labels })
+    }
+
+    /// Names of all models on disk, sorted.
+    pub fn names(&self) -> Vec<String> {
+        scan::scan(&self.paths).map(|found| found.into_keys().collect()).unwrap_or_default()
+    }
+
+    /// Loads models from disk by name; blocks until all are loaded. Gives what could not be.
+    pub fn load_all(&self, names: &[String]) -> Vec<ControlError> {
+        let load = |name: &String| self.load_now(name, LoadModel::default()).err();
+        names.iter().filter_map(load).collect()
+    }
+
+    /// Follows the folder until the shutdown, where that is the mode.
+    pub async fn follow(self: Arc<Self>, every: Duration, shutdown: Shutdown) {
+        if self.mode != ControlMode::Poll {
+            return;
+        }
+        while shutdown.sleep(every).await {
+            let folder = Arc::clone(&self);
+            let _ = tokio::task::spawn_blocking(move || folder.poll()).await;
+        }
+    }
+
+    /// Loads what is new or changed, and unloads what is gone. A folder that can't be read takes nothing away.
+    pub fn poll(&self) {
+        let found = match scan::scan(&self.paths) {
+            Ok(found) => found,
+            Err(error) => return tracing::warn!(%error, "can't look into the model repository"),
+        };
+        let gone: Vec<String> = {
+            let known = self.lock();
+            known.models.keys().filter(|name| !found.contains_key(*name)).cloned().collect()
+        };
+        for name in gone {
+            // It may never have loaded.
+            let _ = self.unload_now(&name);
+        }
+        for (name, model) in found {
+            let seen = self.lock().models.get(&name).map(|staged| staged.fingerprint);
+            if seen != Some(model.fingerprint())
+                && let Err(error) = self.load_now(&name, LoadModel::default())
+            {
+                tracing::warn!(%error, "a changed model is not served");
+            }
+        }
+    }
+
+    fn load_now(&self, name: &str, request: LoadModel) -> Result<(), ControlError> {
+        let refused = |reason: String| ControlError::Refused { name: name.to_owned(), reason };
+        let failed =
+            |error: io::Error| ControlError::Failed { name: name.to_owned(), reason: error.to_string() };
+        if !scan::is_plain_name(name) {
+            return Err(ControlError::Unknown { action: "load", name: name.chars().take(128).collect() });
+        }
+        let mut known = self.lock();
+        let LoadModel { config, files } = request;
+        let mut staged = Staged { fingerprint: 0, places: Vec::new() };
+        let found = match files.is_empty() {
+            true => self.stage_from_disk(name, config, &mut known, &mut staged)?,
+            false => {
+                check_files(&files).map_err(refused)?;
+                self.stage_files(config, &files, &mut known, &mut staged).map_err(failed)?
+            }
+        };
+        let loaded = self.load_versions(name, &found);
+        staged.places.extend(known.models.remove(name).into_iter().flat_map(|old| old.places));
+        self.clean(name, &mut staged.places);
+        known.models.insert(name.to_owned(), staged);
+        loaded.map_err(refused)
+    }
+
+    fn stage_from_disk(
+        &self,
+        name: &str,
+        config: Option<ModelConfig>,
+        known: &mut Known,
+        staged: &mut Staged,
+    ) -> Result<Found, ControlError> {
+        let failed =
+            |error: io::Error| ControlError::Failed { name: name.to_owned(), reason: error.to_string() };
+        let found = scan::scan(&self.paths).map_err(failed)?.remove(name);
+        let mut found =
+            found.ok_or_else(|| ControlError::Unknown { action: "load", name: name.to_owned() })?;
+        staged.fingerprint = found.fingerprint();
+        match (config, &found.folder) {
+            (None, _) => {}
+            (config, Some(folder)) => found = scan::read_model(&folder.clone(), config),
+            (Some(config), None) => found.config = config,
+        }
+        for file in found.versions.values_mut() {
+            let (Some(folder), Some(file_name)) = (file.parent(), file.file_name()) else { continue };
+            let place = self.place(known);
+            std::os::unix::fs::symlink(folder, &place).map_err(failed)?;
+            *file = place.join(file_name);
+            staged.places.push(place);
+        }
+        Ok(found)
+    }
+
+    fn stage_files(
+        &self,
+        config: Option<ModelConfig>,
+        files: &BTreeMap<String, Bytes>,
+        known: &mut Known,
+        staged: &mut Staged,
+    ) -> io::Result<Found> {
+        let place = self.place(known);
+        for (name, content) in files {
+            let path = place.join(name);
+            std::fs::create_dir_all(path.parent().unwrap_or(&place))?;
+            std::fs::write(path, content)?;
+        }
+        let found = scan::read_model(&place, config);
+        staged.places.push(place);
+        Ok(found)
+    }
+
+    /// Removes the places that nothing is served from.
+    fn clean(&self, name: &str, places: &mut Vec<PathBuf>) {
+        let all = self.repository.list().into_iter();
+        let served: Vec<PathBuf> = all
+            .filter(|status| status.name == name && !matches!(status.state, State::Failed { .. }))
+            .map(|status| status.path)
+            .collect();
+        places.retain(|place| {
+            let used = served.iter().any(|path| path.starts_with(place));
+            if !used {
+                remove(place);
+            }
+            used
+        });
+    }
+
+    /// Loads the chosen versions and unloads the others.
+    fn load_versions(&self, name: &str, found: &Found) -> Result<(), String> {
+        if let Some(problem) = &found.problem {
+            return Err(problem.clone());
+        }
+        let serving = found.config.serving().map_err(|error| error.to_string())?;
+        let engine = found.config.engine().map_err(|error| error.to_string())?;
+        let chosen = found.chosen();
+        let newest = chosen.keys().next_back().copied().ok_or("no version of it is there")?;
+        let labels = read_labels(found)?;
+        for (version, path) in &chosen {
+            let request = LoadRequest {
+                engine,
+                serving: serving.clone(),
+                default: *version == newest,
+                ..LoadRequest::new(name, version.to_string(), path)
+            };
+            self.repository.load(request).map_err(|error| daemon::chain(&error))?;
+        }
+        let mut kept = self.labels.write().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(model, _), _| model != name);
+        kept.extend(labels.into_iter().map(|(output, labels)| ((name.to_owned(), output), labels)));
+        drop(kept);
+        for status in self.repository.list().into_iter().filter(|status| status.name == name) {
+            if !chosen.keys().any(|version| version.to_string() == status.version) {
+                let _ = self.repository.unload(name, &status.version);
+            }
+        }
+        Ok(())
+    }
+
+    fn unload_now(&self, name: &str) -> Result<(), ControlError> {
+        let mut known = self.lock();
+        let loaded = self.repository.list().into_iter().filter(|status| status.name == name);
+        let unloaded = loaded.filter(|status| self.repository.unload(name, &status.version).is_ok()).count();
+        if let Some(staged) = known.models.remove(name) {
+            staged.places.iter().for_each(|place| remove(place));
+        }
+        self.labels.write().unwrap_or_else(PoisonError::into_inner).retain(|(model, _), _| model != name);
+        match unloaded {
+            0 => Err(ControlError::Unknown { action: "unload", name: name.chars().take(128).collect() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn place(&self, known: &mut Known) -> PathBuf {
+        known.places += 1;
+        self.stage.path().join(known.places.to_string())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A link or a folder of ours.
+fn remove(place: &Path) {
+    let removed =
+        if place.is_symlink() { std::fs::remove_file(place) } else { std::fs::remove_dir_all(place) };
+    if let Err(error) = removed {
+        tracing::debug!(%error, place = %place.display(), "can't remove what a model was loaded from");
+    }
+}
+
+/// Each file is `VERSION/NAME`.
+fn check_files(files: &BTreeMap<String, Bytes>) -> Result<(), String> {
+    if files.len() > MOST_FILES {
+        return Err(format!("{} files were sent; at most {MOST_FILES} are taken", files.len()));
+    }
+    let bad = files.keys().find(|path| {
+        let Some((version, name)) = path.split_once('/') else { return true };
+        // As it is written, so that "01" is no second name of "1".
+        let numbered = version.parse::<u64>().is_ok_and(|number| number > 0 && number.to_string() == version);
+        !numbered || !scan::is_plain_name(name)
+    });
+    match bad {
+        Some(path) => {
+            let path: String = path.chars().take(128).collect();
+            Err(format!("file '{path}' is not VERSION/NAME, as in 1/model.onnx"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The labels of each output that has some.
+fn read_labels(found: &Found) -> Result<Vec<(String, Labels)>, String> {
+    let mut all = Vec::new();
+    for output in found.config.output.iter().filter(|output| !output.label_filename.is_empty()) {
+        let file = &output.label_filename;
+        if !scan::is_plain_name(file) {
+            return Err(format!("label file '{file}' is not the name of a file beside config.pbtxt"));
+        }
+        let Some(folder) = &found.folder else { continue };
+        let text =
+            scan::read_text(&folder.join(file)).map_err(|error| format!("label file '{file}': {error}"))?;
+        let lines = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
+        all.push((output.name.clone(), lines));
+    }
+    Ok(all)
+}
+
+impl Control for Folder {
+    fn load(&self, name: &str, request: LoadModel) -> Result<(), ControlError> {
+        if self.is_on() { self.load_now(name, request) } else { Err(ControlError::Off) }
+    }
+
+    fn unload(&self, name: &str) -> Result<(), ControlError> {
+        if self.is_on() { self.unload_now(name) } else { Err(ControlError::Off) }
+    }
+
+    fn available(&self) -> Vec<String> {
+        self.names()
+    }
+
+    fn labels(&self, model: &str, _version: &str, output: &str) -> Option<Arc<[String]>> {
+        let key = (model.to_owned(), output.to_owned());
+        self.labels.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    fn is_on(&self) -> bool {
+        self.mode == ControlMode::Explicit
+    }
+}
