@@ -13,6 +13,8 @@
 //! - `data` may be flat or nested to 32 levels; only the number of elements is compared with `shape`.
 //! - Not offered, and refused with 400: shared memory regions.
 //! - Clients may load and unload models only where a [`Control`] lets them; a [`Folder`] is one.
+//! - What may wait is answered later: [`jobs`] are durable, and their results can be sent to who asked.
+//! - Clients of [MLBuffet](mlbuffet) work, too; the models that they upload are on a [`Shelf`].
 //!
 //! ```no_run
 //! # async fn serve(repository: inference::Repository) -> std::io::Result<()> {

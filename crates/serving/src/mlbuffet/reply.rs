@@ -1,6 +1,6 @@
 //! Answers in MLBuffet's form, and what MLBuffet itself would have said.
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
@@ -108,7 +108,11 @@ impl Reply {
         body.insert("http_status".into(), status);
         let text = ascii(&Value::Object(body).to_string());
         let code = theirs.http.unwrap_or(code);
-        (code, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+        let mut response = (code, [(header::CONTENT_TYPE, "application/json")], text).into_response();
+        if code == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 
