@@ -140,8 +140,11 @@ impl Kept {
     }
 }
 
-/// A form with files and texts: name, file name, content type, content.
-pub fn form(parts: &[(&str, Option<&str>, Option<&str>, &[u8])]) -> (String, Vec<u8>) {
+/// A part of a form: name, file name, content type, content.
+pub type Part<'a> = (&'a str, Option<&'a str>, Option<&'a str>, &'a [u8]);
+
+/// The content type and body of a form with files and texts.
+pub fn form(parts: &[Part<'_>]) -> (String, Vec<u8>) {
     let mut body = Vec::new();
     for (name, file, kind, content) in parts {
         let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
