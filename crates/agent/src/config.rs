@@ -34,6 +34,10 @@ pub struct Config {
     pub allow_unconfined: bool,
     /// How often the hub hears of the site.
     pub heartbeat: Duration,
+    /// Answers MLBuffet's clients with its own status codes, which are odd in places.
+    pub mlbuffet_legacy: bool,
+    /// Where results of inference may be sent, for example `https://hooks.example.com`; none are if empty.
+    pub callback_origins: Vec<String>,
 }
 
 impl Config {
@@ -50,6 +54,16 @@ impl Config {
     /// Where outputs wait to travel.
     pub(crate) fn outbox(&self) -> PathBuf {
         self.data.join("outbox")
+    }
+
+    /// Where uploaded models are.
+    pub(crate) fn models(&self) -> PathBuf {
+        self.data.join("models")
+    }
+
+    /// Where requests are that are answered later.
+    pub(crate) fn jobs(&self) -> PathBuf {
+        self.data.join("jobs")
     }
 
     /// Where unpacked functions are.
@@ -77,6 +91,9 @@ pub struct Access {
     pub access_key: String,
     /// S3 secret key.
     pub secret_key: String,
+    /// Signs results of inference that are sent to callbacks.
+    #[serde(default)]
+    pub callback_secret: String,
 }
 
 impl Access {
@@ -111,9 +128,16 @@ impl Access {
                 token: daemon::random_hex(24)?,
                 access_key: daemon::random_hex(10)?,
                 secret_key: daemon::random_hex(20)?,
+                callback_secret: String::new(),
             },
             Err(error) => return Err(error),
         };
+        // Sites of older versions have none.
+        let callback_secret = match access.callback_secret.is_empty() {
+            true => daemon::random_hex(24)?,
+            false => access.callback_secret.clone(),
+        };
+        let access = Self { callback_secret, ..access };
         daemon::write_private(&Self::file(data), serde_json::to_string_pretty(&access)?.as_bytes())?;
         Ok(access)
     }

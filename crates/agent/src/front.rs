@@ -8,12 +8,13 @@ use api::{ApiError, Client};
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
+use futures::future::BoxFuture;
 use objects::Objects;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -86,21 +87,29 @@ async fn authenticate(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let header =
-        request.headers().get(AUTHORIZATION).and_then(|header| header.to_str().ok()).unwrap_or_default();
-    let token = header.strip_prefix("Bearer ").unwrap_or_default().to_owned();
-    if token.is_empty() {
-        return Err(ApiError::unauthorized(
-            "no bearer token was sent; send the site's own, or one that its hub signed for it",
-        ));
-    }
-    if !daemon::same_secret(&token, &front.access.token) {
-        front.ask_hub(&token).await?;
-    }
+    front.check_token(request.headers()).await?;
     Ok(next.run(request).await)
 }
 
+/// Who may call functions may upload models, too.
+impl serving::Guard for Front {
+    fn admit<'a>(&'a self, headers: &'a HeaderMap) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async { self.check_token(headers).await.map_err(|refusal| refusal.message) })
+    }
+}
+
 impl Front {
+    async fn check_token(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let header = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()).unwrap_or_default();
+        let token = header.strip_prefix("Bearer ").unwrap_or_default();
+        if token.is_empty() {
+            return Err(ApiError::unauthorized(
+                "no bearer token was sent; send the site's own, or one that its hub signed for it",
+            ));
+        }
+        if daemon::same_secret(token, &self.access.token) { Ok(()) } else { self.ask_hub(token).await }
+    }
+
     async fn ask_hub(&self, token: &str) -> Result<(), ApiError> {
         let mut known = self.known_token.lock().await;
         if known

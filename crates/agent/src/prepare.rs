@@ -13,6 +13,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use inference::{EngineChoice, LoadRequest, Repository, Routing};
 use reqwest::Method;
+use serving::Shelf;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 use types::{Artifact, AssignedModel, Assignment, Digest, Engine, ModelSpec};
@@ -27,12 +28,21 @@ pub(crate) struct Preparer {
     pub blobs: Blobs,
     pub functions: PathBuf,
     pub repository: Repository,
+    pub shelf: Shelf,
     pub assignments: Assignments,
 }
 
 /// The name that a model is served under: its own in the namespace `default`, `namespace.name` elsewhere.
 pub(crate) fn served_name(namespace: &str, model: &str) -> String {
     if namespace == "default" { model.to_owned() } else { format!("{namespace}.{model}") }
+}
+
+/// Whether a model is, or is to be, served under this name because the hub says so.
+pub(crate) fn is_assigned(assignments: &Assignments, name: &str) -> bool {
+    assignments.all().iter().any(|known| {
+        let spec = &known.assignment.spec;
+        spec.models.iter().any(|model| served_name(&spec.application_namespace, &model.name) == name)
+    })
 }
 
 /// How many artifacts are fetched at once.
@@ -191,6 +201,11 @@ impl Preparer {
         model: &AssignedModel,
         fetched: &HashMap<Digest, Problem>,
     ) -> Result<(), Problem> {
+        if self.shelf.has(&name) {
+            let problem =
+                "a model of that name was uploaded to the site; delete that or name this one otherwise";
+            return Err(("NameTaken", format!("model `{name}`: {problem}")));
+        }
         for version in &model.spec.versions {
             let digest = present(&version.artifact, fetched)?;
             let request = LoadRequest {
@@ -238,7 +253,8 @@ impl Preparer {
 
     fn unload_others(&self, wanted: &BTreeSet<(String, String)>) {
         for model in self.repository.list() {
-            if !wanted.contains(&(model.name.clone(), model.version.clone())) {
+            let is_wanted = wanted.contains(&(model.name.clone(), model.version.clone()));
+            if !is_wanted && !self.shelf.has(&model.name) {
                 // It may be gone already; that is what is wanted.
                 let _ = self.repository.unload(&model.name, &model.version);
             }

@@ -11,6 +11,8 @@ use daemon::Tasks;
 use inference::{EngineOptions, Engines, Repository};
 use objects::Objects;
 use runtimes::Runtimes;
+use serving::mlbuffet::{self, Buffet};
+use serving::{Jobs, Shelf, jobs, shelf};
 use store::{Ledger, ledger};
 use tokio::net::TcpListener;
 use tracing::info;
@@ -85,6 +87,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The uploaded models can't be read.
+    #[error("the uploaded models can't be read")]
+    Shelf(#[from] shelf::Error),
+    /// The requests that are answered later can't be read or written.
+    #[error("the requests that are answered later can't be read or written")]
+    Jobs(#[from] jobs::Error),
+    /// A place that results may be sent to can't be one.
+    #[error("results can't be sent there")]
+    CallbackOrigin(#[from] jobs::InvalidOrigin),
     /// Inference can't start.
     #[error("inference can't start")]
     Inference(#[source] inference::Error),
@@ -150,7 +161,7 @@ pub async fn start(
     let blobs = Blobs::open(config.data.join("artifacts"))?;
     let assignments = Assignments::load(ledger.clone())?;
     let invocations = Invocations::load(ledger.clone(), config.logs())?;
-    let outbox = Outbox::open(ledger, config.outbox())?;
+    let outbox = Outbox::open(ledger.clone(), config.outbox())?;
     outbox.retry_refused().await?;
     sweep(&config.functions(), &prepare::function_folders(&assignments))?;
     sweep(&config.work(), &invocations.open_ids())?;
@@ -160,6 +171,10 @@ pub async fn start(
         ..EngineOptions::default()
     });
     let repository = Repository::new(engines, inference::Options::default()).map_err(Error::Inference)?;
+    let assigned = assignments.clone();
+    let taken = Arc::new(move |name: &str| prepare::is_assigned(&assigned, name));
+    let bounds = shelf::Options { taken, ..shelf::Options::default() };
+    let shelf = Shelf::open(&config.models(), ledger.clone(), repository.clone(), bounds)?;
     let runtimes = Runtimes::discover(runtimes::Options {
         python: config.python.clone(),
         shim,
@@ -179,7 +194,8 @@ pub async fn start(
         inference,
         running: Arc::new(Mutex::new(HashMap::new())),
     };
-    let site = Site { config, membership, client, objects, assignments, invocations, outbox, worker };
+    let site =
+        Site { config, membership, client, objects, assignments, invocations, outbox, shelf, ledger, worker };
     site.serve([listener, grpc_listener, objects_listener], &access, &repository, tasks)?;
     site.work(blobs, repository, tasks);
     site.follow_hub(facts, tasks);
@@ -196,6 +212,8 @@ struct Site {
     assignments: Assignments,
     invocations: Invocations,
     outbox: Outbox,
+    shelf: Shelf,
+    ledger: Ledger,
     worker: Worker,
 }
 
@@ -209,9 +227,9 @@ impl Site {
         tasks: &Tasks,
     ) -> Result<(), Error> {
         let assigned = self.assignments.clone();
-        let models = serving::ServerState::new(repository.clone()).ready_when(move || {
-            assigned.all().iter().all(|known| matches!(known.progress, Progress::Ready { .. }))
-        });
+        let ready =
+            move || assigned.all().iter().all(|known| matches!(known.progress, Progress::Ready { .. }));
+        let models = serving::ServerState::new(repository.clone()).ready_when(ready.clone());
         let front = Front {
             access: access.clone(),
             client: self.client.clone(),
@@ -222,7 +240,21 @@ impl Site {
             known_token: Arc::default(),
         };
         tasks.spawn("grpc-front", serving::grpc::serve(grpc_listener, models.clone(), tasks.shutdown()));
-        let router = front::router(front, serving::router(models));
+        let guard = Arc::new(front.clone());
+        let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone());
+        let buffet = mlbuffet::router(buffet.legacy(self.config.mlbuffet_legacy));
+        let answering = serving::router(models).merge(buffet);
+        let bounds = jobs::Options {
+            origins: jobs::Origins::new(&self.config.callback_origins)?,
+            secret: access.callback_secret.clone(),
+            ..jobs::Options::default()
+        };
+        let later = Jobs::open(&self.config.jobs(), self.ledger.clone(), repository.clone(), guard, bounds)?;
+        let router = front::router(front, later.router(answering.clone()));
+        supervise(tasks, "jobs", move |shutdown| {
+            let (later, answering, ready) = (later.clone(), answering.clone(), ready.clone());
+            async move { Ok(later.run(answering, ready, shutdown).await?) }
+        });
         let shutdown = tasks.shutdown();
         tasks.spawn("inference-front", async move {
             let listener = listener.tap_io(|stream| {
@@ -247,6 +279,7 @@ impl Site {
             blobs,
             functions: self.config.functions(),
             repository,
+            shelf: self.shelf.clone(),
             assignments: self.assignments.clone(),
         };
         supervise(tasks, "prepare", move |shutdown| prepare::run(preparer.clone(), shutdown));

@@ -223,6 +223,12 @@ pub struct ListenSite {
     /// Run functions even where the kernel can't confine them
     #[arg(long)]
     pub allow_unconfined: bool,
+    /// Answer MLBuffet's clients with its own status codes, such as 200 for what failed
+    #[arg(long)]
+    pub mlbuffet_legacy: bool,
+    /// Where results of inference may be sent, such as https://hooks.example.com; may be repeated
+    #[arg(long = "callback-origin", value_name = "ORIGIN")]
+    pub callback_origins: Vec<String>,
     /// Seconds between heartbeats
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub heartbeat: u64,

@@ -97,6 +97,8 @@ fn site_config(
         onnxruntime: options.onnxruntime.clone(),
         allow_unconfined: options.allow_unconfined,
         heartbeat: Duration::from_secs(options.heartbeat.max(1)),
+        mlbuffet_legacy: options.mlbuffet_legacy,
+        callback_origins: options.callback_origins.clone(),
     })
 }
 

@@ -171,13 +171,13 @@ impl Source<'_> {
     }
 }
 
-fn end_of_scalar(bytes: &[u8], start: usize) -> usize {
+pub(crate) fn end_of_scalar(bytes: &[u8], start: usize) -> usize {
     let rest = bytes.get(start + 1..).unwrap_or_default();
     let delimiter = |byte: &u8| matches!(byte, b',' | b']' | b' ' | b'\t' | b'\n' | b'\r');
     start + 1 + rest.iter().position(delimiter).unwrap_or(rest.len())
 }
 
-fn end_of_string(bytes: &[u8], start: usize) -> usize {
+pub(crate) fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(&byte) = bytes.get(at) {
         match byte {

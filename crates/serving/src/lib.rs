@@ -13,6 +13,8 @@
 //! - `data` may be flat or nested to 32 levels; only the number of elements is compared with `shape`.
 //! - Not offered, and refused with 400: shared memory regions.
 //! - Clients may load and unload models only where a [`Control`] lets them; a [`Folder`] is one.
+//! - What may wait is answered later: [`jobs`] are durable, and their results can be sent to who asked.
+//! - Clients of [MLBuffet](mlbuffet) work, too; the models that they upload are on a [`Shelf`].
 //!
 //! ```no_run
 //! # async fn serve(repository: inference::Repository) -> std::io::Result<()> {
@@ -49,10 +51,19 @@ mod compression;
 
 mod error;
 
+mod guard;
+
+pub mod jobs;
+pub mod mlbuffet;
+pub mod shelf;
+
 pub use control::{Control, ControlError, LoadModel};
 pub use folder::{ControlMode, Folder};
+pub use guard::{Guard, Unguarded};
+pub use jobs::Jobs;
 pub use model_config::{ConfigError, ModelConfig, VersionPolicy};
 pub use routes::{router, serve};
+pub use shelf::Shelf;
 pub use state::ServerState;
 
 /// Runs long work on a thread that may block.

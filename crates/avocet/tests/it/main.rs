@@ -24,3 +24,4 @@ mod kubernetes_client;
 mod manifests;
 mod serve;
 mod support;
+mod uploads;

@@ -1,0 +1,236 @@
+//! A request that prefers to be answered later becomes a job.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use store::ledger;
+
+use super::callback::Refused;
+use super::record::{Callback, Job, Status, Told, pick};
+use super::{Error, Jobs, TABLE};
+
+/// What a job keeps of its request's headers: what the body is. How the answer may be packed isn't kept, so that
+/// responses are kept unpacked.
+const KEPT: [&str; 3] = ["content-type", "content-encoding", "inference-header-content-length"];
+/// Longest path and query in bytes, and longest URL to call back.
+const LONGEST: usize = 2048;
+/// Seconds after which to try again when there is no room.
+const RETRY_AFTER: &str = "30";
+
+/// Why a request is no job.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    #[error(transparent)]
+    Inference(#[from] inference::Error),
+    #[error(transparent)]
+    Callback(#[from] Refused),
+    #[error("the header Avocet-Callback needs Prefer: respond-async beside it")]
+    NotLater,
+    #[error("the path or callback is over {LONGEST} bytes; make it shorter")]
+    Long,
+    #[error("the body can't be read to its end, or is over the limit of {limit} bytes")]
+    Body { limit: usize },
+    #[error("there are {jobs} jobs of {bytes} bytes already; fetch and delete some, or try again later")]
+    Full { jobs: usize, bytes: u64 },
+    #[error(transparent)]
+    Kept(#[from] Error),
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Problem::Inference(_) => StatusCode::NOT_FOUND,
+            Problem::Callback(Refused::NotAllowed(_)) => StatusCode::FORBIDDEN,
+            Problem::Callback(_) | Problem::NotLater | Problem::Long => StatusCode::BAD_REQUEST,
+            Problem::Body { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Problem::Full { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Problem::Kept(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let text = daemon::chain(&self);
+        let mut response = super::front::refusal(status, &text);
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            let seconds = axum::http::HeaderValue::from_static(RETRY_AFTER);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+/// Answers at once unless the client prefers to be answered later.
+pub(super) async fn later(State(jobs): State<Jobs>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let wanted = Wanted::of(request.uri(), request.headers());
+    match wanted {
+        None if request.headers().contains_key("avocet-callback") => Problem::NotLater.into_response(),
+        None => next.run(request).await,
+        Some(wanted) => jobs.accept(&wanted, request).await.unwrap_or_else(IntoResponse::into_response),
+    }
+}
+
+/// A model's version, to be asked later.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    model: String,
+    version: Option<String>,
+}
+
+impl Wanted {
+    fn of(uri: &Uri, headers: &HeaderMap) -> Option<Wanted> {
+        let parts: Vec<&str> = uri.path().split('/').skip(1).collect();
+        let prefers = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        let prefers = prefers
+            .flat_map(|value| value.split([',', ';']))
+            .any(|preference| preference.trim().eq_ignore_ascii_case("respond-async"));
+        match parts.as_slice() {
+            ["v2", "models", model, "infer"] if prefers => Some(Wanted::new(model, None)),
+            ["v2", "models", model, "versions", version, "infer"] if prefers => {
+                Some(Wanted::new(model, Some(version)))
+            }
+            ["api", "v1", "models", tag, "prediction"] if prefers || asks(uri) => {
+                let (model, version) = tag.split_once(':').unwrap_or((tag, "default"));
+                Some(Wanted::new(model, Some(version).filter(|version| *version != "default")))
+            }
+            _ => None,
+        }
+    }
+
+    fn new(model: &str, version: Option<&str>) -> Wanted {
+        Wanted { model: model.into(), version: version.map(str::to_owned) }
+    }
+}
+
+/// Whether MLBuffet's route is asked with `?async=true`.
+fn asks(uri: &Uri) -> bool {
+    uri.query().unwrap_or_default().split('&').any(|pair| pair == "async=true")
+}
+
+impl Jobs {
+    async fn accept(&self, wanted: &Wanted, request: Request) -> Result<Response, Problem> {
+        let known = self.inner.repository.get(&wanted.model, wanted.version.as_deref());
+        if let Err(
+            error @ (inference::Error::UnknownModel { .. } | inference::Error::UnknownVersion { .. }),
+        ) = known
+        {
+            return Err(error.into());
+        }
+        let callback = self.callback(request.headers())?;
+        let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+        if target.len() > LONGEST {
+            return Err(Problem::Long);
+        }
+        let headers = pick(request.headers(), &KEPT);
+        let body = self.body(request.into_body()).await?;
+        let accepted = daemon::now();
+        let random = daemon::random_hex(12).map_err(Error::Disk)?;
+        let job = Job {
+            // In the order of acceptance, and nobody guesses one.
+            id: format!("{:012x}{random}", accepted.0.as_millisecond()),
+            status: Status::Queued,
+            target,
+            headers,
+            request_bytes: body.len() as u64,
+            accepted,
+            finished: None,
+            begun: 0,
+            response: None,
+            callback,
+        };
+        let (id, location) = (job.id.clone(), format!("/v2/jobs/{}", job.id));
+        let reservation = self.reserve(job.bytes())?;
+        self.keep(job, body, reservation).await?;
+        let answer = json!({ "id": id, "status": Status::Queued });
+        let headers = [
+            ("location", location.as_str()),
+            ("preference-applied", "respond-async"),
+            ("content-type", "application/json"),
+        ];
+        Ok((StatusCode::ACCEPTED, headers, answer.to_string()).into_response())
+    }
+
+    fn callback(&self, headers: &HeaderMap) -> Result<Option<Callback>, Problem> {
+        let Some(url) = headers.get("avocet-callback") else { return Ok(None) };
+        let url = url.to_str().map_err(|error| Refused::Url(error.to_string()))?;
+        if url.len() > LONGEST {
+            return Err(Problem::Long);
+        }
+        let url = self.inner.options.origins.check(url)?.to_string();
+        Ok(Some(Callback { url, tries: 0, state: Told::Waiting, error: None }))
+    }
+
+    async fn body(&self, body: Body) -> Result<axum::body::Bytes, Problem> {
+        let limit = self.inner.options.body_limit;
+        axum::body::to_bytes(body, limit).await.map_err(|_| Problem::Body { limit })
+    }
+
+    /// Makes a job durable and puts it in line, even if nobody waits for that any more.
+    async fn keep(&self, job: Job, body: axum::body::Bytes, reservation: Reservation) -> Result<(), Error> {
+        let file = self.file(&job.id, "request");
+        let written = tokio::task::spawn_blocking(move || daemon::write_private(&file, &body)).await;
+        written.map_err(std::io::Error::other)??;
+        let (record, jobs) = (job.clone(), self.clone());
+        let change = move |tables: &ledger::Tables| Ok::<_, Error>(tables.put(TABLE, &record.id, &record)?);
+        let show = move |()| {
+            let id = job.id.clone();
+            jobs.table().jobs.insert(id.clone(), job);
+            drop(reservation);
+            jobs.inner.runs.push(id);
+        };
+        self.inner.ledger.write_then(change, show).await
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<Reservation, Problem> {
+        let (mut table, options) = (self.table(), &self.inner.options);
+        let jobs = table.jobs.len() + table.reserved.0;
+        let taken = table.bytes() + table.reserved.1;
+        if jobs >= options.jobs || taken.saturating_add(bytes) > options.bytes {
+            return Err(Problem::Full { jobs, bytes: taken });
+        }
+        table.reserved.0 += 1;
+        table.reserved.1 += bytes;
+        drop(table);
+        Ok(Reservation { jobs: self.clone(), bytes })
+    }
+}
+
+/// Room for one more job.
+struct Reservation {
+    jobs: Jobs,
+    bytes: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut table = self.jobs.table();
+        table.reserved.0 = table.reserved.0.saturating_sub(1);
+        table.reserved.1 = table.reserved.1.saturating_sub(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(uri: &str, prefer: &'static str) -> Option<Wanted> {
+        let headers =
+            HeaderMap::from_iter([(header::HeaderName::from_static("prefer"), prefer.parse().unwrap())]);
+        Wanted::of(&uri.parse().unwrap(), &headers)
+    }
+
+    #[test]
+    fn only_inference_is_done_later_and_only_if_that_is_preferred() {
+        let later = "wait=10, Respond-Async";
+        assert_eq!(wanted("/v2/models/m/infer", later), Some(Wanted::new("m", None)));
+        assert_eq!(wanted("/v2/models/m/versions/2/infer", later), Some(Wanted::new("m", Some("2"))));
+        assert_eq!(wanted("/api/v1/models/m:3/prediction", later), Some(Wanted::new("m", Some("3"))));
+        assert_eq!(wanted("/api/v1/models/m/prediction?async=true", ""), Some(Wanted::new("m", None)));
+        for other in ["/v2/models/m", "/v2/repository/index", "/v2/models/m/infer/x", "/api/v1/models/m"] {
+            assert_eq!(wanted(other, later), None, "{other}");
+        }
+        assert_eq!(wanted("/v2/models/m/infer?async=true", "return=minimal"), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! One job as it is kept.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+use types::Time;
+
+/// Where a job is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Accepted, and not begun.
+    Queued,
+    /// Being computed. After a crash it begins anew.
+    Running,
+    /// Its response is there.
+    Succeeded,
+    /// It has none, and won't be tried again.
+    Failed,
+}
+
+impl Status {
+    /// Whether nothing more happens.
+    pub fn is_final(self) -> bool {
+        matches!(self, Status::Succeeded | Status::Failed)
+    }
+}
+
+/// A request that is answered later.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Job {
+    pub id: String,
+    pub status: Status,
+    /// Path and query of the request.
+    pub target: String,
+    /// What the request's body is.
+    pub headers: Vec<(String, String)>,
+    pub request_bytes: u64,
+    pub accepted: Time,
+    pub finished: Option<Time>,
+    /// How often it was begun by processes that ended meanwhile, and by this one.
+    pub begun: u32,
+    /// What the response's body is.
+    pub response: Option<Response>,
+    pub callback: Option<Callback>,
+}
+
+/// An answer whose body is in a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Response {
+    pub code: u16,
+    pub headers: Vec<(String, String)>,
+    pub bytes: u64,
+    /// Why the job failed.
+    pub error: Option<String>,
+}
+
+impl Response {
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Whether the body is JSON as it is.
+    pub fn is_json(&self) -> bool {
+        self.headers
+            .iter()
+            .any(|(name, value)| name == "content-type" && value.starts_with("application/json"))
+    }
+}
+
+/// Who is to be told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Callback {
+    pub url: String,
+    pub tries: u32,
+    pub state: Told,
+    /// Why the last try failed.
+    pub error: Option<String>,
+}
+
+/// Whether somebody was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Told {
+    Waiting,
+    Delivered,
+    /// Given up.
+    Failed,
+}
+
+impl Job {
+    /// Bytes that it takes on the disk.
+    pub fn bytes(&self) -> u64 {
+        self.request_bytes + self.response.as_ref().map_or(0, |response| response.bytes)
+    }
+
+    /// Whether somebody still has to be told.
+    pub fn is_to_be_told(&self) -> bool {
+        let waiting = |callback: &Callback| callback.state == Told::Waiting;
+        self.status.is_final() && self.callback.as_ref().is_some_and(waiting)
+    }
+}
+
+/// Those of these headers that are there.
+pub(super) fn pick(headers: &HeaderMap, names: &[&str]) -> Vec<(String, String)> {
+    let text = |name: &&str| Some(((*name).to_owned(), headers.get(*name)?.to_str().ok()?.to_owned()));
+    names.iter().filter_map(text).collect()
+}
+
+/// The headers of a record.
+pub(super) fn headers(kept: &[(String, String)]) -> HeaderMap {
+    let parse = |(name, value): &(String, String)| {
+        Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
+    };
+    kept.iter().filter_map(parse).collect()
+}

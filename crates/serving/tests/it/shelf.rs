@@ -1,0 +1,108 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use inference::State;
+
+use crate::support::{Kept, Setup, get, model, own_model, post, send, upload};
+use avocet_serving::shelf::{Error, Label, Options};
+
+fn blobs(folder: &Path) -> usize {
+    std::fs::read_dir(folder.join("models/blobs")).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_uploaded_is_there_after_a_restart_and_loaded_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Kept::open(folder.path(), Setup::default());
+    upload(&server.app, "t", "m.onnx", &own_model("label")).await;
+    upload(&server.app, "t", "m.onnx", &std::fs::read(model("affine")).unwrap()).await;
+    post(&server.app, "/api/v1/models/t/default", r#"{"default": 1}"#).await;
+    server.end().await;
+    std::fs::write(folder.path().join("models/blobs").join("0".repeat(64)), "an orphan").unwrap();
+
+    let server = Kept::open(folder.path(), Setup::default());
+    assert_eq!(blobs(folder.path()), 2);
+    let of_t = |status: &inference::ModelStatus| status.name == "t" && status.state == State::Idle;
+    assert_eq!(server.repository.list().iter().filter(|status| of_t(status)).count(), 2);
+    let reply = post(&server.app, "/api/v1/models/t/prediction", r#"{"values": [0, 0, 7, 0]}"#).await;
+    assert_eq!(reply.json()["values"], serde_json::json!([2]));
+    let x = crate::support::x("[1,4]", "[0,0,0,0]");
+    assert_eq!(
+        post(&server.app, "/v2/models/t/versions/2/infer", x).await.json()["outputs"][0]["data"][0],
+        1.0
+    );
+    assert_eq!(get(&server.app, "/api/v1/models/t:1").await.body, own_model("label"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_files_share_one_blob_until_the_last_version_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Kept::open(folder.path(), Setup::default());
+    for tag in ["a", "a", "b"] {
+        assert_eq!(upload(&server.app, tag, "m.onnx", &own_model("label")).await.status, 201);
+    }
+    for (path, left) in [("a:1", 1), ("b", 1), ("a", 0)] {
+        assert_eq!(blobs(folder.path()), 1);
+        let reply = send(&server.app, "DELETE", &format!("/api/v1/models/{path}"), &[], "").await;
+        assert_eq!((reply.status.as_u16(), blobs(folder.path())), (200, left), "{path}");
+    }
+    assert!(server.repository.list().iter().all(|model| model.name != "a" && model.name != "b"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sizes_tags_versions_and_names_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = Arc::new(|name: &str| name == "reserved");
+    let options = Options { file_bytes: 10_000, tags: 1, versions: 2, taken };
+    let server = Kept::open(folder.path(), Setup { shelf: options, ..Setup::default() });
+    assert_eq!(upload(&server.app, "t", "m.onnx", &vec![0; 10_001]).await.status, 413);
+    assert_eq!(blobs(folder.path()), 0);
+    for status in [201, 201, 409] {
+        assert_eq!(upload(&server.app, "t", "m.onnx", &own_model("label")).await.status, status);
+    }
+    assert_eq!(upload(&server.app, "u", "m.onnx", &own_model("label")).await.status, 409, "one tag only");
+    assert_eq!(upload(&server.app, "reserved", "m.onnx", &own_model("label")).await.status, 409);
+    for name in ["-a".to_owned(), "a".repeat(64)] {
+        assert_eq!(upload(&server.app, &name, "m.onnx", &own_model("label")).await.status, 422, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_at_once_get_different_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Kept::open(folder.path(), Setup::default());
+    let content = own_model("label");
+    let uploads = (0..8).map(|_| async {
+        let received = server.shelf.receive(content.as_slice()).await.unwrap();
+        server.shelf.publish("t", Label::default(), received).await.unwrap()
+    });
+    let mut numbers = futures::future::join_all(uploads).await;
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=8).collect::<Vec<u32>>());
+    let missing = server.shelf.delete_version("t", 9).await;
+    assert!(matches!(missing, Err(Error::UnknownVersion { version: 9, .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_uploader_who_goes_away_leaves_a_whole_version_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Kept::open(folder.path(), Setup::default());
+    for polls in 1..12 {
+        let received = server.shelf.receive(own_model("label").as_slice()).await.unwrap();
+        let mut publishing = Box::pin(server.shelf.publish("t", Label::default(), received));
+        for _ in 0..polls {
+            if futures::poll!(publishing.as_mut()).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let received = server.shelf.receive(own_model("label").as_slice()).await.unwrap();
+    let last = server.shelf.publish("t", Label::default(), received).await.unwrap();
+    let tag = server.shelf.tag("t").unwrap();
+    assert_eq!(tag.default_version(), last);
+    assert_eq!(tag.versions().keys().copied().collect::<Vec<_>>(), (1..=last).collect::<Vec<_>>());
+    for number in tag.versions().keys() {
+        server.repository.obtain("t", Some(&number.to_string())).await.unwrap();
+    }
+}
