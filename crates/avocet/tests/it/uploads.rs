@@ -45,7 +45,7 @@ fn infer(client: &Client, hub: &Hub, model: &str, last: usize) -> RequestBuilder
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acknowledged_upload_survives_a_kill_and_a_cut_off_one_leaves_nothing() {
-    let (tree, client) = (tree(), Client::new());
+    let (tree, client) = (tree(), api::client::http(None).unwrap());
     let mut hub = tree.hub("cloud");
     let mut acknowledged = 0;
     for round in 0..3_usize {
@@ -86,7 +86,7 @@ async fn an_acknowledged_upload_survives_a_kill_and_a_cut_off_one_leaves_nothing
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accepted_jobs_survive_a_kill_with_models_of_the_hubs_and_uploaded_ones() {
-    let (tree, client) = (tree(), Client::new());
+    let (tree, client) = (tree(), api::client::http(None).unwrap());
     let mut hub = tree.hub("cloud");
     let application = crate::support::application("serve", &json!([serving("assigned", "cloud")]));
     apply(&tree, &hub, &[placement("cloud"), model("assigned"), application]);
