@@ -34,6 +34,7 @@ mod folder;
 pub mod fuzzing;
 pub mod grpc;
 mod management;
+mod metrics;
 mod routes;
 
 mod infer;
@@ -51,6 +52,7 @@ mod error;
 
 pub use control::{Control, ControlError, LoadModel};
 pub use folder::{ControlMode, Folder};
+pub use metrics::serve_metrics;
 pub use model_config::{ConfigError, ModelConfig, VersionPolicy};
 pub use routes::{router, serve};
 pub use state::ServerState;

@@ -13,5 +13,6 @@ mod errors;
 mod folder;
 mod infer;
 mod metadata;
+mod metrics;
 mod onnx;
 mod support;
