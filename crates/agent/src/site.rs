@@ -209,7 +209,8 @@ impl Site {
         tasks: &Tasks,
     ) -> Result<(), Error> {
         let assigned = self.assignments.clone();
-        let models = serving::ServerState::new(repository.clone()).ready_when(move || {
+        let payloads = serving::PayloadLog::start(self.config.payload_log(), None, tasks);
+        let models = serving::ServerState::new(repository.clone()).payloads(payloads).ready_when(move || {
             assigned.all().iter().all(|known| matches!(known.progress, Progress::Ready { .. }))
         });
         let front = Front {

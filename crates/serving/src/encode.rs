@@ -75,7 +75,7 @@ fn write_tensor(body: &mut Vec<u8>, tensor: &Tensor, binary: bool) -> Result<(),
 }
 
 /// A flat array; NaN and infinities become `null`.
-fn write_data(body: &mut Vec<u8>, tensor: &Tensor) -> Result<(), ApiError> {
+pub(crate) fn write_data(body: &mut Vec<u8>, tensor: &Tensor) -> Result<(), ApiError> {
     match tensor.datatype() {
         Datatype::Bool => json(body, &elements::<bool>(tensor)?),
         Datatype::Uint8 => json(body, &elements::<u8>(tensor)?),

@@ -13,6 +13,8 @@ use crate::decode::{Decoded, HeaderLength, decode};
 use crate::encode::{Encoded, encode};
 use crate::error::ApiError;
 use crate::state::ServerState;
+use crate::trace::TraceParent;
+use crate::watch::Watch;
 
 /// Bytes of body from which decoding and encoding leave the async threads: some hundred microseconds of parsing.
 const LARGE: usize = 256 << 10;
@@ -64,6 +66,7 @@ async fn infer(
     let body = body.map_err(|rejection| bad_body(&rejection, limit))?;
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
+    let watch = Watch::begin(state, &model, TraceParent::of_http(&headers));
     drop(headers);
     let large = body.len() > LARGE || packed.is_some();
     let model_of_read = model.clone();
@@ -72,7 +75,7 @@ async fn infer(
         decode(&body, length, model_of_read.signature(), model_of_read.limits())
     };
     let Decoded { id, request, binary, classes } = if large { aside(read).await? } else { read()? };
-    let answer = model.answer(request).await?;
+    let answer = watch.answer(&model, request).await?;
     let large = answer.outputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > LARGE;
     let state = state.clone();
     let write = move || {

@@ -38,6 +38,9 @@ mod metrics;
 mod routes;
 
 mod infer;
+mod payloads;
+mod trace;
+mod watch;
 
 mod classify;
 mod parameters;
@@ -54,6 +57,7 @@ pub use control::{Control, ControlError, LoadModel};
 pub use folder::{ControlMode, Folder};
 pub use metrics::serve_metrics;
 pub use model_config::{ConfigError, ModelConfig, VersionPolicy};
+pub use payloads::PayloadLog;
 pub use routes::{router, serve};
 pub use state::ServerState;
 

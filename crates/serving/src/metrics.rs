@@ -42,6 +42,21 @@ fn render(state: &ServerState) -> String {
     latency(&mut text, &observed);
     drift(&mut text, &observed);
     versions(&mut text, &state.repository.list());
+    if let Some(log) = &state.payloads {
+        let (logged, dropped) = log.counts();
+        text.family(
+            "avocet_payloads_logged_total",
+            Kind::Counter,
+            "Requests that were written to the payload log",
+        );
+        text.sample(&[], logged);
+        text.family(
+            "avocet_payloads_dropped_total",
+            Kind::Counter,
+            "Requests for the payload log that came too fast or could not be written",
+        );
+        text.sample(&[], dropped);
+    }
     process::write(&mut text);
     text.finish()
 }

@@ -15,4 +15,5 @@ mod infer;
 mod metadata;
 mod metrics;
 mod onnx;
+mod payloads;
 mod support;

@@ -57,7 +57,7 @@ async fn tritons_names_are_there_with_its_types_and_labels() {
 #[tokio::test]
 async fn answers_and_failures_are_counted_by_version_and_reason() {
     let app = app();
-    let body = x("[1,3]", "[1,2,3]");
+    let body = x("[1,4]", "[1,2,3,4]");
     for (path, status) in [("affine", 200), ("affine/versions/1", 200), ("affine/versions/1", 200)] {
         let reply = post(&app, &format!("/v2/models/{path}/infer"), body.clone()).await;
         assert_eq!(reply.status, status, "{}", String::from_utf8_lossy(&reply.body));
@@ -83,10 +83,10 @@ async fn the_cache_and_the_drift_of_each_feature_are_told() {
     repository.load(LoadRequest { engine: EngineChoice::Rten, serving, ..request }).unwrap();
     let app = router(ServerState::new(repository));
     for number in 0..40 {
-        let reply = post(&app, "/v2/models/watched/infer", x("[1,3]", &format!("[{number},7,7]"))).await;
+        let reply = post(&app, "/v2/models/watched/infer", x("[1,4]", &format!("[{number},7,7,7]"))).await;
         assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
     }
-    post(&app, "/v2/models/watched/infer", x("[1,3]", "[3,7,7]")).await;
+    post(&app, "/v2/models/watched/infer", x("[1,4]", "[3,7,7,7]")).await;
     let text = metrics(&app).await;
     assert_eq!(value(&text, r#"nv_cache_num_hits_per_model{model="watched",version="1"}"#), 1.0);
     assert_eq!(value(&text, r#"nv_cache_num_misses_per_model{model="watched",version="1"}"#), 40.0);
