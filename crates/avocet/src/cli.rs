@@ -85,8 +85,8 @@ pub enum Command {
     Explain(ExplainOptions),
     /// Say which inference engines work on this machine, and why
     Engines(EnginesOptions),
-    /// Look into a model file before it is served
-    #[command(subcommand)]
+    /// Look into a model file before it is served, and at what models are doing
+    #[command(subcommand, visible_alias = "models")]
     Model(ModelCommand),
     /// Print the kinds as CustomResourceDefinitions, for a Kubernetes cluster
     #[command(after_help = "Example:\n  avocet crds | kubectl apply -f -")]
