@@ -1,4 +1,4 @@
-//! What is noted of a request beside its answer. Where nothing is, it costs a look at two options.
+//! What is noted of a request beside its answer. Where nothing is, it costs a look for a header.
 
 use std::time::Instant;
 
