@@ -51,6 +51,11 @@ impl Config {
         self.data.join("logs")
     }
 
+    /// Where requests to models that ask for it are logged.
+    pub(crate) fn payload_log(&self) -> PathBuf {
+        self.logs().join("payloads/payloads.jsonl")
+    }
+
     /// Where outputs wait to travel.
     pub(crate) fn outbox(&self) -> PathBuf {
         self.data.join("outbox")

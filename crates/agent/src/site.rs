@@ -229,7 +229,9 @@ impl Site {
         let assigned = self.assignments.clone();
         let ready =
             move || assigned.all().iter().all(|known| matches!(known.progress, Progress::Ready { .. }));
-        let models = serving::ServerState::new(repository.clone()).ready_when(ready.clone());
+        let payloads = serving::PayloadLog::start(self.config.payload_log(), None, tasks);
+        let models =
+            serving::ServerState::new(repository.clone()).payloads(payloads).ready_when(ready.clone());
         let front = Front {
             access: access.clone(),
             client: self.client.clone(),

@@ -85,8 +85,8 @@ pub enum Command {
     Explain(ExplainOptions),
     /// Say which inference engines work on this machine, and why
     Engines(EnginesOptions),
-    /// Look into a model file before it is served
-    #[command(subcommand)]
+    /// Look into a model file before it is served, and at what models are doing
+    #[command(subcommand, visible_alias = "models")]
     Model(ModelCommand),
     /// Print the kinds as CustomResourceDefinitions, for a Kubernetes cluster
     #[command(after_help = "Example:\n  avocet crds | kubectl apply -f -")]
@@ -307,6 +307,15 @@ pub struct ServeOptions {
     /// The port for gRPC; 0 takes a free one
     #[arg(long, default_value_t = 8001, value_name = "PORT")]
     pub grpc_port: u16,
+    /// A further port for /metrics, which is at the port for REST in any case; Triton's is 8002
+    #[arg(long, value_name = "PORT")]
+    pub metrics_port: Option<u16>,
+    /// Log requests and answers as lines of JSON in this file, of 16 MiB at most, and three older ones
+    #[arg(long, value_name = "FILE")]
+    pub payload_log: Option<PathBuf>,
+    /// With --payload-log: the percentage of the requests, picked at random
+    #[arg(long, default_value_t = 100, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub payload_percent: u32,
     /// Who decides which models are loaded
     #[arg(long, value_enum, default_value_t)]
     pub model_control: ModelControl,

@@ -71,7 +71,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ui => ui::ui(client),
         Command::Explain(options) => explain::explain(client, options).await,
         Command::Engines(options) => engines::engines(&options).await,
-        Command::Model(command) => model::model(&command),
+        Command::Model(command) => model::model(client, &command).await,
         Command::Crds => output::print_documents(
             types::kinds().filter(|info| info.is_ours()).map(types::custom_resource_definition),
         ),

@@ -1,4 +1,7 @@
-//! `model check`: what a model file is, and what each engine here makes of it.
+//! `model check`: what a model file is, and what each engine here makes of it; and [`top`].
+
+mod samples;
+mod top;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,13 +14,16 @@ use inference::{Checked, CheckedEngine, EngineOptions, TensorSpec};
 use serde_json::{Value, json};
 use types::DigestWriter;
 
-use crate::cli::Format;
+use crate::cli::{ClientOptions, Format};
 use crate::output::{print_table, print_value};
+use top::TopOptions;
 
 #[derive(Subcommand)]
 pub enum ModelCommand {
     /// Say what a model takes and gives, which engines here serve it, and how fast
     Check(CheckOptions),
+    /// Show what the models of all sites are doing, again and again
+    Top(TopOptions),
 }
 
 #[derive(Args)]
@@ -36,8 +42,14 @@ pub struct CheckOptions {
     pub output: Format,
 }
 
-pub fn model(command: &ModelCommand) -> anyhow::Result<()> {
-    let ModelCommand::Check(options) = command;
+pub async fn model(client: &ClientOptions, command: &ModelCommand) -> anyhow::Result<()> {
+    match command {
+        ModelCommand::Check(options) => check(options),
+        ModelCommand::Top(options) => top::top(client, options).await,
+    }
+}
+
+fn check(options: &CheckOptions) -> anyhow::Result<()> {
     let engines = EngineOptions {
         onnxruntime: options.onnxruntime.clone(),
         tensorflow: options.tensorflow.clone(),

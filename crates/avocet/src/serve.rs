@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use daemon::Tasks;
 use inference::{EngineOptions, Engines, ModelStatus, Options, Repository, State};
-use serving::{ControlMode, Folder, ServerState};
+use serving::{ControlMode, Folder, PayloadLog, ServerState};
 use tokio::net::TcpListener;
+use types::Payloads;
 
 use crate::cli::{ModelControl, ServeOptions};
 
@@ -27,6 +28,10 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let tasks = Tasks::default();
     let http = listen(options.host, options.http_port).await?;
     let grpc = listen(options.host, options.grpc_port).await?;
+    let metrics = match options.metrics_port {
+        Some(port) => Some(listen(options.host, port).await?),
+        None => None,
+    };
     let repository = repository(&options)?;
     let mode = match options.model_control {
         ModelControl::None => ControlMode::None,
@@ -38,9 +43,17 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let folder = Arc::new(folder);
     load(&folder, &options).await?;
     let limit = options.max_message_mib.saturating_mul(1 << 20);
-    let state = ServerState::new(repository.clone()).body_limit(limit).control(folder.clone());
+    let mut state = ServerState::new(repository.clone()).body_limit(limit).control(folder.clone());
+    if let Some(file) = options.payload_log {
+        let payloads = Payloads { percent: options.payload_percent, ..Payloads::default() };
+        state = state.payloads(PayloadLog::start(file, Some(payloads), &tasks));
+    }
     println!("REST at http://{}, gRPC at {}", http.local_addr()?, grpc.local_addr()?);
     repository.list().iter().for_each(describe);
+    if let Some(metrics) = metrics {
+        println!("metrics at http://{}/metrics", metrics.local_addr()?);
+        tasks.spawn("metrics-front", serving::serve_metrics(metrics, state.clone(), tasks.shutdown()));
+    }
     tasks.spawn("rest-front", serving::serve(http, state.clone(), tasks.shutdown()));
     tasks.spawn("grpc-front", serving::grpc::serve(grpc, state, tasks.shutdown()));
     let every = Duration::from_secs(options.poll_seconds.max(1));

@@ -69,8 +69,8 @@ pub use format::{Format, FormatError, Source};
 pub use isolation::{WorkerCommand, serve_worker};
 pub use onnx::read_signature;
 pub use repository::{
-    Answer, LoadRequest, Model, ModelStatus, Options, Pending, Repository, Request, Routing, State,
+    Answer, LoadRequest, Model, ModelStatus, Observed, Options, Pending, Repository, Request, Routing, State,
 };
 pub use signature::{InvalidInput, Limits, Signature, TensorSpec};
-pub use stats::{BatchStats, StatsSnapshot, Timed};
+pub use stats::{BatchStats, Failures, StatsSnapshot, Timed};
 pub use tensor::{Element, Tensor, TensorError};

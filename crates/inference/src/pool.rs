@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::queue::{Capacity, Entry, Next, Queue, Refused};
 use crate::repository::{Comparison, Served};
+use crate::stats::Failure;
 use crate::stats::Spent;
 use crate::{EngineError, Engines, Tensor, batch};
 
@@ -70,6 +71,11 @@ impl Pool {
                 .spawn(move || engines.enter(Box::new(|| work(&shared))))?;
         }
         Ok(pool)
+    }
+
+    /// Jobs of one model that wait for a thread.
+    pub fn waiting(&self, key: u64) -> usize {
+        self.shared.lock().waiting(key)
     }
 
     /// Queues a job; a lower priority is more urgent.
@@ -218,7 +224,8 @@ impl Job {
                     comparison.offer(outputs);
                 }
             }
-            Err(_) => model.stats.failed(queue + spent.total()),
+            Err(EngineError::Input(_)) => model.stats.failed(Failure::Invalid, queue + spent.total()),
+            Err(_) => model.stats.failed(Failure::Engine, queue + spent.total()),
         }
         if let Reply::Caller(reply) = reply {
             // The caller may have gone: then nobody wants the answer.

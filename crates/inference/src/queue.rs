@@ -160,10 +160,14 @@ impl<T> Queue<T> {
         self.waiting == 0
     }
 
+    /// Entries of this key that wait.
+    pub fn waiting(&self, key: u64) -> usize {
+        self.lanes.get(&key).map_or(0, |lane| lane.waiting.len())
+    }
+
     /// Whether one more entry of this key is one too many.
     pub fn is_full(&self, key: u64, policy: &Policy) -> bool {
-        let lane = self.lanes.get(&key).map_or(0, |lane| lane.waiting.len());
-        self.waiting >= self.capacity.entries || lane >= policy.max_waiting
+        self.waiting >= self.capacity.entries || self.waiting(key) >= policy.max_waiting
     }
 
     pub fn is_closed(&self) -> bool {

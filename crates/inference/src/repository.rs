@@ -21,6 +21,7 @@ pub use catalog::{ModelStatus, State};
 pub use infer::{Answer, Model, Pending, Request};
 
 use crate::cache::Cache;
+use crate::drift::FeatureDrift;
 use crate::engine::chain;
 use crate::engines::Loaded;
 use crate::isolation::{self, WorkerCommand};
@@ -109,6 +110,18 @@ pub struct Routing {
     pub aliases: BTreeMap<String, String>,
     /// Shares, shadow and the bounds of trials; `None` sends everything to the default version.
     pub traffic: Option<Traffic>,
+}
+
+/// A loaded version, looked at from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    pub name: String,
+    pub version: String,
+    pub stats: StatsSnapshot,
+    /// How far its inputs have moved from those that came first; empty where that isn't watched.
+    pub drift: Vec<FeatureDrift>,
+    /// Requests that wait for a thread.
+    pub waiting: usize,
 }
 
 /// The models of a site and the threads that run them. Cheap to clone; the last clone stops the threads.
@@ -325,6 +338,19 @@ impl Repository {
         let line =
             |served: &Arc<Served>| (served.name.clone(), served.version.clone(), served.stats.snapshot());
         served.iter().map(line).collect()
+    }
+
+    /// What there is to see of every loaded version. It locks what requests lock, for some microseconds a version.
+    pub fn observe(&self) -> Vec<Observed> {
+        let served = self.read(Catalog::served);
+        let observed = |served: &Arc<Served>| Observed {
+            name: served.name.clone(),
+            version: served.version.clone(),
+            stats: served.stats.snapshot(),
+            drift: served.drift(),
+            waiting: self.inner.shared.pool.waiting(served.key),
+        };
+        served.iter().map(observed).collect()
     }
 
     fn read<T>(&self, look: impl FnOnce(&Catalog) -> T) -> T {

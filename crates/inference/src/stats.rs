@@ -32,6 +32,28 @@ pub struct BatchStats {
     pub compute_output: Timed,
 }
 
+/// Why a request got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Too many were waiting, or it waited for too long.
+    Rejected,
+    /// The engine failed.
+    Engine,
+    /// It didn't fit.
+    Invalid,
+}
+
+/// Failed requests by what failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Too many were waiting, or they waited for too long.
+    pub rejected: u64,
+    /// The engine failed.
+    pub engine: u64,
+    /// They didn't fit the model or the limits.
+    pub invalid: u64,
+}
+
 /// The counters at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatsSnapshot {
@@ -45,6 +67,8 @@ pub struct StatsSnapshot {
     pub success: Timed,
     /// Requests refused after validation or failed.
     pub fail: Timed,
+    /// The same by what failed.
+    pub failures: Failures,
     /// Waiting for a thread and for company.
     pub queue: Timed,
     /// Each request's run: merging inputs, running, taking outputs apart.
@@ -107,6 +131,8 @@ pub(crate) struct Stats {
     last: AtomicU64,
     success: Counter,
     fail: Counter,
+    rejected: AtomicU64,
+    invalid: AtomicU64,
     queue: Counter,
     input: Counter,
     compute: Counter,
@@ -156,8 +182,13 @@ impl Stats {
         self.output.add(spent.output);
     }
 
-    pub fn failed(&self, spent: Duration) {
+    pub fn failed(&self, why: Failure, spent: Duration) {
         self.fail.add(spent);
+        match why {
+            Failure::Rejected => self.rejected.fetch_add(1, Relaxed),
+            Failure::Invalid => self.invalid.fetch_add(1, Relaxed),
+            Failure::Engine => 0,
+        };
     }
 
     pub fn hit(&self, spent: Duration) {
@@ -184,12 +215,16 @@ impl Stats {
 
     pub fn snapshot(&self) -> StatsSnapshot {
         let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (fail, rejected, invalid) =
+            (self.fail.read(), self.rejected.load(Relaxed), self.invalid.load(Relaxed));
+        let engine = fail.count.saturating_sub(rejected.saturating_add(invalid));
         StatsSnapshot {
             inference_count: self.inferences.load(Relaxed),
             execution_count: self.executions.load(Relaxed),
             last_inference: self.last.load(Relaxed),
             success: self.success.read(),
-            fail: self.fail.read(),
+            fail,
+            failures: Failures { rejected, engine, invalid },
             queue: self.queue.read(),
             compute_input: self.input.read(),
             compute: self.compute.read(),

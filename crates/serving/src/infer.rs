@@ -13,6 +13,8 @@ use crate::decode::{Decoded, HeaderLength, decode};
 use crate::encode::{Encoded, encode};
 use crate::error::ApiError;
 use crate::state::ServerState;
+use crate::trace::TraceParent;
+use crate::watch::Watch;
 
 /// Bytes of body from which decoding and encoding leave the async threads: some hundred microseconds of parsing.
 const LARGE: usize = 256 << 10;
@@ -66,6 +68,7 @@ async fn infer(
     let body = body.map_err(|rejection| bad_body(&rejection, limit))?;
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
+    let watch = Watch::begin(state, &model, TraceParent::of_http(&headers));
     drop(headers);
     let key = model.body_key(&[&length.to_bytes(), &[packed.map_or(0, Encoding::tag)], &body]);
     if let Some(kept) = key.as_ref().and_then(|key| model.body(key)) {
@@ -78,7 +81,7 @@ async fn infer(
         decode(&body, length, model_of_read.signature(), model_of_read.limits())
     };
     let Decoded { id, request, binary, classes } = if large { aside(read).await? } else { read()? };
-    let answer = model.answer(request).await?;
+    let answer = watch.answer(&model, request).await?;
     let status = key.map(|_| if answer.cached { "avocet; hit" } else { "avocet; fwd=miss; stored" });
     let large = answer.outputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > LARGE;
     let state = state.clone();

@@ -36,9 +36,13 @@ mod folder;
 pub mod fuzzing;
 pub mod grpc;
 mod management;
+mod metrics;
 mod routes;
 
 mod infer;
+mod payloads;
+mod trace;
+mod watch;
 
 mod classify;
 mod parameters;
@@ -61,7 +65,9 @@ pub use control::{Control, ControlError, LoadModel};
 pub use folder::{ControlMode, Folder};
 pub use guard::{Guard, Unguarded};
 pub use jobs::Jobs;
+pub use metrics::serve_metrics;
 pub use model_config::{ConfigError, ModelConfig, VersionPolicy};
+pub use payloads::PayloadLog;
 pub use routes::{router, serve};
 pub use shelf::Shelf;
 pub use state::ServerState;

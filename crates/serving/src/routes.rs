@@ -15,9 +15,9 @@ use wire::inference::{ModelStatistics, StatisticDuration, TensorMetadata};
 use crate::error::ApiError;
 use crate::infer::{self, bad_path};
 use crate::state::ServerState;
-use crate::{management, model_config, views};
+use crate::{management, metrics, model_config, views};
 
-/// Every route of the protocol under `/v2`, with a JSON 404 and 405. Merge other routers into this one, not the
+/// Every route of the protocol under `/v2`, and `/metrics`, with a JSON 404 and 405. Merge other routers into this one, not the
 /// other way round: it brings the fallback.
 pub fn router(state: ServerState) -> Router {
     let limit = state.body_limit;
@@ -39,6 +39,7 @@ pub fn router(state: ServerState) -> Router {
         .route(&format!("{version}/stats"), get(version_stats))
         .route(&format!("{version}/infer"), post(infer::one_version))
         .merge(management::routes())
+        .merge(metrics::routes())
         .fallback(|| async { ApiError::NoRoute })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(DefaultBodyLimit::max(limit))

@@ -6,6 +6,7 @@ use inference::Repository;
 
 use crate::control::{Control, ControlError, NoControl};
 use crate::error::ApiError;
+use crate::payloads::PayloadLog;
 use crate::settings::Settings;
 
 /// The models, and what this server thinks of itself. Cheap to clone.
@@ -16,6 +17,7 @@ pub struct ServerState {
     pub(crate) body_limit: usize,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) payloads: Option<PayloadLog>,
 }
 
 impl ServerState {
@@ -28,6 +30,7 @@ impl ServerState {
             body_limit: 64 << 20,
             control: Arc::new(NoControl),
             settings: Arc::default(),
+            payloads: None,
         }
     }
 
@@ -50,6 +53,13 @@ impl ServerState {
     #[must_use]
     pub fn control(mut self, control: Arc<dyn Control>) -> ServerState {
         self.control = control;
+        self
+    }
+
+    /// Where requests are logged whose model says so; without it none is.
+    #[must_use]
+    pub fn payloads(mut self, log: PayloadLog) -> ServerState {
+        self.payloads = Some(log);
         self
     }
 

@@ -43,8 +43,8 @@ pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
 pub use model::{
     Activation, Align, Artifact, Batching, BoxFormat, BoxesOutput, Channels, ClassesOutput, CsvInput,
     Decoder, Drift, Engine, Header, ImageInput, Interpolation, Isolation, Layout, Model, ModelSpec,
-    ModelStatus, ModelVersion, Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize, Rollback,
-    Serving, Shadow, Share, Traffic,
+    ModelStatus, ModelVersion, Payloads, Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize,
+    Rollback, Serving, Shadow, Share, Traffic,
 };
 pub use placement::{
     Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,

@@ -10,7 +10,7 @@ pub use processing::{
     Activation, Align, BoxFormat, BoxesOutput, Channels, ClassesOutput, CsvInput, Decoder, Header,
     ImageInput, Interpolation, Layout, Postprocessing, Preprocessing, Resize,
 };
-pub use serving::{Batching, Drift, Isolation, PredictionCache, QueuePolicy, Serving};
+pub use serving::{Batching, Drift, Isolation, Payloads, PredictionCache, QueuePolicy, Serving};
 pub use traffic::{Rollback, Shadow, Share, Traffic};
 
 use schemars::JsonSchema;

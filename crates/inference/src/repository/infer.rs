@@ -19,6 +19,7 @@ use crate::cache::{self, Body, Found, RequestKey};
 use crate::drift::FeatureDrift;
 use crate::pool::{Done, Job, Reply};
 use crate::queue::Refused;
+use crate::stats::Failure;
 use crate::{EngineError, Error, Limits, Name, Signature, StatsSnapshot, Tensor};
 
 /// A run that is expected to take less than this is not worth two switches of threads (5 to 10 µs each and a cold
@@ -136,9 +137,10 @@ impl Model {
     /// `parts` are whatever makes the response what it is. `None` where the model keeps no answers.
     pub fn body_key(&self, parts: &[&[u8]]) -> Option<RequestKey> {
         self.served().serving.cache.as_ref()?;
-        // A version on trial, with a shadow, or whose inputs are watched sees every request.
+        // A version on trial, with a shadow, or whose requests are watched or logged sees every one.
         let Chosen { served, trial, shadow } = &self.chosen;
-        let watched = trial.is_some() || shadow.is_some() || served.drift.is_some();
+        let logged = served.serving.payloads.is_some();
+        let watched = trial.is_some() || shadow.is_some() || served.drift.is_some() || logged;
         (!watched).then(|| self.shared.cache.body_key(self.served().key, parts))
     }
 
@@ -233,7 +235,7 @@ impl Model {
             return Ok(pending);
         }
         let refused = |error| {
-            self.served().stats.failed(submitted.elapsed());
+            self.served().stats.failed(Failure::Rejected, submitted.elapsed());
             Err(error)
         };
         match self.shared.pool.submit(job, priority) {
@@ -272,7 +274,7 @@ impl Model {
     fn check(&self, request: Request) -> Result<Checked, Error> {
         let submitted = Instant::now();
         self.check_against_limits(&request).inspect_err(|_| {
-            self.served().stats.failed(submitted.elapsed());
+            self.served().stats.failed(Failure::Invalid, submitted.elapsed());
         })?;
         let Request { inputs, outputs, priority, timeout } = request;
         let policy = &self.served().serving.queue;
@@ -351,7 +353,7 @@ fn settle(done: Option<Done>, deadline: Option<Instant>, model: &Served) -> Resu
     let Some(Done { outputs, queue, compute }) = done else {
         let late = deadline.filter(|deadline| *deadline <= Instant::now());
         let Some(late) = late else { return Err(Error::Stopped) };
-        model.stats.failed(late.elapsed());
+        model.stats.failed(Failure::Rejected, late.elapsed());
         return Err(Error::Late { model: name() });
     };
     match outputs {

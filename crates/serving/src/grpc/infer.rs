@@ -17,6 +17,8 @@ use crate::classify::Classes;
 use crate::error::ApiError;
 use crate::parameters::Parameters;
 use crate::state::ServerState;
+use crate::trace::TraceParent;
+use crate::watch::Watch;
 
 type Given = BTreeMap<String, InferParameter>;
 
@@ -28,11 +30,12 @@ pub(super) async fn infer(
     state: &ServerState,
     message: ModelInferRequest,
     deadline: Option<Duration>,
+    trace: Option<TraceParent>,
 ) -> Result<ModelInferResponse, ApiError> {
     let version = (!message.model_version.is_empty()).then_some(message.model_version.as_str());
     let model = state.repository.obtain(&message.model_name, version).await?;
     let Decoded { id, request, classes } = decode(message, &model.limits())?;
-    let answer = model.answer(request);
+    let answer = Watch::begin(state, &model, trace).answer(&model, request);
     let answer = match deadline {
         None => answer.await?,
         Some(deadline) => tokio::time::timeout(deadline, answer).await.map_err(|_| ApiError::Deadline)??,

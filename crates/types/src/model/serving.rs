@@ -28,6 +28,9 @@ pub struct Serving {
     /// Watches how far inputs are from those that the model was made for; absent doesn't look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,
+    /// Logs requests with their answers in the site's `logs/payloads/`; absent logs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payloads: Option<Payloads>,
     /// Loads the model when the first request asks for it, and lets the site unload it when memory is short.
     pub lazy: bool,
     /// Lets the model take plain pictures or tables; absent takes tensors alone.
@@ -108,6 +111,27 @@ pub struct Drift {
 impl Default for Drift {
     fn default() -> Self {
         Drift { baseline_values: 1000, window_values: 1000 }
+    }
+}
+
+/// Which requests are logged with their answers, and how much of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Payloads {
+    /// Percentage of the requests, picked at random.
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: u32,
+    /// Names of inputs and outputs whose values are never written.
+    #[schemars(length(max = 256), inner(length(max = 256)))]
+    pub redact: Vec<String>,
+    /// Most elements of one input or output that are written: its first ones.
+    #[schemars(range(max = 65536))]
+    pub max_elements: u32,
+}
+
+impl Default for Payloads {
+    fn default() -> Self {
+        Payloads { percent: 100, redact: Vec::new(), max_elements: 256 }
     }
 }
 

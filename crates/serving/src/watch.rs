@@ -1,0 +1,47 @@
+//! What is noted of a request beside its answer. Where nothing is, it costs a look for a header.
+
+use std::time::Instant;
+
+use inference::{Answer, Error, Model, Request};
+
+use crate::payloads::{Outcome, Record, Ticket};
+use crate::state::ServerState;
+use crate::trace::TraceParent;
+
+/// A request that may be noted.
+pub(crate) struct Watch {
+    ticket: Option<Ticket>,
+    trace: Option<TraceParent>,
+}
+
+impl Watch {
+    /// Decides whether it is.
+    pub fn begin(state: &ServerState, model: &Model, trace: Option<TraceParent>) -> Watch {
+        let ticket = state.payloads.as_ref().and_then(|log| log.sample(model.serving().payloads.as_ref()));
+        Watch { ticket, trace }
+    }
+
+    /// Has it answered.
+    ///
+    /// # Errors
+    /// Those of [`Model::answer`].
+    pub async fn answer(self, model: &Model, request: Request) -> Result<Answer, Error> {
+        let Some(ticket) = self.ticket else { return model.answer(request).await };
+        let (time, started) = (daemon::now(), Instant::now());
+        let inputs = request.inputs.clone();
+        let answer = model.answer(request).await;
+        ticket.hand_in(Record {
+            time,
+            model: model.name().to_owned(),
+            version: model.version().to_owned(),
+            trace: self.trace,
+            took: started.elapsed(),
+            inputs,
+            outcome: match &answer {
+                Ok(answer) => Outcome::Answered { outputs: answer.outputs.clone(), cached: answer.cached },
+                Err(error) => Outcome::Failed(error.to_string()),
+            },
+        });
+        answer
+    }
+}
