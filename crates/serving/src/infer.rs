@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use crate::compression::{self, Encoding};
 use crate::decode::{Decoded, HeaderLength, decode};
 use crate::encode::{Encoded, encode};
 use crate::error::ApiError;
+use crate::plain::{self, Show, Wanted};
 use crate::state::ServerState;
 
 /// Bytes of body from which decoding and encoding leave the async threads: some hundred microseconds of parsing.
@@ -24,21 +25,23 @@ type Checked<T> = Result<Path<T>, PathRejection>;
 pub(crate) async fn default_version(
     State(state): State<ServerState>,
     name: Checked<String>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    infer(&state, &name, None, headers, body).await
+    infer(&state, &name, None, query.as_deref(), headers, body).await
 }
 
 pub(crate) async fn one_version(
     State(state): State<ServerState>,
     path: Checked<(String, String)>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let Path((name, version)) = path.map_err(bad_path)?;
-    infer(&state, &name, Some(&version), headers, body).await
+    infer(&state, &name, Some(&version), query.as_deref(), headers, body).await
 }
 
 pub(crate) fn bad_path(rejection: PathRejection) -> ApiError {
@@ -56,6 +59,7 @@ async fn infer(
     state: &ServerState,
     name: &str,
     version: Option<&str>,
+    query: Option<&str>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
@@ -64,6 +68,13 @@ async fn infer(
     let body = body.map_err(|rejection| bad_body(&rejection, limit))?;
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
+    if length == HeaderLength::Absent
+        && let Some(content) = plain::content(&headers)?
+    {
+        drop(headers);
+        let inputs = plain::Body { content, packed, body, limit };
+        return plain::infer(model, inputs, Show::of(query), accepted).await;
+    }
     drop(headers);
     let large = body.len() > LARGE || packed.is_some();
     let model_of_read = model.clone();
@@ -71,13 +82,18 @@ async fn infer(
         let body = compression::unpack(packed, body, limit)?;
         decode(&body, length, model_of_read.signature(), model_of_read.limits())
     };
-    let Decoded { id, request, binary, classes } = if large { aside(read).await? } else { read()? };
+    let Decoded { id, mut request, binary, classes, reading } =
+        if large { aside(read).await? } else { read()? };
+    let wanted = if reading { Some(Wanted::of(&model, &mut request)?) } else { None };
     let answer = model.answer(request).await?;
     let large = answer.outputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > LARGE;
     let state = state.clone();
     let write = move || {
-        let outputs = classes.apply(&state, &model, answer.outputs)?;
-        let encoded = encode(model.name(), model.version(), id.as_deref(), &outputs, &binary)?;
+        let mut outputs = answer.outputs;
+        let reading = wanted.map(|wanted| wanted.read(&model, &mut outputs)).transpose()?;
+        let outputs = classes.apply(&state, &model, outputs)?;
+        let encoded =
+            encode(model.name(), model.version(), id.as_deref(), &outputs, &binary, reading.as_ref())?;
         Ok(finish(encoded, accepted))
     };
     if large { aside(write).await } else { write() }
@@ -95,7 +111,7 @@ fn header_length(headers: &HeaderMap) -> Result<HeaderLength, ApiError> {
     }
 }
 
-fn finish(encoded: Encoded, accepted: Option<Encoding>) -> Response {
+pub(crate) fn finish(encoded: Encoded, accepted: Option<Encoding>) -> Response {
     let Encoded { body, json_length } = encoded;
     let (body, encoding) = compression::pack(accepted, body);
     let mut response = Response::new(Body::from(body));

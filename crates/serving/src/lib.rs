@@ -12,6 +12,10 @@
 //! - FP16 and BF16 may be sent and received as JSON numbers too.
 //! - `data` may be flat or nested to 32 levels; only the number of elements is compared with `shape`.
 //! - Not offered, and refused with 400: shared memory regions.
+//! - Models that declare `serving.preprocessing` take pictures (`Content-Type: image/…`), tables (`text/csv`) and
+//!   forms with one file at the same address. Those that declare `serving.postprocessing` then answer with `classes`
+//!   or `boxes`, and with their outputs only if `?outputs=raw` is added; requests of tensors get such a reading with
+//!   the parameter `"reading": true`, and with it the outputs that they name.
 //! - Clients may load and unload models only where a [`Control`] lets them; a [`Folder`] is one.
 //!
 //! ```no_run
@@ -36,7 +40,9 @@ pub mod grpc;
 mod management;
 mod routes;
 
+mod form;
 mod infer;
+mod plain;
 
 mod classify;
 mod parameters;

@@ -14,4 +14,5 @@ mod folder;
 mod infer;
 mod metadata;
 mod onnx;
+mod plain;
 mod support;
