@@ -30,6 +30,8 @@ pub struct Config {
     pub python: Option<PathBuf>,
     /// ONNX Runtime's shared library; absent looks in the usual places.
     pub onnxruntime: Option<PathBuf>,
+    /// TensorFlow's shared library; absent looks in the usual places.
+    pub tensorflow: Option<PathBuf>,
     /// Runs functions even where the kernel can't confine them.
     pub allow_unconfined: bool,
     /// How often the hub hears of the site.

@@ -8,7 +8,7 @@ use api::{Client, client};
 use artifacts::Blobs;
 use axum::serve::ListenerExt;
 use daemon::Tasks;
-use inference::{EngineOptions, Engines, Repository};
+use inference::{EngineOptions, Engines, Repository, WorkerCommand};
 use objects::Objects;
 use runtimes::Runtimes;
 use serving::mlbuffet::{self, Buffet};
@@ -138,6 +138,7 @@ pub async fn start(
     config: Config,
     membership: Membership,
     shim: Vec<std::ffi::OsString>,
+    worker: WorkerCommand,
     tasks: &Tasks,
 ) -> Result<Arc<Access>, Error> {
     for folder in [config.work(), config.logs(), config.outbox(), config.functions()] {
@@ -168,9 +169,12 @@ pub async fn start(
     sweep(&config.outbox(), &outbox.ids()?)?;
     let engines = Engines::discover(&EngineOptions {
         onnxruntime: config.onnxruntime.clone(),
+        tensorflow: config.tensorflow.clone(),
         ..EngineOptions::default()
     });
-    let repository = Repository::new(engines, inference::Options::default()).map_err(Error::Inference)?;
+    let worker = Some(worker.with_libraries(&engines));
+    let options = inference::Options { worker, ..inference::Options::default() };
+    let repository = Repository::new(engines, options).map_err(Error::Inference)?;
     let assigned = assignments.clone();
     let taken = Arc::new(move |name: &str| prepare::is_assigned(&assigned, name));
     let bounds = shelf::Options { taken, ..shelf::Options::default() };

@@ -220,6 +220,9 @@ pub struct ListenSite {
     /// ONNX Runtime's shared library, or its folder
     #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
+    /// TensorFlow's shared library, or its folder
+    #[arg(long, env = "AVOCET_TENSORFLOW", value_name = "FILE")]
+    pub tensorflow: Option<PathBuf>,
     /// Run functions even where the kernel can't confine them
     #[arg(long)]
     pub allow_unconfined: bool,
@@ -334,6 +337,12 @@ pub struct ServeOptions {
     /// ONNX Runtime's shared library, or its folder
     #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
+    /// TensorFlow's shared library, or its folder
+    #[arg(long, env = "AVOCET_TENSORFLOW", value_name = "FILE")]
+    pub tensorflow: Option<PathBuf>,
+    /// Run models that ask for a process of their own even where the kernel can't confine it
+    #[arg(long)]
+    pub allow_unconfined: bool,
     /// How much to log: error, warn, info, debug or trace
     #[arg(long, default_value = "warn")]
     pub log: String,

@@ -20,6 +20,7 @@ mod serve;
 mod tokens;
 mod ui;
 mod up;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,10 @@ fn main() -> ExitCode {
     // The shim confines itself and becomes a function; it must come before any thread is there.
     if std::env::args_os().nth(1).is_some_and(|word| word == "runtime-shim") {
         return runtimes::shim_main();
+    }
+    // So does the process of a model that isn't trusted.
+    if std::env::args_os().nth(1).is_some_and(|word| word == worker::SUBCOMMAND) {
+        return worker::main();
     }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

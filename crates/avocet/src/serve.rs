@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use types::Payloads;
 
 use crate::cli::{ModelControl, ServeOptions};
+use crate::worker;
 
 /// How long open requests get to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,11 +77,13 @@ async fn listen(host: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
 fn repository(options: &ServeOptions) -> anyhow::Result<Repository> {
     let engines = Engines::discover(&EngineOptions {
         onnxruntime: options.onnxruntime.clone(),
+        tensorflow: options.tensorflow.clone(),
         ..EngineOptions::default()
     });
     let defaults = Options::default();
     let workers = options.workers.unwrap_or(defaults.workers).max(1);
-    Repository::new(engines, Options { workers, ..defaults }).context("inference can't start")
+    let worker = Some(worker::command(options.allow_unconfined).with_libraries(&engines));
+    Repository::new(engines, Options { workers, worker, ..defaults }).context("inference can't start")
 }
 
 /// Loads what is wanted from the start. A model that can't be loaded is told; only where none can the server ends.

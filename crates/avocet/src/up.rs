@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use daemon::Tasks;
 
 use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions};
-use crate::{config, hub as hubs, ui};
+use crate::{config, hub as hubs, ui, worker};
 
 /// How long tasks get to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,6 +95,7 @@ fn site_config(
         listen_objects: options.listen_objects,
         python: options.python.clone(),
         onnxruntime: options.onnxruntime.clone(),
+        tensorflow: options.tensorflow.clone(),
         allow_unconfined: options.allow_unconfined,
         heartbeat: Duration::from_secs(options.heartbeat.max(1)),
         mlbuffet_legacy: options.mlbuffet_legacy,
@@ -105,7 +106,8 @@ fn site_config(
 async fn start_site(config: Config, tasks: &Tasks) -> anyhow::Result<std::sync::Arc<Access>> {
     let membership = agent::join(&config, &tasks.shutdown()).await?;
     let shim: Vec<OsString> = ["/proc/self/exe", "runtime-shim"].map(OsString::from).to_vec();
-    Ok(agent::start(config, membership, shim, tasks).await?)
+    let worker = worker::command(config.allow_unconfined);
+    Ok(agent::start(config, membership, shim, worker, tasks).await?)
 }
 
 fn greet(data: &Path, url: &str, access: Option<&Access>) {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::steps::StepError;
 use crate::{EngineError, FormatError, InvalidInput};
 
 /// Why a model was not loaded.
@@ -19,6 +20,9 @@ pub enum LoadError {
     /// No engine took it.
     #[error("no engine can load the model; {reasons}")]
     NoEngine { reasons: String },
+    /// What it declares for plain content or readings doesn't fit it.
+    #[error(transparent)]
+    Steps(#[from] StepError),
     /// The program that embeds the repository didn't say how to start processes.
     #[error(
         "this server can't run models in processes of their own; set `isolation` to `none` if the model is trusted"

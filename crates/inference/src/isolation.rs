@@ -21,7 +21,7 @@ pub use worker::serve_worker;
 
 use crate::engine::chain;
 use crate::engines::Loaded;
-use crate::{EngineChoice, EngineError, LoadError, LoadedModel, Name, Signature, Tensor};
+use crate::{EngineChoice, EngineError, Engines, LoadError, LoadedModel, Name, Signature, Tensor};
 use frames::{Hello, Reply};
 
 /// Time for a worker to load its model.
@@ -35,6 +35,24 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// `ENGINE PATH`. It must end up in [`serve_worker`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerCommand(pub Vec<OsString>);
+
+impl WorkerCommand {
+    /// Adds `--onnxruntime FILE` and `--tensorflow FILE` as they were found here, or `off`, so that a worker looks
+    /// for nothing: it is started without this process's environment, which may hold secrets.
+    #[must_use]
+    pub fn with_libraries(mut self, engines: &Engines) -> WorkerCommand {
+        let found = engines.list();
+        for name in ["onnxruntime", "tensorflow"] {
+            let path = found.iter().find(|engine| engine.name == name).and_then(|engine| engine.path.clone());
+            let file = path.map_or("off".into(), |path| std::path::absolute(&path).unwrap_or(path).into());
+            self.0.extend([format!("--{name}").into(), file]);
+        }
+        self
+    }
+}
+
+/// What of the environment a worker gets: where its libraries' own libraries are.
+const ENVIRONMENT: &str = "LD_LIBRARY_PATH";
 
 /// Starts as many workers as runs may go on at once, and waits until each has loaded the model.
 pub(crate) fn load(
@@ -91,6 +109,8 @@ impl Launch {
             UnixStream::pair().map_err(|error| refused(format!("can't make a socket: {error}")))?;
         let child = Command::new(program)
             .args(arguments)
+            .env_clear()
+            .envs(std::env::var_os(ENVIRONMENT).map(|folders| (ENVIRONMENT, folders)))
             .arg(self.engine.to_string())
             .arg(&self.path)
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -190,11 +190,13 @@ impl Repository {
         }
         self.make_room(file_bytes(&request.path));
         let (started, before) = (Instant::now(), resident());
-        match self.load_where_it_belongs(&request) {
-            Ok(loaded) => {
-                let key = self.inner.next_key.fetch_add(1, Relaxed);
-                let grown = resident().saturating_sub(before);
-                let served = Served::new(key, &request, loaded, started.elapsed(), grown);
+        let served = self.load_where_it_belongs(&request).and_then(|loaded| {
+            let key = self.inner.next_key.fetch_add(1, Relaxed);
+            let grown = resident().saturating_sub(before);
+            Served::new(key, &request, loaded, started.elapsed(), grown)
+        });
+        match served {
+            Ok(served) => {
                 if self.inner.shared.options.warm_up {
                     served.warm_up();
                 }

@@ -153,6 +153,23 @@ impl Output {
         Ok(Output(kind))
     }
 
+    /// Names classes as the model's file does, where the declaration doesn't; `known` is asked for an output's.
+    #[must_use]
+    pub fn name_classes<'a>(mut self, known: impl FnOnce(&str) -> Option<&'a [String]>) -> Output {
+        if let OutputKind::Classes(classes) = &mut self.0 {
+            classes.name(known);
+        }
+        self
+    }
+
+    /// The names of the classes that an output scores; `None` for other outputs, and without names.
+    pub fn labels(&self, output: &str) -> Option<&[String]> {
+        match &self.0 {
+            OutputKind::Classes(classes) if classes.output == output => classes.labels(),
+            OutputKind::Classes(_) | OutputKind::Boxes(_) => None,
+        }
+    }
+
     /// The model's outputs that [`Output::read`] needs.
     pub fn needs(&self) -> &[String] {
         match &self.0 {

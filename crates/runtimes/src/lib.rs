@@ -21,4 +21,4 @@ mod shim;
 pub use confinement::{Level, confinement_available};
 pub use outcome::{Exit, Outcome};
 pub use run::{Options, Run, Runtimes};
-pub use shim::shim_main;
+pub use shim::{confine_this_process, shim_main};

@@ -8,9 +8,11 @@ mod sweep;
 
 pub(crate) use sweep::kill_session;
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,8 +27,38 @@ use log::Log;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a killed process may take to go: the kernel may have to write out its memory.
 const DEATH: Duration = Duration::from_secs(5);
+/// As long as any clock counts: without a limit.
+const FOR_EVER: Duration = Duration::MAX;
 /// A run's environment, with the largest event in it, is far smaller.
 const MAXIMUM_LINE_BYTES: u64 = 16 << 20;
+
+/// Takes every right from this process that computing doesn't need, for good: it reads only these files and folders
+/// beside the system's, writes none, opens no sockets and holds at most this many bytes of data. What is open stays
+/// open. Call it before any other thread is started: those would keep their rights.
+///
+/// # Errors
+/// When the kernel can't confine it and `allow_unconfined` isn't set, or a path to read can't be opened.
+pub fn confine_this_process(
+    read: &[PathBuf],
+    memory_bytes: u64,
+    allow_unconfined: bool,
+) -> Result<Level, String> {
+    // Away from the terminal of whoever started it, and its Ctrl-C.
+    let _ = rustix::process::setsid();
+    restrict::restrict(&Confinement {
+        program: PathBuf::new(),
+        arguments: Vec::new(),
+        environment: BTreeMap::new(),
+        working_folder: PathBuf::new(),
+        log: PathBuf::new(),
+        read: read.to_vec(),
+        write: Vec::new(),
+        tcp_ports: Vec::new(),
+        memory_bytes,
+        timeout: FOR_EVER,
+        allow_unconfined,
+    })
+}
 
 /// What the hidden subcommand does; call it before any thread is started. It reads what to run from standard input
 /// and says on standard output what became of it.

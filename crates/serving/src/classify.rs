@@ -36,7 +36,12 @@ impl Classes {
                 return Ok(output);
             }
             let labels = state.control.labels(model.name(), model.version(), output.name());
-            classify(&output, model.signature().output(output.name()), count, labels.as_deref())
+            classify(
+                &output,
+                model.signature().output(output.name()),
+                count,
+                labels.as_deref().or(model.labels(output.name())),
+            )
         });
         classified.collect()
     }

@@ -21,6 +21,8 @@ pub(crate) struct Decoded {
     pub request: Request,
     pub binary: BinaryOutputs,
     pub classes: Classes,
+    /// Whether the outputs are to be read as classes or boxes.
+    pub reading: bool,
 }
 
 /// Which outputs go out as binary tensors.
@@ -76,6 +78,7 @@ struct BodyParameters {
     binary_data_output: Option<bool>,
     priority: Option<u64>,
     timeout: Option<u64>,
+    reading: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -160,7 +163,8 @@ pub(crate) fn decode(
     let mut request = Request { inputs, outputs: names, ..Request::default() };
     let (priority, timeout) = (parameters.priority.unwrap_or(0), parameters.timeout.unwrap_or(0));
     Parameters { priority, timeout }.apply(&mut request);
-    Ok(Decoded { id: parsed.id.map(Cow::into_owned), request, binary: outputs, classes })
+    let reading = parameters.reading == Some(true);
+    Ok(Decoded { id: parsed.id.map(Cow::into_owned), request, binary: outputs, classes, reading })
 }
 
 fn tensor(input: Input<'_>, binary: &mut Bytes, limits: Limits) -> Result<Tensor, ApiError> {
@@ -210,7 +214,8 @@ fn raw(body: &Bytes, signature: &Signature) -> Result<Decoded, ApiError> {
     })?;
     let tensor = Tensor::from_bytes(spec.name.as_str(), spec.datatype, shape, body.clone())?;
     let binary = BinaryOutputs { default: true, each: Vec::new() };
-    Ok(Decoded { id: None, request: Request::new([tensor]), binary, classes: Classes::default() })
+    let (request, classes) = (Request::new([tensor]), Classes::default());
+    Ok(Decoded { id: None, request, binary, classes, reading: false })
 }
 
 fn raw_shape(spec: &TensorSpec, bytes: usize) -> Option<Vec<usize>> {

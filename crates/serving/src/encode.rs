@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::io::Write;
 
 use half::{bf16, f16};
-use inference::{Datatype, Element, Tensor};
+use inference::steps::Reading;
+use inference::{Body, Datatype, Element, Tensor};
 use serde::Serialize;
 
 use crate::decode::BinaryOutputs;
@@ -17,7 +18,14 @@ pub(crate) struct Encoded {
     pub json_length: Option<usize>,
 }
 
-/// Writes `{"id", "model_name", "model_version", "outputs"}`.
+impl Encoded {
+    /// As it is sent and kept.
+    pub fn body(self) -> Body {
+        Body { bytes: self.body.into(), json_length: self.json_length }
+    }
+}
+
+/// Writes `{"id", "model_name", "model_version", "outputs"}`, and behind them the reading's `"classes"` or `"boxes"`.
 ///
 /// # Errors
 /// When a BYTES output that goes out as JSON is not UTF-8.
@@ -27,6 +35,7 @@ pub(crate) fn encode(
     id: Option<&str>,
     outputs: &[Tensor],
     binary: &BinaryOutputs,
+    reading: Option<&Reading>,
 ) -> Result<Encoded, ApiError> {
     let data: usize = outputs.iter().map(|tensor| tensor.data().len()).sum();
     let mut body = Vec::with_capacity(256 + data.saturating_mul(2));
@@ -47,7 +56,16 @@ pub(crate) fn encode(
         }
         write_tensor(&mut body, tensor, binary.wanted(index))?;
     }
-    body.extend_from_slice(b"]}");
+    body.push(b']');
+    match reading {
+        Some(reading) => {
+            // Its one member joins this object: a comma in the place of its opening brace.
+            let begin = body.len();
+            json(&mut body, reading)?;
+            body.get_mut(begin..).and_then(|own| own.first_mut()).map(|brace| *brace = b',');
+        }
+        None => body.push(b'}'),
+    }
     let length = body.len();
     let mut any = false;
     for (_, tensor) in outputs.iter().enumerate().filter(|&(index, _)| binary.wanted(index)) {
@@ -122,7 +140,7 @@ mod tests {
     use super::*;
 
     fn body(outputs: &[Tensor], binary: BinaryOutputs) -> Encoded {
-        encode("m", "1", Some("a\"b"), outputs, &binary).unwrap()
+        encode("m", "1", Some("a\"b"), outputs, &binary, None).unwrap()
     }
 
     #[test]
@@ -155,7 +173,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_ask_for_binary() {
         let tensor = Tensor::from_strings("c", [1], [[0xff_u8]]).unwrap();
-        let error = encode("m", "1", None, &[tensor], &BinaryOutputs::default()).unwrap_err();
+        let error = encode("m", "1", None, &[tensor], &BinaryOutputs::default(), None).unwrap_err();
         assert!(error.to_string().contains("ask for it with `binary_data`"));
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use inference::steps::StepError;
 use inference::{Error, InvalidInput, TensorError};
 use tonic::{Code, Status};
 
@@ -42,6 +43,12 @@ pub(crate) enum ApiError {
     NoRoute,
     #[error("this route doesn't take this method; see the Open Inference Protocol v2")]
     Method,
+    /// Content of another kind than the model takes.
+    #[error("{0}")]
+    MediaType(String),
+    /// Plain content that the model can't be given, or an answer that can't be read.
+    #[error(transparent)]
+    Step(#[from] StepError),
     #[error(transparent)]
     Inference(#[from] Error),
     /// Our own mistake: an answer that can't be written.
@@ -92,10 +99,17 @@ impl ApiError {
             ApiError::BadRequest(_)
             | ApiError::NotOffered(_)
             | ApiError::Inference(Error::Invalid { .. }) => StatusCode::BAD_REQUEST,
-            ApiError::BodyTooLarge { .. } | ApiError::Inference(Error::TooLarge { .. }) => {
-                StatusCode::PAYLOAD_TOO_LARGE
+            ApiError::BodyTooLarge { .. }
+            | ApiError::Inference(Error::TooLarge { .. })
+            | ApiError::Step(StepError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Step(StepError::Picture { .. } | StepError::Table { .. } | StepError::Tensor(_)) => {
+                StatusCode::UNPROCESSABLE_ENTITY
             }
-            ApiError::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::Encoding(_)
+            | ApiError::MediaType(_)
+            | ApiError::Step(StepError::NotTaken { .. } | StepError::UnknownFormat) => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
             ApiError::Deadline => StatusCode::GATEWAY_TIMEOUT,
             ApiError::NotFound(_)
@@ -110,6 +124,7 @@ impl ApiError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             ApiError::Inference(Error::Engine { .. } | Error::Thread(_))
+            | ApiError::Step(StepError::Answer { .. } | StepError::Declaration { .. })
             | ApiError::Answer(_)
             | ApiError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -119,7 +134,7 @@ impl ApiError {
     pub fn code(&self) -> Code {
         match (self, self.status()) {
             (ApiError::NotOffered(_) | ApiError::Encoding(_), _) => Code::Unimplemented,
-            (_, StatusCode::BAD_REQUEST) => Code::InvalidArgument,
+            (_, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) => Code::InvalidArgument,
             (_, StatusCode::FORBIDDEN) => Code::PermissionDenied,
             (_, StatusCode::NOT_FOUND) => Code::NotFound,
             (_, StatusCode::METHOD_NOT_ALLOWED) => Code::Unimplemented,

@@ -1,7 +1,7 @@
 //! `POST …/infer`: the hot path.
 
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
@@ -10,8 +10,9 @@ use inference::Body;
 use crate::aside;
 use crate::compression::{self, Encoding};
 use crate::decode::{Decoded, HeaderLength, decode};
-use crate::encode::{Encoded, encode};
+use crate::encode::encode;
 use crate::error::ApiError;
+use crate::plain::{self, Show, Wanted};
 use crate::state::ServerState;
 use crate::trace::TraceParent;
 use crate::watch::Watch;
@@ -28,21 +29,23 @@ type Checked<T> = Result<Path<T>, PathRejection>;
 pub(crate) async fn default_version(
     State(state): State<ServerState>,
     name: Checked<String>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    infer(&state, &name, None, headers, body).await
+    infer(&state, &name, None, query.as_deref(), headers, body).await
 }
 
 pub(crate) async fn one_version(
     State(state): State<ServerState>,
     path: Checked<(String, String)>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let Path((name, version)) = path.map_err(bad_path)?;
-    infer(&state, &name, Some(&version), headers, body).await
+    infer(&state, &name, Some(&version), query.as_deref(), headers, body).await
 }
 
 pub(crate) fn bad_path(rejection: PathRejection) -> ApiError {
@@ -60,6 +63,7 @@ async fn infer(
     state: &ServerState,
     name: &str,
     version: Option<&str>,
+    query: Option<&str>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
@@ -68,6 +72,13 @@ async fn infer(
     let body = body.map_err(|rejection| bad_body(&rejection, limit))?;
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
+    if length == HeaderLength::Absent
+        && let Some(content) = plain::content(&headers)?
+    {
+        drop(headers);
+        let inputs = plain::Body { content, packed, body, limit };
+        return plain::infer(model, inputs, Show::of(query), accepted).await;
+    }
     let watch = Watch::begin(state, &model, TraceParent::of_http(&headers));
     drop(headers);
     let key = model.body_key(&[&length.to_bytes(), &[packed.map_or(0, Encoding::tag)], &body]);
@@ -80,20 +91,23 @@ async fn infer(
         let body = compression::unpack(packed, body, limit)?;
         decode(&body, length, model_of_read.signature(), model_of_read.limits())
     };
-    let Decoded { id, request, binary, classes } = if large { aside(read).await? } else { read()? };
+    let Decoded { id, mut request, binary, classes, reading } =
+        if large { aside(read).await? } else { read()? };
+    let wanted = if reading { Some(Wanted::of(&model, &mut request)?) } else { None };
     let answer = watch.answer(&model, request).await?;
     let status = key.map(|_| if answer.cached { "avocet; hit" } else { "avocet; fwd=miss; stored" });
     let large = answer.outputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > LARGE;
     let state = state.clone();
     let write = move || {
-        let outputs = classes.apply(&state, &model, answer.outputs)?;
-        let Encoded { body, json_length } =
-            encode(model.name(), model.version(), id.as_deref(), &outputs, &binary)?;
-        let answer = Body { bytes: body.into(), json_length };
+        let mut outputs = answer.outputs;
+        let reading = wanted.map(|wanted| wanted.read(&model, &mut outputs)).transpose()?;
+        let outputs = classes.apply(&state, &model, outputs)?;
+        let body =
+            encode(model.name(), model.version(), id.as_deref(), &outputs, &binary, reading.as_ref())?.body();
         if let Some(key) = key {
-            model.keep_body(key, answer.clone());
+            model.keep_body(key, body.clone());
         }
-        Ok(finish(answer, accepted, status))
+        Ok(finish(body, accepted, status))
     };
     if large { aside(write).await } else { write() }
 }
@@ -111,7 +125,11 @@ fn header_length(headers: &HeaderMap) -> Result<HeaderLength, ApiError> {
 }
 
 /// `cache_status` as RFC 9211 has it, for models that keep answers.
-fn finish(answer: Body, accepted: Option<Encoding>, cache_status: Option<&'static str>) -> Response {
+pub(crate) fn finish(
+    answer: Body,
+    accepted: Option<Encoding>,
+    cache_status: Option<&'static str>,
+) -> Response {
     let Body { bytes, json_length } = answer;
     let (body, encoding) = compression::pack(accepted, bytes);
     let mut response = Response::new(axum::body::Body::from(body));

@@ -12,6 +12,10 @@
 //! - FP16 and BF16 may be sent and received as JSON numbers too.
 //! - `data` may be flat or nested to 32 levels; only the number of elements is compared with `shape`.
 //! - Not offered, and refused with 400: shared memory regions.
+//! - Models that declare `serving.preprocessing` take pictures (`Content-Type: image/…`), tables (`text/csv`) and
+//!   forms with one file at the same address. Those that declare `serving.postprocessing` then answer with `classes`
+//!   or `boxes`, and with their outputs only if `?outputs=raw` is added; requests of tensors get such a reading with
+//!   the parameter `"reading": true`, and with it the outputs that they name.
 //! - Clients may load and unload models only where a [`Control`] lets them; a [`Folder`] is one.
 //! - What may wait is answered later: [`jobs`] are durable, and their results can be sent to who asked.
 //! - Clients of [MLBuffet](mlbuffet) work, too; the models that they upload are on a [`Shelf`].
@@ -39,8 +43,10 @@ mod management;
 mod metrics;
 mod routes;
 
+mod form;
 mod infer;
 mod payloads;
+mod plain;
 mod trace;
 mod watch;
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use inference::EngineChoice;
 use serde::Deserialize;
 use serde_json::Value;
-use types::{Batching, PredictionCache, QueuePolicy, Serving};
+use types::{Batching, Isolation, PredictionCache, QueuePolicy, Serving};
 
 pub(crate) use show::{show, show_json};
 
@@ -163,8 +163,8 @@ pub enum ConfigError {
     /// A backend or platform of another sort.
     #[error("backend `{0}` is not offered here; use onnxruntime, or leave it out")]
     Backend(String),
-    /// A thread count that is no number.
-    #[error("parameter `{name}` is `{value}`, which is no number")]
+    /// A thread count that is no number, or an isolation that is none.
+    #[error("parameter `{name}` can't be `{value}`")]
     Parameter {
         /// Which.
         name: String,
@@ -215,6 +215,7 @@ impl ModelConfig {
         Ok(Serving {
             instances: within("instance_group.count", instances, 1024)?,
             threads: self.threads()?,
+            isolation: self.isolation()?,
             batching: (max_size > 1).then_some(Batching { max_size, max_delay_microseconds: delay }),
             queue: QueuePolicy {
                 max_requests: within("max_queue_size", policy.max_queue_size, 1_000_000)?,
@@ -234,6 +235,18 @@ impl ModelConfig {
             value: value.chars().take(64).collect(),
         })?;
         within("intra_op_thread_count", threads, 1024)
+    }
+
+    /// The parameter `isolation` is `none` or, for a model that isn't trusted, `process`.
+    fn isolation(&self) -> Result<Isolation, ConfigError> {
+        let name = "isolation";
+        match self.parameters.get(name).map(|parameter| parameter.string_value.trim()) {
+            None | Some("none") => Ok(Isolation::None),
+            Some("process") => Ok(Isolation::Process),
+            Some(value) => {
+                Err(ConfigError::Parameter { name: name.into(), value: value.chars().take(64).collect() })
+            }
+        }
     }
 
     /// The engine that its backend stands for.

@@ -1,6 +1,7 @@
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::support::tree;
 
@@ -33,4 +34,101 @@ fn avocet_serve_answers_for_a_folder_of_models_and_ends_on_a_signal() {
         .args(["serve", "/nowhere", "--http-port", "0", "--grpc-port", "0"])
         .output();
     assert!(!ran.unwrap().status.success());
+}
+
+/// A server with one model in a process of its own.
+struct Isolated {
+    server: Child,
+    address: String,
+    _tree: testkit::Tree,
+}
+
+impl Isolated {
+    fn start(engine: &str, onnxruntime: &OsStr) -> Isolated {
+        let tree = tree();
+        tree.write("models/affine/1/model.onnx", include_bytes!("../../../inference/tests/data/affine.onnx"));
+        let config = format!(
+            "backend: \"{engine}\" parameters {{ key: \"isolation\" value {{ string_value: \"process\" }} }}"
+        );
+        tree.write("models/affine/config.pbtxt", config);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_avocet"));
+        command.args(["serve", "models", "--http-port", "0", "--grpc-port", "0"]).current_dir(tree.folder());
+        command.env("AVOCET_ONNXRUNTIME", onnxruntime).env("SECRET", "in the environment");
+        let mut server = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let first = lines.next().unwrap();
+        let address =
+            first.strip_prefix("REST at http://").and_then(|rest| rest.split_once(", gRPC at ")).unwrap().0;
+        let address = address.to_owned();
+        assert_eq!(
+            lines.next().unwrap(),
+            format!("model affine version 1: {engine}, answers where no version is named")
+        );
+        Isolated { server, address, _tree: tree }
+    }
+
+    fn ask(&self) -> String {
+        let body = r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;
+        let mut connection = TcpStream::connect(&self.address).unwrap();
+        let length = body.len();
+        let head =
+            format!("POST /v2/models/affine/infer HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n");
+        connection.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// The process that holds the model: the server's only child.
+    fn worker(&self) -> String {
+        let server = self.server.id();
+        let threads = std::fs::read_dir(format!("/proc/{server}/task")).unwrap();
+        let children = threads.map(|thread| {
+            std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default()
+        });
+        let children: Vec<String> =
+            children.flat_map(|ids| ids.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+        let [worker] = children.as_slice() else { panic!("{children:?}") };
+        worker.clone()
+    }
+}
+
+impl Drop for Isolated {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn a_confined_process_answers_and_is_replaced(engine: &str, onnxruntime: &OsStr) {
+    let served = Isolated::start(engine, onnxruntime);
+    let right = served.ask();
+    assert!(right.starts_with("HTTP/1.1 200"), "{right}");
+    let worker = served.worker();
+    let status = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {
+        assert!(status.contains(line), "{line} is not in {status}");
+    }
+    let environment = std::fs::read(format!("/proc/{worker}/environ")).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains("SECRET"));
+    assert!(Command::new("kill").args(["-9", &worker]).status().unwrap().success());
+    let fates = [served.ask(), served.ask()];
+    let body = |answer: &str| answer.rsplit("\r\n\r\n").next().unwrap().to_owned();
+    assert_eq!(body(&fates[1]), body(&right), "{fates:?}");
+    assert_ne!(served.worker(), worker);
+}
+
+#[test]
+fn promise_8_a_model_in_a_confined_process_answers_and_outlives_the_process() {
+    a_confined_process_answers_and_is_replaced("rten", OsStr::new("off"));
+}
+
+/// Set AVOCET_ONNXRUNTIME to its shared library.
+#[test]
+fn promise_8_onnx_runtime_works_in_a_confined_process() {
+    let Some(library) = std::env::var_os("AVOCET_ONNXRUNTIME") else {
+        println!("skipped: ONNX Runtime; AVOCET_ONNXRUNTIME is not set");
+        return;
+    };
+    a_confined_process_answers_and_is_replaced("onnxruntime", &library);
 }

@@ -20,7 +20,7 @@ use crate::drift::FeatureDrift;
 use crate::pool::{Done, Job, Reply};
 use crate::queue::Refused;
 use crate::stats::Failure;
-use crate::{EngineError, Error, Limits, Name, Signature, StatsSnapshot, Tensor};
+use crate::{EngineError, Error, Limits, Name, Signature, StatsSnapshot, Tensor, steps};
 
 /// A run that is expected to take less than this is not worth two switches of threads (5 to 10 µs each and a cold
 /// cache): it is computed where it is asked for.
@@ -102,6 +102,21 @@ impl Model {
 
     pub fn signature(&self) -> &Signature {
         self.served().model.signature()
+    }
+
+    /// How it takes pictures or tables as they are; `None` for one that takes tensors alone.
+    pub fn input_steps(&self) -> Option<&steps::Input> {
+        self.served().input_steps.as_ref()
+    }
+
+    /// How its outputs are read as classes or boxes; `None` where that isn't declared.
+    pub fn output_steps(&self) -> Option<&steps::Output> {
+        self.served().output_steps.as_ref()
+    }
+
+    /// The classes that the columns of an output stand for, as declared or as the model's file names them.
+    pub fn labels(&self, output: &str) -> Option<&[String]> {
+        self.served().labels(output)
     }
 
     /// How it is run.

@@ -12,7 +12,7 @@ use crate::drift::{Drift, FeatureDrift};
 use crate::engines::Loaded;
 use crate::queue::Policy;
 use crate::stats::Stats;
-use crate::{LoadedModel, Name, Request, Signature, Tensor, batch};
+use crate::{LoadError, LoadedModel, Name, Request, Signature, Tensor, batch, steps};
 
 /// A loaded model version, alive while the catalog or a request holds it.
 pub(crate) struct Served {
@@ -29,6 +29,10 @@ pub(crate) struct Served {
     /// Bytes that the process grew by; at least the file's size.
     pub memory: u64,
     pub model: Arc<dyn LoadedModel>,
+    /// How it takes plain content, where it does.
+    pub input_steps: Option<steps::Input>,
+    /// How its outputs are read, where they can be.
+    pub output_steps: Option<steps::Output>,
     pub stats: Stats,
     pub drift: Option<Mutex<Drift>>,
     /// Whether its requests can be merged.
@@ -42,13 +46,31 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    pub fn new(key: u64, request: &LoadRequest, loaded: Loaded, took: Duration, memory: u64) -> Served {
+    /// # Errors
+    /// When what it declares doesn't fit the model.
+    pub fn new(
+        key: u64,
+        request: &LoadRequest,
+        loaded: Loaded,
+        took: Duration,
+        memory: u64,
+    ) -> Result<Served, LoadError> {
         let signature = loaded.model.signature();
         let serving = request.serving.clone();
+        let input_steps = serving.preprocessing.as_deref();
+        let input_steps =
+            input_steps.map(|declared| steps::Input::compile(declared, signature)).transpose()?;
+        let output_steps = serving.postprocessing.as_deref();
+        let output_steps = output_steps
+            .map(|declared| {
+                steps::Output::compile(declared, signature)
+                    .map(|steps| steps.name_classes(|output| loaded.model.labels(output)))
+            })
+            .transpose()?;
         let batchable = serving.batching.is_some() && batch::batchable(signature);
         let policy = policy(&serving, loaded.model.instances(), batchable);
         let all_outputs = signature.outputs.iter().map(|spec| spec.name.clone()).collect();
-        Served {
+        Ok(Served {
             key,
             name: request.name.clone(),
             version: request.version.clone(),
@@ -60,6 +82,8 @@ impl Served {
             took,
             memory: memory.max(file_bytes(&request.path)),
             model: loaded.model,
+            input_steps,
+            output_steps,
             stats: Stats::default(),
             drift: request.serving.drift.clone().map(|settings| Mutex::new(Drift::new(settings))),
             batchable,
@@ -67,7 +91,13 @@ impl Served {
             all_outputs,
             used: AtomicU64::new(0),
             born: Instant::now(),
-        }
+        })
+    }
+
+    /// The classes that the columns of an output stand for: as declared, else as the model's file has them.
+    pub fn labels(&self, output: &str) -> Option<&[String]> {
+        let declared = self.output_steps.as_ref().and_then(|steps| steps.labels(output));
+        declared.or_else(|| self.model.labels(output))
     }
 
     /// Whether it is what this request asks for.

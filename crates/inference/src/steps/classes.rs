@@ -35,6 +35,17 @@ impl Classes {
         Ok(Classes { output: spec.name.clone(), declared: declared.clone() })
     }
 
+    /// Takes the names that the model has for its classes, if none are declared.
+    pub fn name<'a>(&mut self, known: impl FnOnce(&str) -> Option<&'a [String]>) {
+        if self.declared.labels.is_empty() {
+            self.declared.labels = known(&self.output).unwrap_or_default().to_vec();
+        }
+    }
+
+    pub fn labels(&self) -> Option<&[String]> {
+        Some(self.declared.labels.as_slice()).filter(|labels| !labels.is_empty())
+    }
+
     pub fn read(&self, outputs: &[Tensor]) -> Result<Vec<Vec<Class>>, StepError> {
         let tensor = find(outputs, &self.output)?;
         let classes = match tensor.shape() {

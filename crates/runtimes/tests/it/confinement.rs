@@ -149,3 +149,27 @@ async fn files_that_were_open_before_the_agent_are_closed() {
     assert!(outcome.succeeded(), "{outcome:?} {}", function.log());
     assert_eq!(function.log(), "");
 }
+
+#[test]
+fn a_process_that_confines_itself_reads_what_it_named_and_nothing_else_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    let (named, other) = (path.join("named"), path.join("other"));
+    for file in [&named, &other] {
+        std::fs::write(file, "content").unwrap();
+    }
+    // Files and sockets are forbidden to one thread, so that the others of this test can go on.
+    let confined = std::thread::spawn(move || {
+        avocet_runtimes::confine_this_process(std::slice::from_ref(&named), u64::MAX, false).unwrap();
+        assert_eq!(std::fs::read_to_string(&named).unwrap(), "content");
+        let denied = [
+            std::fs::read_to_string(&other).map(drop),
+            std::fs::write(&named, "changed"),
+            std::fs::read_dir(&path).map(drop),
+            std::net::TcpListener::bind("127.0.0.1:0").map(drop),
+            std::os::unix::net::UnixStream::connect("/run/any.sock").map(drop),
+        ];
+        denied.map(|denied| denied.unwrap_err().kind())
+    });
+    assert_eq!(confined.join().unwrap(), [std::io::ErrorKind::PermissionDenied; 5]);
+}

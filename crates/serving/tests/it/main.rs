@@ -19,6 +19,7 @@ mod mlbuffet;
 mod mlbuffet_client;
 mod onnx;
 mod payloads;
+mod plain;
 mod replay;
 mod shelf;
 mod support;

@@ -30,6 +30,13 @@ pub fn largest(input: &str, columns: i64, output: &str) -> Vec<u8> {
     one_node("ArgMax", &axis, (input, 1, &[-1, columns]), (output, 7, &[-1, 1]))
 }
 
+/// A model that gives each channel's mean over the pixels of a picture.
+pub fn mean_over_pixels(picture: &[i64], means: &[i64]) -> Vec<u8> {
+    // axes = [2, 3], of type INTS
+    let axes = [field(1, b"axes"), vec![8 << 3, 2, 8 << 3, 3], vec![0xa0, 1, 7]].concat();
+    one_node("ReduceMean", &axes, ("x", 1, picture), ("y", 1, means))
+}
+
 type Tensor<'a> = (&'a str, u8, &'a [i64]);
 
 fn one_node(operator: &str, attribute: &[u8], input: Tensor<'_>, output: Tensor<'_>) -> Vec<u8> {

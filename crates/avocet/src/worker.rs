@@ -1,0 +1,73 @@
+//! `model-worker`: the confined process of a model that isn't trusted. Hidden: a server starts it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use inference::{EngineChoice, EngineOptions, Engines, WorkerCommand};
+
+pub const SUBCOMMAND: &str = "model-worker";
+
+/// How a server starts such processes.
+pub fn command(allow_unconfined: bool) -> WorkerCommand {
+    let unconfined = allow_unconfined.then_some("--allow-unconfined");
+    let words = ["/proc/self/exe", SUBCOMMAND].into_iter().chain(unconfined);
+    WorkerCommand(words.map(OsString::from).collect())
+}
+
+#[derive(Parser)]
+struct WorkerOptions {
+    #[arg(long)]
+    allow_unconfined: bool,
+    #[arg(long)]
+    onnxruntime: Option<PathBuf>,
+    #[arg(long)]
+    tensorflow: Option<PathBuf>,
+    engine: EngineChoice,
+    path: PathBuf,
+}
+
+/// Call it before any thread is started.
+pub fn main() -> ExitCode {
+    match work(WorkerOptions::parse_from(std::env::args_os().skip(1))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: the process of a model ended: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(options: WorkerOptions) -> anyhow::Result<()> {
+    let WorkerOptions { allow_unconfined, onnxruntime, tensorflow, engine, path } = options;
+    let path = std::path::absolute(path)?;
+    // Libraries are found now and opened when they are needed, which is behind the fence.
+    let engines = Engines::discover(&EngineOptions { onnxruntime, tensorflow, ..EngineOptions::default() });
+    let mut read = vec![path.clone()];
+    read.extend(engines.list().iter().filter_map(|engine| engine.path.as_deref()).flat_map(folders));
+    // What isn't there can't be read; the load says so.
+    read.retain(|path| path.exists());
+    runtimes::confine_this_process(&read, machine_memory(), allow_unconfined).map_err(anyhow::Error::msg)?;
+    inference::serve_worker(&engines, engine, &path).context("its socket failed")
+}
+
+/// Where a library's file is, and where it is if that is a link.
+fn folders(library: &Path) -> Vec<PathBuf> {
+    let real = library.canonicalize().ok();
+    [Some(library), real.as_deref()]
+        .into_iter()
+        .flatten()
+        .filter_map(Path::parent)
+        .map(Path::to_owned)
+        .collect()
+}
+
+/// Bytes of memory that the machine has; no limit where it doesn't say.
+fn machine_memory() -> u64 {
+    let facts = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = facts.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let kibibytes: Option<u64> = kibibytes.and_then(|number| number.trim().parse().ok());
+    kibibytes.map_or(u64::MAX, |kibibytes| kibibytes.saturating_mul(1024))
+}
