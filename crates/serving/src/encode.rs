@@ -62,7 +62,9 @@ pub(crate) fn encode(
             // Its one member joins this object: a comma in the place of its opening brace.
             let begin = body.len();
             json(&mut body, reading)?;
-            body.get_mut(begin..).and_then(|own| own.first_mut()).map(|brace| *brace = b',');
+            if let Some(brace) = body.get_mut(begin) {
+                *brace = b',';
+            }
         }
         None => body.push(b'}'),
     }
