@@ -20,7 +20,7 @@ class Iris(litserve.LitAPI):
         return self.session.run(["output_probability"], {"X": rows})[0]
 
     def encode_response(self, output):
-        return {"outputs": [{"name": "output_probability", "data": output[0].tolist()}]}
+        return {"outputs": [{"name": "output_probability", "data": list(output[0].values())}]}
 
 
 if __name__ == "__main__":
