@@ -158,9 +158,9 @@ impl Shelf {
         if name.is_empty() || name.len() > 63 || name.starts_with('-') || !name.bytes().all(allowed) {
             return Err(Error::Name(name.chars().take(64).collect()));
         }
-        let Inner { options, repository, .. } = &*self.inner;
+        let options = &self.inner.options;
         let Some(tag) = self.tag(name) else {
-            if (options.taken)(name) || repository.list().iter().any(|model| model.name == name) {
+            if (options.taken)(name) {
                 return Err(Error::Taken(name.into()));
             }
             let full = self.inner.read(BTreeMap::len) >= options.tags;
@@ -216,6 +216,10 @@ impl Shelf {
         turn: OwnedMutexGuard<()>,
     ) -> Result<u32, Error> {
         self.check(name)?;
+        // Only now: outside of a turn, the one who serves it may be an upload that is being tried out.
+        if self.tag(name).is_none() && self.inner.repository.list().iter().any(|model| model.name == name) {
+            return Err(Error::Taken(name.into()));
+        }
         if !self.inner.blobs.has(&digest) {
             return Err(Error::Undone);
         }

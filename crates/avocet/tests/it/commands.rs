@@ -120,7 +120,7 @@ fn what_goes_wrong_is_said_with_a_way_out() {
     let cases: [(&[&str], &str); 14] = [
         (&["get", "dogs"], "`dogs` is not known here; there are sites, placements"),
         (&["get", "application", "nix"], "applications.avocet.dev \"nix\" not found"),
-        (&["get", "sites", "-l", "a b=c"], "a b"),
+        (&["get", "sites", "-l", "a b=c"], "found 'b', expected: in, notin"),
         (&["describe", "echo"], "`echo` is not KIND/NAME"),
         (&["explain", "site/cloud"], "explain placement/NAME"),
         (&["delete", "application/nix"], "not found"),
