@@ -81,7 +81,10 @@ async fn infer(
     }
     let watch = Watch::begin(state, &model, TraceParent::of_http(&headers));
     drop(headers);
-    let key = model.body_key(&[&length.to_bytes(), &[packed.map_or(0, Encoding::tag)], &body]);
+    let key = match watch.wants_tensors() {
+        true => None,
+        false => model.body_key(&[&length.to_bytes(), &[packed.map_or(0, Encoding::tag)], &body]),
+    };
     if let Some(kept) = key.as_ref().and_then(|key| model.body(key)) {
         return Ok(finish(kept, accepted, Some("avocet; hit")));
     }

@@ -21,6 +21,11 @@ impl Watch {
         Watch { ticket, trace }
     }
 
+    /// Whether its tensors are noted, so that it has to be read even if its answer is known.
+    pub fn wants_tensors(&self) -> bool {
+        self.ticket.is_some()
+    }
+
     /// Has it answered.
     ///
     /// # Errors

@@ -152,10 +152,9 @@ impl Model {
     /// `parts` are whatever makes the response what it is. `None` where the model keeps no answers.
     pub fn body_key(&self, parts: &[&[u8]]) -> Option<RequestKey> {
         self.served().serving.cache.as_ref()?;
-        // A version on trial, with a shadow, or whose requests are watched or logged sees every one.
+        // A version on trial, with a shadow, or whose inputs are watched sees every request.
         let Chosen { served, trial, shadow } = &self.chosen;
-        let logged = served.serving.payloads.is_some();
-        let watched = trial.is_some() || shadow.is_some() || served.drift.is_some() || logged;
+        let watched = trial.is_some() || shadow.is_some() || served.drift.is_some();
         (!watched).then(|| self.shared.cache.body_key(self.served().key, parts))
     }
 
