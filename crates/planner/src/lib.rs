@@ -4,6 +4,7 @@
 mod dataflow;
 mod distance;
 mod placement;
+pub mod rollout;
 
 pub use dataflow::{Blocked, ComponentPlan, Resolver, plan_application};
 pub use distance::Distances;
