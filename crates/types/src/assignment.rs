@@ -60,8 +60,11 @@ pub struct AssignedModel {
     /// The model's name.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// The model's spec.
+    /// The model's spec; of a pinned one just that version.
     pub spec: ModelSpec,
+    /// Whether the component pins the version, so that it is none of those that all requests may go to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
 }
 
 /// A path that outputs go to, and where it lives.

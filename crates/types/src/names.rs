@@ -10,7 +10,7 @@ pub mod label {
     pub const COMPONENT: &str = "avocet.dev/component";
     /// The Placement that a PlacementDecision answers.
     pub const PLACEMENT: &str = "avocet.dev/placement";
-    /// The ApplicationRevision that an Assignment is of.
+    /// The number of the ApplicationRevision that an Assignment is of.
     pub const REVISION: &str = "avocet.dev/revision";
     /// Set on every Site to its own tier, so that selectors can use it.
     pub const TIER: &str = "avocet.dev/tier";
