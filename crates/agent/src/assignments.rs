@@ -8,7 +8,10 @@ use store::{Ledger, ledger};
 use tokio::sync::watch;
 use types::Assignment;
 
+/// What the hub wants.
 const TABLE: &str = "assignments";
+/// What was ready last: it outlives a restart, whatever the hub wants meanwhile.
+const RUNNING: &str = "running-assignments";
 
 /// How far the site is with an assignment.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -36,8 +39,26 @@ impl Progress {
 /// One assignment and how far the site is with it.
 #[derive(Debug, Clone)]
 pub(crate) struct Assigned {
+    /// What the hub wants.
     pub assignment: Arc<Assignment>,
+    /// What was ready last; it goes on until all of what is wanted is there.
+    pub running: Option<Arc<Assignment>>,
     pub progress: Progress,
+}
+
+impl Assigned {
+    /// What the site works by now.
+    pub(crate) fn effective(&self) -> &Arc<Assignment> {
+        match (&self.progress, &self.running) {
+            (Progress::Ready { .. }, _) | (_, None) => &self.assignment,
+            (_, Some(running)) => running,
+        }
+    }
+
+    /// What goes on although something else is wanted.
+    pub(crate) fn kept(&self) -> Option<&Arc<Assignment>> {
+        self.running.as_ref().filter(|running| running.spec != self.assignment.spec)
+    }
 }
 
 /// All assignments of the site. Cheap to clone.
@@ -50,9 +71,16 @@ pub(crate) struct Assignments {
 
 impl Assignments {
     pub(crate) fn load(ledger: Ledger) -> Result<Self, ledger::Error> {
-        let rows: Vec<(String, Assignment)> =
-            ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
-        let all = rows.into_iter().map(|(name, assignment)| (name, new(assignment))).collect();
+        type Rows = Vec<(String, Assignment)>;
+        let rows: Rows = ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
+        let running: Rows = ledger.read(|tables| tables.range(RUNNING, "", "", usize::MAX))?;
+        let mut running: BTreeMap<String, Arc<Assignment>> =
+            running.into_iter().map(|(name, assignment)| (name, Arc::new(assignment))).collect();
+        let all = rows.into_iter().map(|(name, assignment)| {
+            let running = running.remove(&name);
+            (name, Assigned { running, ..new(assignment) })
+        });
+        let all = all.collect();
         Ok(Self { ledger, all: Arc::new(RwLock::new(all)), changed: watch::Sender::new(0) })
     }
 
@@ -95,11 +123,16 @@ impl Assignments {
         let (key, row) = (name.clone(), assignment.clone());
         self.ledger.write(move |tables| tables.put(TABLE, &key, &row)).await?;
         self.write(|all| {
-            let bundle = all.get(&name).and_then(|known| known.progress.bundle().cloned());
             let mut assigned = new(assignment);
-            if bundle.is_some() {
-                let message = "a new generation is being prepared".to_owned();
-                assigned.progress = Progress::Blocked { reason: "Preparing", message, bundle };
+            // What ran for an object that is gone is none of this one's business.
+            let same = |known: &&Assigned| known.assignment.metadata.uid == assigned.assignment.metadata.uid;
+            if let Some(known) = all.get(&name).filter(same) {
+                assigned.running.clone_from(&known.running);
+                if let Some(bundle) = known.progress.bundle().cloned() {
+                    let message = "a new generation is being prepared".to_owned();
+                    assigned.progress =
+                        Progress::Blocked { reason: "Preparing", message, bundle: Some(bundle) };
+                }
             }
             all.insert(name, assigned);
         });
@@ -108,8 +141,36 @@ impl Assignments {
 
     pub(crate) async fn remove(&self, name: &str) -> Result<(), ledger::Error> {
         let key = name.to_owned();
-        self.ledger.write(move |tables| tables.delete(TABLE, &key).map(drop)).await?;
+        self.ledger
+            .write(move |tables| {
+                tables.delete(RUNNING, &key)?;
+                tables.delete(TABLE, &key).map(drop)
+            })
+            .await?;
         self.write(|all| all.remove(name));
+        Ok(())
+    }
+
+    /// Notes that all of this very generation of an assignment is there: from now on the site works by it.
+    pub(crate) async fn ready(
+        &self,
+        assignment: &Arc<Assignment>,
+        bundle: Option<PathBuf>,
+    ) -> Result<(), ledger::Error> {
+        let known = self.get(assignment.name());
+        if known.and_then(|known| known.running).is_none_or(|running| running != *assignment) {
+            let row = assignment.clone();
+            self.ledger.write(move |tables| tables.put(RUNNING, row.name(), &*row)).await?;
+            self.write(|all| {
+                if let Some(known) =
+                    all.get_mut(assignment.name()).filter(|known| Arc::ptr_eq(&known.assignment, assignment))
+                {
+                    known.running = Some(assignment.clone());
+                    known.progress = Progress::Ready { bundle: bundle.clone() };
+                }
+            });
+        }
+        self.note(assignment, Progress::Ready { bundle });
         Ok(())
     }
 
@@ -140,7 +201,7 @@ impl Assignments {
 }
 
 fn new(assignment: Assignment) -> Assigned {
-    Assigned { assignment: Arc::new(assignment), progress: Progress::New }
+    Assigned { assignment: Arc::new(assignment), running: None, progress: Progress::New }
 }
 
 fn same_object(left: &Assignment, right: &Assignment) -> bool {

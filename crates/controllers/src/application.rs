@@ -9,6 +9,8 @@ mod drive;
 mod report;
 mod sites;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -81,6 +81,8 @@ pub struct RolloutStatus {
     pub revision: String,
     /// Its number.
     pub number: i64,
+    /// The number of the revision that the manifests say, which is another one where it was gone back from.
+    pub wanted: i64,
     /// The last revision that all sites ran; where a roll-back goes.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub last_good: String,

@@ -109,7 +109,6 @@ pub struct SiteStatus {
     /// Measured connections to other sites.
     pub links: Vec<Link>,
     /// The site's operator wants it left out of rollouts (`avocet agent --rollout-opt-out`).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rollout_opt_out: bool,
 }
 

@@ -186,6 +186,7 @@ impl Controller<'_> {
         RolloutStatus {
             revision: target.revision.name().to_owned(),
             number: target.revision.spec.number,
+            wanted: target.wanted,
             last_good: if is_good { target.revision.name().to_owned() } else { before.last_good },
             started: if is_another { Some(self.moment.now) } else { before.started },
             complete: is_complete,

@@ -83,7 +83,9 @@ pub(super) fn told(
 pub(super) fn untold(site: Option<&Site>, minds_windows: bool, moment: Moment) -> State {
     let Some(site) = site else { return State::Offline };
     let windows = &site.spec.maintenance;
-    if !is_ready(condition(&site.status.conditions, "Ready")) {
+    // What never told anything of itself may want to be left alone.
+    let is_known = !site.status.version.is_empty();
+    if !is_known || !is_ready(condition(&site.status.conditions, "Ready")) {
         State::Offline
     } else if is_opted_out(site) {
         State::Held(None)

@@ -6,6 +6,8 @@ use types::{Application, ApplicationRevision, Rejected};
 /// Which revision sites are to run, and how it gets to them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
+    /// The number of what the manifests say.
+    pub wanted: i64,
     /// What sites are to run.
     pub revision: &'a ApplicationRevision,
     /// What would run if nothing had been gone back from.
@@ -40,6 +42,7 @@ impl<'a> Target<'a> {
             application.metadata.annotations.get(key).is_some_and(|text| text.trim() == number.to_string())
         };
         Self {
+            wanted: wanted.spec.number,
             revision,
             candidate,
             is_rollback: instead.is_some(),
