@@ -185,9 +185,10 @@ impl Drive<'_> {
     pub fn assign(&self, step: &Step, writes: &mut Vec<Write>) {
         let names: BTreeSet<&str> =
             self.plan.desired.keys().map(String::as_str).chain(self.assigned.keys().copied()).collect();
+        let next: BTreeSet<&str> = step.start.iter().map(String::as_str).collect();
         let may_start = !self.rollout.paused;
         for name in names {
-            let starts = may_start && (step.start.iter().any(|site| site == name) || self.must_go_back(name));
+            let starts = may_start && (next.contains(name) || self.must_go_back(name));
             if self.is_told(name) || self.has_all(name) || starts {
                 self.write(name, self.plan, writes);
             } else {
