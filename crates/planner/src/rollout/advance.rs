@@ -112,6 +112,10 @@ pub fn advance(stages: &[Stage], members: &[Member], budget: &Budget, now: Times
             places.iter().filter(|(member, _)| member.stage == index).copied().collect();
         let waiting = named(&here, |place| matches!(place, Place::Waiting));
         if waiting.is_empty() && !here.iter().any(|(_, place)| place.is_in_flight()) {
+            if stage.mandatory && !here.is_empty() && named(&here, Place::is_done).is_empty() {
+                let message = format!("group `{}`: none of its sites can be changed now", stage.name);
+                return step(vec![], Outcome::Underway, message);
+            }
             continue;
         }
         room = room.min(waiting.len());
@@ -119,7 +123,7 @@ pub fn advance(stages: &[Stage], members: &[Member], budget: &Budget, now: Times
         let message = waits_for(&here, stage, &start, stages.len() > 1);
         return step(start, Outcome::Underway, message);
     }
-    let done = places.iter().any(|(_, place)| matches!(place, Place::Done));
+    let done = places.iter().any(|(_, place)| place.is_done());
     let (outcome, message) = match (done, rest(&counts)) {
         (true, rest) => (Outcome::Complete, rest),
         (false, rest) if rest.is_empty() => (Outcome::Underway, "no site runs it".to_owned()),
@@ -146,6 +150,10 @@ enum Place {
 impl Place {
     fn has_failed(&self) -> bool {
         matches!(self, Self::Failed | Self::TimedOut)
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
     }
 
     fn is_soaking(&self) -> bool {

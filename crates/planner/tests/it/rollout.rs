@@ -87,11 +87,12 @@ impl World {
 
     /// Goes on until nothing is left to do; answers the last step.
     fn run(&mut self, budget: &Budget, mut look: impl FnMut(&Self, &Step)) -> Step {
-        for _ in 0..10_000 {
+        for _ in 0..1000 {
             let step = self.step(budget);
             self.tell(&step);
             look(self, &step);
-            if step.outcome != Outcome::Underway {
+            let waits_for_return = step.message.ends_with("none of its sites can be changed now");
+            if step.outcome != Outcome::Underway || (waits_for_return && self.now > 300) {
                 return step;
             }
             self.now += 1;
@@ -202,6 +203,18 @@ fn mandatory_groups_come_first_and_none_of_their_sites_may_fail() {
     let last = world.run(&budget(9, 9), |_, _| {});
     assert_eq!(last.message, "1 site failed in mandatory group `canary`, and 0 may: s002");
     assert!(!world.told.contains_key(&0), "the other group was never told");
+}
+
+#[test]
+fn a_mandatory_group_that_is_away_is_waited_for() {
+    let mut world = World::new(&[Fate::IsAwayUntil(50), Fate::Runs(0)]);
+    world.stages = vec![Stage { name: "canary".into(), mandatory: true }, Stage::default()];
+    world.sites[1].1 = 1;
+    let step = world.step(&budget(9, 9));
+    assert_eq!((step.start.len(), step.outcome), (0, Outcome::Underway));
+    assert_eq!(step.message, "group `canary`: none of its sites can be changed now");
+    let last = world.run(&budget(9, 9), |_, _| {});
+    assert_eq!((last.outcome, last.counts.done), (Outcome::Complete, 2));
 }
 
 #[test]
