@@ -7,14 +7,14 @@
 //! concurrency; sites that can't be reached or don't want to be changed are neither failures nor in the way.
 
 mod advance;
-mod amount;
+mod portion;
 mod duration;
 mod follow;
 mod status;
 mod window;
 
 pub use advance::{Budget, Member, Outcome, Stage, State, Step, advance};
-pub use amount::{InvalidAmount, size};
+pub use portion::{InvalidPortion, size};
 pub use duration::{InvalidDuration, deadline, go_duration};
 pub use follow::{Entry, Group, Mandatory, Plan, Strategy, follow};
 pub use status::{Progress, Verdict, WorkCondition, determine, is_to_apply, progress_of};

@@ -10,7 +10,7 @@
 pub mod core;
 pub mod names;
 
-mod amount;
+mod portion;
 mod application;
 mod assignment;
 mod condition;
@@ -30,7 +30,7 @@ mod rollout;
 mod selector;
 mod site;
 
-pub use amount::{Amount, Span};
+pub use portion::{Portion, Span};
 pub use application::{
     Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus, ModelReference,
 };

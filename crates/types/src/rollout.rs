@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Amount, LabelSelector, Span, Time, names};
+use crate::{Portion, LabelSelector, Span, Time, names};
 
 /// How changes of an application reach its sites: in which order, how many at once, and when to stop.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,11 +19,11 @@ pub struct Rollout {
     /// At how many sites it is at work at once: a number, or a percentage of those that are reachable; absent for
     /// all, and for one group at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_concurrency: Option<Amount>,
+    pub max_concurrency: Option<Portion>,
     /// How many sites may fail before it stops: a number, or a percentage, of all sites, with `ProgressivePerGroup` of
     /// each group; absent for none, with `All` for any number.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_failures: Option<Amount>,
+    pub max_failures: Option<Portion>,
     /// How long a site has to run what is new before it counts as done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_success_time: Option<Span>,

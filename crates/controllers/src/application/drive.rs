@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use planner::ComponentPlan;
 use planner::rollout::{Budget, Member, Outcome, Stage, State, Step, advance};
 use types::{
-    Amount, ApplicationRevision, Assignment, AssignmentSpec, ObjectMeta, Rollout, RolloutKind, Site,
+    Portion, ApplicationRevision, Assignment, AssignmentSpec, ObjectMeta, Rollout, RolloutKind, Site,
     names::label,
 };
 
@@ -87,7 +87,7 @@ impl Drive<'_> {
         let span = |span: &Option<types::Span>| span.as_ref().map(types::Span::duration);
         let failures = match (&rollout.max_failures, rollout.kind) {
             (None, RolloutKind::All) => None,
-            (None, _) => Some(Amount::Number(0)),
+            (None, _) => Some(Portion::Number(0)),
             (Some(amount), _) => Some(amount.clone()),
         };
         Budget {

@@ -7,7 +7,7 @@ use avocet_planner::rollout::{
     go_duration, is_to_apply, progress_of, size,
 };
 use serde_json::Value;
-use types::{Amount, ConditionStatus, Time};
+use types::{Portion, ConditionStatus, Time};
 
 use super::{Case, Verdict};
 
@@ -69,13 +69,13 @@ fn seconds(value: &Value, field: &str) -> Option<Duration> {
 }
 
 /// A number or a percentage; what is below zero is as good as nothing.
-fn to_amount(value: Option<&Value>) -> Amount {
+fn to_amount(value: Option<&Value>) -> Portion {
     match value {
-        Some(Value::String(text)) => Amount::Percent(text.clone()),
+        Some(Value::String(text)) => Portion::Percent(text.clone()),
         Some(number) => {
-            Amount::Number(u32::try_from(number.as_i64().unwrap_or_default()).unwrap_or_default())
+            Portion::Number(u32::try_from(number.as_i64().unwrap_or_default()).unwrap_or_default())
         }
-        None => Amount::Number(0),
+        None => Portion::Number(0),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use types::{Amount, RolloutCounts};
+use types::{Portion, RolloutCounts};
 
-use super::amount::part;
+use super::portion::part;
 
 /// Sites that are changed together, before those of later stages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,9 +48,9 @@ pub enum State {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Budget {
     /// At how many sites it is at work at once; `None` is all.
-    pub concurrency: Option<Amount>,
+    pub concurrency: Option<Portion>,
     /// How many sites may fail; `None` is all.
-    pub failures: Option<Amount>,
+    pub failures: Option<Portion>,
     /// Whether so many of each stage may fail, rather than of all sites.
     pub failures_per_stage: bool,
     /// How long a site has to run the revision before it counts as done.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use types::Amount;
+use types::Portion;
 
-use super::{InvalidAmount, Progress, Verdict, determine, size};
+use super::{InvalidPortion, Progress, Verdict, determine, size};
 
 /// A group of sites, by the name and the index that decisions have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,9 +50,9 @@ pub enum Strategy {
         /// Groups that come first, and must not fail.
         mandatory: Vec<Mandatory>,
         /// How many at once; all if that is no part of them.
-        concurrency: Amount,
+        concurrency: Portion,
         /// How many of all sites may fail.
-        failures: Amount,
+        failures: Portion,
         /// How long a success has to last.
         soak: Duration,
         /// How long a site may try.
@@ -63,7 +63,7 @@ pub enum Strategy {
         /// Groups that come first, and must not fail.
         mandatory: Vec<Mandatory>,
         /// How many of each group may fail.
-        failures: Amount,
+        failures: Portion,
         /// How long a success has to last.
         soak: Duration,
         /// How long a site may try.
@@ -111,7 +111,7 @@ pub fn follow(
     groups: &[Group],
     existing: Vec<Entry>,
     now: Timestamp,
-) -> Result<Plan, InvalidAmount> {
+) -> Result<Plan, InvalidPortion> {
     let mut groups: Vec<&Group> = groups.iter().collect();
     groups.sort_by_key(|group| group.index);
     let selected: BTreeSet<&str> = sites(&groups).collect();
@@ -227,7 +227,7 @@ impl Run {
         plan
     }
 
-    fn per_group(&self, groups: &[&Group], most: &Amount, limits: Limits) -> Result<Plan, InvalidAmount> {
+    fn per_group(&self, groups: &[&Group], most: &Portion, limits: Limits) -> Result<Plan, InvalidPortion> {
         let mut plan = Plan::default();
         let mut known = BTreeMap::new();
         for entry in &self.existing {
@@ -261,11 +261,11 @@ impl Run {
     }
 
     /// What the mandatory groups still need, if anything: none of them may fail.
-    fn mandatory(&self, groups: &[&Group], limits: Limits) -> Result<Option<Plan>, InvalidAmount> {
+    fn mandatory(&self, groups: &[&Group], limits: Limits) -> Result<Option<Plan>, InvalidPortion> {
         if groups.is_empty() {
             return Ok(None);
         }
-        let plan = self.per_group(groups, &Amount::Number(0), limits)?;
+        let plan = self.per_group(groups, &Portion::Number(0), limits)?;
         let is_at_work = !plan.roll.is_empty() || !plan.timed_out.is_empty();
         Ok(is_at_work.then_some(plan))
     }

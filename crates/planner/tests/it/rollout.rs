@@ -7,7 +7,7 @@ use avocet_planner::rollout::{Budget, Member, Outcome, Stage, State, Step, advan
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
-use types::{Amount, MaintenanceWindow};
+use types::{Portion, MaintenanceWindow};
 
 fn start() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
@@ -105,8 +105,8 @@ const DEADLINE: i64 = 30;
 
 fn budget(concurrency: u32, failures: u32) -> Budget {
     Budget {
-        concurrency: Some(Amount::Number(concurrency)),
-        failures: Some(Amount::Number(failures)),
+        concurrency: Some(Portion::Number(concurrency)),
+        failures: Some(Portion::Number(failures)),
         deadline: Some(Duration::from_secs(DEADLINE.unsigned_abs())),
         ..Budget::default()
     }

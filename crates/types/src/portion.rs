@@ -10,20 +10,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// So many, or a percentage of all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Amount {
+pub enum Portion {
     /// So many.
     Number(u32),
     /// A percentage, such as `25%`.
     Percent(String),
 }
 
-impl JsonSchema for Amount {
+impl JsonSchema for Portion {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Amount".into()
+        "Portion".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
@@ -37,7 +37,7 @@ impl JsonSchema for Amount {
     }
 }
 
-impl fmt::Display for Amount {
+impl fmt::Display for Portion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => write!(f, "{number}"),
