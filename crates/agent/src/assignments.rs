@@ -77,7 +77,7 @@ impl Assignments {
         let mut running: BTreeMap<String, Arc<Assignment>> =
             running.into_iter().map(|(name, assignment)| (name, Arc::new(assignment))).collect();
         let all = rows.into_iter().map(|(name, assignment)| {
-            let running = running.remove(&name);
+            let running = running.remove(&name).filter(|running| is_of_one_object(running, &assignment));
             (name, Assigned { running, ..new(assignment) })
         });
         let all = all.collect();
@@ -125,7 +125,7 @@ impl Assignments {
         self.write(|all| {
             let mut assigned = new(assignment);
             // What ran for an object that is gone is none of this one's business.
-            let same = |known: &&Assigned| known.assignment.metadata.uid == assigned.assignment.metadata.uid;
+            let same = |known: &&Assigned| is_of_one_object(&known.assignment, &assigned.assignment);
             if let Some(known) = all.get(&name).filter(same) {
                 assigned.running.clone_from(&known.running);
                 if let Some(bundle) = known.progress.bundle().cloned() {
@@ -204,6 +204,78 @@ fn new(assignment: Assignment) -> Assigned {
     Assigned { assignment: Arc::new(assignment), running: None, progress: Progress::New }
 }
 
+fn is_of_one_object(left: &Assignment, right: &Assignment) -> bool {
+    left.metadata.uid == right.metadata.uid
+}
+
 fn same_object(left: &Assignment, right: &Assignment) -> bool {
-    left.metadata.uid == right.metadata.uid && left.metadata.generation == right.metadata.generation
+    is_of_one_object(left, right) && left.metadata.generation == right.metadata.generation
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn assignment(uid: &str, generation: i64, handler: &str) -> Assignment {
+        let artifact = json!({"digest": types::Digest::of(handler.as_bytes()), "size": 1});
+        let function =
+            json!({"name": "f", "spec": {"runtime": "shell", "handler": handler, "artifact": artifact}});
+        serde_json::from_value(json!({
+            "apiVersion": types::API_VERSION, "kind": "Assignment",
+            "metadata": {"name": "a", "namespace": "edge", "uid": uid, "generation": generation},
+            "spec": {"applicationNamespace": "default", "application": "app", "applicationUid": "u",
+                "component": "c", "function": function},
+        }))
+        .unwrap()
+    }
+
+    fn handler(known: &Assigned) -> String {
+        known.effective().spec.function.clone().unwrap().spec.handler
+    }
+
+    fn known(assignments: &Assignments) -> Assigned {
+        assignments.get("a").unwrap()
+    }
+
+    #[tokio::test]
+    async fn promise_1_what_runs_goes_on_over_a_restart_until_all_of_what_is_new_is_there() {
+        let ledger = Ledger::memory().unwrap();
+        let assignments = Assignments::load(ledger.clone()).unwrap();
+        assignments.put(assignment("1", 1, "old")).await.unwrap();
+        assert_eq!(handler(&known(&assignments)), "old", "nothing else is there to go on");
+        let bundle = Some(PathBuf::from("old"));
+        assignments.ready(&known(&assignments).assignment, bundle.clone()).await.unwrap();
+
+        assignments.put(assignment("1", 2, "new")).await.unwrap();
+        assert_eq!(handler(&known(&assignments)), "old");
+        assert_eq!(known(&assignments).progress.bundle(), bundle.as_ref());
+        let restarted = Assignments::load(ledger.clone()).unwrap();
+        assert_eq!(handler(&known(&restarted)), "old");
+        assert!(known(&restarted).kept().is_some());
+
+        let superseded = known(&restarted).assignment;
+        restarted.put(assignment("1", 3, "newer")).await.unwrap();
+        restarted.note(&superseded, Progress::Ready { bundle: None });
+        assert_eq!(handler(&known(&restarted)), "old", "what was prepared is no longer wanted");
+        restarted.ready(&known(&restarted).assignment, Some("newer".into())).await.unwrap();
+        assert_eq!(handler(&known(&restarted)), "newer");
+        assert!(known(&restarted).kept().is_none());
+        assert_eq!(handler(&known(&Assignments::load(ledger).unwrap())), "newer");
+    }
+
+    #[tokio::test]
+    async fn what_ran_for_an_object_that_is_gone_is_forgotten() {
+        let ledger = Ledger::memory().unwrap();
+        let assignments = Assignments::load(ledger.clone()).unwrap();
+        assignments.put(assignment("1", 1, "old")).await.unwrap();
+        assignments.ready(&known(&assignments).assignment, None).await.unwrap();
+        assignments.put(assignment("2", 1, "another")).await.unwrap();
+        assert_eq!(handler(&known(&assignments)), "another");
+        assert_eq!(handler(&known(&Assignments::load(ledger.clone()).unwrap())), "another");
+        assignments.remove("a").await.unwrap();
+        assignments.put(assignment("3", 1, "third")).await.unwrap();
+        assert_eq!(handler(&known(&Assignments::load(ledger).unwrap())), "third");
+    }
 }

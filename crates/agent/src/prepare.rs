@@ -101,7 +101,7 @@ impl Preparer {
         let mut all_ready = true;
         let mut models = BTreeSet::new();
         for known in all {
-            let wanted = Wanted { spec: &known.assignment.spec, at_once: known.running.is_none() };
+            let wanted = Wanted { spec: &known.assignment.spec, at_once: known.kept().is_none() };
             models.extend(versions_of(wanted.spec));
             let problem = match self.make_ready(wanted, &fetched, &floating).await {
                 Ok(bundle) => {

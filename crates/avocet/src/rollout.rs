@@ -154,6 +154,7 @@ impl Rollout {
         }
         let started = std::time::Instant::now();
         let mut told = String::new();
+        let mut has_ended = false;
         loop {
             let application = self.application().await?;
             let line = describe(&application);
@@ -167,9 +168,12 @@ impl Rollout {
             }
             let progressing = condition(&application.status.conditions, "Progressing");
             let is_current = application.status.observed_generation == application.metadata.generation;
-            if let Some(ended) = progressing.filter(|one| one.status == ConditionStatus::False && is_current)
-            {
-                return if ended.reason == "Complete" { Ok(()) } else { bail!("{}", ended.message) };
+            let ended = progressing.filter(|one| one.status == ConditionStatus::False && is_current);
+            // The hub may not have seen yet what was applied a moment ago: it has to say so twice.
+            match ended {
+                Some(ended) if has_ended && ended.reason == "Complete" => return Ok(()),
+                Some(ended) if has_ended => bail!("{}", ended.message),
+                ended => has_ended = ended.is_some(),
             }
             if options.timeout > 0 && started.elapsed() >= Duration::from_secs(options.timeout) {
                 bail!("not through after {} s: {told}", options.timeout);
