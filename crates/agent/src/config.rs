@@ -34,6 +34,8 @@ pub struct Config {
     pub tensorflow: Option<PathBuf>,
     /// Runs functions even where the kernel can't confine them.
     pub allow_unconfined: bool,
+    /// Asks the hub to leave the site out of rollouts.
+    pub rollout_opt_out: bool,
     /// How often the hub hears of the site.
     pub heartbeat: Duration,
     /// Answers MLBuffet's clients with its own status codes, which are odd in places.

@@ -221,7 +221,7 @@ async fn invoke(
     let all = front.assignments.all();
     let found = all.iter().find_map(|known| {
         let assigned =
-            known.assignment.spec.function.as_ref().filter(|assigned| assigned.name == function)?;
+            known.effective().spec.function.as_ref().filter(|assigned| assigned.name == function)?;
         Some((known, assigned, known.progress.bundle()?))
     });
     let (known, assigned, bundle) = found.ok_or_else(|| {
@@ -239,11 +239,11 @@ async fn invoke(
     })?;
     let nonce = daemon::random_hex(16).map_err(|error| ApiError::internal(&error))?;
     let input = Input { bucket: String::new(), key: filename.clone(), etag: nonce };
-    let invocation = Invocation::new(&known.assignment, input, daemon::now())
+    let invocation = Invocation::new(known.effective(), input, daemon::now())
         .ok_or_else(|| ApiError::not_found(format!("function \"{function}\" is no longer there")))?;
     let folder = front.worker.work.join(&invocation.id);
     let staged = stage(&folder, &filename, body).await.map_err(|error| ApiError::internal(&error))?;
-    let run = front.worker.describe(&invocation, assigned, bundle, &folder, staged);
+    let run = front.worker.describe(&invocation, known.effective(), assigned, bundle, &folder, staged);
     let outcome = front.worker.runtimes.run(&run).await;
     drop(place);
     let answer = describe(&invocation, &run.output, &run.log, &outcome).await;

@@ -16,10 +16,10 @@ use reqwest::Method;
 use serving::Shelf;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
-use types::{Artifact, AssignedModel, Assignment, Digest, Engine, ModelSpec};
+use types::{Artifact, AssignedModel, Assignment, AssignmentSpec, Digest, Engine, ModelSpec};
 
 use crate::Error;
-use crate::assignments::{Assignments, Progress};
+use crate::assignments::{Assigned, Assignments, Progress};
 
 /// What preparing needs.
 #[derive(Clone)]
@@ -93,21 +93,25 @@ pub(crate) async fn run(preparer: Preparer, shutdown: Shutdown) -> Result<(), Er
 impl Preparer {
     /// Answers whether everything is ready.
     async fn prepare_all(&self, verified: &mut HashSet<Digest>) -> Result<bool, Error> {
+        self.resume(verified).await;
         let all = self.assignments.all();
-        let needed: BTreeMap<Digest, u64> =
-            all.iter().flat_map(|known| artifacts_of(&known.assignment)).collect();
+        let needed: BTreeMap<Digest, u64> = all.iter().flat_map(artifacts_of_both).collect();
         let fetched = self.bring(&needed, verified).await;
+        let floating = floating(&all);
         let mut all_ready = true;
         let mut models = BTreeSet::new();
         for known in all {
-            let problem = match self.make_ready(&known.assignment, &fetched, &mut models).await {
+            let wanted = Wanted { spec: &known.assignment.spec, at_once: known.kept().is_none() };
+            models.extend(versions_of(wanted.spec));
+            let problem = match self.make_ready(wanted, &fetched, &floating).await {
                 Ok(bundle) => {
-                    self.assignments.note(&known.assignment, Progress::Ready { bundle });
+                    self.assignments.ready(&known.assignment, bundle).await?;
                     continue;
                 }
                 Err(problem) => problem,
             };
             all_ready = false;
+            models.extend(known.kept().map(|kept| versions_of(&kept.spec)).into_iter().flatten());
             let (reason, message) = problem;
             warn!(assignment = known.assignment.name(), reason, message, "not ready; it is tried again");
             let bundle = known.progress.bundle().cloned();
@@ -119,6 +123,23 @@ impl Preparer {
             self.blobs.collect_garbage(&keep, KEEP_UNUSED)?;
         }
         Ok(all_ready)
+    }
+
+    /// After a start: brings back what ran before where something else is wanted, which may not be there for long.
+    async fn resume(&self, verified: &mut HashSet<Digest>) {
+        let all = self.assignments.all();
+        let floating = floating(&all);
+        for known in all.iter().filter(|known| known.progress == Progress::New) {
+            let Some(kept) = known.kept() else { continue };
+            let here = artifacts_of(kept).into_iter().filter(|(digest, _)| self.blobs.has(digest));
+            let fetched = self.bring(&here.collect(), verified).await;
+            let kept = Wanted { spec: &kept.spec, at_once: true };
+            if let Ok(bundle) = self.make_ready(kept, &fetched, &floating).await {
+                let message = "what is new is being prepared; what ran before goes on".to_owned();
+                let progress = Progress::Blocked { reason: "Preparing", message, bundle };
+                self.assignments.note(&known.assignment, progress);
+            }
+        }
     }
 
     /// Fetches and verifies artifacts; answers what went wrong with which.
@@ -171,37 +192,67 @@ impl Preparer {
         Ok(())
     }
 
-    /// Loads models and unpacks the function; answers the function's bundle.
+    /// Loads models and unpacks the function; answers the function's bundle. Where something runs already, requests
+    /// go to what is new only once all of it is there.
     async fn make_ready(
         &self,
-        assignment: &Assignment,
+        wanted: Wanted<'_>,
         fetched: &HashMap<Digest, Problem>,
-        models: &mut BTreeSet<(String, String)>,
+        floating: &BTreeSet<String>,
     ) -> Result<Option<PathBuf>, Problem> {
-        let spec = &assignment.spec;
+        let spec = wanted.spec;
+        if !wanted.at_once {
+            for artifact in artifacts_named(spec) {
+                present(artifact, fetched)?;
+            }
+        }
         let mut first_problem = None;
         for model in &spec.models {
             let name = served_name(&spec.application_namespace, &model.name);
-            models.extend(model.spec.versions.iter().map(|version| (name.clone(), version.name.clone())));
-            if let Err(problem) = self.load_model(name, model, fetched).await {
+            let loaded = self.load_model(&name, model, fetched).await;
+            let done = match loaded {
+                Ok(()) if wanted.at_once => self.switch(&name, model, floating),
+                loaded => loaded,
+            };
+            if let Err(problem) = done {
                 first_problem.get_or_insert(problem);
             }
         }
         if let Some(problem) = first_problem {
             return Err(problem);
         }
-        let Some(function) = &spec.function else { return Ok(None) };
-        let digest = present(&function.spec.artifact, fetched)?;
-        self.unpack(digest).await.map(Some)
+        let bundle = match &spec.function {
+            Some(function) => Some(self.unpack(present(&function.spec.artifact, fetched)?).await?),
+            None => None,
+        };
+        for model in &spec.models {
+            self.switch(&served_name(&spec.application_namespace, &model.name), model, floating)?;
+        }
+        Ok(bundle)
     }
 
+    /// Sends requests to the versions that a model wants them to go to.
+    fn switch(&self, name: &str, model: &AssignedModel, floating: &BTreeSet<String>) -> Result<(), Problem> {
+        // Of two components that want the same model, the one that pins no version has the say.
+        if model.pinned && floating.contains(name) {
+            return Ok(());
+        }
+        let failed = |error: inference::Error| ("ModelFailed", format!("model `{name}`: {error}"));
+        if let Some(version) = model.spec.default_version() {
+            self.repository.set_default(name, version).map_err(failed)?;
+        }
+        let ModelSpec { aliases, traffic, .. } = model.spec.clone();
+        self.repository.set_routing(name, Routing { aliases, traffic }).map_err(failed)
+    }
+
+    /// Loads all versions of a model beside those that are there.
     async fn load_model(
         &self,
-        name: String,
+        name: &str,
         model: &AssignedModel,
         fetched: &HashMap<Digest, Problem>,
     ) -> Result<(), Problem> {
-        if self.shelf.has(&name) {
+        if self.shelf.has(name) {
             let problem =
                 "a model of that name was uploaded to the site; delete that or name this one otherwise";
             return Err(("NameTaken", format!("model `{name}`: {problem}")));
@@ -209,7 +260,7 @@ impl Preparer {
         for version in &model.spec.versions {
             let digest = present(&version.artifact, fetched)?;
             let request = LoadRequest {
-                name: name.clone(),
+                name: name.to_owned(),
                 version: version.name.clone(),
                 path: self.blobs.path(&digest),
                 engine: match model.spec.engine {
@@ -220,7 +271,7 @@ impl Preparer {
                     Engine::TensorFlow => EngineChoice::Tensorflow,
                 },
                 serving: model.spec.serving.clone(),
-                default: model.spec.default_version() == Some(&version.name),
+                default: false,
             };
             let repository = self.repository.clone();
             let lazy = request.serving.lazy;
@@ -235,9 +286,7 @@ impl Preparer {
                 )
             })?;
         }
-        let ModelSpec { aliases, traffic, .. } = model.spec.clone();
-        let routed = self.repository.set_routing(&name, Routing { aliases, traffic });
-        routed.map_err(|error| ("ModelFailed", format!("model `{name}`: {error}")))
+        Ok(())
     }
 
     async fn unpack(&self, digest: Digest) -> Result<PathBuf, Problem> {
@@ -262,11 +311,44 @@ impl Preparer {
     }
 }
 
-fn artifacts_of(assignment: &Assignment) -> Vec<(Digest, u64)> {
-    let spec = &assignment.spec;
+/// What is to be made ready.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    spec: &'a AssignmentSpec,
+    /// Whether each part serves as soon as it can: nothing else does.
+    at_once: bool,
+}
+
+/// The models that a component wants as they are at any time, by the names that they are served under.
+fn floating(all: &[Assigned]) -> BTreeSet<String> {
+    let specs = all.iter().map(|known| &known.assignment.spec);
+    let models = specs.flat_map(|spec| spec.models.iter().map(move |model| (spec, model)));
+    let floating = models.filter(|(_, model)| !model.pinned);
+    floating.map(|(spec, model)| served_name(&spec.application_namespace, &model.name)).collect()
+}
+
+/// The versions that an assignment serves, by the names that they are served under.
+fn versions_of(spec: &AssignmentSpec) -> impl Iterator<Item = (String, String)> {
+    spec.models.iter().flat_map(|model| {
+        let name = served_name(&spec.application_namespace, &model.name);
+        model.spec.versions.iter().map(move |version| (name.clone(), version.name.clone()))
+    })
+}
+
+fn artifacts_named(spec: &AssignmentSpec) -> impl Iterator<Item = &Artifact> {
     let models = spec.models.iter().flat_map(|model| &model.spec.versions).map(|version| &version.artifact);
-    let function = spec.function.iter().map(|function| &function.spec.artifact);
-    models.chain(function).filter_map(|artifact| Some((artifact.digest?, artifact.size))).collect()
+    models.chain(spec.function.iter().map(|function| &function.spec.artifact))
+}
+
+fn artifacts_of(assignment: &Assignment) -> Vec<(Digest, u64)> {
+    let named = artifacts_named(&assignment.spec);
+    named.filter_map(|artifact| Some((artifact.digest?, artifact.size))).collect()
+}
+
+/// What is wanted, and what runs meanwhile.
+fn artifacts_of_both(known: &Assigned) -> Vec<(Digest, u64)> {
+    let kept = known.kept().map(|kept| artifacts_of(kept)).unwrap_or_default();
+    [artifacts_of(&known.assignment), kept].concat()
 }
 
 fn present(artifact: &Artifact, fetched: &HashMap<Digest, Problem>) -> Result<Digest, Problem> {
@@ -297,5 +379,5 @@ impl Source for Hub<'_> {
 /// The folders of unpacked functions that assignments name.
 pub(crate) fn function_folders(assignments: &Assignments) -> HashSet<String> {
     let all = assignments.all();
-    all.iter().flat_map(|known| artifacts_of(&known.assignment)).map(|(digest, _)| digest.hex()).collect()
+    all.iter().flat_map(artifacts_of_both).map(|(digest, _)| digest.hex()).collect()
 }

@@ -185,7 +185,8 @@ pub async fn start(
         allow_unconfined: config.allow_unconfined,
     })
     .await;
-    let facts = facts(&access, &repository, &runtimes);
+    let opted_out = config.rollout_opt_out;
+    let facts = SiteStatus { rollout_opt_out: opted_out, ..facts(&access, &repository, &runtimes) };
     let client = Client::new(&membership.url, &membership.secret, Some(&membership.authority))?;
     let worker = Worker {
         work: config.work(),

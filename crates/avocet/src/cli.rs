@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use crate::engines::InstallOptions;
 use crate::model::ModelCommand;
+use crate::rollout::RolloutCommand;
 
 /// Runs AI applications over cloud and edge: one program, from a laptop to a tree of sites.
 #[derive(Parser)]
@@ -83,6 +84,9 @@ pub enum Command {
     Ui,
     /// Say why a placement chose its sites and not the others
     Explain(ExplainOptions),
+    /// See how a change reaches its sites; pause, promote, abort and undo it
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// Say which inference engines work on this machine, and why
     Engines(EnginesOptions),
     /// Look into a model file before it is served, and at what models are doing
@@ -226,6 +230,9 @@ pub struct ListenSite {
     /// Run functions even where the kernel can't confine them
     #[arg(long)]
     pub allow_unconfined: bool,
+    /// Keep what runs here as it is: ask the hub to leave this site out of rollouts
+    #[arg(long, env = "AVOCET_ROLLOUT_OPT_OUT")]
+    pub rollout_opt_out: bool,
     /// Answer MLBuffet's clients with its own status codes, such as 200 for what failed
     #[arg(long)]
     pub mlbuffet_legacy: bool,

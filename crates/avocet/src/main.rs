@@ -16,6 +16,7 @@ mod manifest;
 mod model;
 mod output;
 mod restore;
+mod rollout;
 mod serve;
 mod tokens;
 mod ui;
@@ -75,6 +76,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ls(options) => copy::list(client, options).await,
         Command::Ui => ui::ui(client),
         Command::Explain(options) => explain::explain(client, options).await,
+        Command::Rollout(command) => rollout::rollout(client, command).await,
         Command::Engines(options) => engines::engines(&options).await,
         Command::Model(command) => model::model(client, &command).await,
         Command::Crds => output::print_documents(

@@ -97,6 +97,7 @@ fn site_config(
         onnxruntime: options.onnxruntime.clone(),
         tensorflow: options.tensorflow.clone(),
         allow_unconfined: options.allow_unconfined,
+        rollout_opt_out: options.rollout_opt_out,
         heartbeat: Duration::from_secs(options.heartbeat.max(1)),
         mlbuffet_legacy: options.mlbuffet_legacy,
         callback_origins: options.callback_origins.clone(),

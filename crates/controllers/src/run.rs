@@ -1,13 +1,14 @@
 //! The loop of the controllers of our own kinds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemon::Shutdown;
 use store::{Error, Store, Watch};
 use tracing::{debug, warn};
-use types::Kind;
 use types::core::ClusterRoleBody;
+use types::{Kind, Time};
 
+use crate::application::Moment;
 use crate::snapshot::Reader;
 use crate::{Events, Heartbeats, aggregation, application, placement, site};
 
@@ -29,12 +30,15 @@ pub async fn run(
     // The version of the roles that were looked at last: they change rarely.
     let mut roles = u64::MAX;
     let mut reader = Reader::default();
+    let (began, started) = (daemon::now(), Instant::now());
     loop {
         let (snapshot, version) = reader.read(&store);
         let now = daemon::now();
         let mut writes = site::reconcile(snapshot, &heartbeats, now);
         writes.extend(placement::reconcile(snapshot, now));
-        writes.extend(application::reconcile(snapshot, now));
+        // Rollouts measure time: by a clock that no one can set.
+        let steady = began.0.checked_add(started.elapsed()).map_or(now, Time);
+        writes.extend(application::reconcile(snapshot, Moment { now: steady, began }));
         let latest = store.latest_of(&[ClusterRoleBody::PLURAL]);
         if std::mem::replace(&mut roles, latest) != latest {
             writes.extend(aggregation::reconcile(&store));

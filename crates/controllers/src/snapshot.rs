@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use store::{Object, Store};
-use types::{Application, Assignment, Function, Kind, Model, Placement, PlacementDecision, Resource, Site};
+use types::{
+    Application, ApplicationRevision, Assignment, Function, Kind, Model, Placement, PlacementDecision,
+    Resource, Site,
+};
 
 /// All resources of our own kinds at one moment. Those that can't be read (written by a newer version) are left out and left alone.
 #[derive(Debug, Default)]
@@ -12,6 +15,7 @@ pub struct Snapshot {
     pub placements: Vec<Placement>,
     pub decisions: Vec<PlacementDecision>,
     pub applications: Vec<Application>,
+    pub revisions: Vec<ApplicationRevision>,
     pub assignments: Vec<Assignment>,
     pub functions: Vec<Function>,
     pub models: Vec<Model>,
@@ -32,6 +36,7 @@ pub struct Reader {
     placements: Source,
     decisions: Source,
     applications: Source,
+    revisions: Source,
     assignments: Source,
     functions: Source,
     models: Source,
@@ -45,6 +50,7 @@ impl Reader {
         self.placements.refresh(store, &mut snapshot.placements);
         self.decisions.refresh(store, &mut snapshot.decisions);
         self.applications.refresh(store, &mut snapshot.applications);
+        self.revisions.refresh(store, &mut snapshot.revisions);
         self.assignments.refresh(store, &mut snapshot.assignments);
         self.functions.refresh(store, &mut snapshot.functions);
         self.models.refresh(store, &mut snapshot.models);

@@ -59,9 +59,14 @@ fn plan_component(
         Ok::<_, Blocked>(AssignedFunction { name: name.clone(), spec })
     });
     let function = function.transpose()?;
-    let models = component.models.iter().map(|name| {
-        let spec = resolver.model(name).ok_or_else(|| missing("Model", name))?;
-        Ok::<_, Blocked>(AssignedModel { name: name.clone(), spec })
+    let models = component.model_references().map(|model| {
+        let name = model.name.to_owned();
+        let spec = resolver.model(&name).ok_or_else(|| missing("Model", &name))?;
+        let Some(version) = model.version else {
+            return Ok::<_, Blocked>(AssignedModel { name, spec, pinned: false });
+        };
+        let spec = spec.narrowed(&[version]).ok_or_else(|| missing_version(&name, version))?;
+        Ok(AssignedModel { name, spec, pinned: true })
     });
     let models: Vec<AssignedModel> = models.collect::<Result<_, _>>()?;
     placed
@@ -82,8 +87,14 @@ fn plan_component(
         .collect()
 }
 
-fn missing(kind: &str, name: &str) -> Blocked {
+/// Says that a resource is missing.
+pub fn missing(kind: &str, name: &str) -> Blocked {
     format!("{kind} `{name}` does not exist in this namespace; apply it")
+}
+
+/// Says that a model lacks the version that a component pins.
+pub fn missing_version(model: &str, version: &str) -> Blocked {
+    format!("Model `{model}` has no version `{version}`; add it to its spec.versions, or name another one")
 }
 
 fn sites_of(component: &Component, resolver: &impl Resolver) -> Result<Vec<String>, Blocked> {

@@ -4,7 +4,8 @@
 mod dataflow;
 mod distance;
 mod placement;
+pub mod rollout;
 
-pub use dataflow::{Blocked, ComponentPlan, Resolver, plan_application};
+pub use dataflow::{Blocked, ComponentPlan, Resolver, missing, missing_version, plan_application};
 pub use distance::Distances;
 pub use placement::{Outcome, Verdict, place};

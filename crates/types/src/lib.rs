@@ -10,6 +10,7 @@
 pub mod core;
 pub mod names;
 
+mod portion;
 mod application;
 mod assignment;
 mod condition;
@@ -18,16 +19,20 @@ mod digest;
 mod field_error;
 mod function;
 mod kind;
+mod maintenance;
 mod meta;
 mod model;
 mod placement;
 mod quantity;
 mod registry;
+mod revision;
+mod rollout;
 mod selector;
 mod site;
 
+pub use portion::{Portion, Span};
 pub use application::{
-    Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus,
+    Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus, ModelReference,
 };
 pub use assignment::{
     AssignedFunction, AssignedModel, AssignedOutput, Assignment, AssignmentSpec, AssignmentStatus,
@@ -39,6 +44,7 @@ pub use digest::{Digest, DigestWriter, InvalidDigest};
 pub use field_error::{FieldError, FieldErrors};
 pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
 pub use kind::{Kind, NoStatus, Plain, Resource};
+pub use maintenance::{MaintenanceWindow, Weekday};
 pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
 pub use model::{
     Activation, Align, Artifact, Batching, BoxFormat, BoxesOutput, Channels, ClassesOutput, CsvInput,
@@ -52,6 +58,10 @@ pub use placement::{
 };
 pub use quantity::Quantity;
 pub use registry::{Cell, Column, KEYED_LISTS, KindInfo, Scale, VERBS, kind_at, kind_named, kind_of, kinds};
+pub use revision::{ApplicationRevision, ApplicationRevisionSpec, ApplicationRevisionStatus};
+pub use rollout::{
+    Rejected, Rollout, RolloutCounts, RolloutGroup, RolloutKind, RolloutStatus, SiteProgress, SiteState,
+};
 pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Selector};
 pub use site::{Capacity, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration};
 

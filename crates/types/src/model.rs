@@ -119,6 +119,19 @@ pub struct Artifact {
 }
 
 impl ModelSpec {
+    /// The same with these versions alone, without a say about which requests go to which; `None` where it lacks one.
+    pub fn narrowed(&self, versions: &[&str]) -> Option<Self> {
+        let is_kept = |name: &str| versions.contains(&name);
+        let kept: Vec<ModelVersion> =
+            self.versions.iter().filter(|version| is_kept(&version.name)).cloned().collect();
+        if versions.iter().any(|name| kept.iter().all(|version| version.name != *name)) {
+            return None;
+        }
+        let aliases = self.aliases.iter().filter(|(_, version)| is_kept(version));
+        let aliases = aliases.map(|(alias, version)| (alias.clone(), version.clone())).collect();
+        Some(Self { versions: kept, default_version: None, aliases, traffic: None, ..self.clone() })
+    }
+
     /// The name of the version that answers where a request names none.
     pub fn default_version(&self) -> Option<&str> {
         self.default_version.as_deref().or_else(|| self.versions.last().map(|version| version.name.as_str()))

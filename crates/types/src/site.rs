@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Kind, Resource, names};
+use crate::{Condition, FieldError, Kind, MaintenanceWindow, Resource, names};
 
 /// A place where Avocet runs: a cloud region, a plant, a gateway.
 pub type Site = Resource<SiteSpec>;
@@ -26,6 +26,13 @@ pub struct SiteSpec {
     /// Cordoned: what runs there stays, nothing new is placed there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unschedulable: bool,
+    /// When rollouts may change it; empty for at any time. Roll-backs don't wait.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub maintenance: Vec<MaintenanceWindow>,
+    /// Keeps what runs there as it is: rollouts leave it out. The site itself can say so too, see `status.rolloutOptOut`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rollout_opt_out: bool,
 }
 
 /// What a taint does to placements that don't tolerate it.
@@ -101,6 +108,8 @@ pub struct SiteStatus {
     pub runtimes: Vec<String>,
     /// Measured connections to other sites.
     pub links: Vec<Link>,
+    /// The site's operator wants it left out of rollouts (`avocet agent --rollout-opt-out`).
+    pub rollout_opt_out: bool,
 }
 
 /// Where a site's services listen, as URLs; empty where off.
@@ -138,4 +147,10 @@ impl Kind for SiteSpec {
     const PLURAL: &'static str = "sites";
     const NAMESPACED: bool = false;
     type Status = SiteStatus;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        for (index, window) in self.maintenance.iter().enumerate() {
+            window.check(&format!("spec.maintenance[{index}]"), errors);
+        }
+    }
 }

@@ -44,8 +44,13 @@ impl Hub {
     }
 
     async fn site(&self, name: &str, tier: &str) {
-        self.heartbeats.hear(name);
         self.apply("site", name, json!({"tier": tier})).await;
+        let key = Key::new("sites", "", name);
+        let mut told = self.store.get(&key).unwrap().manifest();
+        told["status"]["version"] = json!("1");
+        told["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        self.store.update(key, told, true).await.unwrap();
+        self.heartbeats.hear(name);
     }
 
     async fn application(&self) {

@@ -181,6 +181,9 @@ fn likely(schema: &Value, name: &str, dice: &mut Dice) -> Value {
     if let Some(choices) = schema["enum"].as_array() {
         return choices[dice.below(choices.len() as u64) as usize].clone();
     }
+    if schema["x-kubernetes-int-or-string"] == true {
+        return if dice.below(2) == 0 { Value::from(dice.below(50)) } else { Value::from("25%") };
+    }
     match schema["type"].as_str().unwrap() {
         "boolean" => Value::from(dice.below(2) == 0),
         "integer" | "number" => Value::from(1 + dice.below(50)),
@@ -188,7 +191,9 @@ fn likely(schema: &Value, name: &str, dice: &mut Dice) -> Value {
             "digest" => format!("sha256:{}", "0".repeat(64)),
             "path" => "photos/in".into(),
             "memory" => format!("{}Mi", dice.below(64)),
-            "lastTransitionTime" => "2024-01-01T00:00:00Z".into(),
+            "lastTransitionTime" | "succeeded" | "started" | "since" => "2024-01-01T00:00:00Z".into(),
+            "start" => "22:00".into(),
+            "duration" | "minSuccessTime" | "progressDeadline" => format!("{}m", 1 + dice.below(50)),
             _ => format!("a{}", dice.below(3)),
         }),
         "array" => {

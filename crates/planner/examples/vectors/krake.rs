@@ -1,0 +1,11 @@
+//! Krake: constraints, metrics, scores, back-off.
+
+use super::{Case, Verdict};
+
+/// Runs a case.
+///
+/// # Errors
+/// Why it can't be run.
+pub fn run(case: &Case) -> Result<Verdict, String> {
+    Err(format!("unknown kind `{}`", case.kind))
+}
