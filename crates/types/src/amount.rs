@@ -20,18 +20,8 @@ pub struct Amount {
 
 /// Suffixes with what they are worth: a power of two, or of ten.
 const BINARY: [(&str, i32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
-const DECIMAL: [(&str, i32); 10] = [
-    ("", 0),
-    ("n", -9),
-    ("u", -6),
-    ("m", -3),
-    ("k", 3),
-    ("M", 6),
-    ("G", 9),
-    ("T", 12),
-    ("P", 15),
-    ("E", 18),
-];
+const DECIMAL: [(&str, i32); 10] =
+    [("", 0), ("n", -9), ("u", -6), ("m", -3), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 
 impl Amount {
     /// The amount in ones.
@@ -72,7 +62,11 @@ impl FromStr for Amount {
                     Some((_, power)) => *power,
                     None => {
                         let exponent = suffix.strip_prefix(['e', 'E']).ok_or_else(problem)?;
-                        exponent.parse().ok().filter(|power| (-30..=30).contains(power)).ok_or_else(problem)?
+                        exponent
+                            .parse()
+                            .ok()
+                            .filter(|power| (-30..=30).contains(power))
+                            .ok_or_else(problem)?
                     }
                 };
                 digits * power_of_ten(power - shift)

@@ -20,8 +20,8 @@ pub use order::{
     AddOnScore, Migration, Prioritizer, PrioritizerMode, PrioritizerPolicy, ScoreCoordinate, ScoreType,
 };
 pub use terms::{
-    AntiAffinity, ComponentReference, Constraints, DecisionGroups, GroupSelector, Near, Predicate, GroupSize, Spread,
-    WhenUnsatisfiable,
+    AntiAffinity, ComponentReference, Constraints, DecisionGroups, GroupSelector, GroupSize, Near, Predicate,
+    Spread, WhenUnsatisfiable,
 };
 
 /// A policy that selects sites.

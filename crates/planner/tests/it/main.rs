@@ -3,6 +3,7 @@
 
 mod dataflow;
 mod placement;
+mod vectors;
 
 use serde_json::{Value, json};
 use types::Site;

@@ -63,7 +63,8 @@ impl Semver {
 }
 
 fn number(text: &str) -> Option<i64> {
-    let is_canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let is_canonical =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if is_canonical { text.parse().ok() } else { None }
 }
 
@@ -114,8 +115,17 @@ mod tests {
     #[test]
     fn versions_come_in_the_order_that_the_standard_gives() {
         let ordered = [
-            "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11",
-            "1.0.0-rc.1", "1.0.0", "1.0.1", "1.30.0", "2.0.0",
+            "1.0.0-alpha",
+            "1.0.0-alpha.1",
+            "1.0.0-alpha.beta",
+            "1.0.0-beta",
+            "1.0.0-beta.2",
+            "1.0.0-beta.11",
+            "1.0.0-rc.1",
+            "1.0.0",
+            "1.0.1",
+            "1.30.0",
+            "2.0.0",
         ];
         let versions: Vec<Semver> = ordered.iter().map(|text| Semver::parse(text).unwrap()).collect();
         assert!(versions.is_sorted());
@@ -124,7 +134,9 @@ mod tests {
 
     #[test]
     fn what_is_no_version_is_refused_unless_it_can_be_put_right() {
-        for text in ["", "1", "1.2", "1.2.3.4", "01.2.3", "v1.2.3", "1.2.x", "1.2.3-", "1.2.3+", "1.2.3-01", "-1.0.0"] {
+        for text in
+            ["", "1", "1.2", "1.2.3.4", "01.2.3", "v1.2.3", "1.2.x", "1.2.3-", "1.2.3+", "1.2.3-01", "-1.0.0"]
+        {
             assert_eq!(Semver::parse(text), None, "{text}");
         }
         for text in ["v1.2", "1.2", "01.02.0", " v1.2.0"] {
