@@ -9,7 +9,8 @@ use types::Kind;
 use types::core::ClusterRoleBody;
 
 use crate::snapshot::Reader;
-use crate::{Events, Heartbeats, aggregation, application, placement, site};
+use crate::placement::Planning;
+use crate::{Events, Heartbeats, Measurements, aggregation, application, placement, site};
 
 /// How often controllers look even if nothing changed: silence is a change that no watch tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -23,17 +24,19 @@ const GATHER: Duration = Duration::from_millis(5);
 pub async fn run(
     store: Store,
     heartbeats: Heartbeats,
+    measurements: Measurements,
     events: Events,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     // The version of the roles that were looked at last: they change rarely.
     let mut roles = u64::MAX;
     let mut reader = Reader::default();
+    let mut planning = Planning::default();
     loop {
         let (snapshot, version) = reader.read(&store);
         let now = daemon::now();
         let mut writes = site::reconcile(snapshot, &heartbeats, now);
-        writes.extend(placement::reconcile(snapshot, now));
+        writes.extend(placement::reconcile(&mut planning, snapshot, &measurements, now));
         writes.extend(application::reconcile(snapshot, now));
         let latest = store.latest_of(&[ClusterRoleBody::PLURAL]);
         if std::mem::replace(&mut roles, latest) != latest {
