@@ -59,11 +59,7 @@ fn plan_component(
         Ok::<_, Blocked>(AssignedFunction { name: name.clone(), spec })
     });
     let function = function.transpose()?;
-    let models = component.models.iter().map(|name| {
-        let spec = resolver.model(name).ok_or_else(|| missing("Model", name))?;
-        Ok::<_, Blocked>(AssignedModel { name: name.clone(), spec })
-    });
-    let models: Vec<AssignedModel> = models.collect::<Result<_, _>>()?;
+    let models = models_of(component, resolver)?;
     placed
         .into_iter()
         .map(|site| {
@@ -80,6 +76,49 @@ fn plan_component(
             Ok((site, spec))
         })
         .collect()
+}
+
+/// Most models of a component, those of ensembles among them.
+const MOST_MODELS: usize = 64;
+
+/// The component's models, each behind those that it needs: the members of an ensemble come before it.
+fn models_of(component: &Component, resolver: &impl Resolver) -> Result<Vec<AssignedModel>, Blocked> {
+    let mut models = Vec::new();
+    for name in &component.models {
+        add_model(name, &mut Vec::new(), &mut models, resolver)?;
+    }
+    Ok(models)
+}
+
+fn add_model(
+    name: &str,
+    within: &mut Vec<String>,
+    models: &mut Vec<AssignedModel>,
+    resolver: &impl Resolver,
+) -> Result<(), Blocked> {
+    if models.iter().any(|model| model.name == name) {
+        return Ok(());
+    }
+    if within.iter().any(|ensemble| ensemble == name) {
+        let way = within.join(" → ");
+        return Err(format!("ensembles can't use each other in a circle: {way} → {name}"));
+    }
+    let spec = resolver.model(name).ok_or_else(|| match within.last() {
+        Some(ensemble) => {
+            format!("Model `{name}`, a step of the ensemble `{ensemble}`, does not exist in this namespace; apply it")
+        }
+        None => missing("Model", name),
+    })?;
+    within.push(name.to_owned());
+    for step in spec.ensemble.iter().flat_map(|ensemble| &ensemble.steps) {
+        add_model(&step.model, within, models, resolver)?;
+    }
+    within.pop();
+    if models.len() >= MOST_MODELS {
+        return Err(format!("its models, with those of ensembles, are more than {MOST_MODELS}; use fewer"));
+    }
+    models.push(AssignedModel { name: name.to_owned(), spec });
+    Ok(())
 }
 
 fn missing(kind: &str, name: &str) -> Blocked {

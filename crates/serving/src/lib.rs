@@ -77,6 +77,7 @@ pub use payloads::PayloadLog;
 pub use routes::{router, serve};
 pub use shelf::Shelf;
 pub use state::ServerState;
+pub use trace::{InvalidSetting, Ratio, Sampler, TraceSettings, Tracer};
 
 /// Runs long work on a thread that may block.
 async fn aside<T: Send + 'static>(
@@ -84,4 +85,13 @@ async fn aside<T: Send + 'static>(
 ) -> Result<T, error::ApiError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| error::ApiError::Answer(error.to_string()))?
+}
+
+/// As good as random for picking requests and naming spans: SplitMix64's mixing of a counter. No two numbers give the
+/// same.
+fn scramble(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
