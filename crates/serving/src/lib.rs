@@ -16,6 +16,10 @@
 //!   forms with one file at the same address. Those that declare `serving.postprocessing` then answer with `classes`
 //!   or `boxes`, and with their outputs only if `?outputs=raw` is added; requests of tensors get such a reading with
 //!   the parameter `"reading": true`, and with it the outputs that they name.
+//!   The same as tensors, over both protocols: the input `picture` or `table` (BYTES, one element) in the place of the
+//!   model's own, and outputs such as `classes.labels`, `classes.scores`, `boxes.places`.
+//! - Models that answer as one are ensembles; a [`Folder`] reads Triton's `ensemble_scheduling`.
+//! - What was done for a request is told to OpenTelemetry's collectors by a [`Tracer`].
 //! - Clients may load and unload models only where a [`Control`] lets them; a [`Folder`] is one.
 //! - What may wait is answered later: [`jobs`] are durable, and their results can be sent to who asked.
 //! - Clients of [MLBuffet](mlbuffet) work, too; the models that they upload are on a [`Shelf`].
