@@ -37,6 +37,7 @@ mod tflite;
 mod engine;
 mod engines;
 mod isolation;
+mod memory;
 
 mod ensemble;
 mod error;

@@ -76,15 +76,19 @@ impl Engine for Tensorflow {
     fn load_declared(
         &self,
         path: &Path,
-        _: &LoadOptions,
+        options: &LoadOptions,
         declared: &ModelSignature,
     ) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let library =
             self.library().map_err(|reason| LoadError::EngineUnavailable { engine: NAME, reason })?;
+        let threads = match options.threads {
+            0 => self.threads,
+            threads => u8::try_from(threads).unwrap_or(u8::MAX),
+        };
         let model = if path.is_dir() {
-            saved_model(library, path, self.threads)
+            saved_model(library, path, threads)
         } else {
-            frozen_graph(library, path, self.threads, declared)
+            frozen_graph(library, path, threads, declared)
         };
         Ok(Arc::new(model?))
     }

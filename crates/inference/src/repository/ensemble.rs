@@ -9,7 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use types::{Ensemble, Isolation};
 
 use super::infer::{Answer, Checked, Model, Request, StepTiming, Timing};
-use super::{Found, Inner, LoadRequest, Repository, Served};
+use super::{Found, Inner, LoadRequest, Purpose, Repository, Served};
 use crate::declared;
 use crate::engine::chain;
 use crate::engines::Loaded;
@@ -65,7 +65,9 @@ impl Repository {
         let found = self.read(|catalog| catalog.find(&step.model, step.version.as_deref()));
         let served = match found {
             Ok(Found::Ready(chosen)) => Ok(chosen.served),
-            Ok(Found::Idle(request)) => self.load_now(*request).map_err(|error| chain(&error)),
+            Ok(Found::Idle(request)) => {
+                self.load_now(*request, Purpose::OnRequest).map_err(|error| chain(&error))
+            }
             Err(error) => Err(error.to_string()),
         };
         let member = |problem| EnsembleError::Member { step: step.name.clone(), problem };

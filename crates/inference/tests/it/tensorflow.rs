@@ -10,7 +10,7 @@ use types::{DeclaredTensor, ElementType, ModelSignature};
 
 use crate::support::discovered;
 
-const OPTIONS: LoadOptions = LoadOptions { workers: 1 };
+const OPTIONS: LoadOptions = LoadOptions { workers: 1, threads: 0 };
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tensorflow").join(name)
@@ -137,7 +137,10 @@ fn a_graph_that_does_not_tell_its_outputs_is_served_with_declared_ones() {
     let given = model.run(&[zeros], &["MatMul"]).unwrap();
     assert!(given[0].elements::<f32>().unwrap().iter().all(|value| *value == 0.0));
     let wrong = load(&declared("MatMul", ElementType::Int64)).err().unwrap();
-    assert!(wrong.contains("output `MatMul`: it is declared as INT64 [-1, -1] but the model has FP32"), "{wrong}");
+    assert!(
+        wrong.contains("output `MatMul`: it is declared as INT64 [-1, -1] but the model has FP32"),
+        "{wrong}"
+    );
     assert!(load(&declared("nowhere", ElementType::Fp32)).err().unwrap().contains("nowhere"));
 }
 
