@@ -42,6 +42,8 @@ pub struct Config {
     pub mlbuffet_legacy: bool,
     /// Where results of inference may be sent, for example `https://hooks.example.com`; none are if empty.
     pub callback_origins: Vec<String>,
+    /// Where traces of inference are sent, and which; absent traces nothing.
+    pub traces: Option<serving::TraceSettings>,
 }
 
 impl Config {

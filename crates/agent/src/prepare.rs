@@ -16,7 +16,7 @@ use reqwest::Method;
 use serving::Shelf;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
-use types::{Artifact, AssignedModel, Assignment, AssignmentSpec, Digest, Engine, ModelSpec};
+use types::{Artifact, AssignedModel, Assignment, AssignmentSpec, Digest, Engine, ModelSpec, ModelVersion};
 
 use crate::Error;
 use crate::assignments::{Assigned, Assignments, Progress};
@@ -43,6 +43,15 @@ pub(crate) fn is_assigned(assignments: &Assignments, name: &str) -> bool {
         let spec = &known.assignment.spec;
         spec.models.iter().any(|model| served_name(&spec.application_namespace, &model.name) == name)
     })
+}
+
+/// The version that an ensemble is served as.
+const ENSEMBLE_VERSION: &str = "1";
+
+/// The names of the versions that a model is served as.
+fn served_versions(spec: &ModelSpec) -> impl Iterator<Item = &str> {
+    let ensemble = spec.ensemble.iter().map(|_| ENSEMBLE_VERSION);
+    spec.versions.iter().map(|version| version.name.as_str()).chain(ensemble)
 }
 
 /// How many artifacts are fetched at once.
@@ -209,7 +218,7 @@ impl Preparer {
         let mut first_problem = None;
         for model in &spec.models {
             let name = served_name(&spec.application_namespace, &model.name);
-            let loaded = self.load_model(&name, model, fetched).await;
+            let loaded = self.load_model(&name, &spec.application_namespace, model, fetched).await;
             let done = match loaded {
                 Ok(()) if wanted.at_once => self.switch(&name, model, floating),
                 loaded => loaded,
@@ -249,6 +258,7 @@ impl Preparer {
     async fn load_model(
         &self,
         name: &str,
+        namespace: &str,
         model: &AssignedModel,
         fetched: &HashMap<Digest, Problem>,
     ) -> Result<(), Problem> {
@@ -257,22 +267,8 @@ impl Preparer {
                 "a model of that name was uploaded to the site; delete that or name this one otherwise";
             return Err(("NameTaken", format!("model `{name}`: {problem}")));
         }
-        for version in &model.spec.versions {
-            let digest = present(&version.artifact, fetched)?;
-            let request = LoadRequest {
-                name: name.to_owned(),
-                version: version.name.clone(),
-                path: self.blobs.path(&digest),
-                engine: match model.spec.engine {
-                    Engine::Auto => EngineChoice::Auto,
-                    Engine::Native => EngineChoice::Native,
-                    Engine::OnnxRuntime => EngineChoice::OnnxRuntime,
-                    Engine::Rten => EngineChoice::Rten,
-                    Engine::TensorFlow => EngineChoice::Tensorflow,
-                },
-                serving: model.spec.serving.clone(),
-                default: false,
-            };
+        for request in self.load_requests(name, namespace, &model.spec, fetched)? {
+            let version = request.version.clone();
             let repository = self.repository.clone();
             let lazy = request.serving.lazy;
             let load = move || if lazy { repository.register(request) } else { repository.load(request) };
@@ -280,13 +276,45 @@ impl Preparer {
             let loaded =
                 loaded.map_err(|_| ("ModelFailed", format!("loading model `{name}` was cut off")))?;
             loaded.map_err(|error| {
-                (
-                    "ModelFailed",
-                    format!("model `{name}` version `{}`: {}", version.name, daemon::chain(&error)),
-                )
+                ("ModelFailed", format!("model `{name}` version `{version}`: {}", daemon::chain(&error)))
             })?;
         }
         Ok(())
+    }
+
+    /// What is loaded for a model: its versions, or the ensemble that it is.
+    fn load_requests(
+        &self,
+        name: &str,
+        namespace: &str,
+        spec: &ModelSpec,
+        fetched: &HashMap<Digest, Problem>,
+    ) -> Result<Vec<LoadRequest>, Problem> {
+        let request = |version: &str, path: PathBuf| LoadRequest {
+            engine: match spec.engine {
+                Engine::Auto => EngineChoice::Auto,
+                Engine::Native => EngineChoice::Native,
+                Engine::OnnxRuntime => EngineChoice::OnnxRuntime,
+                Engine::Rten => EngineChoice::Rten,
+                Engine::TensorFlow => EngineChoice::Tensorflow,
+            },
+            serving: spec.serving.clone(),
+            signature: spec.signature.clone(),
+            ..LoadRequest::new(name, version, path)
+        };
+        if let Some(ensemble) = &spec.ensemble {
+            let mut ensemble = ensemble.clone();
+            for step in &mut ensemble.steps {
+                step.model = served_name(namespace, &step.model);
+            }
+            let request = request(ENSEMBLE_VERSION, PathBuf::new());
+            return Ok(vec![LoadRequest { ensemble: Some(ensemble), ..request }]);
+        }
+        let of_version = |version: &ModelVersion| {
+            let digest = present(&version.artifact, fetched)?;
+            Ok(LoadRequest { default: false, ..request(&version.name, self.blobs.path(&digest)) })
+        };
+        spec.versions.iter().map(of_version).collect()
     }
 
     async fn unpack(&self, digest: Digest) -> Result<PathBuf, Problem> {
@@ -331,7 +359,7 @@ fn floating(all: &[Assigned]) -> BTreeSet<String> {
 fn versions_of(spec: &AssignmentSpec) -> impl Iterator<Item = (String, String)> {
     spec.models.iter().flat_map(|model| {
         let name = served_name(&spec.application_namespace, &model.name);
-        model.spec.versions.iter().map(move |version| (name.clone(), version.name.clone()))
+        served_versions(&model.spec).map(move |version| (name.clone(), version.to_owned()))
     })
 }
 

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use api::{Client, client};
 use artifacts::Blobs;
-use axum::serve::ListenerExt;
 use daemon::Tasks;
 use inference::{EngineOptions, Engines, Repository, WorkerCommand};
 use objects::Objects;
@@ -96,6 +95,9 @@ pub enum Error {
     /// A place that results may be sent to can't be one.
     #[error("results can't be sent there")]
     CallbackOrigin(#[from] jobs::InvalidOrigin),
+    /// Traces can't be sent as it is said.
+    #[error(transparent)]
+    Traces(#[from] serving::InvalidSetting),
     /// Inference can't start.
     #[error("inference can't start")]
     Inference(#[source] inference::Error),
@@ -235,8 +237,11 @@ impl Site {
         let ready =
             move || assigned.all().iter().all(|known| matches!(known.progress, Progress::Ready { .. }));
         let payloads = serving::PayloadLog::start(self.config.payload_log(), None, tasks);
-        let models =
+        let mut models =
             serving::ServerState::new(repository.clone()).payloads(payloads).ready_when(ready.clone());
+        if let Some(settings) = &self.config.traces {
+            models = models.traces(serving::Tracer::start(settings.clone(), tasks)?);
+        }
         let front = Front {
             access: access.clone(),
             client: self.client.clone(),
@@ -262,17 +267,7 @@ impl Site {
             let (later, answering, ready) = (later.clone(), answering.clone(), ready.clone());
             async move { Ok(later.run(answering, ready, shutdown).await?) }
         });
-        let shutdown = tasks.shutdown();
-        tasks.spawn("inference-front", async move {
-            let listener = listener.tap_io(|stream| {
-                let _ = stream.set_nodelay(true);
-            });
-            let served =
-                axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.wait().await });
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the inference front ended");
-            }
-        });
+        tasks.spawn("inference-front", serving::serve(listener, router, tasks.shutdown()));
         let credentials = objects::front::Credentials::new(&access.access_key, &access.secret_key)?;
         let (objects, shutdown) = (self.objects.clone(), tasks.shutdown());
         tasks.spawn("objects-front", objects::front::serve(objects_listener, objects, credentials, shutdown));

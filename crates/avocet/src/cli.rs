@@ -242,6 +242,9 @@ pub struct ListenSite {
     /// Where results of inference may be sent, such as https://hooks.example.com; may be repeated
     #[arg(long = "callback-origin", value_name = "ORIGIN")]
     pub callback_origins: Vec<String>,
+    /// Where traces of inference are sent, such as http://127.0.0.1:4318; OpenTelemetry's variables say more
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// Seconds between heartbeats
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub heartbeat: u64,
@@ -309,8 +312,21 @@ pub struct AgentOptions {
     \"data\": [5.1, 3.5, 1.4, 0.2]}]}'")]
 pub struct ServeOptions {
     /// Model files, and folders of models
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "data", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Take uploads of models (MLBuffet's API) and requests to be answered later (/v2/jobs), and keep them here
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// With --data: where results may be sent, such as https://hooks.example.com; may be repeated
+    #[arg(long = "callback-origin", value_name = "ORIGIN", requires = "data")]
+    pub callback_origins: Vec<String>,
+    /// With --data: answer MLBuffet's clients with its own status codes, such as 200 for what failed
+    #[arg(long, requires = "data")]
+    pub mlbuffet_legacy: bool,
+    /// Where traces are sent, such as http://127.0.0.1:4318; OpenTelemetry's variables (OTEL_EXPORTER_OTLP_ENDPOINT,
+    /// OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …) say it, too, and more
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub host: IpAddr,

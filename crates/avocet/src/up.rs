@@ -9,6 +9,7 @@ use std::time::Duration;
 use agent::{Access, Config, JoinToken};
 use anyhow::{Context, bail};
 use daemon::Tasks;
+use serving::TraceSettings;
 
 use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions};
 use crate::{config, hub as hubs, ui, worker};
@@ -101,7 +102,13 @@ fn site_config(
         heartbeat: Duration::from_secs(options.heartbeat.max(1)),
         mlbuffet_legacy: options.mlbuffet_legacy,
         callback_origins: options.callback_origins.clone(),
+        traces: traces(options.otlp_endpoint.as_deref())?,
     })
+}
+
+/// How requests of inference are traced, as an option and OpenTelemetry's variables say it.
+pub fn traces(endpoint: Option<&str>) -> anyhow::Result<Option<TraceSettings>> {
+    Ok(TraceSettings::read(endpoint, |name| std::env::var(name).ok())?)
 }
 
 async fn start_site(config: Config, tasks: &Tasks) -> anyhow::Result<std::sync::Arc<Access>> {

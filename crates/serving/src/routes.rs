@@ -46,12 +46,12 @@ pub fn router(state: ServerState) -> Router {
         .with_state(state)
 }
 
-/// Serves the routes until the shutdown; then open requests are answered.
-pub async fn serve(listener: TcpListener, state: ServerState, shutdown: Shutdown) {
+/// Serves a router, such as [`router`] with others merged into it, until the shutdown; then open requests are answered.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    let served = axum::serve(listener, router(state));
+    let served = axum::serve(listener, router);
     if let Err(error) = served.with_graceful_shutdown(async move { shutdown.wait().await }).await {
         tracing::error!(%error, "the REST front ended");
     }

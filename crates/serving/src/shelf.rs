@@ -357,6 +357,8 @@ impl Inner {
             engine: EngineChoice::Auto,
             serving: Serving::default(),
             default: true,
+            ensemble: None,
+            signature: None,
         }
     }
 

@@ -59,7 +59,10 @@ pub(crate) async fn metadata(
     Ok(ModelMetadataResponse {
         name: name.to_owned(),
         versions,
-        platform: format!("{}_onnx", model.engine()),
+        platform: match model.ensemble() {
+            Some(_) => "ensemble".to_owned(),
+            None => format!("{}_onnx", model.engine()),
+        },
         inputs: inputs.iter().map(tensor).collect(),
         outputs: outputs.iter().map(tensor).collect(),
     })

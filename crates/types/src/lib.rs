@@ -50,9 +50,10 @@ pub use maintenance::{MaintenanceWindow, Weekday};
 pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
 pub use model::{
     Activation, Align, Artifact, Batching, BoxFormat, BoxesOutput, Channels, ClassesOutput, CsvInput,
-    Decoder, Drift, Engine, Header, ImageInput, Interpolation, Isolation, Layout, Model, ModelSpec,
-    ModelStatus, ModelVersion, Payloads, Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize,
-    Rollback, Serving, Shadow, Share, Traffic,
+    DeclaredTensor, Decoder, Drift, ElementType, Engine, Ensemble, EnsembleStep, Header, ImageInput,
+    Interpolation, Isolation, Layout, Model, ModelSignature, ModelSpec, ModelStatus, ModelVersion, Payloads,
+    Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize, Rollback, Serving, Shadow, Share,
+    Traffic,
 };
 pub use placement::{
     AddOnScore, AntiAffinity, ComponentReference, Constraints, DecisionGroup, DecisionGroups, GroupSelector,

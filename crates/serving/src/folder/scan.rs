@@ -80,14 +80,19 @@ pub(super) fn read_model(folder: &Path, config: Option<ModelConfig>) -> Found {
         "" => DEFAULT_FILE,
         named => named,
     };
+    // The folders of an ensemble's versions are empty, and need not be there.
+    let is_ensemble = model.config.ensemble_scheduling.is_some();
     let entries = folder.read_dir().into_iter().flatten().take(MOST).flatten();
     for version in entries.map(|entry| entry.path()).filter(|path| path.is_dir()) {
         if let (Ok(number), true) = (file_name(&version).parse::<u64>(), is_plain_name(file)) {
-            let path = version.join(file);
-            if number > 0 && path.is_file() {
+            let path = if is_ensemble { version.clone() } else { version.join(file) };
+            if number > 0 && (is_ensemble || path.is_file()) {
                 model.versions.insert(number, path);
             }
         }
+    }
+    if is_ensemble && model.versions.is_empty() {
+        model.versions.insert(1, folder.to_owned());
     }
     model
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use inference::{Limits, Model, Request, Tensor};
 use tonic::metadata::MetadataMap;
@@ -17,10 +18,19 @@ use crate::classify::Classes;
 use crate::error::ApiError;
 use crate::parameters::Parameters;
 use crate::state::ServerState;
-use crate::trace::TraceParent;
+use crate::trace::{Call, Trace, TraceParent};
 use crate::watch::Watch;
 
 type Given = BTreeMap<String, InferParameter>;
+
+const CALL: Call = Call {
+    name: "inference.GRPCInferenceService/ModelInfer",
+    attributes: &[
+        ("rpc.system", "grpc"),
+        ("rpc.service", "inference.GRPCInferenceService"),
+        ("rpc.method", "ModelInfer"),
+    ],
+};
 
 /// Runs one request.
 ///
@@ -30,18 +40,40 @@ pub(super) async fn infer(
     state: &ServerState,
     message: ModelInferRequest,
     deadline: Option<Duration>,
-    trace: Option<TraceParent>,
+    headers: &HeaderMap,
 ) -> Result<ModelInferResponse, ApiError> {
+    let mut trace = Trace::begin(state.tracer.as_ref(), headers, &CALL);
+    let parent = TraceParent::of(headers);
+    let answer = answer(state, message, deadline, parent, &mut trace).await;
+    trace.end(answer.as_ref());
+    answer
+}
+
+async fn answer(
+    state: &ServerState,
+    message: ModelInferRequest,
+    deadline: Option<Duration>,
+    parent: Option<TraceParent>,
+    trace: &mut Trace,
+) -> Result<ModelInferResponse, ApiError> {
+    let begun = trace.now();
     let version = (!message.model_version.is_empty()).then_some(message.model_version.as_str());
     let model = state.repository.obtain(&message.model_name, version).await?;
+    trace.step("obtain", begun);
+    trace.model(&model);
+    let begun = trace.now();
     let Decoded { id, request, classes } = decode(message, &model.limits())?;
-    let answer = Watch::begin(state, &model, trace).answer(&model, request);
+    trace.step("decode", begun);
+    let answer = Watch::begin(state, &model, parent).answer(&model, request, trace);
     let answer = match deadline {
         None => answer.await?,
         Some(deadline) => tokio::time::timeout(deadline, answer).await.map_err(|_| ApiError::Deadline)??,
     };
+    let begun = trace.now();
     let outputs = classes.apply(state, &model, answer.outputs)?;
-    Ok(encode(&model, id, outputs))
+    let encoded = encode(&model, id, outputs);
+    trace.step("encode", begun);
+    Ok(encoded)
 }
 
 /// A decoded message.

@@ -9,6 +9,7 @@
 
 mod clients;
 mod conformance;
+mod ensembles;
 mod errors;
 mod folder;
 mod infer;
@@ -23,3 +24,4 @@ mod plain;
 mod replay;
 mod shelf;
 mod support;
+mod traces;
