@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use api::{Client, client};
 use artifacts::Blobs;
-use axum::serve::ListenerExt;
 use daemon::Tasks;
 use inference::{EngineOptions, Engines, Repository, WorkerCommand};
 use objects::Objects;
@@ -25,6 +24,7 @@ use crate::invocations::Invocations;
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::prepare::{self, Preparer};
+use crate::tokens::Tokens;
 use crate::work::{self, Worker};
 use crate::{inbox, outbox, report, sync, trigger};
 
@@ -234,8 +234,9 @@ impl Site {
         let ready =
             move || assigned.all().iter().all(|known| matches!(known.progress, Progress::Ready { .. }));
         let payloads = serving::PayloadLog::start(self.config.payload_log(), None, tasks);
-        let models =
-            serving::ServerState::new(repository.clone()).payloads(payloads).ready_when(ready.clone());
+        let models = serving::ServerState::new(repository.clone())
+            .payloads(payloads.clone())
+            .ready_when(ready.clone());
         let front = Front {
             access: access.clone(),
             client: self.client.clone(),
@@ -243,11 +244,11 @@ impl Site {
             assignments: self.assignments.clone(),
             objects: self.objects.clone(),
             worker: self.worker.clone(),
-            known_token: Arc::default(),
+            tokens: Tokens::default(),
         };
         tasks.spawn("grpc-front", serving::grpc::serve(grpc_listener, models.clone(), tasks.shutdown()));
         let guard = Arc::new(front.clone());
-        let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone());
+        let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone()).payloads(payloads);
         let buffet = mlbuffet::router(buffet.legacy(self.config.mlbuffet_legacy));
         let answering = serving::router(models).merge(buffet);
         let bounds = jobs::Options {
@@ -259,19 +260,12 @@ impl Site {
         let router = front::router(front, later.router(answering.clone()));
         supervise(tasks, "jobs", move |shutdown| {
             let (later, answering, ready) = (later.clone(), answering.clone(), ready.clone());
-            async move { Ok(later.run(answering, ready, shutdown).await?) }
-        });
-        let shutdown = tasks.shutdown();
-        tasks.spawn("inference-front", async move {
-            let listener = listener.tap_io(|stream| {
-                let _ = stream.set_nodelay(true);
-            });
-            let served =
-                axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.wait().await });
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the inference front ended");
+            async move {
+                later.run(answering, ready, shutdown).await;
+                Ok(())
             }
         });
+        tasks.spawn("inference-front", serving::serve(listener, router, tasks.shutdown()));
         let credentials = objects::front::Credentials::new(&access.access_key, &access.secret_key)?;
         let (objects, shutdown) = (self.objects.clone(), tasks.shutdown());
         tasks.spawn("objects-front", objects::front::serve(objects_listener, objects, credentials, shutdown));

@@ -55,7 +55,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         println!("metrics at http://{}/metrics", metrics.local_addr()?);
         tasks.spawn("metrics-front", serving::serve_metrics(metrics, state.clone(), tasks.shutdown()));
     }
-    tasks.spawn("rest-front", serving::serve(http, state.clone(), tasks.shutdown()));
+    tasks.spawn("rest-front", serving::serve(http, serving::router(state.clone()), tasks.shutdown()));
     tasks.spawn("grpc-front", serving::grpc::serve(grpc, state, tasks.shutdown()));
     let every = Duration::from_secs(options.poll_seconds.max(1));
     tasks.spawn("models", folder.follow(every, tasks.shutdown()));

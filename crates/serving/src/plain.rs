@@ -13,6 +13,7 @@ use crate::encode::encode;
 use crate::error::ApiError;
 use crate::form;
 use crate::infer::finish;
+use crate::watch::Watch;
 
 /// What a body is that is no request of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,7 @@ pub(crate) async fn infer(
     body: Body,
     show: Show,
     accepted: Option<Encoding>,
+    watch: Watch,
 ) -> Result<Response, ApiError> {
     let reader = model.clone();
     let (inputs, frame) = aside(move || read(&reader, body)).await?;
@@ -98,7 +100,7 @@ pub(crate) async fn infer(
         Some(_) => Some(Wanted::in_frame(&model, &mut request, frame)?),
         None => None,
     };
-    let mut outputs = model.answer(request).await?.outputs;
+    let mut outputs = watch.answer(&model, request).await?.outputs;
     let write = move || {
         let reading = wanted.map(|wanted| wanted.read(&model, &mut outputs)).transpose()?;
         let (name, version, binary) = (model.name(), model.version(), BinaryOutputs::default());

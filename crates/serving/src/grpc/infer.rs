@@ -32,14 +32,22 @@ pub(super) async fn infer(
     deadline: Option<Duration>,
     trace: Option<TraceParent>,
 ) -> Result<ModelInferResponse, ApiError> {
+    let answer = answer(state, message, trace);
+    match deadline {
+        None => answer.await,
+        Some(deadline) => tokio::time::timeout(deadline, answer).await.map_err(|_| ApiError::Deadline)?,
+    }
+}
+
+async fn answer(
+    state: &ServerState,
+    message: ModelInferRequest,
+    trace: Option<TraceParent>,
+) -> Result<ModelInferResponse, ApiError> {
     let version = (!message.model_version.is_empty()).then_some(message.model_version.as_str());
     let model = state.repository.obtain(&message.model_name, version).await?;
     let Decoded { id, request, classes } = decode(message, &model.limits())?;
-    let answer = Watch::begin(state, &model, trace).answer(&model, request);
-    let answer = match deadline {
-        None => answer.await?,
-        Some(deadline) => tokio::time::timeout(deadline, answer).await.map_err(|_| ApiError::Deadline)??,
-    };
+    let answer = Watch::begin(state, &model, trace).answer(&model, request).await?;
     let outputs = classes.apply(state, &model, answer.outputs)?;
     Ok(encode(&model, id, outputs))
 }

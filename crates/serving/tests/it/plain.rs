@@ -233,7 +233,7 @@ async fn a_file_goes_up_with_two_lines_of_python() {
     let tasks = daemon::Tasks::default();
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = http.local_addr().unwrap().to_string();
-    tasks.spawn("rest", serve(http, ServerState::new(repository()), tasks.shutdown()));
+    tasks.spawn("rest", serve(http, app(), tasks.shutdown()));
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("teal.png");
     std::fs::write(&picture, png(TEAL)).unwrap();
