@@ -171,7 +171,20 @@ fn bad(message: String) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use inference::{EngineOptions, Engines, LoadRequest, Options, Repository};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_deadline_holds_while_the_model_is_loaded_too() {
+        let engines = Engines::discover(&EngineOptions::default());
+        let repository = Repository::new(engines, Options { workers: 1, ..Options::default() }).unwrap();
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/label.onnx");
+        repository.register(LoadRequest::new("m", "1", file)).unwrap();
+        let message = ModelInferRequest { model_name: "m".into(), ..ModelInferRequest::default() };
+        let answer = infer(&ServerState::new(repository), message, Some(Duration::ZERO), None).await;
+        assert!(matches!(answer, Err(ApiError::Deadline)), "{answer:?}");
+    }
 
     #[test]
     fn deadlines_are_read_in_every_unit_and_nonsense_is_none() {
