@@ -25,6 +25,7 @@ mod publish;
 mod report;
 mod site;
 mod sync;
+mod tokens;
 mod trigger;
 mod work;
 

@@ -262,7 +262,7 @@ impl Preparer {
         model: &AssignedModel,
         fetched: &HashMap<Digest, Problem>,
     ) -> Result<(), Problem> {
-        if self.shelf.has(name) {
+        if self.shelf.holds(name) {
             let problem =
                 "a model of that name was uploaded to the site; delete that or name this one otherwise";
             return Err(("NameTaken", format!("model `{name}`: {problem}")));
@@ -331,7 +331,7 @@ impl Preparer {
     fn unload_others(&self, wanted: &BTreeSet<(String, String)>) {
         for model in self.repository.list() {
             let is_wanted = wanted.contains(&(model.name.clone(), model.version.clone()));
-            if !is_wanted && !self.shelf.has(&model.name) {
+            if !is_wanted && !self.shelf.holds(&model.name) {
                 // It may be gone already; that is what is wanted.
                 let _ = self.repository.unload(&model.name, &model.version);
             }

@@ -24,6 +24,7 @@ use crate::invocations::Invocations;
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::prepare::{self, Preparer};
+use crate::tokens::Tokens;
 use crate::work::{self, Worker};
 use crate::{inbox, outbox, report, sync, trigger};
 
@@ -237,8 +238,9 @@ impl Site {
         let ready =
             move || assigned.all().iter().all(|known| matches!(known.progress, Progress::Ready { .. }));
         let payloads = serving::PayloadLog::start(self.config.payload_log(), None, tasks);
-        let mut models =
-            serving::ServerState::new(repository.clone()).payloads(payloads).ready_when(ready.clone());
+        let mut models = serving::ServerState::new(repository.clone())
+            .payloads(payloads.clone())
+            .ready_when(ready.clone());
         if let Some(settings) = &self.config.traces {
             models = models.traces(serving::Tracer::start(settings.clone(), tasks)?);
         }
@@ -249,11 +251,11 @@ impl Site {
             assignments: self.assignments.clone(),
             objects: self.objects.clone(),
             worker: self.worker.clone(),
-            known_token: Arc::default(),
+            tokens: Tokens::default(),
         };
         tasks.spawn("grpc-front", serving::grpc::serve(grpc_listener, models.clone(), tasks.shutdown()));
         let guard = Arc::new(front.clone());
-        let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone());
+        let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone()).payloads(payloads);
         let buffet = mlbuffet::router(buffet.legacy(self.config.mlbuffet_legacy));
         let answering = serving::router(models).merge(buffet);
         let bounds = jobs::Options {
@@ -265,7 +267,10 @@ impl Site {
         let router = front::router(front, later.router(answering.clone()));
         supervise(tasks, "jobs", move |shutdown| {
             let (later, answering, ready) = (later.clone(), answering.clone(), ready.clone());
-            async move { Ok(later.run(answering, ready, shutdown).await?) }
+            async move {
+                later.run(answering, ready, shutdown).await;
+                Ok(())
+            }
         });
         tasks.spawn("inference-front", serving::serve(listener, router, tasks.shutdown()));
         let credentials = objects::front::Credentials::new(&access.access_key, &access.secret_key)?;

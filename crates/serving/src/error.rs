@@ -34,6 +34,12 @@ pub(crate) enum ApiError {
     /// The client's own deadline passed.
     #[error("the answer was not ready before the client's deadline; allow more time or send less at once")]
     Deadline,
+    /// Others are sending too much.
+    #[error("the requests that come at once are too large together; try again in a moment")]
+    Crowded,
+    /// The body didn't come to its end.
+    #[error("the body comes too slowly; send less at once")]
+    Slow,
     /// The server's own trouble, as text.
     #[error("{0}")]
     Failed(String),
@@ -109,6 +115,7 @@ impl ApiError {
             ApiError::Encoding(_) | ApiError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
             ApiError::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            ApiError::Slow => StatusCode::REQUEST_TIMEOUT,
             ApiError::NotFound(_)
             | ApiError::NoRoute
             | ApiError::Inference(Error::UnknownModel { .. } | Error::UnknownVersion { .. }) => {
@@ -117,6 +124,7 @@ impl ApiError {
             ApiError::Method => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::Inference(Error::Late { .. }) => StatusCode::GATEWAY_TIMEOUT,
             ApiError::NotReady { .. }
+            | ApiError::Crowded
             | ApiError::Inference(Error::NotReady { .. } | Error::Overloaded { .. } | Error::Stopped) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -141,7 +149,7 @@ impl ApiError {
             (_, StatusCode::METHOD_NOT_ALLOWED) => Code::Unimplemented,
             (_, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS) => Code::ResourceExhausted,
             (_, StatusCode::SERVICE_UNAVAILABLE) => Code::Unavailable,
-            (_, StatusCode::GATEWAY_TIMEOUT) => Code::DeadlineExceeded,
+            (_, StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT) => Code::DeadlineExceeded,
             _ => Code::Internal,
         }
     }

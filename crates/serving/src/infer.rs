@@ -94,14 +94,14 @@ async fn answer(
     let body = body.map_err(|rejection| bad_body(&rejection, limit))?;
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
+    let watch = Watch::begin(state, &model, TraceParent::of(&headers));
     if length == HeaderLength::Absent
         && let Some(content) = plain::content(&headers)?
     {
         drop(headers);
         let inputs = plain::Body { content, packed, body, limit };
-        return plain::infer(model, inputs, Show::of(query), accepted, trace).await;
+        return plain::infer(model, inputs, Show::of(query), accepted, watch, trace).await;
     }
-    let watch = Watch::begin(state, &model, TraceParent::of(&headers));
     drop(headers);
     let key = match watch.wants_tensors() {
         true => None,
@@ -110,7 +110,9 @@ async fn answer(
     let begun = trace.now();
     if let Some(kept) = key.as_ref().and_then(|key| model.body(key)) {
         trace.hit(begun);
-        return Ok(finish(kept, accepted, Some("avocet; hit")));
+        let large = accepted.is_some() && kept.bytes.len() > LARGE;
+        let write = move || Ok(finish(kept, accepted, Some("avocet; hit")));
+        return if large { aside(write).await } else { write() };
     }
     let large = body.len() > LARGE || packed.is_some();
     let model_of_read = model.clone();

@@ -25,10 +25,11 @@
 //! - Clients of [MLBuffet](mlbuffet) work, too; the models that they upload are on a [`Shelf`].
 //!
 //! ```no_run
-//! # async fn serve(repository: inference::Repository) -> std::io::Result<()> {
+//! # async fn serve(repository: inference::Repository, shutdown: daemon::Shutdown) -> std::io::Result<()> {
 //! let state = avocet_serving::ServerState::new(repository).ready_when(|| true);
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
-//! axum::serve(listener, avocet_serving::router(state)).await
+//! avocet_serving::serve(listener, avocet_serving::router(state), shutdown).await;
+//! # Ok(())
 //! # }
 //! ```
 
@@ -43,6 +44,7 @@ mod folder;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod grpc;
+mod listen;
 mod management;
 mod metrics;
 mod routes;
@@ -61,6 +63,7 @@ mod data;
 mod decode;
 mod encode;
 
+mod bodies;
 mod compression;
 
 mod error;
@@ -75,10 +78,11 @@ pub use control::{Control, ControlError, LoadModel};
 pub use folder::{ControlMode, Folder};
 pub use guard::{Guard, Unguarded};
 pub use jobs::Jobs;
+pub use listen::serve;
 pub use metrics::serve_metrics;
 pub use model_config::{ConfigError, ModelConfig, VersionPolicy};
 pub use payloads::PayloadLog;
-pub use routes::{router, serve};
+pub use routes::router;
 pub use shelf::Shelf;
 pub use state::ServerState;
 pub use trace::{InvalidSetting, Ratio, Sampler, TraceSettings, Tracer};

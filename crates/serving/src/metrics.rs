@@ -23,10 +23,7 @@ pub(crate) fn routes() -> Router<ServerState> {
 
 /// Serves `/metrics` alone until the shutdown, for those who want it on a port of its own.
 pub async fn serve_metrics(listener: TcpListener, state: ServerState, shutdown: Shutdown) {
-    let served = axum::serve(listener, routes().with_state(state));
-    if let Err(error) = served.with_graceful_shutdown(async move { shutdown.wait().await }).await {
-        tracing::error!(%error, "the metrics front ended");
-    }
+    crate::serve(listener, routes().with_state(state), shutdown).await;
 }
 
 async fn metrics(State(state): State<ServerState>) -> Response {

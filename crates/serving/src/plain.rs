@@ -14,6 +14,7 @@ use crate::error::ApiError;
 use crate::form;
 use crate::infer::finish;
 use crate::trace::Trace;
+use crate::watch::Watch;
 
 /// What a body is that is no request of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +88,7 @@ pub(crate) async fn infer(
     body: Body,
     show: Show,
     accepted: Option<Encoding>,
+    watch: Watch,
     trace: &mut Trace,
 ) -> Result<Response, ApiError> {
     let (reader, begun) = (model.clone(), trace.now());
@@ -101,8 +103,7 @@ pub(crate) async fn infer(
         Some(_) => Some(Wanted::in_frame(&model, &mut request, frame)?),
         None => None,
     };
-    let answer = model.answer(request).await?;
-    trace.ran(&answer.timing);
+    let answer = watch.answer(&model, request, trace).await?;
     let (mut outputs, begun) = (answer.outputs, trace.now());
     let write = move || {
         let reading = wanted.map(|wanted| wanted.read(&model, &mut outputs)).transpose()?;

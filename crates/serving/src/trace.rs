@@ -84,6 +84,11 @@ struct Active {
 }
 
 impl Trace {
+    /// Of a request that isn't traced.
+    pub fn none() -> Trace {
+        Trace(None)
+    }
+
     /// Decides whether a request is traced, by its headers and the sampler.
     pub fn begin(tracer: Option<&Tracer>, headers: &HeaderMap, call: &Call) -> Trace {
         Trace(tracer.and_then(|tracer| tracer.begin(headers, call)).map(Box::new))

@@ -43,8 +43,11 @@ pub(super) async fn infer(
     headers: &HeaderMap,
 ) -> Result<ModelInferResponse, ApiError> {
     let mut trace = Trace::begin(state.tracer.as_ref(), headers, &CALL);
-    let parent = TraceParent::of(headers);
-    let answer = answer(state, message, deadline, parent, &mut trace).await;
+    let answer = answer(state, message, TraceParent::of(headers), &mut trace);
+    let answer = match deadline {
+        None => answer.await,
+        Some(deadline) => tokio::time::timeout(deadline, answer).await.unwrap_or(Err(ApiError::Deadline)),
+    };
     trace.end(answer.as_ref());
     answer
 }
@@ -52,7 +55,6 @@ pub(super) async fn infer(
 async fn answer(
     state: &ServerState,
     message: ModelInferRequest,
-    deadline: Option<Duration>,
     parent: Option<TraceParent>,
     trace: &mut Trace,
 ) -> Result<ModelInferResponse, ApiError> {
@@ -64,11 +66,7 @@ async fn answer(
     let begun = trace.now();
     let Decoded { id, request, classes } = decode(message, &model.limits())?;
     trace.step("decode", begun);
-    let answer = Watch::begin(state, &model, parent).answer(&model, request, trace);
-    let answer = match deadline {
-        None => answer.await?,
-        Some(deadline) => tokio::time::timeout(deadline, answer).await.map_err(|_| ApiError::Deadline)??,
-    };
+    let answer = Watch::begin(state, &model, parent).answer(&model, request, trace).await?;
     let begun = trace.now();
     let outputs = classes.apply(state, &model, answer.outputs)?;
     let encoded = encode(&model, id, outputs);
@@ -191,7 +189,20 @@ fn bad(message: String) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use inference::{EngineOptions, Engines, LoadRequest, Options, Repository};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_deadline_holds_while_the_model_is_loaded_too() {
+        let engines = Engines::discover(&EngineOptions::default());
+        let repository = Repository::new(engines, Options { workers: 1, ..Options::default() }).unwrap();
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/label.onnx");
+        repository.register(LoadRequest::new("m", "1", file)).unwrap();
+        let message = ModelInferRequest { model_name: "m".into(), ..ModelInferRequest::default() };
+        let answer = infer(&ServerState::new(repository), message, Some(Duration::ZERO), None).await;
+        assert!(matches!(answer, Err(ApiError::Deadline)), "{answer:?}");
+    }
 
     #[test]
     fn deadlines_are_read_in_every_unit_and_nonsense_is_none() {

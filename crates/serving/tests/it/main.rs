@@ -14,6 +14,7 @@ mod errors;
 mod folder;
 mod infer;
 mod jobs;
+mod jobs_waiting;
 mod metadata;
 mod metrics;
 mod mlbuffet;
