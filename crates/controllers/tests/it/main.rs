@@ -44,7 +44,7 @@ impl Hub {
     }
 
     async fn site(&self, name: &str, tier: &str) {
-        self.heartbeats.hear(name);
+        self.heartbeats.join(name);
         self.apply("site", name, json!({"tier": tier})).await;
     }
 
@@ -138,7 +138,7 @@ async fn promise_1_a_silent_site_keeps_its_assignment() {
     hub.until("sites", "", "plant", |site| message(site, "Ready").contains("no heartbeat")).await;
     hub.until("applications", "default", "app", |app| message(app, "Ready").contains("is silent")).await;
     assert_eq!(hub.assigned("plant"), 1);
-    hub.heartbeats.hear("plant");
+    hub.heartbeats.join("plant");
     hub.until("sites", "", "plant", |site| message(site, "Ready").is_empty()).await;
 }
 
