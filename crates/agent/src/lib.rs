@@ -16,6 +16,8 @@
 mod assignments;
 mod config;
 mod front;
+mod heartbeat;
+mod identity;
 mod inbox;
 mod invocations;
 mod membership;

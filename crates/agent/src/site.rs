@@ -21,24 +21,42 @@ use types::{Capacity, Endpoints, SiteStatus};
 use crate::assignments::{Assignments, Progress};
 use crate::config::{Access, Config};
 use crate::front::{self, Front};
+use crate::identity::Identity;
 use crate::invocations::Invocations;
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::prepare::{self, Preparer};
 use crate::work::{self, Worker};
-use crate::{inbox, outbox, report, sync, trigger};
+use crate::{heartbeat, inbox, outbox, report, sync, trigger};
 
 /// Why a site can't start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The site never joined and has no token to do so.
     #[error(
-        "this site has not joined a hub yet; make a token with `avocet join-token --site NAME` there and pass it as --token"
+        "this site has not joined a hub yet; make a token with `avocet join-token create --site NAME` there and pass it as --token"
     )]
     NotJoined,
     /// What was given is no join token.
     #[error("the join token can't be read; copy all of what `avocet join-token` printed")]
     JoinToken,
+    /// A join token for a site of another name.
+    #[error(
+        "this machine is site `{known}`, and the join token is for site `{wanted}`: a site keeps its name, for what it \
+         was assigned and what it holds go by it. To make this machine another site, give it an empty --data folder"
+    )]
+    OtherName {
+        /// The site that it is.
+        known: String,
+        /// The site that it was to become.
+        wanted: String,
+    },
+    /// The site's key is damaged, or can't be made.
+    #[error("the site's key can't be used")]
+    Key(#[source] std::io::Error),
+    /// The site has no key to prove itself with.
+    #[error("the site has no key to ask for a certificate with; join again with a new token")]
+    NoKey,
     /// The hub refused the join token.
     #[error("the hub refused to let this site join")]
     JoinRefused(#[source] client::Error),
@@ -186,7 +204,7 @@ pub async fn start(
     })
     .await;
     let facts = facts(&access, &repository, &runtimes);
-    let client = Client::new(&membership.url, &membership.secret, Some(&membership.authority))?;
+    let identity = Identity::open(&config.data, &membership)?;
     let worker = Worker {
         work: config.work(),
         runtimes,
@@ -199,7 +217,7 @@ pub async fn start(
         running: Arc::new(Mutex::new(HashMap::new())),
     };
     let site =
-        Site { config, membership, client, objects, assignments, invocations, outbox, shelf, ledger, worker };
+        Site { config, membership, client: identity.client().clone(), identity, objects, assignments, invocations, outbox, shelf, ledger, worker };
     site.serve([listener, grpc_listener, objects_listener], &access, &repository, tasks)?;
     site.work(blobs, repository, tasks);
     site.follow_hub(facts, tasks);
@@ -211,6 +229,7 @@ pub async fn start(
 struct Site {
     config: Config,
     membership: Membership,
+    identity: Identity,
     client: Client,
     objects: Objects,
     assignments: Assignments,
@@ -300,10 +319,10 @@ impl Site {
 
     /// What the site and its hub tell each other.
     fn follow_hub(&self, facts: SiteStatus, tasks: &Tasks) {
-        let (client, membership) = (self.client.clone(), self.membership.clone());
+        let (identity, membership) = (self.identity.clone(), self.membership.clone());
         let every = self.config.heartbeat;
         supervise(tasks, "heartbeat", move |shutdown| {
-            report::beat(client.clone(), membership.clone(), facts.clone(), every, shutdown)
+            heartbeat::beat(identity.clone(), membership.clone(), facts.clone(), every, shutdown)
         });
         let (client, membership, assignments) =
             (self.client.clone(), self.membership.clone(), self.assignments.clone());

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use agent::{Access, Config, JoinToken};
+use agent::{Access, Config, JoinToken, Membership};
 use anyhow::{Context, bail};
+use api::Hub;
+use api::authentication::Invitation;
 use daemon::Tasks;
 
 use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions};
@@ -21,13 +23,31 @@ const OWN_TOKEN: Duration = Duration::from_secs(600);
 pub async fn up(options: UpOptions) -> anyhow::Result<()> {
     let data = prepare(&options.data, &options.site.addresses())?;
     let tasks = Tasks::default();
+    let known = Membership::read(&data.join("site"))?;
+    if let Some(known) = known.as_ref().filter(|known| known.site != options.name) {
+        bail!(
+            "this machine is site `{}`, and --site says `{}`: a site keeps its name, for what it was assigned and what it \
+             holds go by it. Start it under its name, or give the other an empty --data folder",
+            known.site,
+            options.name
+        );
+    }
     let (reached, hub) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
-    let secret = hub.tokens.create_join_token(&options.name, daemon::now(), OWN_TOKEN).await?;
-    let token = JoinToken { secret, authority: reached.authority.clone() }.encode();
-    let site = site_config(&data, &options.site, reached.server.clone(), Some(token))?;
+    let token = match known {
+        Some(_) => None,
+        None => Some(own_token(&hub, &reached.authority).await?),
+    };
+    let site = site_config(&data, &options.site, reached.server.clone(), token)?;
     let access = start_site(site, &tasks).await?;
     greet(&data, &reached.server, Some(&access));
     end(tasks).await
+}
+
+/// A token for the hub's own site.
+async fn own_token(hub: &Hub, authority: &str) -> anyhow::Result<String> {
+    let invitation = Invitation { site: hub.site.clone(), ..Invitation::default() };
+    let (secret, _) = hub.tokens.create_join_token(invitation, daemon::now(), OWN_TOKEN).await?;
+    Ok(JoinToken { secret, authority: authority.to_owned(), site: hub.site.clone() }.encode())
 }
 
 pub async fn hub(options: HubOptions) -> anyhow::Result<()> {

@@ -18,6 +18,18 @@ pub fn new_key() -> io::Result<String> {
     Ok(KeyPair::generate().map_err(failed)?.serialize_pem())
 }
 
+/// The private key in a text of PEM, which may hold its certificate, too.
+///
+/// # Errors
+/// If there is none.
+pub fn key_of(text: &str) -> io::Result<String> {
+    const END: &str = "-----END PRIVATE KEY-----";
+    let begin = text.find("-----BEGIN PRIVATE KEY-----");
+    let end = text.find(END).map(|end| end + END.len());
+    let found = begin.zip(end).and_then(|(begin, end)| text.get(begin..end));
+    found.map(str::to_owned).ok_or_else(|| io::Error::other("there is no `PRIVATE KEY` block of PEM"))
+}
+
 /// A request (PKCS #10, PEM) for a certificate for a key, in the name of a member of one organization.
 ///
 /// # Errors
@@ -66,8 +78,6 @@ mod tests {
     use std::time::Duration;
 
     use crate::tls::{Authority, ClientCertificate, Usage, applicant};
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
 
     #[test]
     fn a_request_names_its_maker_and_its_key_is_that_of_the_certificate() {
@@ -77,9 +87,9 @@ mod tests {
         let authority = Authority::open(tempfile::tempdir().unwrap().path()).unwrap();
         let hour = Duration::from_secs(3600);
         let signed = authority.sign(&asked, hour, &[Usage::ClientAuth], crate::now()).unwrap();
-        let signed =
-            ClientCertificate::read(&CertificateDer::from_pem_slice(signed.as_bytes()).unwrap()).unwrap();
+        let signed = ClientCertificate::of_pem(&signed).unwrap();
         assert_eq!(signed.key, requested_key(&asked).unwrap());
+        assert_eq!(key_of(&format!("{key}\n-----BEGIN CERTIFICATE-----")).unwrap(), key.trim_end());
         let again = request(&key, "site:plant", "avocet:sites").unwrap();
         assert_eq!(requested_key(&again).unwrap(), signed.key, "the key stays");
         let other = request(&new_key().unwrap(), "site:plant", "avocet:sites").unwrap();

@@ -1,5 +1,7 @@
 //! What a client's certificate says of the client.
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use types::{Digest, Time};
@@ -41,6 +43,11 @@ impl ClientCertificate {
             begins: certificate.validity().not_before.timestamp() + EARLIER,
             ends: certificate.validity().not_after.timestamp(),
         })
+    }
+
+    /// The first certificate in a text of PEM; none if it can't be read or names nobody.
+    pub fn of_pem(text: &str) -> Option<Self> {
+        Self::read(&CertificateDer::from_pem_slice(text.as_bytes()).ok()?)
     }
 
     /// Whether it is time for the next one: from two thirds of its life on, for some a little earlier, so that those
