@@ -1,21 +1,20 @@
 //! Tells the hub that the site lives and what it has, and keeps the site's certificate fresh.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use api::{Client, Heartbeat, HeartbeatAnswer, client};
 use daemon::Shutdown;
 use reqwest::Method;
 use tracing::warn;
-use types::{Kind, Link, SiteSpec, SiteStatus};
+use types::{Kind, SiteSpec, SiteStatus};
 
+use crate::facts::Facts;
 use crate::identity::Identity;
+use crate::links::{self, Links};
 use crate::{Error, Membership};
 
 /// How long the hub may take to answer.
 const LONGEST_ANSWER: Duration = Duration::from_secs(15);
-/// How many round trips the median is taken of.
-const ROUND_TRIPS: usize = 9;
 
 /// Asks the hub who it is: an agent obeys only the one that it joined.
 pub(crate) async fn check_hub(client: &Client, membership: &Membership) -> Result<(), Error> {
@@ -40,11 +39,11 @@ async fn ask(client: &Client, membership: &Membership, told: &Heartbeat) -> Resu
 pub(crate) async fn beat(
     identity: Identity,
     membership: Membership,
-    facts: SiteStatus,
+    facts: Facts,
+    links: Links,
     every: Duration,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let mut round_trips = VecDeque::new();
     let mut told: Option<SiteStatus> = None;
     let previous = identity.previous();
     let client = identity.client();
@@ -62,16 +61,9 @@ pub(crate) async fn beat(
             }
             answer => answer?,
         };
-        round_trips.push_back(started.elapsed().as_secs_f64() * 1000.0);
-        if round_trips.len() > ROUND_TRIPS {
-            round_trips.pop_front();
-        }
+        links.answered(started.elapsed());
         keep_fresh(&identity, &answer).await;
-        let mut status = facts.clone();
-        if membership.parent != membership.site {
-            let round_trip_milliseconds = median(&round_trips);
-            status.links = vec![Link { site: membership.parent.clone(), round_trip_milliseconds }];
-        }
+        let status = SiteStatus { links: links.told(), ..facts.now() };
         if told.as_ref().is_none_or(|told| is_news(told, &status)) {
             tell_site(client, &membership.site, &status).await?;
             if told.is_none() && previous != *identity.instance {
@@ -111,20 +103,9 @@ async fn keep_fresh(identity: &Identity, answer: &HeartbeatAnswer) {
     }
 }
 
-fn median(values: &VecDeque<f64>) -> f64 {
-    let mut sorted: Vec<f64> = values.iter().copied().collect();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
-    (middle * 100.0).round() / 100.0
-}
-
-/// A link is news when it became half as slow again, or fast, and by more than a millisecond: noise is not.
+/// Whether anything changed that matters to anybody.
 fn is_news(told: &SiteStatus, now: &SiteStatus) -> bool {
-    let round_trip =
-        |status: &SiteStatus| status.links.first().map_or(0.0, |link| link.round_trip_milliseconds);
-    let (old, new) = (round_trip(told), round_trip(now));
-    let (low, high) = (old.min(new), old.max(new));
-    (high > low * 1.5 && high - low > 1.0)
+    links::is_news(&told.links, &now.links)
         || SiteStatus { links: vec![], ..told.clone() } != SiteStatus { links: vec![], ..now.clone() }
 }
 

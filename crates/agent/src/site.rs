@@ -16,13 +16,14 @@ use serving::{Jobs, Shelf, jobs, shelf};
 use store::{Ledger, ledger};
 use tokio::net::TcpListener;
 use tracing::info;
-use types::{Capacity, Endpoints, SiteStatus};
 
 use crate::assignments::{Assignments, Progress};
 use crate::config::{Access, Config};
+use crate::facts::Facts;
 use crate::front::{self, Front};
 use crate::identity::Identity;
 use crate::invocations::Invocations;
+use crate::links::{self, Links};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::prepare::{self, Preparer};
@@ -203,8 +204,11 @@ pub async fn start(
         allow_unconfined: config.allow_unconfined,
     })
     .await;
-    let facts = facts(&access, &repository, &runtimes);
+    let facts = Facts::gather(&config.data, &access, &repository, &runtimes, &config.claims);
     let identity = Identity::open(&config.data, &membership)?;
+    let parent = membership.parent.clone();
+    let parent = if parent == membership.site { String::new() } else { parent };
+    let links = Links::open(config.data.join("links.json"), parent, config.measure.clone());
     let worker = Worker {
         work: config.work(),
         runtimes,
@@ -216,8 +220,20 @@ pub async fn start(
         inference,
         running: Arc::new(Mutex::new(HashMap::new())),
     };
-    let site =
-        Site { config, membership, client: identity.client().clone(), identity, objects, assignments, invocations, outbox, shelf, ledger, worker };
+    let site = Site {
+        config,
+        membership,
+        client: identity.client().clone(),
+        identity,
+        links,
+        objects,
+        assignments,
+        invocations,
+        outbox,
+        shelf,
+        ledger,
+        worker,
+    };
     site.serve([listener, grpc_listener, objects_listener], &access, &repository, tasks)?;
     site.work(blobs, repository, tasks);
     site.follow_hub(facts, tasks);
@@ -230,6 +246,7 @@ struct Site {
     config: Config,
     membership: Membership,
     identity: Identity,
+    links: Links,
     client: Client,
     objects: Objects,
     assignments: Assignments,
@@ -301,6 +318,7 @@ impl Site {
     fn work(&self, blobs: Blobs, repository: Repository, tasks: &Tasks) {
         let preparer = Preparer {
             client: self.client.clone(),
+            links: self.links.clone(),
             blobs,
             functions: self.config.functions(),
             repository,
@@ -318,11 +336,16 @@ impl Site {
     }
 
     /// What the site and its hub tell each other.
-    fn follow_hub(&self, facts: SiteStatus, tasks: &Tasks) {
+    fn follow_hub(&self, facts: Facts, tasks: &Tasks) {
         let (identity, membership) = (self.identity.clone(), self.membership.clone());
-        let every = self.config.heartbeat;
+        let (every, links) = (self.config.heartbeat, self.links.clone());
         supervise(tasks, "heartbeat", move |shutdown| {
-            heartbeat::beat(identity.clone(), membership.clone(), facts.clone(), every, shutdown)
+            let (identity, membership) = (identity.clone(), membership.clone());
+            heartbeat::beat(identity, membership, facts.clone(), links.clone(), every, shutdown)
+        });
+        let (links, client, site) = (self.links.clone(), self.client.clone(), self.membership.site.clone());
+        supervise(tasks, "links", move |shutdown| {
+            links::measure(links.clone(), client.clone(), site.clone(), shutdown)
         });
         let (client, membership, assignments) =
             (self.client.clone(), self.membership.clone(), self.assignments.clone());
@@ -389,31 +412,4 @@ async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Error> {
 
 fn address(listener: &TcpListener) -> Result<std::net::SocketAddr, Error> {
     listener.local_addr().map_err(|error| Error::disk(Path::new("the socket's address"), error))
-}
-
-fn facts(access: &Access, repository: &Repository, runtimes: &Runtimes) -> SiteStatus {
-    let engines = repository.engines().list();
-    let available = engines.into_iter().filter(|engine| engine.available);
-    SiteStatus {
-        version: env!("CARGO_PKG_VERSION").into(),
-        endpoints: Endpoints { inference: access.inference.clone(), objects: access.objects.clone() },
-        capacity: Capacity {
-            cpus: std::thread::available_parallelism()
-                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
-            memory_bytes: memory_bytes(),
-        },
-        architecture: std::env::consts::ARCH.into(),
-        operating_system: std::env::consts::OS.into(),
-        engines: available.map(|engine| engine.name.to_owned()).collect(),
-        runtimes: runtimes.available().into_iter().map(|(runtime, _)| runtime.as_str().to_owned()).collect(),
-        ..SiteStatus::default()
-    }
-}
-
-/// The machine's memory as Linux tells it; 0 where it does not.
-fn memory_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kibibytes: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
-    kibibytes.unwrap_or(0) * 1024
 }

@@ -259,8 +259,7 @@ async fn renew(
             "site `{name}` was deleted here; join again with a new token"
         )));
     };
-    let certificate =
-        hub.identities.renew(&name, &site.metadata.uid, &asked.request, daemon::now()).await?;
+    let certificate = hub.identities.renew(&name, &site.metadata.uid, &asked.request, daemon::now()).await?;
     Ok(Json(CertificateResponse { certificate }))
 }
 
@@ -272,7 +271,8 @@ async fn certify(
     Body(asked): Body<CertificateRequest>,
 ) -> Result<Json<CertificateResponse>, ApiError> {
     if user.site() != Some(&name) {
-        let message = format!("site `{name}` alone says which key it has; join again with a new token instead");
+        let message =
+            format!("site `{name}` alone says which key it has; join again with a new token instead");
         return Err(ApiError::forbidden(message));
     }
     let site = known_site(&hub, &name)?;

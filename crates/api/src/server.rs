@@ -20,7 +20,8 @@ use crate::authentication::{self, Credentials, authenticate, impersonate};
 use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
-    ApiError, Hub, blobs, discovery, health, joining, listener, mailbox, metrics, rbac, resources, reviews, sites, ui,
+    ApiError, Hub, blobs, discovery, health, joining, listener, mailbox, metrics, rbac, resources, reviews,
+    sites, ui,
 };
 
 /// How large a manifest may be, in bytes.
@@ -52,6 +53,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", post(reviews::rules))
         .merge(joining::routes())
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
+        .route("/avocet/v1/sites/{site}/probe", get(sites::probe))
         .route("/avocet/v1/sites/{site}/token", post(sites::create_token))
         .merge(authentication::token_routes())
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::Extension;
 use controllers::Beat;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -82,4 +82,14 @@ pub async fn create_token(
     }
     let token = hub.site_tokens.sign(&site, daemon::now()).map_err(|error| ApiError::internal(&error))?;
     Ok(Json(json!({"token": token, "expiresInSeconds": crate::site_tokens::SECONDS})))
+}
+
+/// How much a site is sent to see how wide the way is, in bytes.
+const PROBE: usize = 256 << 10;
+
+/// Bytes of no meaning, which nothing on the way can make fewer.
+pub async fn probe(Path(_): Path<String>) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = vec![0; PROBE];
+    daemon::fill_random(&mut bytes).map_err(|error| ApiError::internal(&error))?;
+    Ok(bytes)
 }

@@ -227,6 +227,12 @@ pub struct ListenSite {
     /// Labels to join with
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
+    /// Something that the site says of itself, for placements to select by; may be repeated
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    pub claims: Vec<String>,
+    /// A location to measure the way to, by opening a connection to its URL now and then; may be repeated
+    #[arg(long = "measure", value_name = "LOCATION=URL")]
+    pub measure: Vec<String>,
     /// The Python that runs functions [default: python3 in the path]
     #[arg(long, env = "AVOCET_PYTHON", value_name = "FILE")]
     pub python: Option<PathBuf>,

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use api::authentication::{
-    Identities, IdentityOptions, Oidc, OidcOptions, ServiceAccounts, Tokens, User,
-};
+use api::authentication::{Identities, IdentityOptions, Oidc, OidcOptions, ServiceAccounts, Tokens, User};
 use api::{Hub, Mailbox, SiteTokens, audit::Audit, rbac::Rbac};
 use artifacts::Blobs;
 use controllers::{Applicant, Events, Heartbeats, Signer};

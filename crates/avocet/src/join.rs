@@ -88,7 +88,10 @@ pub async fn join_token(client: &ClientOptions, options: JoinTokenOptions) -> an
         None => {
             let made = create(client, &options.wanted).await?;
             println!("{}", made.token);
-            eprintln!("# on the machine that joins as `{}`, once, within {} s:", made.site, options.wanted.ttl);
+            eprintln!(
+                "# on the machine that joins as `{}`, once, within {} s:",
+                made.site, options.wanted.ttl
+            );
             eprintln!("#   {}", made.command.replace(&made.token, "<the token above>"));
         }
         Some(JoinTokenCommand::Create { wanted, output }) => {
@@ -96,7 +99,10 @@ pub async fn join_token(client: &ClientOptions, options: JoinTokenOptions) -> an
             match output {
                 Format::Json | Format::Yaml => output::print_value(&made.value(), output)?,
                 _ => {
-                    eprintln!("# on the machine that joins as `{}`, once, within {} s:", made.site, wanted.ttl);
+                    eprintln!(
+                        "# on the machine that joins as `{}`, once, within {} s:",
+                        made.site, wanted.ttl
+                    );
                     println!("{}", made.command);
                     made.hint();
                 }

@@ -98,18 +98,14 @@ fn site_config(
     hub: String,
     join_token: Option<String>,
 ) -> anyhow::Result<Config> {
-    let mut labels = BTreeMap::new();
-    for label in &options.labels {
-        let (key, value) =
-            label.split_once('=').with_context(|| format!("--label {label} is not KEY=VALUE"))?;
-        labels.insert(key.to_owned(), value.to_owned());
-    }
     Ok(Config {
         data: data.join("site"),
         hub: hub.trim_end_matches('/').to_owned(),
         join_token,
         tier: options.tier.clone(),
-        labels,
+        labels: pairs("label", &options.labels)?,
+        claims: pairs("claim", &options.claims)?,
+        measure: pairs("measure", &options.measure)?,
         listen: options.listen_inference,
         listen_grpc: options.listen_grpc,
         listen_objects: options.listen_objects,
@@ -121,6 +117,15 @@ fn site_config(
         mlbuffet_legacy: options.mlbuffet_legacy,
         callback_origins: options.callback_origins.clone(),
     })
+}
+
+fn pairs(option: &str, texts: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let pair = |text: &String| {
+        let (key, value) =
+            text.split_once('=').with_context(|| format!("--{option} {text} is not KEY=VALUE"))?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(pair).collect()
 }
 
 async fn start_site(config: Config, tasks: &Tasks) -> anyhow::Result<std::sync::Arc<Access>> {

@@ -91,13 +91,7 @@ impl Instances {
     ///
     /// # Errors
     /// If it was refused, and the one that is obeyed is still there.
-    pub fn check(
-        &self,
-        site: &str,
-        instance: &str,
-        now: Instant,
-        grace: Duration,
-    ) -> Result<(), Duplicate> {
+    pub fn check(&self, site: &str, instance: &str, now: Instant, grace: Duration) -> Result<(), Duplicate> {
         let Some(machines) = self.sites.get(site) else { return Ok(()) };
         let heard = now.saturating_duration_since(machines.heard);
         match &machines.refused {

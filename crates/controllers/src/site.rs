@@ -74,7 +74,8 @@ impl Heartbeats {
         heard.at.insert(site.to_owned(), now);
         if let Some(skew) = beat.skew {
             let told = heard.skews.entry(site.to_owned()).or_insert(skew);
-            if (skew.abs() > RIGHT) != (told.abs() > RIGHT) || (skew - *told).abs() > CHANGED * told.abs().max(RIGHT)
+            if (skew.abs() > RIGHT) != (told.abs() > RIGHT)
+                || (skew - *told).abs() > CHANGED * told.abs().max(RIGHT)
             {
                 *told = skew;
             }
@@ -103,7 +104,12 @@ impl Heartbeats {
 
 impl Heard {
     /// Whether a site is heard, silent, or not yet known, and why.
-    fn ready(&self, site: &str, since: Instant, grace: Duration) -> Option<(ConditionStatus, &'static str, String)> {
+    fn ready(
+        &self,
+        site: &str,
+        since: Instant,
+        grace: Duration,
+    ) -> Option<(ConditionStatus, &'static str, String)> {
         if self.revoked.contains(site) {
             let message = format!(
                 "its certificates were revoked; what runs there goes on. To let a machine be this site again, make a \
@@ -133,7 +139,8 @@ impl Heard {
             return Some((ConditionStatus::True, "ClockIsRight", String::new()));
         }
         let (seconds, side) = (skew.abs().round(), if skew > 0.0 { "ahead of" } else { "behind" });
-        let message = format!("its clock is {seconds} s {side} the hub's; times that it tells are as much off");
+        let message =
+            format!("its clock is {seconds} s {side} the hub's; times that it tells are as much off");
         Some((ConditionStatus::False, "ClockIsOff", message))
     }
 
@@ -160,7 +167,9 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time)
         let told = tell(site, status, &message);
         let facts = [
             Some(("Ready", status, reason, message)),
-            heard.clock(site.name()).map(|(status, reason, message)| ("ClockSynced", status, reason, message)),
+            heard
+                .clock(site.name())
+                .map(|(status, reason, message)| ("ClockSynced", status, reason, message)),
             heard
                 .duplicate(site, heartbeats.grace)
                 .map(|(status, reason, message)| ("DuplicateIdentity", status, reason, message)),

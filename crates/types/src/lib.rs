@@ -10,6 +10,7 @@
 pub mod core;
 pub mod names;
 
+mod amount;
 mod application;
 mod assignment;
 mod condition;
@@ -26,6 +27,7 @@ mod registry;
 mod selector;
 mod site;
 
+pub use amount::Amount;
 pub use application::{
     Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus,
 };
@@ -53,7 +55,9 @@ pub use placement::{
 pub use quantity::Quantity;
 pub use registry::{Cell, Column, KEYED_LISTS, KindInfo, Scale, VERBS, kind_at, kind_named, kind_of, kinds};
 pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Selector};
-pub use site::{Capacity, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration};
+pub use site::{
+    Capacity, Claim, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration,
+};
 
 /// The API group of Avocet's own kinds.
 pub const GROUP: &str = "avocet.dev";

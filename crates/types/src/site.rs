@@ -1,9 +1,11 @@
 //! `Site`: a place where Avocet runs.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Kind, Resource, names};
+use crate::{Amount, Condition, Kind, Resource, names};
 
 /// A place where Avocet runs: a cloud region, a plant, a gateway.
 pub type Site = Resource<SiteSpec>;
@@ -91,6 +93,12 @@ pub struct SiteStatus {
     pub endpoints: Endpoints,
     /// What the machine has.
     pub capacity: Capacity,
+    /// What of it can be given to components, by resource: `cpu`, `memory` and others; what is absent is all there is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub allocatable: BTreeMap<String, Amount>,
+    /// What the site says of itself, for selectors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Claim>,
     /// CPU architecture, for example `x86_64`.
     pub architecture: String,
     /// Operating system, for example `linux`.
@@ -121,16 +129,41 @@ pub struct Capacity {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Other resources by name, for example `gpu`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub extended: BTreeMap<String, Amount>,
+}
+
+/// Something that a site says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Claim {
+    /// What is said.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its value.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub value: String,
 }
 
 /// A measured connection.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Link {
-    /// The site at the other end.
+    /// The site at the other end; empty where a location is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub site: String,
+    /// The location at the other end; empty where a site is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub location: String,
     /// Median round-trip time in milliseconds.
     pub round_trip_milliseconds: f64,
+    /// How far round-trip times are from the median, in milliseconds, in the median; absent where too few were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter_milliseconds: Option<f64>,
+    /// Megabits per second; absent where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub megabits_per_second: Option<f64>,
 }
 
 impl Kind for SiteSpec {

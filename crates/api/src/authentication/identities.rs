@@ -67,7 +67,8 @@ pub enum Standing {
 impl Standing {
     /// Why such a key is refused; none if it is not.
     pub fn refusal(self, site: &str) -> Option<String> {
-        let remedy = format!("make a token with `avocet join-token create --site {site}` and join again with it");
+        let remedy =
+            format!("make a token with `avocet join-token create --site {site}` and join again with it");
         match self {
             Self::Good | Self::Unknown => None,
             Self::Replaced => Some(format!(
@@ -101,8 +102,7 @@ impl Identities {
         authority: Arc<Authority>,
         options: IdentityOptions,
     ) -> Result<Self, store::ledger::Error> {
-        let rows: Vec<(String, Identity)> =
-            ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
+        let rows: Vec<(String, Identity)> = ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
         let known = Arc::new(RwLock::new(rows.into_iter().collect()));
         Ok(Self { ledger, authority, options, known, losses: watch::Sender::default() })
     }
@@ -134,13 +134,7 @@ impl Identities {
     ///
     /// # Errors
     /// 400 for a request that is damaged or for somebody else.
-    pub async fn enroll(
-        &self,
-        site: &str,
-        uid: &str,
-        request: &str,
-        now: Time,
-    ) -> Result<String, ApiError> {
+    pub async fn enroll(&self, site: &str, uid: &str, request: &str, now: Time) -> Result<String, ApiError> {
         let key = check(site, request)?;
         let (certificate, until) = self.sign(request, now)?;
         let before = self.identity(site);
@@ -156,13 +150,7 @@ impl Identities {
     ///
     /// # Errors
     /// 401 if it is not the site's key, or the last certificate ended too long ago; 400 for a damaged request.
-    pub async fn renew(
-        &self,
-        site: &str,
-        uid: &str,
-        request: &str,
-        now: Time,
-    ) -> Result<String, ApiError> {
+    pub async fn renew(&self, site: &str, uid: &str, request: &str, now: Time) -> Result<String, ApiError> {
         let key = check(site, request)?;
         let standing = self.standing(site, uid, key);
         if let Some(refusal) = standing.refusal(site) {

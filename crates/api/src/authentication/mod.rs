@@ -23,8 +23,8 @@ use tracing::debug;
 use types::{Kind, SiteSpec, Time};
 
 pub(crate) use granting::routes as token_routes;
-pub(crate) use impersonation::impersonate;
 pub use identities::{Identities, IdentityOptions, Standing};
+pub(crate) use impersonation::impersonate;
 pub use join_tokens::{Invitation, JoinTokenInfo};
 pub use jwt::Refusal;
 pub use oidc::{Oidc, OidcError, OidcOptions};

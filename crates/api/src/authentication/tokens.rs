@@ -51,7 +51,6 @@ impl From<Stored> for Grant {
     }
 }
 
-
 /// What may be told of a token: everything but the token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

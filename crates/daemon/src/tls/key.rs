@@ -116,7 +116,8 @@ mod tests {
     fn only_an_alert_is_a_refusal() {
         let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired);
         assert!(is_refused(&alert));
-        let wrapped = io::Error::other(rustls::Error::AlertReceived(rustls::AlertDescription::BadCertificate));
+        let wrapped =
+            io::Error::other(rustls::Error::AlertReceived(rustls::AlertDescription::BadCertificate));
         assert!(is_refused(&io::Error::other(wrapped)));
         assert!(!is_refused(&io::Error::from(io::ErrorKind::ConnectionRefused)));
         assert!(!is_refused(&rustls::Error::General("anything".to_owned())));

@@ -53,7 +53,8 @@ impl ClientCertificate {
     /// Whether it is time for the next one: from two thirds of its life on, for some a little earlier, so that those
     /// who began together don't come together.
     pub fn is_to_be_renewed(&self, now: Time) -> bool {
-        let spread = self.digest.hex().get(..2).and_then(|hex| i64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+        let spread =
+            self.digest.hex().get(..2).and_then(|hex| i64::from_str_radix(hex, 16).ok()).unwrap_or(0);
         let life = self.ends - self.begins;
         let rest = life / 3 + life / 15 * spread / 255;
         self.ends - now.0.as_second() <= rest
