@@ -20,6 +20,10 @@ pub struct Config {
     pub tier: String,
     /// The labels to join with.
     pub labels: BTreeMap<String, String>,
+    /// What the operator says of the site, for selectors.
+    pub claims: BTreeMap<String, String>,
+    /// Locations to measure the way to: names with a URL there, of which host and port count.
+    pub measure: BTreeMap<String, String>,
     /// Where the Open Inference Protocol, functions and invocations are served.
     pub listen: SocketAddr,
     /// Where the Open Inference Protocol is served over gRPC.

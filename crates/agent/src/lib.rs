@@ -15,9 +15,13 @@
 
 mod assignments;
 mod config;
+mod facts;
 mod front;
+mod heartbeat;
+mod identity;
 mod inbox;
 mod invocations;
+mod links;
 mod membership;
 mod outbox;
 mod prepare;

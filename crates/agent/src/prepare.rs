@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::Client;
 use artifacts::{Blobs, Source};
@@ -20,11 +20,14 @@ use types::{Artifact, AssignedModel, Assignment, AssignmentSpec, Digest, Engine,
 
 use crate::Error;
 use crate::assignments::{Assigned, Assignments, Progress};
+use crate::links::Links;
 
 /// What preparing needs.
 #[derive(Clone)]
 pub(crate) struct Preparer {
     pub client: Client,
+    /// Where it is noted how fast artifacts come.
+    pub links: Links,
     pub blobs: Blobs,
     pub functions: PathBuf,
     pub repository: Repository,
@@ -196,7 +199,9 @@ impl Preparer {
                 Err(error) => return Err(error),
             }
         }
+        let (started, there) = (Instant::now(), self.blobs.partial_len(digest));
         artifacts::fetch(&self.blobs, digest, size, &Hub(&self.client)).await?;
+        self.links.received(size.saturating_sub(there), started.elapsed());
         info!(%digest, size, "artifact fetched");
         Ok(())
     }

@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::engines::InstallOptions;
+use crate::join::{CertificateCommand, JoinTokenOptions, SiteCommand};
 use crate::model::ModelCommand;
 use crate::rollout::RolloutCommand;
 
@@ -57,8 +58,14 @@ pub enum Command {
     Backup(BackupOptions),
     /// Make a hub's data folder from a backup
     Restore(RestoreOptions),
-    /// Make a single-use token that lets a machine join as a site
+    /// Make, list and revoke single-use tokens that let a machine join as a site
     JoinToken(JoinTokenOptions),
+    /// Revoke what a site proves itself with
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// Let in, or refuse, who asks for a certificate
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
     /// Make, list and revoke tokens for people and programs
     #[command(subcommand)]
     Token(TokenCommand),
@@ -150,6 +157,12 @@ pub struct ListenHub {
     /// Seconds without a heartbeat after which a site counts as silent
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub grace: u64,
+    /// For how long the certificate of a site is good; it is renewed from two thirds of that on
+    #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
+    pub site_certificate_ttl: u64,
+    /// For how long after its certificate ended a site that was away gets another without a person
+    #[arg(long, default_value = "90d", value_parser = duration, value_name = "DURATION")]
+    pub site_certificate_grace: u64,
     /// Where it is written down who changed what, and who was refused; off for nowhere [default: audit.log beside the
     /// hub's data]
     #[arg(long, value_name = "FILE|off")]
@@ -221,6 +234,12 @@ pub struct ListenSite {
     /// Labels to join with
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
+    /// Something that the site says of itself, for placements to select by; may be repeated
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    pub claims: Vec<String>,
+    /// A location to measure the way to, by opening a connection to its URL now and then; may be repeated
+    #[arg(long = "measure", value_name = "LOCATION=URL")]
+    pub measure: Vec<String>,
     /// The Python that runs functions [default: python3 in the path]
     #[arg(long, env = "AVOCET_PYTHON", value_name = "FILE")]
     pub python: Option<PathBuf>,
@@ -285,7 +304,9 @@ pub struct HubOptions {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  avocet agent --join https://127.0.0.1:8080 --token $(avocet join-token --site plant-7) --tier edge"
+    after_help = "Example:\n  avocet agent --join https://127.0.0.1:8080 --token $(avocet join-token --site plant-7) --tier edge\n\n\
+    `avocet join-token create --site plant-7` at the hub prints the whole command. A site that joined needs neither \
+    --join nor --token again; a new token for the same name lets it join once more."
 )]
 pub struct AgentOptions {
     #[command(flatten)]
@@ -429,19 +450,8 @@ pub struct RestoreOptions {
     pub output: Format,
 }
 
-#[derive(Args)]
-#[command(after_help = "Example:\n  avocet join-token --site plant-7 --ttl 1h")]
-pub struct JoinTokenOptions {
-    /// The name that the joining site gets
-    #[arg(long)]
-    pub site: String,
-    /// For how long the token is good: 30s, 15m, 1h or 2d
-    #[arg(long, default_value = "1h", value_parser = duration)]
-    pub ttl: u64,
-}
-
 /// Seconds, from 30s, 15m, 1h or 2d.
-fn duration(text: &str) -> Result<u64, String> {
+pub fn duration(text: &str) -> Result<u64, String> {
     let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
     let found = units.iter().find_map(|(unit, seconds)| {
         let number: u64 = text.strip_suffix(unit)?.parse().ok()?;

@@ -10,6 +10,7 @@ mod engines;
 mod get;
 mod hub;
 mod invocations;
+mod join;
 mod lock;
 mod manifest;
 mod model;
@@ -63,7 +64,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(options) => serve::serve(options).await,
         Command::Backup(options) => backup::backup(&options),
         Command::Restore(options) => restore::restore(&options),
-        Command::JoinToken(options) => hub::join_token(client, options).await,
+        Command::JoinToken(options) => join::join_token(client, options).await,
+        Command::Site(command) => join::site(client, command).await,
+        Command::Certificate(command) => join::certificate(client, command).await,
         Command::Token(command) => tokens::token(client, command).await,
         Command::Apply(options) => apply::apply(client, options).await,
         Command::Push(options) => apply::push(client, &options).await,

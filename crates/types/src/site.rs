@@ -202,6 +202,9 @@ pub struct Link {
     pub location: String,
     /// Median round-trip time in milliseconds.
     pub round_trip_milliseconds: f64,
+    /// How far round-trip times are from the median, in milliseconds, in the median; absent where too few were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter_milliseconds: Option<f64>,
     /// Megabits per second; absent where it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub megabits_per_second: Option<f64>,

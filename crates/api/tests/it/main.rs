@@ -15,6 +15,7 @@ mod certificates;
 mod definitions;
 mod health;
 mod impersonation;
+mod joining;
 mod lifecycle;
 mod limits;
 mod malformed;

@@ -16,6 +16,7 @@ mod confinement;
 mod crashes;
 mod damage;
 mod failures;
+mod identities;
 mod joining;
 mod kube_client;
 mod kubectl;

@@ -44,6 +44,7 @@ impl Hub {
     }
 
     async fn site(&self, name: &str, tier: &str) {
+        self.heartbeats.join(name);
         self.apply("site", name, json!({"tier": tier})).await;
         let key = Key::new("sites", "", name);
         let mut told = self.store.get(&key).unwrap().manifest();
@@ -143,7 +144,7 @@ async fn promise_1_a_silent_site_keeps_its_assignment() {
     hub.until("sites", "", "plant", |site| message(site, "Ready").contains("no heartbeat")).await;
     hub.until("applications", "default", "app", |app| message(app, "Ready").contains("is silent")).await;
     assert_eq!(hub.assigned("plant"), 1);
-    hub.heartbeats.hear("plant");
+    hub.heartbeats.join("plant");
     hub.until("sites", "", "plant", |site| message(site, "Ready").is_empty()).await;
 }
 
