@@ -158,6 +158,8 @@ fn check_costs(schema: &Value, path: &str, is_bounded: bool) {
             for list in walked.filter(|field| field.chars().all(char::is_alphanumeric)) {
                 let list = &schema["properties"][list];
                 assert!(list.get("maxItems").or(list.get("maxProperties")).is_some(), "{path}: {text}");
+                let inner = list.get("items").or(list.get("additionalProperties")).unwrap();
+                assert!(inner["type"] != "string" || inner.get("maxLength").is_some(), "{path}: {text}");
             }
         }
     }
