@@ -179,3 +179,12 @@ fn rules_cost_no_more_than_kubernetes_can_estimate() {
         check_costs(&avocet_types::structural_schema(info), info.kind, true);
     }
 }
+
+/// A real API server refused the definition of Assignments with them: 64 models, each with rules over its lists.
+#[test]
+fn models_copied_into_assignments_carry_no_rules() {
+    let schema = avocet_types::structural_schema(kind_named("assignment").unwrap());
+    let copied = &schema["properties"]["spec"]["properties"]["models"]["items"]["properties"]["spec"];
+    assert!(copied["properties"]["versions"].is_object());
+    assert_eq!(copied.get("x-kubernetes-validations"), None);
+}
