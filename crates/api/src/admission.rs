@@ -20,7 +20,7 @@ use crate::rbac::escalation;
 use crate::resources::Call;
 use crate::server::LARGEST_MANIFEST;
 use crate::target::Subresource;
-use crate::{ApiError, approval, definitions, quotas};
+use crate::{ApiError, approval, body, definitions, quotas};
 
 /// Makes of what a client sent what is to be stored.
 ///
@@ -29,7 +29,7 @@ use crate::{ApiError, approval, definitions, quotas};
 pub fn admit(call: &Call, mut manifest: Value, old: Option<&Seen>, name: &str) -> Result<Value, ApiError> {
     let info = call.target.info;
     prepare(call, &mut manifest, old);
-    check_kind(info, name, &manifest)?;
+    check_kind(call, name, &manifest)?;
     if info.plural == CustomResourceDefinitionSpec::PLURAL {
         definitions::keep(call, name, &mut manifest, old)?;
     }
@@ -96,15 +96,16 @@ pub fn complete(info: &KindInfo, manifest: Value, old: Option<&Seen>, name: &str
 }
 
 /// The body must be of the kind that the path names.
-fn check_kind(info: &KindInfo, name: &str, manifest: &Value) -> Result<(), ApiError> {
+fn check_kind(call: &Call, name: &str, manifest: &Value) -> Result<(), ApiError> {
+    let info = call.target.info;
     let text = |field: &str| manifest.get(field).and_then(Value::as_str).unwrap_or_default();
     let (kind, version) = (text("kind"), text("apiVersion"));
     if kind.is_empty() {
-        return Err(ApiError::bad_request("Object 'Kind' is missing in the body of the request"));
+        let problem = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(&call.body));
+        return Err(body::unrecognized(info.kind, &problem, &call.body));
     }
     if info.is_ours() && kind != info.kind && version == info.api_version() {
-        let problem = format!("Invalid value: {kind:?}: must be {}", info.kind);
-        return Err(ApiError::field(info, name, "kind", &problem));
+        return Err(ApiError::other_kind(info, name, kind));
     }
     if version != info.api_version() {
         return Err(ApiError::bad_request(format!(
@@ -113,8 +114,11 @@ fn check_kind(info: &KindInfo, name: &str, manifest: &Value) -> Result<(), ApiEr
         )));
     }
     if kind != info.kind {
+        let package =
+            if info.group.is_empty() { "core" } else { info.group.split('.').next().unwrap_or_default() };
         return Err(ApiError::bad_request(format!(
-            "{kind} in version {:?} cannot be handled as a {}: the kind in the data does not match",
+            "{kind} in version {0:?} cannot be handled as a {1}: converting ({0}.{kind}) to ({package}.{1}): unknown \
+             conversion",
             info.version, info.kind
         )));
     }
@@ -347,8 +351,8 @@ fn warn_of_finalizers(call: &Call, old: Option<&Seen>, new: &Value) {
     added.sort_unstable();
     for name in added {
         call.warn(format!(
-            "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid \
-             accidental conflicts with other finalizer writers"
+            "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name to avoid accidental \
+             conflicts with other finalizer writers"
         ));
     }
 }

@@ -13,6 +13,9 @@ use crate::{ApiError, protobuf};
 /// The media types of bodies that are no patches.
 pub const FORMATS: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
+/// How much of a body a refusal shows, in bytes.
+const LONGEST_SUMMARY: usize = 30;
+
 /// The media type of server-side applies.
 pub const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
@@ -30,13 +33,60 @@ pub async fn read(request: Request) -> Result<Bytes, ApiError> {
     }
 }
 
-/// JSON from bytes.
+/// JSON of a kind from bytes.
 ///
 /// # Errors
-/// 400 that says where it is none.
-pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(body)
-        .map_err(|error| ApiError::bad_request(format!("the body of the request is not JSON: {error}")))
+/// 400 that says what is wrong with them, as the API server of Kubernetes does.
+pub fn parse(kind: &str, body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let problem = format!("couldn't get version/kind; json parse error: {}", syntax_error(body, &error));
+        unrecognized(kind, &problem, body)
+    })
+}
+
+/// 400 for a body that doesn't tell what it is.
+pub fn unrecognized(kind: &str, problem: &str, body: &[u8]) -> ApiError {
+    let summary = summarize(body);
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {problem} ({summary})"
+    ))
+}
+
+/// The beginning of a body: as text if it looks like JSON, in hexadecimal if not.
+fn summarize(body: &[u8]) -> String {
+    let beginning = body.get(..LONGEST_SUMMARY).unwrap_or(body);
+    let rest = if body.len() > beginning.len() { " ..." } else { "" };
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{rest}", String::from_utf8_lossy(beginning)),
+        Some(_) => {
+            let digits: String = beginning.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{digits}{rest}")
+        }
+    }
+}
+
+/// Where JSON breaks off, in the words that clients of Kubernetes know.
+pub fn syntax_error(body: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "unexpected end of JSON input".to_owned();
+    }
+    let text = error.to_string();
+    let known = [
+        ("expected value", "looking for beginning of value"),
+        ("key must be a string", "looking for beginning of object key string"),
+        ("expected `:`", "after object key"),
+        ("expected `,` or `}`", "after object key:value pair"),
+        ("expected `,` or `]`", "after array element"),
+        ("trailing characters", "after top-level value"),
+    ];
+    let place = known.iter().find(|(words, _)| text.starts_with(words)).map(|(_, place)| *place);
+    let line = body.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
+    let byte = line.and_then(|line| line.get(error.column().saturating_sub(1)));
+    match (place, byte) {
+        (Some(place), Some(byte)) => format!("invalid character {:?} {place}", char::from(*byte)),
+        _ => text,
+    }
 }
 
 /// JSON from bytes that are protobuf.

@@ -33,8 +33,17 @@ pub async fn version() -> Json<Value> {
     Json(json!({
         "major": "1", "minor": "32", "gitVersion": concat!("v1.32.0+avocet-", env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "",
-        "compiler": "rustc", "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+        "compiler": "rustc", "platform": format!("{}/{}", std::env::consts::OS, architecture()),
     }))
+}
+
+/// The processor, as the Kubernetes world names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 /// What can be asked, but is not kept: group, plural, kind.
@@ -61,6 +70,14 @@ fn is_local(plural: &str) -> bool {
 fn versions() -> BTreeMap<&'static str, &'static str> {
     let reviews = REVIEWS.iter().map(|(group, _, _)| (*group, "v1"));
     kinds().map(|info| (info.group, info.version)).chain(reviews).collect()
+}
+
+/// Where discovery is.
+pub fn paths() -> impl Iterator<Item = String> {
+    let groups = versions().into_iter().filter(|(group, _)| !group.is_empty());
+    let of_groups =
+        groups.flat_map(|(group, version)| [format!("/apis/{group}"), format!("/apis/{group}/{version}")]);
+    ["/api", "/api/v1", "/apis", "/apis/"].map(str::to_owned).into_iter().chain(of_groups)
 }
 
 async fn core_versions(headers: HeaderMap) -> Response {

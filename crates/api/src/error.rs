@@ -113,6 +113,28 @@ impl ApiError {
         Self::method_not_allowed("the server does not allow this method on the requested resource")
     }
 
+    /// Something that can't be done with a part of our kinds.
+    pub fn unsupported_method(verb: &str, info: &KindInfo) -> Self {
+        let message = format!("{verb} is not supported on resources of kind {:?}", info.qualified());
+        Self::method_not_allowed(message).about(info.plural, "")
+    }
+
+    /// What an apply states that the schema of its kind doesn't know.
+    pub fn untyped(info: &KindInfo, namespace: &str, name: &str, unknown: &[String]) -> Self {
+        let told: Vec<String> =
+            unknown.iter().map(|field| format!(".{field}: field not declared in schema")).collect();
+        let told = match told.as_slice() {
+            [one] => one.clone(),
+            many => format!("errors:\n  {}", many.join("\n  ")),
+        };
+        let object =
+            [namespace, name].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+        let kind = format!("{}/{}, Kind={}", info.group, info.version, info.kind);
+        let message = format!("failed to create typed patch object ({object}; {kind}): {told}");
+        // Kubernetes has no reason for this, either, but blames itself with a 500.
+        Self::new(StatusCode::BAD_REQUEST, "", message)
+    }
+
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict", message)
     }
@@ -122,6 +144,17 @@ impl ApiError {
         let message = format!(
             "Operation cannot be fulfilled on {} \"{}\": Precondition failed: UID in precondition: {wanted}, UID in \
              object meta: {found}",
+            qualified(key),
+            key.name
+        );
+        Self::conflict(message).about(key.plural, &key.name)
+    }
+
+    /// Another version is meant than the one that is there.
+    pub fn other_version(key: &store::Key, wanted: &str, found: &str) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{}\": Precondition failed: ResourceVersion in precondition: {wanted}, \
+             ResourceVersion in object meta: {found}",
             qualified(key),
             key.name
         );
@@ -199,6 +232,28 @@ impl ApiError {
         Self::refused(&qualified_kind(info), name, violations).about(info.kind, name)
     }
 
+    /// An update that doesn't say what it updates.
+    pub fn unversioned(info: &KindInfo, name: &str) -> Self {
+        let message = "Invalid value: 0x0: must be specified for an update".to_owned();
+        let field = "metadata.resourceVersion".to_owned();
+        let violation = Violation { field, reason: Reason::Invalid, message };
+        Self::refused(&info.qualified(), name, &[violation]).about(info.plural, name)
+    }
+
+    /// Something else than the kind that the path names.
+    pub fn other_kind(info: &KindInfo, name: &str, kind: &str) -> Self {
+        let message = format!("Invalid value: {kind:?}: must be {}", info.kind);
+        let violation = Violation { field: "kind".to_owned(), reason: Reason::Invalid, message };
+        Self::refused(&format!("{kind}.{}", info.group), name, &[violation]).about(kind, name)
+    }
+
+    /// One mistake in what is asked and not kept.
+    pub fn review(kind: &str, field: &str, problem: &str) -> Self {
+        let (field, message) = (field.to_owned(), problem.to_owned());
+        let violation = Violation { field, reason: Reason::Invalid, message };
+        Self::refused(&format!("{kind}.authentication.k8s.io"), "", &[violation])
+    }
+
     /// Mistakes in the parameters of a write.
     pub fn options(kind: &str, violations: &[Violation]) -> Self {
         Self::refused(&format!("{kind}.{OPTIONS_GROUP}"), "", violations).about(kind, "")
@@ -229,8 +284,11 @@ impl ApiError {
     pub fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            json_patch::merge(&mut status, &json!({"reason": self.reason}));
+        }
         let details = self.details();
         if !details.is_empty() {
             json_patch::merge(&mut status, &json!({"details": details}));

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use store::Object;
 use types::KindInfo;
 
-use crate::ApiError;
 use crate::table::table;
+use crate::{ApiError, body, layout};
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,21 +52,32 @@ impl Form {
         };
         for choice in accept.split(',') {
             let mut parts = choice.split(';').map(str::trim);
-            let is_json = matches!(parts.next(), Some("application/json" | "application/*" | "*/*" | ""));
-            let form = parts.find_map(|part| part.strip_prefix("as="));
-            match form {
-                None if is_json => return Ok(Self::Whole),
-                Some("Table") if is_json => return Ok(Self::Table(rows)),
-                Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_json => {
+            let media_type = parts.next().unwrap_or_default();
+            if !matches!(media_type, "" | "*/*" | "application/*" | "application/json" | layout::YAML) {
+                continue;
+            }
+            let (mut kind, mut is_known) = (None, true);
+            for part in parts {
+                match part.split_once('=') {
+                    Some(("as", asked)) => kind = Some(asked),
+                    Some(("g", group)) => is_known &= group == "meta.k8s.io",
+                    Some(("v", version)) => is_known &= matches!(version, "v1" | "v1beta1"),
+                    _ => {}
+                }
+            }
+            match kind {
+                None => return Ok(Self::Whole),
+                Some("Table") if is_known => return Ok(Self::Table(rows)),
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_known => {
                     return Ok(Self::Metadata);
                 }
                 _ => {}
             }
         }
-        Err(ApiError::not_acceptable(
-            "only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io, \
-             application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
-        ))
+        Err(ApiError::not_acceptable(format!(
+            "only the following media types are accepted: {}",
+            body::FORMATS.join(", ")
+        )))
     }
 
     /// One object in this form.

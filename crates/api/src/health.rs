@@ -31,6 +31,14 @@ pub fn routes() -> Router<Arc<Hub>> {
     routes
 }
 
+/// Where health is told, in one word and check by check.
+pub fn paths() -> impl Iterator<Item = String> {
+    ENDPOINTS.into_iter().flat_map(|(name, checks)| {
+        let single = checks.iter().map(move |(check, _)| format!("/{name}/{check}"));
+        std::iter::once(format!("/{name}")).chain(single)
+    })
+}
+
 /// Single checks.
 pub fn check_routes() -> Router<Arc<Hub>> {
     let mut routes = Router::new();

@@ -11,7 +11,7 @@ const LONGEST_MANAGER: usize = 128;
 const NOT_OLDER: &str = "NotOlderThan";
 const EXACT: &str = "Exact";
 
-/// Whether the parameters of a write make sense; `is_apply` for server-side apply.
+/// Whether the parameters of a write make sense that is no deletion; `is_apply` for server-side apply.
 ///
 /// # Errors
 /// 422 with every mistake that was found.
@@ -20,7 +20,6 @@ pub fn check(info: &RequestInfo, is_apply: bool) -> Result<(), ApiError> {
         "create" => "CreateOptions",
         "update" => "UpdateOptions",
         "patch" => "PatchOptions",
-        "delete" | "deletecollection" => "DeleteOptions",
         _ => return Ok(()),
     };
     let mut wrong = Vec::new();
@@ -48,7 +47,9 @@ pub fn check(info: &RequestInfo, is_apply: bool) -> Result<(), ApiError> {
     for (field, values) in [("dryRun", &["All"][..]), ("fieldValidation", &["Ignore", "Strict", "Warn"])] {
         let value = info.text(field);
         if !value.is_empty() && !values.contains(&value) {
-            refuse(field, Reason::NotSupported, unsupported(value, values));
+            let message =
+                if field == "dryRun" { unsupported_dry_run(value) } else { unsupported(value, values) };
+            refuse(field, Reason::NotSupported, message);
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(ApiError::options(kind, &wrong)) }
@@ -97,6 +98,11 @@ pub fn check_list(info: &RequestInfo) -> Result<(), ApiError> {
         refuse(version, Reason::NotSupported, unsupported(matching, supported));
     }
     if wrong.is_empty() { Ok(()) } else { Err(ApiError::options("ListOptions", &wrong)) }
+}
+
+/// What is said of a dry run that is none of those that there are.
+pub fn unsupported_dry_run(value: &str) -> String {
+    format!("Unsupported value: []string{{{value:?}}}: supported values: \"All\"")
 }
 
 /// What is said of a value that is none of those to choose from.

@@ -19,9 +19,26 @@ const DEEPEST: usize = 64;
 /// What a value takes in memory beside its text, about, in bytes.
 const VALUE_BYTES: usize = 32;
 
+/// 400 for a patch that is something else than a patch of its form.
+pub fn mistyped(patch: &Value, wanted: &str) -> ApiError {
+    let found = match patch {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) | Value::Null => "bool",
+    };
+    ApiError::bad_request(format!(
+        "error decoding patch: json: cannot unmarshal {found} into Go value of type {wanted}"
+    ))
+}
+
 /// Operation by operation, so that none can double what the ones before it doubled: what is copied, in all, is no
 /// more than a manifest.
 pub fn apply_json_patch(manifest: &mut Value, patch: &Value) -> Result<(), ApiError> {
+    if !patch.is_array() {
+        return Err(mistyped(patch, "[]handlers.jsonPatchOp"));
+    }
     let Patch(operations) = serde_json::from_value(patch.clone())
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
     if operations.len() > MOST_OPERATIONS {

@@ -16,7 +16,7 @@ use crate::resources::Call;
 #[derive(Clone, Default)]
 pub struct Turns(Arc<Mutex<()>>);
 
-/// Writes the amounts of a quota as texts, as they are kept; numbers are possible, too.
+/// Writes the amounts of a quota in the one form in which they are kept; numbers are possible, too.
 ///
 /// # Errors
 /// 400 for what is no amount.
@@ -28,13 +28,14 @@ pub fn tidy(info: &KindInfo, manifest: &mut Value) -> Result<(), ApiError> {
         if amount.is_number() {
             *amount = Value::String(amount.to_string());
         }
-        if amount.as_str().and_then(Quantity::parse).is_none() {
-            return Err(ApiError::bad_request(format!(
+        let kept = amount.as_str().and_then(Quantity::canonical).ok_or_else(|| {
+            ApiError::bad_request(format!(
                 "{0} in version {1:?} cannot be handled as a {0}: quantities must match the regular expression \
                  '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
                 info.kind, info.version
-            )));
-        }
+            ))
+        })?;
+        *amount = Value::String(kept);
     }
     Ok(())
 }

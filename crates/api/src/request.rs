@@ -213,6 +213,9 @@ fn resource_verb(
         (&Method::PATCH, false) => "patch",
         (&Method::DELETE, false) if target.is_whole() => "delete",
         (&Method::DELETE, true) => "deletecollection",
+        (&Method::DELETE, false) if target.info.is_ours() => {
+            return Err(ApiError::unsupported_method("delete", target.info));
+        }
         _ => return Err(ApiError::unfit_method()),
     })
 }

@@ -41,6 +41,9 @@ pub async fn handle(
     let form = Form::asked(&headers, info.text("includeObject"))?;
     let body = body::read(request).await?;
     let call = Call { hub, user, info, target, headers, form, body, warnings: Mutex::default() };
+    if call.info.verb == "patch" {
+        call.check_patch_type()?;
+    }
     options::check(&call.info, call.is_apply())?;
     let mut response = match (call.info.verb, call.target.subresource) {
         ("list", _) => call.list(),

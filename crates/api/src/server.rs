@@ -7,7 +7,7 @@ use axum::body::HttpBody;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
-use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use futures::StreamExt;
@@ -20,8 +20,8 @@ use crate::authentication::{self, Credentials, authenticate, impersonate};
 use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
-    ApiError, Hub, blobs, discovery, health, joining, listener, mailbox, metrics, rbac, resources, reviews,
-    sites, ui,
+    ApiError, Hub, blobs, discovery, health, joining, layout, listener, mailbox, metrics, rbac, resources,
+    reviews, sites, ui,
 };
 
 /// How large a manifest may be, in bytes.
@@ -56,13 +56,15 @@ pub fn router(hub: Hub) -> Router {
         .route("/avocet/v1/sites/{site}/probe", get(sites::probe))
         .route("/avocet/v1/sites/{site}/token", post(sites::create_token))
         .merge(authentication::token_routes())
+        .method_not_allowed_fallback(unfit_method)
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())
         .layer(from_fn_with_state(hub.clone(), guard));
     let audited = from_fn_with_state(hub.clone(), audit::record);
     let measured = from_fn_with_state(hub.clone(), metrics::measure);
-    let all = open.merge(guarded).fallback(not_found).layer(map_response(keep_private));
+    let all = open.merge(guarded).fallback(not_found).layer(from_fn(layout::lay_out));
+    let all = all.layer(map_response(keep_private));
     all.layer(audited).layer(measured).with_state(hub)
 }
 
@@ -131,6 +133,10 @@ fn check_instance(hub: &Hub, site: &str, request: &Request) -> Result<(), ApiErr
 async fn keep_private(mut response: Response) -> Response {
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     response
+}
+
+async fn unfit_method() -> ApiError {
+    ApiError::unfit_method()
 }
 
 async fn not_found() -> ApiError {

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use store::Object;
+use store::{Key, Object};
 use types::{Scale, Time};
 
 use crate::authentication::Account;
@@ -54,14 +54,10 @@ pub async fn set_scale(call: &Call) -> Result<Response, ApiError> {
     let paths = scale(call)?;
     let current = call.look()?;
     let wanted = match call.info.verb {
-        "patch" => call.patched(&scale_of(call, &current.object)?, &crate::body::parse(&call.body)?)?,
+        "patch" => call.patched(&scale_of(call, &current.object)?, &call.parse_patch()?)?,
         _ => call.parse_body()?,
     };
     let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
-    if replicas < 0 {
-        let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
-        return Err(ApiError::field(call.target.info, &call.target.name, "spec.replicas", &message));
-    }
     let version = wanted.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
     let mut manifest = current.manifest.clone();
     let mut place = &mut manifest;
@@ -95,6 +91,23 @@ const TOKEN_SECONDS: i64 = 3600;
 const SHORTEST_TOKEN: i64 = 600;
 const LONGEST_TOKEN: i64 = 1 << 32;
 
+/// Whether the Secret is there that a token is to be bound to.
+fn check_bound_object(call: &Call, request: &Value) -> Result<(), ApiError> {
+    let text = |field: &str| {
+        let found = request.pointer(&format!("/spec/boundObjectRef/{field}"));
+        found.and_then(Value::as_str).unwrap_or_default()
+    };
+    let (kind, name) = (text("kind"), text("name"));
+    if kind.is_empty() && name.is_empty() {
+        return Ok(());
+    }
+    if kind != "Secret" {
+        return Err(ApiError::bad_request(format!("cannot bind token for object of type /v1, Kind={kind}")));
+    }
+    let key = Key::new("secrets", &*call.target.namespace, name);
+    call.hub.store.get(&key).map(|_| ()).ok_or_else(|| store::Error::NotFound(key).into())
+}
+
 /// `POST serviceaccounts/NAME/token`: a `TokenRequest`, answered with its token.
 ///
 /// # Errors
@@ -110,8 +123,9 @@ pub async fn create_token(call: &Call) -> Result<Response, ApiError> {
             "may not specify a duration larger than 2^32 seconds"
         };
         let message = format!("Invalid value: {seconds}: {bound}");
-        return Err(ApiError::field(call.target.info, &call.target.name, "spec.expirationSeconds", &message));
+        return Err(ApiError::review("TokenRequest", "spec.expirationSeconds", &message));
     }
+    check_bound_object(call, &request)?;
     let audiences: Vec<String> = match request.pointer("/spec/audiences") {
         Some(audiences) if !audiences.is_null() => serde_json::from_value(audiences.clone())
             .map_err(|error| ApiError::bad_request(format!("spec.audiences: {error}")))?,

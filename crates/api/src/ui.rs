@@ -3,19 +3,41 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::http::HeaderMap;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::response::{IntoResponse, Redirect};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
 
-use crate::{ApiError, Hub};
+use crate::{ApiError, Hub, discovery, health};
 
 const PAGE: &str = include_str!("ui.html");
 
 pub fn routes() -> Router<Arc<Hub>> {
-    Router::new().route("/", get(|| async { Redirect::temporary("/ui") })).route("/ui", get(page))
+    Router::new().route("/", get(root)).route("/ui", get(page))
+}
+
+/// The page for who looks with a browser, the paths that are served for everybody else.
+async fn root(headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.contains("text/html") {
+        return Redirect::temporary("/ui").into_response();
+    }
+    Json(json!({"paths": paths()})).into_response()
+}
+
+/// What programs may begin with, in order.
+fn paths() -> Vec<String> {
+    let others = ["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/version"];
+    let mut paths: Vec<String> = others.map(str::to_owned).into();
+    paths.push("/.well-known/openid-configuration".to_owned());
+    paths.extend(discovery::paths());
+    paths.extend(health::paths());
+    paths.sort_unstable();
+    paths
 }
 
 async fn page() -> Result<impl IntoResponse, ApiError> {

@@ -6,16 +6,16 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::USER_AGENT;
 use axum::response::{IntoResponse, Response};
-use schema::{Reason, Violation};
 use serde_json::{Value, json};
 use store::{Deletion, Key, Object, Seen};
-use types::names::finalizer::{FOREGROUND, ORPHAN};
 
 use crate::body::APPLY_PATCH;
+use crate::deletion::DeleteOptions;
 use crate::managed_fields::{self, Part};
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::resources::Call;
-use crate::{ApiError, admission, body, options, patch, protobuf};
+use crate::target::Subresource;
+use crate::{ApiError, admission, body, patch, protobuf};
 
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -37,7 +37,7 @@ impl Call {
             "application/yaml" => self.parse_yaml(),
             "" | "application/json" | "application/x-www-form-urlencoded" => {
                 admission::check_duplicates(self, &self.body)?;
-                body::parse(&self.body)
+                body::parse(self.kind(), &self.body)
             }
             protobuf::MEDIA_TYPE => body::parse_protobuf(&self.body),
             _ => Err(body::unknown_format(&body::FORMATS)),
@@ -47,8 +47,75 @@ impl Call {
     fn parse_yaml(&self) -> Result<Value, ApiError> {
         let text =
             std::str::from_utf8(&self.body).map_err(|error| ApiError::bad_request(error.to_string()))?;
-        serde_saphyr::from_str(text)
-            .map_err(|error| ApiError::bad_request(format!("the body of the request is not YAML: {error}")))
+        serde_saphyr::from_str(text).map_err(|error| {
+            let text = error.to_string();
+            let problem = format!("yaml: {}", text.lines().next().unwrap_or_default());
+            body::unrecognized(self.kind(), &problem, &self.body)
+        })
+    }
+
+    /// What a server-side apply states.
+    fn parse_applied(&self) -> Result<Value, ApiError> {
+        let config: Value = serde_saphyr::from_slice(&self.body).map_err(|error| {
+            let text = error.to_string();
+            let problem = text.lines().next().unwrap_or_default();
+            ApiError::bad_request(format!(
+                "error decoding YAML: error converting YAML to JSON: yaml: {problem}"
+            ))
+        })?;
+        let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
+        let (version, kind, info) = (text("apiVersion"), text("kind"), self.target.info);
+        if version != info.api_version() || kind != info.kind {
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            let problem = format!("invalid object type: {group}/{version}, Kind={kind}");
+            return Err(ApiError::bad_request(problem));
+        }
+        Ok(config)
+    }
+
+    /// The kind of a body that is sent here.
+    fn kind(&self) -> &'static str {
+        match self.target.subresource {
+            Subresource::Scale => "Scale",
+            Subresource::Token => "TokenRequest",
+            _ => self.target.info.kind,
+        }
+    }
+
+    /// Whether the kind takes a patch in the form that the request states.
+    ///
+    /// # Errors
+    /// 415 if not.
+    pub fn check_patch_type(&self) -> Result<(), ApiError> {
+        let known: &[&str] = match self.target.info.is_ours() {
+            true => &[JSON_PATCH, MERGE_PATCH, APPLY_PATCH],
+            false => &[JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH],
+        };
+        if known.contains(&self.media_type()) { Ok(()) } else { Err(body::unknown_format(known)) }
+    }
+
+    /// Options of a deletion, as a body.
+    ///
+    /// # Errors
+    /// 415 or 400 for what can't be read.
+    pub fn parse_options(&self) -> Result<Value, ApiError> {
+        match self.media_type() {
+            "application/yaml" => self.parse_yaml(),
+            protobuf::MEDIA_TYPE => body::parse_protobuf(&self.body),
+            "" | "application/json" => serde_json::from_slice(&self.body).map_err(|error| {
+                let problem = body::syntax_error(&self.body, &error);
+                ApiError::bad_request(format!("couldn't get version/kind; json parse error: {problem}"))
+            }),
+            _ => Err(body::unknown_format(&body::FORMATS)),
+        }
+    }
+
+    /// A patch that is no server-side apply.
+    ///
+    /// # Errors
+    /// 400 for what is no JSON.
+    pub fn parse_patch(&self) -> Result<Value, ApiError> {
+        serde_json::from_slice(&self.body).map_err(|_| ApiError::bad_request("invalid JSON patch"))
     }
 
     /// Which fields a write to this path is about.
@@ -76,9 +143,7 @@ impl Call {
         }
         let namespace = &self.target.namespace;
         if info.namespaced && namespace.is_empty() {
-            return Err(ApiError::bad_request(
-                "an empty namespace may not be set when a resource name may be: post to namespaces/NAMESPACE/…",
-            ));
+            return Err(ApiError::not_found("the server could not find the requested resource"));
         }
         if !text("namespace").is_empty() && text("namespace") != *namespace {
             return Err(ApiError::bad_request(
@@ -101,18 +166,13 @@ impl Call {
     }
 
     pub(crate) async fn update(&self) -> Result<Response, ApiError> {
-        let current = self.look()?;
         let mut manifest = self.parse_body()?;
         self.check_name(&manifest)?;
+        let current = self.look()?;
         self.check_uid(&manifest, &current.object)?;
         let version = manifest.pointer("/metadata/resourceVersion").and_then(Value::as_str);
         if self.target.info.is_ours() && version.unwrap_or_default().is_empty() {
-            return Err(ApiError::field(
-                self.target.info,
-                &self.target.name,
-                "metadata.resourceVersion",
-                "Invalid value: 0x0: must be specified for an update",
-            ));
+            return Err(ApiError::unversioned(self.target.info, &self.target.name));
         }
         manifest = admission::admit(self, manifest, Some(&current), &self.target.name)?;
         self.write(current, manifest).await
@@ -182,6 +242,16 @@ impl Call {
         Err(ApiError::other_uid(&current.key, uid, &current.metadata.uid))
     }
 
+    /// Whether a patch leaves the uid as it is.
+    fn check_uid_is_kept(&self, manifest: &Value, current: &Object) -> Result<(), ApiError> {
+        let uid = manifest.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        if uid.is_empty() || uid == current.metadata.uid {
+            return Ok(());
+        }
+        let problem = format!("Invalid value: {uid:?}: field is immutable");
+        Err(ApiError::field(self.target.info, &self.target.name, "metadata.uid", &problem))
+    }
+
     /// Who writes: the field manager that the client names, or else the client itself.
     pub fn manager(&self) -> String {
         let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
@@ -201,12 +271,16 @@ impl Call {
 
     /// Server-side apply.
     async fn apply(&self) -> Result<Response, ApiError> {
-        let config = self.parse_yaml()?;
+        let config = self.parse_applied()?;
         if config.pointer("/metadata/managedFields").is_some_and(|fields| *fields != json!([])) {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
         self.check_name(&config)?;
         let (force, manager, key) = (self.info.is_set("force"), self.manager(), self.target.key());
+        let unknown = schema::schema_of(self.target.info).map(|schema| schema.prune(&mut config.clone()));
+        if let Some(unknown) = unknown.filter(|unknown| !unknown.is_empty()) {
+            return Err(ApiError::untyped(self.target.info, &key.namespace, &key.name, &unknown));
+        }
         loop {
             let live = self.hub.store.get(&key).map(Seen::from);
             if live.is_none() && self.target.is_status() {
@@ -263,13 +337,13 @@ impl Call {
         if self.is_apply() {
             return self.apply().await;
         }
-        let patch = body::parse(&self.body)?;
+        let patch = self.parse_patch()?;
         let mut tries = 0;
         loop {
             let current = self.look()?;
             let manifest = self.patched(&self.target.info.show(&current.manifest), &patch)?;
             self.check_name(&manifest)?;
-            self.check_uid(&manifest, &current.object)?;
+            self.check_uid_is_kept(&manifest, &current.object)?;
             let manifest = admission::admit(self, manifest, Some(&current), &self.target.name)?;
             match self.write(current, manifest).await {
                 // Unless the patch names a version itself, it means the newest object.
@@ -285,46 +359,35 @@ impl Call {
         }
     }
 
-    /// What a patch makes of an object.
+    /// What a patch in one of the forms that the kind takes makes of an object.
     ///
     /// # Errors
-    /// 415 for a form that is not known here, 400 or 422 for a patch that can't be applied.
+    /// 400 or 422 for a patch that can't be applied.
     pub fn patched(&self, current: &Value, patch: &Value) -> Result<Value, ApiError> {
         let mut manifest = current.clone();
         match self.media_type() {
             MERGE_PATCH if !patch.is_object() => {
-                return Err(ApiError::bad_request("error decoding patch: a merge patch is an object"));
+                return Err(crate::patch::mistyped(patch, "map[string]interface {}"));
             }
             MERGE_PATCH => json_patch::merge(&mut manifest, patch),
             JSON_PATCH => patch::apply_json_patch(&mut manifest, patch)?,
-            STRATEGIC_PATCH if !self.target.info.is_ours() => {
-                patch::apply_strategic(&mut manifest, patch)?;
-            }
-            _ if self.target.info.is_ours() => {
-                return Err(body::unknown_format(&[JSON_PATCH, MERGE_PATCH, APPLY_PATCH]));
-            }
-            _ => {
-                return Err(body::unknown_format(&[JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH]));
-            }
+            _ => patch::apply_strategic(&mut manifest, patch)?,
         }
         Ok(manifest)
     }
 
     pub(crate) async fn delete(&self) -> Result<Response, ApiError> {
-        let options = self.delete_options()?;
-        let wanted =
-            |field: &str| options.pointer(&format!("/preconditions/{field}")).and_then(Value::as_str);
+        let options = DeleteOptions::read(self)?;
         let current = self.find()?;
-        if let Some(uid) = wanted("uid").filter(|uid| *uid != current.metadata.uid) {
-            return Err(ApiError::other_uid(&current.key, uid, &current.metadata.uid));
-        }
+        options.check_preconditions(&current)?;
         admission::check_deletion(self, &current)?;
-        let expected = wanted("resourceVersion").map(str::to_owned);
-        let deletion = Deletion { expected, finalizer: finalizer(self, &options)?, now: daemon::now() };
-        let is_dry_run =
-            self.is_dry_run() || options.get("dryRun").is_some_and(|value| *value == json!(["All"]));
-        let deleted = match is_dry_run {
-            true => current,
+        let expected = options.preconditions.resource_version.clone();
+        let deletion = Deletion { expected, finalizer: options.finalizer(), now: daemon::now() };
+        let deleted = match options.is_dry_run() {
+            true => {
+                let doomed = current.doomed(deletion.finalizer, deletion.now);
+                doomed.map_err(|error| ApiError::internal(&error))?.map_or(current, Arc::new)
+            }
             false => self.hub.store.delete(self.target.key(), deletion).await?,
         };
         if deleted.metadata.deletion_timestamp.is_some() {
@@ -342,16 +405,13 @@ impl Call {
         Ok(Json(status).into_response())
     }
 
-    fn delete_options(&self) -> Result<Value, ApiError> {
-        if self.body.is_empty() { Ok(Value::Null) } else { self.parse_body() }
-    }
-
     pub(crate) async fn delete_collection(&self) -> Result<Response, ApiError> {
         let filter = self.filter()?;
-        let finalizer = finalizer(self, &self.delete_options()?)?;
+        let options = DeleteOptions::read(self)?;
+        let finalizer = options.finalizer();
         let (mut objects, version) = self.hub.store.list(self.target.info.plural, filter.namespace());
         objects.retain(|object| filter.passes(object));
-        for object in objects.iter().filter(|_| !self.is_dry_run()) {
+        for object in objects.iter().filter(|_| !options.is_dry_run()) {
             admission::check_deletion(self, object)?;
             let deletion = Deletion { expected: None, finalizer, now: daemon::now() };
             match self.hub.store.delete(object.key.clone(), deletion).await {
@@ -361,26 +421,5 @@ impl Call {
         }
         let metadata = json!({"resourceVersion": version.to_string()});
         Ok(self.form.list(self.target.info, objects, &metadata))
-    }
-}
-
-/// What keeps the object while its dependents are dealt with.
-fn finalizer(call: &Call, options: &Value) -> Result<Option<&'static str>, ApiError> {
-    let stated = options.get("propagationPolicy").and_then(Value::as_str);
-    let orphans = options.get("orphanDependents").and_then(Value::as_bool).unwrap_or(false)
-        || call.info.is_set("orphanDependents");
-    match stated.unwrap_or_else(|| call.info.text("propagationPolicy")) {
-        "" if orphans => Ok(Some(ORPHAN)),
-        "" | "Background" => Ok(None),
-        "Foreground" => Ok(Some(FOREGROUND)),
-        "Orphan" => Ok(Some(ORPHAN)),
-        other => {
-            let message = options::unsupported(other, &["Foreground", "Background", "Orphan", "nil"]);
-            let field = "propagationPolicy".to_owned();
-            Err(ApiError::options(
-                "DeleteOptions",
-                &[Violation { field, reason: Reason::NotSupported, message }],
-            ))
-        }
     }
 }

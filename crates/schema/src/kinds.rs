@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use types::{FieldError, FieldErrors, KindInfo, ObjectMeta, kinds};
 
-use crate::{Reason, Schema, Violation, metadata};
+use crate::violation::RULES_UNCHECKED;
+use crate::{Reason, Schema, Violation, metadata, scale};
 
 /// By group and plural. That each compiles is tested.
 static SCHEMAS: LazyLock<HashMap<(&'static str, &'static str), Schema>> = LazyLock::new(|| {
@@ -37,7 +38,13 @@ pub fn complete(info: &KindInfo, mut object: Value, old: Option<&Value>) -> Resu
     };
     if let Some(schema) = schema_of(info) {
         schema.apply_defaults(&mut object);
-        violations.extend(schema.validate(&object, old));
+        let is_blocked = info.is_ours() && violations.iter().any(|found| found.reason.blocks_rules());
+        let mut found = schema.validate(&object, old);
+        // Told last, and once.
+        let unchecked = found.pop_if(|last| last.field == RULES_UNCHECKED);
+        violations.extend(found);
+        violations.extend(scale::check(info, &object));
+        violations.extend(unchecked.or_else(|| is_blocked.then(Violation::of_unchecked_rules)));
     }
     if violations.is_empty()
         && let Err(FieldErrors(errors)) = info.check(&object)

@@ -18,6 +18,7 @@ mod path;
 mod pattern;
 mod prune;
 mod rules;
+mod scale;
 mod validate;
 mod values;
 mod violation;
@@ -68,14 +69,7 @@ impl Schema {
             lists::check(&self.root, new, &path::Path::Root, &mut violations);
         }
         if violations.iter().any(|violation| violation.reason.blocks_rules()) {
-            violations.push(Violation {
-                field: "<nil>".into(),
-                reason: Reason::Invalid,
-                message:
-                    "Invalid value: \"null\": some validation rules were not checked because the object was \
-                          invalid; correct the existing errors to complete validation"
-                        .into(),
-            });
+            violations.push(Violation::of_unchecked_rules());
         } else if self.root.has_rules {
             rules::check(&self.root, new, old, &mut violations);
         }

@@ -81,7 +81,17 @@ impl fmt::Display for Violation {
     }
 }
 
+/// What stands in place of a field where rules were not checked.
+pub(crate) const RULES_UNCHECKED: &str = "<nil>";
+
 impl Violation {
+    /// Tells that rules were not checked, since something else was wrong.
+    pub(crate) fn of_unchecked_rules() -> Self {
+        let message = "Invalid value: \"null\": some validation rules were not checked because the object was invalid; \
+                       correct the existing errors to complete validation";
+        Self { field: RULES_UNCHECKED.into(), reason: Reason::Invalid, message: message.into() }
+    }
+
     /// A violation; `value` as messages show it, `detail` empty where there is no more to say.
     pub(crate) fn new(field: String, reason: Reason, value: Option<String>, detail: &str) -> Self {
         let mut message = reason.title().to_owned();

@@ -84,6 +84,20 @@ impl Object {
         draft.write()
     }
 
+    /// What a deletion would leave, as a dry run shows it: the object that waits for those who hold it; `None` if it
+    /// would be gone.
+    ///
+    /// # Errors
+    /// If the metadata can't be read.
+    pub fn doomed(&self, finalizer: Option<&'static str>, now: Time) -> serde_json::Result<Option<Self>> {
+        let mut draft = Draft::of(self.key.clone(), self.manifest())?;
+        if !draft.doom(finalizer, now) {
+            return Ok(None);
+        }
+        draft.write_metadata()?;
+        draft.write().map(Some)
+    }
+
     /// All of it, as a value; parsed anew at each call.
     pub fn manifest(&self) -> Value {
         serde_json::from_slice(&self.json).unwrap_or_default()
@@ -183,7 +197,31 @@ impl Draft {
         self.metadata.generation = i64::from(self.counts_generations());
         self.metadata.creation_timestamp = Some(now);
         self.metadata.deletion_timestamp = None;
+        self.metadata.deletion_grace_period_seconds = None;
         self.metadata.resource_version.clear();
+    }
+
+    /// Marks what is to be deleted and somebody holds; whether somebody does.
+    pub(crate) fn doom(&mut self, finalizer: Option<&'static str>, now: Time) -> bool {
+        let is_marked = self.metadata.deletion_timestamp.is_some();
+        let finalizers = &mut self.metadata.finalizers;
+        let is_new = |finalizer: &&str| !is_marked && !finalizers.iter().any(|known| known == finalizer);
+        finalizers.extend(finalizer.filter(is_new).map(str::to_owned));
+        let is_held = self.is_held();
+        if is_held && !is_marked {
+            self.metadata.deletion_timestamp = Some(now);
+            self.metadata.deletion_grace_period_seconds = Some(0);
+            self.metadata.generation += i64::from(self.counts_generations());
+        }
+        is_held
+    }
+
+    /// Whether somebody must act before the object goes. Namespaces have a second list of who.
+    pub(crate) fn is_held(&self) -> bool {
+        let holders = self.manifest.pointer("/spec/finalizers").and_then(Value::as_array);
+        let is_namespace = self.key.plural == "namespaces";
+        !self.metadata.finalizers.is_empty()
+            || (is_namespace && holders.is_some_and(|holders| !holders.is_empty()))
     }
 
     /// Keeps what a writer of specs can't change; counts a generation if the spec differs.
@@ -193,6 +231,7 @@ impl Draft {
         self.metadata.resource_version.clone_from(&old.resource_version);
         self.metadata.creation_timestamp = old.creation_timestamp;
         self.metadata.deletion_timestamp = old.deletion_timestamp;
+        self.metadata.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
         self.metadata.generation =
             if self.counts_generations() { old.generation + i64::from(spec_changed) } else { 0 };
     }

@@ -348,7 +348,7 @@ impl Store {
             if new.manifest == before {
                 return Ok(Change::None(old));
             }
-            if new.metadata.deletion_timestamp.is_some() && !is_held(&new) {
+            if new.metadata.deletion_timestamp.is_some() && !new.is_held() {
                 return writer.remove(new, old);
             }
             writer.put(new, Some(old))
@@ -367,18 +367,13 @@ impl Store {
             check_version(&old, expected.as_ref())?;
             let mut marked = read_draft(old.key.clone(), old.manifest())?;
             let is_marked = marked.metadata.deletion_timestamp.is_some();
-            let finalizers = &mut marked.metadata.finalizers;
-            let is_new = |finalizer: &&str| !is_marked && !finalizers.iter().any(|known| known == finalizer);
-            finalizers.extend(finalizer.filter(is_new).map(str::to_owned));
-            if !is_held(&marked) {
+            if !marked.doom(finalizer, now) {
                 marked.write_metadata().map_err(unreadable(&old.key))?;
                 return writer.remove(marked, old);
             }
             if is_marked {
                 return Ok(Change::None(old));
             }
-            marked.metadata.deletion_timestamp = Some(now);
-            marked.metadata.generation += i64::from(marked.counts_generations());
             marked.write_metadata().map_err(unreadable(&old.key))?;
             writer.put(marked, Some(old))
         })
@@ -511,14 +506,6 @@ fn check_version(object: &Object, expected: Option<&String>) -> Result<(), Error
 
 fn take_status(draft: &mut Draft) -> Value {
     draft.manifest.get_mut("status").map(Value::take).unwrap_or_default()
-}
-
-/// Whether somebody must act before the object goes. Namespaces have a second list of who.
-fn is_held(object: &Draft) -> bool {
-    let holders = object.manifest.pointer("/spec/finalizers").and_then(Value::as_array);
-    let is_namespace = object.key.plural == "namespaces";
-    !object.metadata.finalizers.is_empty()
-        || (is_namespace && holders.is_some_and(|holders| !holders.is_empty()))
 }
 
 fn read_draft(key: Key, manifest: Value) -> Result<Draft, Error> {

@@ -115,8 +115,15 @@ pub fn structural_schema(info: &KindInfo) -> Value {
             list.insert("x-kubernetes-list-map-keys".into(), json!([key]));
         }
     }
+    if let Some(copied) = schema.pointer_mut(COPIED_SPEC).and_then(Value::as_object_mut) {
+        copied.remove("x-kubernetes-validations");
+    }
     schema
 }
+
+/// The specs of models in Assignments: copies of what was checked already, and too many for rules to be affordable by
+/// Kubernetes' estimate.
+const COPIED_SPEC: &str = "/properties/spec/properties/models/items/properties/spec";
 
 /// The schema of the metadata that all resources have.
 pub fn metadata_schema() -> Value {

@@ -58,6 +58,9 @@ pub struct ObjectMeta {
     /// Set by the server when deletion was asked for while finalizers remain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<Time>,
+    /// Set by the server with `deletionTimestamp`: always 0, since nothing here is deleted gracefully.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_grace_period_seconds: Option<i64>,
     /// Key-value pairs to select by.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
     pub labels: BTreeMap<String, String>,

@@ -65,7 +65,7 @@ pub struct ModelSpec {
     pub default_version: Option<String>,
     /// Further names of versions, for example `champion`; requests may name them wherever they may name a version.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub aliases: BTreeMap<String, String>,
     /// How requests that name no version are shared among versions; absent sends them all to the default version.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,8 +19,12 @@ pub struct Labels {
     pub subresource: &'static str,
     pub verb: &'static str,
     pub scope: &'static str,
+    /// `All` where nothing is to be kept.
+    pub dry_run: &'static str,
 }
 
+/// What `dryRun` says of requests that change nothing.
+const DRY: &str = "All";
 const SCOPES: [&str; 3] = ["cluster", "namespace", "resource"];
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"];
 
@@ -33,6 +37,10 @@ impl Labels {
                 let verbs = verbs.iter().map(|verb| verb_label(verb)).chain(apply);
                 verbs.flat_map(move |verb| SCOPES.map(|scope| Self::of_kind(info, part, verb, scope)))
             })
+        });
+        let of_kinds = of_kinds.flat_map(|labels| {
+            let dry = (!matches!(labels.verb, "GET" | "LIST" | "WATCH")).then_some(labels.dry());
+            [labels].into_iter().chain(dry)
         });
         let of_reviews = REVIEWS.iter().flat_map(|(group, plural, _)| {
             METHODS
@@ -52,7 +60,8 @@ impl Labels {
                 _ => "resource",
             };
             let verb = if info.is_apply { "APPLY" } else { verb_label(info.verb) };
-            return Self::of_kind(target.info, target.subresource, verb, scope);
+            let labels = Self::of_kind(target.info, target.subresource, verb, scope);
+            return if info.text("dryRun") == DRY { labels.dry() } else { labels };
         }
         let review = info.review.as_ref().and_then(|review| {
             REVIEWS.iter().find(|(group, plural, _)| *group == review.group && *plural == review.plural)
@@ -68,6 +77,10 @@ impl Labels {
         Self::of_review("", "", method_label(method), "")
     }
 
+    fn dry(self) -> Self {
+        Self { dry_run: DRY, ..self }
+    }
+
     pub fn of_kind(
         info: &KindInfo,
         subresource: Subresource,
@@ -75,7 +88,7 @@ impl Labels {
         scope: &'static str,
     ) -> Self {
         let (group, version, resource) = (info.group, info.version, info.plural);
-        Self { group, version, resource, subresource: subresource.name(), verb, scope }
+        Self { group, version, resource, subresource: subresource.name(), verb, scope, dry_run: "" }
     }
 
     fn of_review(
@@ -85,7 +98,7 @@ impl Labels {
         scope: &'static str,
     ) -> Self {
         let version = if resource.is_empty() { "" } else { "v1" };
-        Self { group, version, resource, subresource: "", verb, scope }
+        Self { group, version, resource, subresource: "", verb, scope, dry_run: "" }
     }
 
     /// As Prometheus has them.
@@ -93,6 +106,7 @@ impl Labels {
         let code = code.map(|code| ("code", code));
         let others = [
             ("component", "apiserver"),
+            ("dry_run", self.dry_run),
             ("group", self.group),
             ("resource", self.resource),
             ("scope", self.scope),

@@ -8,10 +8,7 @@ const VERSION_HELP: &str = "APIVersion defines the group and version of this rep
 const KIND_HELP: &str = "Kind is the name of what this object represents.";
 
 /// Lists that strategic merge patches merge: kind, place of the list, its key (empty for plain values).
-const MERGED: [(&str, &str, &str); 2] = [
-    ("ServiceAccount", "/properties/secrets", "name"),
-    ("ServiceAccount", "/properties/imagePullSecrets", "name"),
-];
+const MERGED: [(&str, &str, &str); 1] = [("ServiceAccount", "/properties/secrets", "name")];
 
 /// The group's name from its end, as Java packages are named; groups of Kubernetes by their first word.
 pub fn name(info: &KindInfo) -> String {

@@ -6,10 +6,9 @@ use serde_json::{Map, Value};
 use crate::ApiError;
 
 /// Lists whose entries are told apart by a field.
-const KEYED: [(&str, &str); 5] = [
+const KEYED: [(&str, &str); 4] = [
     ("metadata.ownerReferences", "uid"),
     ("secrets", "name"),
-    ("imagePullSecrets", "name"),
     ("status.conditions", "type"),
     ("spec.conditions", "type"),
 ];

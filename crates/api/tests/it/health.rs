@@ -41,7 +41,7 @@ async fn requests_are_counted_by_what_they_were_about() {
     let metrics = text(&hub, "/metrics", 200).await;
     let series = |code: u16, scope: &str, verb: &str| {
         format!(
-            "apiserver_request_total{{code=\"{code}\",component=\"apiserver\",group=\"avocet.dev\",\
+            "apiserver_request_total{{code=\"{code}\",component=\"apiserver\",dry_run=\"\",group=\"avocet.dev\",\
              resource=\"placements\",scope=\"{scope}\",subresource=\"\",verb=\"{verb}\",version=\"v1alpha1\"}} 1\n"
         )
     };

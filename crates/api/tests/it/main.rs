@@ -13,6 +13,7 @@ mod audit;
 mod bodies;
 mod certificates;
 mod definitions;
+mod forms;
 mod health;
 mod impersonation;
 mod joining;

@@ -38,7 +38,7 @@ async fn parameters_of_writes_that_make_no_sense_are_refused() {
     for (query, words) in [
         (long.as_str(), "fieldManager: Too long: may not be more than 128 bytes"),
         ("fieldManager=a%07", "(at position 1)"),
-        ("dryRun=Some", "dryRun: Unsupported value: \"Some\": supported values: \"All\""),
+        ("dryRun=Some", "dryRun: Unsupported value: []string{\"Some\"}: supported values: \"All\""),
         ("fieldValidation=x", "supported values: \"Ignore\", \"Strict\", \"Warn\""),
     ] {
         let refused = hub.post(&format!("{PLACEMENTS}?{query}"), &placement("p")).await.expect(422);
@@ -65,8 +65,19 @@ async fn a_patch_that_means_something_else_is_refused() {
     let refused = hub.json_patch(&one, &test).await.expect(422);
     assert_eq!(refused["message"], "the server rejected our request due to an error in our request");
     hub.merge_patch(&one, &json!({"metadata": {"namespace": "shop"}})).await.expect(400);
-    let refused = hub.merge_patch(&one, &json!({"metadata": {"uid": "x"}})).await.expect(409);
+    let refused = hub.merge_patch(&one, &json!({"metadata": {"uid": "x"}})).await.expect(422);
+    let words =
+        "Placement.avocet.dev \"p\" is invalid: metadata.uid: Invalid value: \"x\": field is immutable";
+    assert_eq!(refused["message"], words);
+    let mut other = placement("p");
+    other["metadata"]["uid"] = json!("x");
+    let refused = hub.put(&one, &other).await.expect(409);
     assert!(refused["message"].as_str().unwrap().contains("Precondition failed: UID in precondition: x"));
+    for (patch, found) in [(json!([1]), "array"), (json!("x"), "string")] {
+        let refused = hub.merge_patch(&one, &patch).await.expect(400);
+        let words = format!("cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+        assert!(refused["message"].as_str().unwrap().ends_with(&words), "{refused}");
+    }
 }
 
 #[tokio::test]

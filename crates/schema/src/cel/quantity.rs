@@ -26,6 +26,24 @@ const SUFFIXES: [(&str, i128); 15] = [
     ("E", UNIT * 1_000_000_000_000_000_000),
 ];
 
+/// What amounts are written in, each 1024 times the one before.
+const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+/// What amounts are written in, each 1000 times the one before.
+const DECIMAL: [&str; 8] = ["m", "", "k", "M", "G", "T", "P", "E"];
+
+/// Divides as often as it comes out even, at most so often; and how often that was. Nothing is nothing, in ones.
+fn shorten(mut count: i128, base: i128, most: usize) -> (i128, usize) {
+    if count == 0 {
+        return (0, 1);
+    }
+    let mut steps = 0;
+    while steps < most && count % base == 0 {
+        count /= base;
+        steps += 1;
+    }
+    (count, steps)
+}
+
 impl Quantity {
     /// The amount that a text states, if it states one.
     pub fn parse(text: &str) -> Option<Self> {
@@ -53,6 +71,26 @@ impl Quantity {
             amount = amount.checked_add(scaled.checked_add(scale - 1)? / scale)?;
         }
         Some(Self(if text.starts_with('-') { -amount } else { amount }))
+    }
+
+    /// An amount in the one form that Kubernetes keeps of it: rounded up to thousandths, without a fraction, with the
+    /// largest suffix of its family that allows it.
+    pub fn canonical(text: &str) -> Option<String> {
+        let Self(amount) = Self::parse(text)?;
+        let thousandths = amount.div_euclid(UNIT / 1000) + i128::from(amount.rem_euclid(UNIT / 1000) > 0);
+        let is_whole = thousandths % 1000 == 0;
+        let suffix = text.trim_start_matches(|c: char| !c.is_ascii_alphabetic());
+        if suffix.ends_with('i') && is_whole && thousandths.abs() >= 1_024_000 {
+            let (count, step) = shorten(thousandths / 1000, 1024, BINARY.len() - 1);
+            return Some(format!("{count}{}", BINARY.get(step)?));
+        }
+        let (count, step) = shorten(thousandths, 1000, DECIMAL.len() - 1);
+        let is_power = suffix.starts_with(['e', 'E']) && suffix.len() > 1 && count != 0;
+        Some(match step {
+            1 => count.to_string(),
+            step if is_power => format!("{count}e{}", 3 * i64::try_from(step).ok()? - 3),
+            step => format!("{count}{}", DECIMAL.get(step)?),
+        })
     }
 
     fn power_of_ten(exponent: i32) -> Option<i128> {
@@ -94,6 +132,29 @@ impl Quantity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_kept_in_one_form() {
+        for (text, kept) in [
+            ("1000m", "1"),
+            ("1500m", "1500m"),
+            ("1.5", "1500m"),
+            ("1000", "1k"),
+            ("0", "0"),
+            ("0Mi", "0"),
+            ("1.5Gi", "1536Mi"),
+            ("1024Mi", "1Gi"),
+            ("100Mi", "100Mi"),
+            ("0.5Ki", "512"),
+            ("2e3", "2e3"),
+            ("20e2", "2e3"),
+            ("1E", "1E"),
+            ("1u", "1m"),
+            ("-1000m", "-1"),
+        ] {
+            assert_eq!(Quantity::canonical(text).as_deref(), Some(kept), "{text}");
+        }
+    }
 
     #[test]
     fn amounts_are_read_as_kubernetes_reads_them() {

@@ -158,6 +158,8 @@ fn check_costs(schema: &Value, path: &str, is_bounded: bool) {
             for list in walked.filter(|field| field.chars().all(char::is_alphanumeric)) {
                 let list = &schema["properties"][list];
                 assert!(list.get("maxItems").or(list.get("maxProperties")).is_some(), "{path}: {text}");
+                let inner = list.get("items").or(list.get("additionalProperties")).unwrap();
+                assert!(inner["type"] != "string" || inner.get("maxLength").is_some(), "{path}: {text}");
             }
         }
     }
@@ -176,4 +178,13 @@ fn rules_cost_no_more_than_kubernetes_can_estimate() {
     for info in avocet_types::kinds().filter(|info| info.is_ours()) {
         check_costs(&avocet_types::structural_schema(info), info.kind, true);
     }
+}
+
+/// A real API server refused the definition of Assignments with them: 64 models, each with rules over its lists.
+#[test]
+fn models_copied_into_assignments_carry_no_rules() {
+    let schema = avocet_types::structural_schema(kind_named("assignment").unwrap());
+    let copied = &schema["properties"]["spec"]["properties"]["models"]["items"]["properties"]["spec"];
+    assert!(copied["properties"]["versions"].is_object());
+    assert_eq!(copied.get("x-kubernetes-validations"), None);
 }
