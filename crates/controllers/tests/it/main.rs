@@ -51,7 +51,6 @@ impl Hub {
         told["status"]["version"] = json!("1");
         told["metadata"].as_object_mut().unwrap().remove("resourceVersion");
         self.store.update(key, told, true).await.unwrap();
-        self.heartbeats.hear(name);
     }
 
     async fn application(&self) {
