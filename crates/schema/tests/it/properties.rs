@@ -181,12 +181,16 @@ fn likely(schema: &Value, name: &str, dice: &mut Dice) -> Value {
     if let Some(choices) = schema["enum"].as_array() {
         return choices[dice.below(choices.len() as u64) as usize].clone();
     }
+    if schema["x-kubernetes-int-or-string"] == true {
+        return Value::from(1 + dice.below(50));
+    }
     match schema["type"].as_str().unwrap() {
         "boolean" => Value::from(dice.below(2) == 0),
         "integer" | "number" => Value::from(1 + dice.below(50)),
         "string" => Value::from(match name {
             "digest" => format!("sha256:{}", "0".repeat(64)),
             "path" => "photos/in".into(),
+            "url" => "http://a/b".into(),
             "memory" => format!("{}Mi", dice.below(64)),
             "lastTransitionTime" => "2024-01-01T00:00:00Z".into(),
             _ => format!("a{}", dice.below(3)),
