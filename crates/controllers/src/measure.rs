@@ -142,28 +142,37 @@ fn normalized(metric: &Metric, values: &Values) -> Values {
 /// A client that waits for nobody for long.
 ///
 /// # Errors
-/// If there is no TLS.
-pub fn patient_client() -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder()
+/// If there is no TLS: what is wrong with it.
+pub fn patient_client() -> Result<reqwest::Client, String> {
+    // A machine without a list of authorities can still ask over plain HTTP.
+    let tls = daemon::tls::client_of_all().or_else(|_| daemon::tls::client_of_nobody());
+    let tls = tls.map_err(|error| error.to_string())?;
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
         .timeout(PATIENCE)
         .connect_timeout(PATIENCE)
         .redirect(reqwest::redirect::Policy::limited(3))
-        .build()
+        .build();
+    client.map_err(|error| error.to_string())
 }
 
 /// Asks for the values of all placements' metrics, again and again, until the shutdown.
 pub async fn run_measurements(store: Store, measurements: Measurements, shutdown: Shutdown) {
-    let client = match patient_client() {
-        Ok(client) => client,
-        Err(error) => {
-            warn!(%error, "can't ask for metrics");
-            return;
-        }
-    };
+    // Made when it is needed: most hubs ask nobody.
+    let mut client = None;
     loop {
         let (objects, _) = store.list(PlacementSpec::PLURAL, None);
         let placements: Vec<Placement> = objects.iter().filter_map(|object| object.parse().ok()).collect();
-        measurements.refresh(&client, &placements).await;
+        let mut metrics = placements.iter().flat_map(|placement| &placement.spec.metrics);
+        if client.is_none() && metrics.any(|metric| Asked::of(&metric.provider).is_some()) {
+            match patient_client() {
+                Ok(made) => client = Some(made),
+                Err(problem) => warn!(problem, "can't ask for metrics"),
+            }
+        }
+        if let Some(client) = &client {
+            measurements.refresh(client, &placements).await;
+        }
         if !shutdown.sleep(PERIOD).await {
             return;
         }

@@ -7,6 +7,9 @@ mod conditions;
 mod outlook;
 mod planning;
 
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
 use planner::{PlacementKey, groups};
 use types::{
     DecisionGroup, ObjectMeta, OwnerReference, Placement, PlacementDecision, PlacementDecisionSpec,
@@ -78,29 +81,24 @@ fn decide(
     now: Time,
     writes: &mut Vec<Write>,
 ) {
-    let mut decided = decision.clone();
     let mut misconfigured = planned.misconfigured.clone();
+    let mut decided = Cow::Borrowed(decision);
     if let Some(selected) = &planned.selected {
-        let since = |site: &str| {
-            let before = decision.status.decisions.iter().find(|before| before.site == site);
-            before.map_or(Some(now), |before| before.since)
-        };
-        let decisions = selected.iter().map(|(site, reason)| SiteDecision {
-            site: site.clone(),
-            reason: reason.clone(),
-            since: since(site),
-            group: 0,
-        });
-        decided.status.decisions = decisions.collect();
-        decided.status.observed_generation = placement.metadata.generation;
+        decided.to_mut().status = selection(decision, selected, placement.metadata.generation, now);
     }
-    if let Err(wrong) = divide(snapshot, placement, &mut decided.status) {
-        misconfigured = Some(wrong);
-        decided.status.groups.clone_from(&decision.status.groups);
+    if placement.spec.decision_groups.is_some() || !decided.status.groups.is_empty() {
+        let mut status = decided.status.clone();
+        match divide(snapshot, placement, &mut status) {
+            Ok(()) if status != decided.status => decided.to_mut().status = status,
+            Ok(()) => {}
+            Err(wrong) => misconfigured = Some(wrong),
+        }
     }
-    if decided != *decision {
-        let told = tell_decision(placement, decision, &decided);
-        writes.push(Write::status(&decided).telling(told));
+    if let Cow::Owned(decided) = &decided
+        && decided != decision
+    {
+        let told = tell_decision(placement, decision, decided);
+        writes.push(Write::status(decided).telling(told));
     }
     let mut reported = placement.clone();
     reported.status.observed_generation = placement.metadata.generation;
@@ -125,6 +123,28 @@ fn decide(
     }
 }
 
+/// These sites, those that were selected before since they were.
+fn selection(
+    before: &PlacementDecision,
+    selected: &[(String, String)],
+    generation: i64,
+    now: Time,
+) -> PlacementDecisionStatus {
+    let since: HashMap<&str, Option<Time>> =
+        before.status.decisions.iter().map(|chosen| (chosen.site.as_str(), chosen.since)).collect();
+    let decisions = selected.iter().map(|(site, reason)| SiteDecision {
+        site: site.clone(),
+        reason: reason.clone(),
+        since: since.get(site.as_str()).copied().unwrap_or(Some(now)),
+        group: 0,
+    });
+    PlacementDecisionStatus {
+        decisions: decisions.collect(),
+        groups: vec![],
+        observed_generation: generation,
+    }
+}
+
 /// Divides the selected sites into groups, where that is asked for.
 fn divide(
     snapshot: &Snapshot,
@@ -137,9 +157,12 @@ fn divide(
     };
     let sites: Vec<_> = status.decisions.iter().filter_map(|chosen| snapshot.site(&chosen.site)).collect();
     let divided = groups::divide(wanted, &sites)?;
+    let group_of: HashMap<&str, u32> = divided
+        .iter()
+        .flat_map(|group| group.sites.iter().map(|site| (site.as_str(), group.index)))
+        .collect();
     for chosen in &mut status.decisions {
-        let group = divided.iter().find(|group| group.sites.binary_search(&chosen.site).is_ok());
-        chosen.group = group.map_or(0, |group| group.index);
+        chosen.group = group_of.get(chosen.site.as_str()).copied().unwrap_or(0);
     }
     let groups = divided.into_iter().map(|group| DecisionGroup {
         index: group.index,
@@ -152,7 +175,7 @@ fn divide(
 
 /// Which sites came, and which went.
 fn tell_decision(placement: &Placement, old: &PlacementDecision, new: &PlacementDecision) -> Vec<Occurrence> {
-    let sites = |decision: &PlacementDecision| -> std::collections::BTreeSet<String> {
+    let sites = |decision: &PlacementDecision| -> BTreeSet<String> {
         decision.status.decisions.iter().map(|chosen| chosen.site.clone()).collect()
     };
     let (old, new) = (sites(old), sites(new));

@@ -7,7 +7,7 @@ mod choose;
 mod score;
 mod view;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -98,7 +98,8 @@ pub struct Board {
     wakes: i64,
     current: Vec<bool>,
     current_slots: Vec<Selected>,
-    since: HashMap<Slot, Timestamp>,
+    /// Since when, in microseconds; the least there is where that isn't known.
+    since: Vec<i64>,
     /// How often the crowd counts this placement itself.
     own: Vec<u32>,
     /// How many other placements chose the site that most chose.
@@ -125,7 +126,7 @@ impl Board {
             wakes: i64::MAX,
             current: vec![],
             current_slots: vec![],
-            since: HashMap::new(),
+            since: vec![],
             own: vec![],
             most: 0,
             keys: vec![],
@@ -233,6 +234,8 @@ impl Board {
 
     fn grow(&mut self, rows: usize) {
         self.current.resize(rows, false);
+        // Those that aren't selected have a time that none has who is, so that whoever comes is seen to come.
+        self.since.resize(rows, i64::MAX);
         self.own.resize(rows, 0);
         self.keys.resize(rows, OUT);
         self.raws.iter_mut().for_each(|raw| raw.resize(rows, f64::NAN));
@@ -244,23 +247,29 @@ impl Board {
             return;
         }
         let old = std::mem::replace(&mut self.current_slots, situation.current.to_vec());
+        let mut changed = Vec::new();
         for selected in &old {
             self.mark(selected.slot, false);
         }
-        self.since.clear();
         for selected in situation.current {
+            let since = selected.since.map_or(i64::MIN, Timestamp::as_microsecond);
             self.mark(selected.slot, true);
-            if let Some(since) = selected.since {
-                self.since.insert(selected.slot, since);
+            if let Some(known) = self.since.get_mut(selected.slot as usize).filter(|known| **known != since) {
+                *known = since;
+                changed.push(selected.slot);
+            }
+        }
+        for selected in &old {
+            let row = selected.slot as usize;
+            if self.current.get(row) == Some(&false) {
+                changed.push(selected.slot);
+                if let Some(since) = self.since.get_mut(row) {
+                    *since = i64::MAX;
+                }
             }
         }
         if let Some(dirty) = dirty {
-            let was: HashMap<Slot, Selected> =
-                old.into_iter().map(|selected| (selected.slot, selected)).collect();
-            let is: HashSet<Slot> = situation.current.iter().map(|selected| selected.slot).collect();
-            dirty.extend(was.keys().filter(|slot| !is.contains(slot)));
-            let changed = situation.current.iter().filter(|new| was.get(&new.slot) != Some(new));
-            dirty.extend(changed.map(|new| new.slot));
+            dirty.extend(changed);
         }
     }
 
@@ -326,6 +335,7 @@ impl Board {
             evaluated += 1;
             let row = slot as usize;
             let rejection = view.reject(slot, &mut wakes);
+            wakes = wakes.min(view.scores_end(slot));
             if let Some(key) = keys.get_mut(row) {
                 match rejection {
                     Some(_) => *key = OUT,
@@ -342,21 +352,9 @@ impl Board {
                 }
             }
         }
-        (self.keys, self.raws, self.wakes) = (keys, raws, wakes.min(self.scores_wake(fleet, situation)));
+        (self.keys, self.raws, self.wakes) = (keys, raws, wakes);
         self.effort.evaluated += evaluated;
         touched
-    }
-
-    /// When the next told score stops to be valid.
-    fn scores_wake(&self, fleet: &Fleet, situation: &Situation) -> i64 {
-        if self.seen.is_some() && self.wakes != i64::MAX {
-            return i64::MAX;
-        }
-        let columns = self.policy.terms.iter().filter_map(|term| match term.kind {
-            TermKind::AddOn(column) => fleet.columns.next_expiry(column, situation.now),
-            _ => None,
-        });
-        columns.min().map_or(i64::MAX, |until| until.saturating_add(1))
     }
 
     fn find_ranges(&mut self) {

@@ -215,7 +215,7 @@ impl Fleet {
         for site in sites {
             if let Some(slot) = self.slot(site.name()) {
                 let Self { columns, dialect, .. } = self;
-                columns.fill_missing(slot, site, &told(site.name()), *dialect);
+                columns.fill_row(slot, site, &told(site.name()), *dialect);
             }
         }
         self.columns.filled();

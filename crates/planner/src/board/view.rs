@@ -1,6 +1,6 @@
 //! What a placement sees of one site: why it doesn't match, or how it scores.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -72,7 +72,7 @@ pub(crate) struct View<'a> {
     pub situation: &'a Situation<'a>,
     pub field: Option<&'a Field>,
     pub current: &'a [bool],
-    pub since: &'a HashMap<Slot, Timestamp>,
+    pub since: &'a [i64],
     pub own: &'a [u32],
     pub most: u32,
     pub ranges: &'a [(f64, f64)],
@@ -90,7 +90,8 @@ impl View<'_> {
         if seconds == 0 || !self.situation.is_settled || !self.is_current(slot) {
             return None;
         }
-        let until = self.since.get(&slot)?.checked_add(SignedDuration::from_secs(i64::from(seconds))).ok()?;
+        let since = Timestamp::from_microsecond(*self.since.get(slot as usize)?).ok()?;
+        let until = since.checked_add(SignedDuration::from_secs(i64::from(seconds))).ok()?;
         (self.situation.now < until).then_some(until)
     }
 
@@ -149,6 +150,16 @@ impl View<'_> {
         self.reject_by_connection(slot, 1.0)
             .or_else(|| self.reject_by_room(slot))
             .or_else(|| self.reject_by_metrics(slot))
+    }
+
+    /// The time at which a told score of a site stops to be valid, in seconds.
+    pub fn scores_end(&self, slot: Slot) -> i64 {
+        let columns = self.policy.terms.iter().filter_map(|term| match term.kind {
+            TermKind::AddOn(column) => Some(self.fleet.columns.score_at(column, slot).valid_until),
+            _ => None,
+        });
+        let ends = columns.filter(|until| !self.is_expired(*until)).min();
+        ends.map_or(i64::MAX, |until| until.saturating_add(1))
     }
 
     fn reject_by_selectors(&self, slot: Slot) -> Option<Rejection> {

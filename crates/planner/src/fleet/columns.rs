@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use schema::cel::{Expression, Value as CelValue};
 use serde_json::{Map, Value, json};
 use types::{Amount, PlacementScore, Site, names::label};
@@ -160,12 +159,6 @@ impl Columns {
         self.scores.get(column).and_then(|(_, rows)| rows.get(slot as usize)).copied().unwrap_or(UNTOLD)
     }
 
-    /// The next time after `now` at which a score of a column stops to be valid.
-    pub fn next_expiry(&self, column: usize, now: Timestamp) -> Option<i64> {
-        let (_, rows) = self.scores.get(column)?;
-        rows.iter().map(|told| told.valid_until).filter(|until| *until >= now.as_second()).min()
-    }
-
     /// Writes a row into all columns.
     pub fn fill_row(&mut self, slot: Slot, site: &Site, told: &[&PlacementScore], dialect: Dialect) {
         let row = slot as usize;
@@ -193,11 +186,6 @@ impl Columns {
                 *cell = holds;
             }
         }
-    }
-
-    /// Writes a row into columns that were asked for since.
-    pub fn fill_missing(&mut self, slot: Slot, site: &Site, told: &[&PlacementScore], dialect: Dialect) {
-        self.fill_row(slot, site, told, dialect);
     }
 }
 

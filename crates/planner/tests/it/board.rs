@@ -118,9 +118,9 @@ impl Noise {
 fn specs() -> Vec<Value> {
     vec![
         json!({"numberOfSites": 3}),
-        json!({"siteSelector": {"matchLabels": {"zone": "a"}}}),
+        json!({"siteSelector": {"matchLabels": {"zone": "1"}}}),
         json!({"numberOfSites": 2, "near": {"site": "s0", "maxRoundTripMilliseconds": 40}}),
-        json!({"numberOfSites": 4, "predicates": [{"celExpressions": ["site.metadata.labels['zone'] != 'c'"]}]}),
+        json!({"numberOfSites": 4, "predicates": [{"celExpressions": ["site.metadata.labels['zone'] != '2'"]}]}),
         json!({"numberOfSites": 4, "requests": {"cpu": "2"}, "prioritizerPolicy": {"configurations": [
             {"scoreCoordinate": {"builtIn": "ResourceAllocatableCPU"}, "weight": 2},
             {"scoreCoordinate": {"builtIn": "Cost"}, "weight": 3}]}}),
@@ -153,7 +153,7 @@ proptest! {
                     _ => json!([]),
                 };
                 let links = json!([{"site": format!("s{}", number % 12), "roundTripMilliseconds": number}]);
-                let zone = if zone == 3 { json!({}) } else { json!({"zone": ["a", "b", "c"][usize::from(zone)]}) };
+                let zone = if zone == 3 { json!({}) } else { json!({"zone": format!("{zone}")}) };
                 world.set(site(
                     &name,
                     &json!({"tier": "edge", "taints": taints, "costPerHour": number, "unschedulable": what == 1}),
@@ -201,14 +201,14 @@ proptest! {
     }
 }
 
-/// Moves of a placement in ten thousand seconds, over sites whose latencies are noisy and one of which has a label that
+/// Moves of a placement in four thousand seconds, over sites whose latencies are noisy and one of which has a label that
 /// comes and goes.
 fn moves(migration: &Value, prioritizers: &Value, seed: u64) -> usize {
     let mut world = World::new(&json!({"numberOfSites": 1, "near": {"site": "cloud"},
         "siteSelector": {"matchLabels": {"ok": "yes"}}, "migration": migration, "prioritizerPolicy": prioritizers}));
     let mut noise = Noise(seed);
     let mut moves = 0;
-    for tick in 0..1000 {
+    for tick in 0..400 {
         for index in 0..20_u64 {
             let milliseconds = 10.0 + index as f64 / 4.0 + noise.next(60) as f64 / 10.0;
             let ok = if index == 0 && tick % 2 == 1 { "no" } else { "yes" };
@@ -225,14 +225,14 @@ fn moves(migration: &Value, prioritizers: &Value, seed: u64) -> usize {
 fn noisy_latencies_and_a_label_that_comes_and_goes_hardly_move_anything() {
     let greedy = json!({"mode": "Exact", "configurations":
         [{"scoreCoordinate": {"builtIn": "Latency"}, "weight": 1}]});
-    for seed in 1..6 {
+    for seed in 1..4 {
         let nervous = moves(&json!({"minimumGain": 0, "minimumDwellSeconds": 0}), &greedy, seed);
         let calm = moves(&json!({}), &json!({}), seed);
-        assert!(nervous > 300, "without hysteresis: {nervous} moves, seed {seed}");
+        assert!(nervous > 120, "without hysteresis: {nervous} moves, seed {seed}");
         assert!(calm <= 3, "as it is by default: {calm} moves, seed {seed}");
         // Hysteresis counts in points, whatever the weights: Steady is not needed for it.
-        let hysteresis = moves(&json!({"minimumGain": 15, "minimumDwellSeconds": 0}), &greedy, seed);
-        assert!(hysteresis <= 5, "with 15 points: {hysteresis} moves, seed {seed}");
+        let hysteresis = moves(&json!({"minimumGain": 25, "minimumDwellSeconds": 0}), &greedy, seed);
+        assert!(hysteresis <= 5, "with 25 points: {hysteresis} moves, seed {seed}");
     }
 }
 
@@ -247,7 +247,7 @@ fn a_dwell_bounds_moves_whatever_happens_and_a_cost_makes_them_rarer() {
     let free = with(0, 0, 0);
     let dwelling = with(0, 0, 500);
     // The label that goes moves at once; only what is merely better waits.
-    assert!(dwelling <= 10_000 / 500 * 2 + 2, "{dwelling} moves");
+    assert!(dwelling <= 4_000 / 500 * 2 + 2, "{dwelling} moves");
     assert!(with(2, 4, 0) < with(2, 0, 0) && with(2, 0, 0) < free);
 }
 

@@ -182,7 +182,8 @@ fn likely(schema: &Value, name: &str, dice: &mut Dice) -> Value {
         return choices[dice.below(choices.len() as u64) as usize].clone();
     }
     if schema["x-kubernetes-int-or-string"] == true {
-        return if dice.below(2) == 0 { Value::from(dice.below(50)) } else { Value::from("25%") };
+        let is_portion = schema["pattern"].as_str().is_some_and(|pattern| pattern.ends_with("%$"));
+        return if is_portion && dice.below(2) == 0 { "25%".into() } else { Value::from(1 + dice.below(50)) };
     }
     match schema["type"].as_str().unwrap() {
         "boolean" => Value::from(dice.below(2) == 0),
@@ -190,6 +191,7 @@ fn likely(schema: &Value, name: &str, dice: &mut Dice) -> Value {
         "string" => Value::from(match name {
             "digest" => format!("sha256:{}", "0".repeat(64)),
             "path" => "photos/in".into(),
+            "url" => "http://a/b".into(),
             "memory" => format!("{}Mi", dice.below(64)),
             "lastTransitionTime" | "succeeded" | "started" | "since" => "2024-01-01T00:00:00Z".into(),
             "start" => "22:00".into(),

@@ -200,7 +200,8 @@ mod tests {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/label.onnx");
         repository.register(LoadRequest::new("m", "1", file)).unwrap();
         let message = ModelInferRequest { model_name: "m".into(), ..ModelInferRequest::default() };
-        let answer = infer(&ServerState::new(repository), message, Some(Duration::ZERO), &HeaderMap::new()).await;
+        let answer =
+            infer(&ServerState::new(repository), message, Some(Duration::ZERO), &HeaderMap::new()).await;
         assert!(matches!(answer, Err(ApiError::Deadline)), "{answer:?}");
     }
 
