@@ -10,7 +10,7 @@
 pub mod core;
 pub mod names;
 
-mod portion;
+mod amount;
 mod application;
 mod assignment;
 mod condition;
@@ -23,14 +23,16 @@ mod maintenance;
 mod meta;
 mod model;
 mod placement;
+mod portion;
 mod quantity;
 mod registry;
 mod revision;
 mod rollout;
+mod score;
 mod selector;
 mod site;
 
-pub use portion::{Portion, Span};
+pub use amount::Amount;
 pub use application::{
     Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus, ModelReference,
 };
@@ -53,17 +55,25 @@ pub use model::{
     Rollback, Serving, Shadow, Share, Traffic,
 };
 pub use placement::{
-    Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,
-    PlacementStatus, SiteDecision,
+    AddOnScore, AntiAffinity, ComponentReference, Constraints, DecisionGroup, DecisionGroups, GroupSelector,
+    GroupSize, HttpJson, Metric, MetricProvider, Migration, Near, Placement, PlacementDecision,
+    PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec, PlacementStatus, Predicate, Prioritizer,
+    PrioritizerMode, PrioritizerPolicy, PrometheusQuery, ScoreCoordinate, ScoreType, SiteDecision, Spread,
+    WhenUnsatisfiable,
 };
+pub use portion::{Portion, Span};
 pub use quantity::Quantity;
 pub use registry::{Cell, Column, KEYED_LISTS, KindInfo, Scale, VERBS, kind_at, kind_named, kind_of, kinds};
 pub use revision::{ApplicationRevision, ApplicationRevisionSpec, ApplicationRevisionStatus};
 pub use rollout::{
     Rejected, Rollout, RolloutCounts, RolloutGroup, RolloutKind, RolloutStatus, SiteProgress, SiteState,
 };
+pub use score::{PlacementScore, PlacementScoreSpec, Score};
 pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Selector};
-pub use site::{Capacity, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration};
+pub use site::{
+    Capacity, Claim, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration,
+    TolerationOperator,
+};
 
 /// The API group of Avocet's own kinds.
 pub const GROUP: &str = "avocet.dev";

@@ -4,6 +4,7 @@
 mod dataflow;
 mod placement;
 mod rollout;
+mod vectors;
 
 use serde_json::{Value, json};
 use types::Site;

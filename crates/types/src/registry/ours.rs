@@ -3,7 +3,7 @@
 use super::{AGE, Column, KindInfo, NAME, Scale, column};
 use crate::{
     ApplicationRevisionSpec, ApplicationSpec, AssignmentSpec, FunctionSpec, Kind, ModelSpec,
-    PlacementDecisionSpec, PlacementSpec, SiteSpec,
+    PlacementDecisionSpec, PlacementScoreSpec, PlacementSpec, SiteSpec,
 };
 
 /// In the order that Kubernetes has for custom resources.
@@ -21,7 +21,7 @@ const fn ours<S: Kind>(
     }
 }
 
-pub(super) static OURS: [KindInfo; 8] = [
+pub(super) static OURS: [KindInfo; 9] = [
     ours::<SiteSpec>(
         "site",
         &[],
@@ -91,6 +91,16 @@ pub(super) static OURS: [KindInfo; 8] = [
         ],
     )
     .selectable_by(&["spec.placement"]),
+    ours::<PlacementScoreSpec>(
+        "placementscore",
+        &[],
+        &[
+            NAME,
+            column("Valid Until", "string", ".spec.validUntil", 0, "when it stops to count; empty for never"),
+            AGE,
+        ],
+    )
+    .without_status(),
     ours::<ApplicationSpec>(
         "application",
         &["app"],
