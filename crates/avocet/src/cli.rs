@@ -87,6 +87,9 @@ pub enum Command {
     /// See how a change reaches its sites; pause, promote, abort and undo it
     #[command(subcommand)]
     Rollout(RolloutCommand),
+    /// Look at what placements would decide
+    #[command(subcommand)]
+    Placement(PlacementCommand),
     /// Say which inference engines work on this machine, and why
     Engines(EnginesOptions),
     /// Look into a model file before it is served, and at what models are doing
@@ -605,6 +608,24 @@ pub struct ListOptions {
 pub struct ExplainOptions {
     /// placement/NAME
     pub what: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+#[derive(Subcommand)]
+pub enum PlacementCommand {
+    /// Show which sites placements would select if manifests were applied, and why; nothing is applied
+    Simulate(SimulateOptions),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  avocet placement simulate -f placement.yaml")]
+pub struct SimulateOptions {
+    /// A manifest of a Placement, Site, PlacementScore or Application, a folder of them, or - for standard input; may
+    /// be repeated
+    #[arg(short, long = "filename", required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

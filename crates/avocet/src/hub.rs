@@ -102,9 +102,13 @@ pub async fn start(
     api::bootstrap(&hub.store, daemon::now()).await?;
     let events = Events::new(hub.store.clone());
     let (store, heartbeats, recorder) = (hub.store.clone(), hub.heartbeats.clone(), events.clone());
+    let measurements = controllers::Measurements::default();
+    let measured = measurements.clone();
     tasks.supervise("controllers", move |shutdown| {
-        controllers::run(store.clone(), heartbeats.clone(), recorder.clone(), shutdown)
+        controllers::run(store.clone(), heartbeats.clone(), measured.clone(), recorder.clone(), shutdown)
     });
+    let (store, shutdown) = (hub.store.clone(), tasks.shutdown());
+    tasks.spawn("measurements", controllers::run_measurements(store, measurements, shutdown));
     let authority = controllers::Authority {
         certificate: access.authority.as_str().into(),
         signer: Arc::new(HubSigner(authority.clone())),

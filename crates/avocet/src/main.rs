@@ -7,7 +7,6 @@ mod config;
 mod copy;
 mod describe;
 mod engines;
-mod explain;
 mod get;
 mod hub;
 mod invocations;
@@ -15,6 +14,7 @@ mod lock;
 mod manifest;
 mod model;
 mod output;
+mod placement;
 mod restore;
 mod rollout;
 mod serve;
@@ -26,7 +26,7 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Cli, Command, PlacementCommand};
 
 fn main() -> ExitCode {
     // The shim confines itself and becomes a function; it must come before any thread is there.
@@ -75,7 +75,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Cp(options) => copy::copy(client, options).await,
         Command::Ls(options) => copy::list(client, options).await,
         Command::Ui => ui::ui(client),
-        Command::Explain(options) => explain::explain(client, options).await,
+        Command::Explain(options) => placement::explain(client, options).await,
+        Command::Placement(PlacementCommand::Simulate(options)) => placement::simulate(client, options).await,
         Command::Rollout(command) => rollout::rollout(client, command).await,
         Command::Engines(options) => engines::engines(&options).await,
         Command::Model(command) => model::model(client, &command).await,

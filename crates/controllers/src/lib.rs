@@ -1,7 +1,8 @@
 //! What makes resources true.
 //!
 //! Every controller is a function from what is to the [`Write`]s that bring it closer to what is wanted. It has no
-//! memory and waits for nothing, so it may run at any time, any number of times. [`run`] shows those of our own
+//! memory and waits for nothing, so it may run at any time, any number of times. (That of placements keeps an index of
+//! sites, which it could make again at any time.) [`run`] shows those of our own
 //! kinds a [`Snapshot`] of all their objects, whenever one of them changed, until they have nothing left to write;
 //! [`run_lifecycle`] leads those that work on objects of all kinds to the few that a change concerns.
 
@@ -14,6 +15,7 @@ mod garbage;
 #[cfg(test)]
 mod graph_tests;
 mod lifecycle;
+mod measure;
 mod namespace;
 mod placement;
 mod quota;
@@ -26,7 +28,9 @@ pub use aggregation::aggregate;
 pub use certificate::{Applicant, Signer};
 pub use events::{Events, Occurrence, Subject};
 pub use lifecycle::{Authority, run_lifecycle};
+pub use measure::{Measurements, patient_client, run_measurements};
 pub use namespace::namespace_manifest;
+pub use placement::{Outlook, outlook};
 pub use run::run;
 pub use site::Heartbeats;
 pub use snapshot::Snapshot;

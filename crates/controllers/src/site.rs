@@ -43,6 +43,10 @@ impl Heartbeats {
 pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time) -> Vec<Write> {
     let mut writes = Vec::new();
     for site in &snapshot.sites {
+        if site.spec.taints.iter().any(|taint| taint.time_added.is_none()) {
+            writes.push(Write::spec(&with_times(site, now)));
+            continue;
+        }
         let Some(status) = heartbeats.state(site.name()) else { continue };
         let (reason, message) = if status == ConditionStatus::True {
             ("HeartbeatsArrive", String::new())
@@ -69,6 +73,15 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time)
         }
     }
     writes
+}
+
+/// Taints without a time came just now; tolerations with a limit count from then.
+fn with_times(site: &Site, now: Time) -> Site {
+    let mut changed = site.clone();
+    for taint in &mut changed.spec.taints {
+        taint.time_added.get_or_insert(now);
+    }
+    changed
 }
 
 /// What is to be told of a site that was or wasn't heard.

@@ -149,6 +149,12 @@ impl Board {
         &self.selected
     }
 
+    /// Whether other sites are selected than before.
+    pub fn is_changed(&self) -> bool {
+        let was_selected = |slot: &Slot| self.current.get(*slot as usize).copied().unwrap_or(false);
+        self.selected.len() != self.current_slots.len() || !self.selected.iter().all(was_selected)
+    }
+
     /// How much the last decision looked at.
     pub fn effort(&self) -> Effort {
         self.effort

@@ -285,6 +285,11 @@ impl Fleet {
         self.links.version()
     }
 
+    /// Forgets how far sites are from one another, so that it is worked out again when it is asked.
+    pub fn forget_distances(&mut self) {
+        self.links.forget();
+    }
+
     /// How far all sites are from the nearest of these.
     pub(crate) fn field(&mut self, origins: &[Slot]) -> Arc<Field> {
         self.links.field(origins)

@@ -5,7 +5,7 @@ mod lifecycle;
 
 use std::time::Duration;
 
-use avocet_controllers::{Events, Heartbeats, run};
+use avocet_controllers::{Events, Heartbeats, Measurements, run};
 use daemon::Tasks;
 use serde_json::{Value, json};
 use store::{Deletion, Key, Ledger, Object, Store};
@@ -25,7 +25,7 @@ impl Hub {
         let tasks = Tasks::default();
         let (running, heard, events) = (store.clone(), heartbeats.clone(), Events::new(store.clone()));
         tasks.supervise("controllers", move |shutdown| {
-            run(running.clone(), heard.clone(), events.clone(), shutdown)
+            run(running.clone(), heard.clone(), Measurements::default(), events.clone(), shutdown)
         });
         Self { store, heartbeats, tasks }
     }

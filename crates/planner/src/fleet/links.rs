@@ -89,6 +89,11 @@ impl Links {
         self.version
     }
 
+    pub fn forget(&mut self) {
+        self.version += 1;
+        self.fields.clear();
+    }
+
     fn edges(&self, slot: Slot) -> &[Edge] {
         self.from.get(slot as usize).map_or(&[], Vec::as_slice)
     }
@@ -128,8 +133,7 @@ impl Links {
             // No way leads through it, so nobody else's distance changed.
             self.update_end(slot);
         } else {
-            self.version += 1;
-            self.fields.clear();
+            self.forget();
         }
     }
 

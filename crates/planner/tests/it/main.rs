@@ -1,6 +1,7 @@
 //! Decisions, as a reviewer reads them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod board;
 mod dataflow;
 mod placement;
 mod rollout;

@@ -84,7 +84,7 @@ pub struct AddOnScore {
     pub score_name: String,
 }
 
-/// When a selected site gives way to a better one. Without this, a better site must win by 10 points, and not within a
+/// When a selected site gives way to a better one. Without this, a better site must win by 5 points, and not within a
 /// minute after the last move.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -108,7 +108,7 @@ pub struct Migration {
 
 impl Default for Migration {
     fn default() -> Self {
-        Self { enabled: true, minimum_gain: 10.0, cost: 0.0, minimum_dwell_seconds: 60, hold_seconds: 0 }
+        Self { enabled: true, minimum_gain: 5.0, cost: 0.0, minimum_dwell_seconds: 60, hold_seconds: 0 }
     }
 }
 

@@ -163,14 +163,16 @@ pub struct DecisionGroups {
 
 /// Which sites are in a group.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GroupSelector {
     /// The group's name.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// Selects by the labels of sites.
+    #[serde(default)]
     pub label_selector: LabelSelector,
     /// Selects by the claims of sites.
+    #[serde(default)]
     pub claim_selector: LabelSelector,
 }
 
