@@ -121,6 +121,7 @@ fn kubectl_reads_and_writes_resources() {
         "models",
         "placementdecisions",
         "placements",
+        "placementscores",
         "sites",
     ];
     assert_eq!(names, plurals.map(|plural| format!("{plural}.avocet.dev")));

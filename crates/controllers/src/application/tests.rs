@@ -10,8 +10,9 @@ use types::{
 };
 
 use super::Moment;
+use crate::placement::Planning;
 use crate::snapshot::Reader;
-use crate::{Events, Write, application, placement};
+use crate::{Events, Measurements, Write, application, placement};
 
 /// How a site takes what it is told.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -149,7 +150,8 @@ impl World {
     fn wanted(&mut self) -> Vec<Write> {
         let moment = Moment { now: at(self.seconds), began: at(self.began) };
         let (snapshot, _) = self.reader.read(&self.store);
-        let mut writes = placement::reconcile(snapshot, moment.now);
+        let measured = Measurements::default();
+        let mut writes = placement::reconcile(&mut Planning::default(), snapshot, &measured, moment.now);
         writes.extend(application::reconcile(snapshot, moment));
         writes
     }
