@@ -52,8 +52,8 @@ pub(crate) fn read(name: &str, datatype: Datatype, shape: &[usize], json: &str) 
         Datatype::Bf16 => source.numbers(|token| {
             float32(token).map(bf16::from_f32).filter(|half| half.is_finite() || token == "null")
         }),
-        Datatype::Fp32 => source.numbers(float32),
-        Datatype::Fp64 => source.numbers(|token| match token {
+        Datatype::Fp32 => source.numbers_with(short_float32, float32),
+        Datatype::Fp64 => source.numbers_with(short_decimal, |token| match token {
             "null" => Some(f64::NAN),
             _ => token.parse().ok().filter(|number: &f64| number.is_finite()),
         }),
@@ -68,6 +68,43 @@ fn float32(token: &str) -> Option<f32> {
     }
 }
 
+/// Reads a decimal without exponent of at most 15 digits at the beginning of a text, and how long it is; `None` leaves
+/// it to a parser of all numbers. Digits and power of ten are exact as FP64, so their quotient is rounded rightly
+/// (W. D. Clinger, How to read floating point numbers accurately, 1990).
+fn short_decimal(text: &[u8]) -> Option<(f64, usize)> {
+    const POWERS: [f64; 16] =
+        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    let is_negative = text.first() == Some(&b'-');
+    let begin = usize::from(is_negative);
+    let (mut at, mut digits, mut point) = (begin, 0_i64, None);
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'0'..=b'9' => digits = digits.wrapping_mul(10).wrapping_add(i64::from(byte - b'0')),
+            b'.' if point.is_none() => point = Some(at),
+            _ => break,
+        }
+        at += 1;
+    }
+    let fraction = point.map_or(0, |point| at - point - 1);
+    let count = at - begin - usize::from(point.is_some());
+    let ends = text.get(at).is_none_or(is_delimiter);
+    if !ends || !(1..=15).contains(&count) || (point.is_some() && fraction == 0) || fraction == count {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "15 digits fit")]
+    let value = digits as f64 / POWERS.get(fraction)?;
+    Some((if is_negative { -value } else { value }, at))
+}
+
+/// The same for FP32. Rounding twice is right unless the first stops in the middle between two.
+fn short_float32(text: &[u8]) -> Option<(f32, usize)> {
+    const BELOW: u64 = (1 << 29) - 1;
+    const MIDDLE: u64 = 1 << 28;
+    let (value, length) = short_decimal(text)?;
+    #[expect(clippy::cast_possible_truncation, reason = "15 digits are in range")]
+    (value.to_bits() & BELOW != MIDDLE).then_some((value as f32, length))
+}
+
 struct Source<'a> {
     name: &'a str,
     datatype: Datatype,
@@ -75,38 +112,43 @@ struct Source<'a> {
     json: &'a str,
 }
 
-enum Token<'a> {
-    /// A number, `true`, `false` or `null`.
-    Scalar(&'a str),
-    /// A string with its quotes.
-    String(&'a str),
-}
-
 impl Source<'_> {
     fn numbers<T: Element>(&self, parse: impl Fn(&str) -> Option<T>) -> Result<Tensor, DataError> {
+        self.numbers_with(|_| None, parse)
+    }
+
+    /// `quick` reads the most frequent forms at the beginning of a text, and tells their length.
+    fn numbers_with<T: Element>(
+        &self,
+        quick: impl Fn(&[u8]) -> Option<(T, usize)>,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Tensor, DataError> {
         let expected = self.expected();
         // Two bytes of text an element, so that a claimed shape alone reserves nothing.
         let mut elements = Vec::with_capacity(expected.min(self.json.len() / 2 + 1));
-        self.tokens(|token, index| {
-            let element = match token {
-                Token::Scalar(text) => {
-                    parse(text).ok_or_else(|| self.not_an_element("the value", text, index))?
+        self.tokens(|rest, index| {
+            let (element, length) = match quick(rest.as_bytes()) {
+                Some(read) => read,
+                None => {
+                    let token = token(rest);
+                    let what = if token.starts_with('"') { "the string" } else { "the value" };
+                    let element = parse(token).ok_or_else(|| self.not_an_element(what, token, index))?;
+                    (element, token.len())
                 }
-                Token::String(text) => return Err(self.not_an_element("the string", text, index)),
             };
             elements.push(element);
-            Ok(())
+            Ok(length)
         })?;
         Ok(Tensor::from_vec(self.name, self.shape, elements)?)
     }
 
     fn strings(&self) -> Result<Tensor, DataError> {
         let mut strings: Vec<std::borrow::Cow<'_, str>> = Vec::new();
-        self.tokens(|token, index| {
-            let text = match token {
-                Token::String(text) => text,
-                Token::Scalar(text) => return Err(self.not_an_element("the value", text, index)),
-            };
+        self.tokens(|rest, index| {
+            let text = token(rest);
+            if !text.starts_with('"') {
+                return Err(self.not_an_element("the value", text, index));
+            }
             let plain = text.get(1..text.len().saturating_sub(1)).filter(|inner| !inner.contains('\\'));
             strings.push(match plain {
                 Some(plain) => plain.into(),
@@ -114,7 +156,7 @@ impl Source<'_> {
                     .map_err(|_| self.not_an_element("the string", text, index))?
                     .into(),
             });
-            Ok(())
+            Ok(text.len())
         })?;
         Ok(Tensor::from_strings(self.name, self.shape, strings.iter().map(|text| text.as_bytes()))?)
     }
@@ -123,15 +165,15 @@ impl Source<'_> {
         self.shape.iter().fold(1_usize, |product, &size| product.saturating_mul(size))
     }
 
-    /// Calls `visit` with each scalar and its index.
+    /// Calls `visit` with the text from each scalar on and its index; it answers the scalar's length.
     fn tokens<'a>(
         &'a self,
-        mut visit: impl FnMut(Token<'a>, usize) -> Result<(), DataError>,
+        mut visit: impl FnMut(&'a str, usize) -> Result<usize, DataError>,
     ) -> Result<(), DataError> {
         let (expected, bytes) = (self.expected(), self.json.as_bytes());
         let (mut at, mut depth, mut index) = (0, 0_usize, 0);
         while let Some(&byte) = bytes.get(at) {
-            let end = match byte {
+            match byte {
                 b'[' => {
                     depth += 1;
                     if depth > MAX_DEPTH {
@@ -149,18 +191,15 @@ impl Source<'_> {
                     at += 1;
                     continue;
                 }
-                b'"' => end_of_string(bytes, at),
                 b'{' => return Err(self.not_an_element("the object", "{", index)),
-                _ => end_of_scalar(bytes, at),
-            };
+                _ => {}
+            }
             if index >= expected {
                 let (name, shape) = (self.name.into(), self.shape.to_vec());
                 return Err(DataError::TooMany { name, shape, expected });
             }
-            let text = self.json.get(at..end).unwrap_or_default();
-            visit(if byte == b'"' { Token::String(text) } else { Token::Scalar(text) }, index)?;
+            at += visit(self.json.get(at..).unwrap_or_default(), index)?.max(1);
             index += 1;
-            at = end;
         }
         Ok(())
     }
@@ -171,10 +210,20 @@ impl Source<'_> {
     }
 }
 
+/// The scalar that a text begins with: a number, `true`, `false`, `null`, or a string with its quotes.
+fn token(text: &str) -> &str {
+    let bytes = text.as_bytes();
+    let end = if bytes.first() == Some(&b'"') { end_of_string(bytes, 0) } else { end_of_scalar(bytes, 0) };
+    text.get(..end).unwrap_or_default()
+}
+
+fn is_delimiter(byte: &u8) -> bool {
+    matches!(byte, b',' | b']' | b' ' | b'\t' | b'\n' | b'\r')
+}
+
 pub(crate) fn end_of_scalar(bytes: &[u8], start: usize) -> usize {
     let rest = bytes.get(start + 1..).unwrap_or_default();
-    let delimiter = |byte: &u8| matches!(byte, b',' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-    start + 1 + rest.iter().position(delimiter).unwrap_or(rest.len())
+    start + 1 + rest.iter().position(is_delimiter).unwrap_or(rest.len())
 }
 
 pub(crate) fn end_of_string(bytes: &[u8], start: usize) -> usize {
@@ -208,6 +257,43 @@ mod tests {
         assert_eq!(fp32(&[2, 2], "[[1,2.5],[-3e2,4]]").unwrap(), flat);
         assert_eq!(fp32(&[], "7").unwrap(), [7.0]);
         assert_eq!(fp32(&[0], "[]").unwrap(), [0.0; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn short_decimals_are_read_as_the_parser_of_all_numbers_reads_them(
+            negative: bool, digits in 0_u64..1_000_000_000_000_000, fraction in 0_usize..16, single: f32
+        ) {
+            let digits = digits.to_string();
+            let point = digits.len().saturating_sub(fraction);
+            let text = if point == 0 || point == digits.len() {
+                digits.clone()
+            } else {
+                format!("{}.{}", &digits[..point], &digits[point..])
+            };
+            let sign = if negative { "-" } else { "" };
+            for text in [format!("{sign}{text}"), format!("{single}")] {
+                let wide: f64 = text.parse().unwrap();
+                let narrow: f32 = text.parse().unwrap();
+                if let Some((read, length)) = short_decimal(text.as_bytes()) {
+                    prop_assert_eq!((read.to_bits(), length), (wide.to_bits(), text.len()));
+                }
+                if let Some((read, _)) = short_float32(text.as_bytes()) {
+                    prop_assert_eq!(read.to_bits(), narrow.to_bits());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_short_decimal_is_left_to_the_parser() {
+        for text in ["", "-", ".5", "5.", "1e3", "1.2.3", "1234567890123456", "1x", "+1", "-.5"] {
+            assert_eq!(short_decimal(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(short_decimal(b"-0]"), Some((-0.0, 2)));
+        assert_eq!(short_decimal(b"0.25,1"), Some((0.25, 4)));
+        // In the middle between two of FP32, as FP64: 1 + 2^-24.
+        assert_eq!(short_float32(b"1.00000005960464"), Some((1.0, 16)));
     }
 
     #[test]

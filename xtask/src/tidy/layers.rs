@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Problem;
 
 /// From the bottom to the top: a crate may use those before it. [`ASIDE`] are tools, not of the product.
-const LAYERS: [&str; 16] = [
+const LAYERS: [&str; 17] = [
     "avocet-types",
     "avocet-schema",
     "avocet-daemon",
@@ -15,6 +15,7 @@ const LAYERS: [&str; 16] = [
     "avocet-artifacts",
     "avocet-objects",
     "avocet-planner",
+    "avocet-heap",
     "avocet-tensorflow",
     "avocet-inference",
     "avocet-wire",
