@@ -117,6 +117,8 @@ pub fn routes() -> Router<Arc<Hub>> {
 
 async fn join(State(hub): State<Arc<Hub>>, Body(request): Body<JoinRequest>) -> Result<Response, ApiError> {
     let now = daemon::now();
+    // Strangers who ask for this all count as one.
+    let _place = hub.limits.enter("system:anonymous").await?;
     // The manifest is made first: a bad tier or label must not use up the token.
     let by_agent = Invitation { tier: request.tier, labels: request.labels, ..Invitation::default() };
     manifest(&hub, &Invitation { site: "site".to_owned(), ..by_agent.clone() })?;
@@ -129,10 +131,8 @@ async fn join(State(hub): State<Arc<Hub>>, Body(request): Body<JoinRequest>) -> 
     if request.request.is_empty() {
         let invited = hub.tokens.join(&request.token, &request.secret, now).await?;
         let site = settle(&hub, &merged(invited, by_agent), now).await?;
-        // Whoever had a certificate in this name is another machine, or has lost its key.
-        if hub.identities.has_key(&site.key.name) {
-            hub.identities.revoke(&site.key.name, &site.metadata.uid, now).await?;
-        }
+        hub.identities.replace_by_secret(&site.key.name, &site.metadata.uid, now).await?;
+        hub.heartbeats.revoked(&site.key.name, false);
         return Ok(Json(joined(site.key.name.clone())).into_response());
     }
     let name = applicant(&request.request)?;
@@ -239,7 +239,7 @@ async fn is_approved(hub: &Hub, name: &str, request: &str, now: Time) -> Result<
         let why = if denied.message.is_empty() { &denied.reason } else { &denied.message };
         return Err(ApiError::forbidden(format!("a person denied this machine to join: {why}")));
     }
-    // Requests that were decided go after an hour; whoever was approved comes before that.
+    // Requests that were decided go after an hour: who comes later is asked for again.
     Ok(decided("Approved").is_some())
 }
 
@@ -253,12 +253,13 @@ async fn renew(
     if name != asked.site {
         return Err(ApiError::bad_request(format!("the request is for site `{name}`, not `{}`", asked.site)));
     }
-    let _place = hub.limits.enter(&User::site_agent(&name).name).await?;
     let Ok(site) = known_site(&hub, &name) else {
         return Err(ApiError::unauthorized(format!(
             "site `{name}` was deleted here; join again with a new token"
         )));
     };
+    // Apart from what the site itself asks for: strangers may ask this in its name.
+    let _place = hub.limits.enter(&format!("renew:{name}")).await?;
     let certificate = hub.identities.renew(&name, &site.metadata.uid, &asked.request, daemon::now()).await?;
     Ok(Json(CertificateResponse { certificate }))
 }

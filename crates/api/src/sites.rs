@@ -65,7 +65,7 @@ pub async fn heartbeat(
     }
     let skew = told.now.map(|theirs| theirs.0.duration_since(now.0).as_secs_f64());
     let beat = Beat { instance: told.instance, previous: told.previous, skew };
-    hub.heartbeats.hear(&site, beat).map_err(|duplicate| ApiError::conflict(duplicate.to_string()))?;
+    hub.heartbeats.take(&site, beat).map_err(|duplicate| ApiError::conflict(duplicate.to_string()))?;
     let certificate = peer.and_then(|Extension(ConnectInfo(peer))| peer.certificate);
     let renew = user.site() == Some(&site)
         && certificate.is_some_and(|certificate| certificate.is_to_be_renewed(now));

@@ -63,10 +63,15 @@ impl Heartbeats {
     }
 
     /// A site was heard now.
+    pub fn hear(&self, site: &str) {
+        self.heard().at.insert(site.to_owned(), Instant::now());
+    }
+
+    /// A site says that it lives, and more.
     ///
     /// # Errors
     /// If it is the second machine that claims to be that site.
-    pub fn hear(&self, site: &str, beat: Beat) -> Result<(), Duplicate> {
+    pub fn take(&self, site: &str, beat: Beat) -> Result<(), Duplicate> {
         let (mut heard, now) = (self.heard(), Instant::now());
         if !beat.instance.is_empty() {
             heard.instances.hear(site, &beat.instance, &beat.previous, now, self.grace)?;

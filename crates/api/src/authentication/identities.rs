@@ -43,6 +43,9 @@ struct Identity {
     uid: String,
     /// What its key hashes to; none once it was revoked.
     key: Option<Digest>,
+    /// Whether it was revoked because an agent of an older version joined with a secret.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    by_secret: bool,
     /// Since when it is so.
     since: Time,
     /// Until when the newest certificate is good.
@@ -113,21 +116,17 @@ impl Identities {
         match known.get(site) {
             None => Standing::Unknown,
             Some(identity) if identity.uid != uid => Standing::Another,
-            Some(Identity { key: None, .. }) => Standing::Revoked,
+            Some(Identity { key: None, by_secret: false, .. }) => Standing::Revoked,
             Some(identity) if identity.key == Some(key) => Standing::Good,
             Some(_) => Standing::Replaced,
         }
     }
 
-    /// Whether a site has a key.
-    pub fn has_key(&self, site: &str) -> bool {
-        self.identity(site).is_some_and(|identity| identity.key.is_some())
-    }
-
     /// The sites whose certificates were revoked.
     pub fn revoked(&self) -> Vec<String> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter(|(_, identity)| identity.key.is_none()).map(|(site, _)| site.clone()).collect()
+        let revoked = known.iter().filter(|(_, identity)| identity.key.is_none() && !identity.by_secret);
+        revoked.map(|(site, _)| site.clone()).collect()
     }
 
     /// Makes the key of a request the key of a site, in place of the one before; answers its first certificate.
@@ -138,7 +137,7 @@ impl Identities {
         let key = check(site, request)?;
         let (certificate, until) = self.sign(request, now)?;
         let before = self.identity(site);
-        let identity = Identity { uid: uid.to_owned(), key: Some(key), since: now, until };
+        let identity = Identity { uid: uid.to_owned(), key: Some(key), by_secret: false, since: now, until };
         self.keep(site, identity).await?;
         if before.is_some_and(|before| before.key.is_some_and(|old| old != key)) {
             self.lose(site);
@@ -183,7 +182,23 @@ impl Identities {
     /// # Errors
     /// If that can't be stored.
     pub async fn revoke(&self, site: &str, uid: &str, now: Time) -> Result<(), ApiError> {
-        self.keep(site, Identity { uid: uid.to_owned(), key: None, since: now, until: now }).await?;
+        self.withdraw(site, uid, false, now).await
+    }
+
+    /// An agent of an older version joined with a secret: certificates that the site had before are another machine's.
+    ///
+    /// # Errors
+    /// If that can't be stored.
+    pub async fn replace_by_secret(&self, site: &str, uid: &str, now: Time) -> Result<(), ApiError> {
+        match self.identity(site) {
+            Some(known) if !known.by_secret => self.withdraw(site, uid, true, now).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn withdraw(&self, site: &str, uid: &str, by_secret: bool, now: Time) -> Result<(), ApiError> {
+        let identity = Identity { uid: uid.to_owned(), key: None, by_secret, since: now, until: now };
+        self.keep(site, identity).await?;
         self.lose(site);
         Ok(())
     }

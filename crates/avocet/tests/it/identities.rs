@@ -4,7 +4,7 @@ use std::path::Path;
 
 use daemon::tls::ClientCertificate;
 use serde_json::{Value, json};
-use testkit::{Hub, LIMIT, Site, Tree, wait_until};
+use testkit::{Hub, LIMIT, Ran, Site, Tree, wait_until};
 
 use crate::joining::wait_until_it_says;
 use crate::support::{application, apply, http, model, placement, serving, tree, wait_until_model_answers};
@@ -136,6 +136,42 @@ fn promise_1_a_site_whose_certificate_ended_while_it_was_away_comes_back_by_itse
     assign(&tree, &hub, "affine");
     wait_until_model_answers(&edge, "affine");
     assert_eq!(certificate(&edge).key, last.key);
+}
+
+/// A library that shifts the clock of the process that loads it.
+fn shifted_clock(tree: &Tree) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/clock.c");
+    let library = tree.folder().join("clock.so").display().to_string();
+    let mut compile = std::process::Command::new("cc");
+    Ran::of(compile.args(["-shared", "-fPIC", "-o", &library]).arg(source)).ok();
+    library
+}
+
+#[test]
+fn promise_1_a_clock_that_is_an_hour_off_changes_nothing() {
+    let tree = tree();
+    let hub = tree.hub_with("cloud", &["--site-certificate-ttl", "24s"]);
+    let library = shifted_clock(&tree);
+    for (name, shift, words) in [("early", "3600", "s ahead of"), ("late", "-3600", "s behind")] {
+        let mut site = tree.site_with_token(&hub, name, &hub.join_token(name), &["--tier", name]);
+        site.process.set("LD_PRELOAD", &library);
+        site.process.set("CLOCK_SHIFT", shift);
+        site.restart();
+        wait_until(&format!("the clock of {name} is told"), LIMIT, || {
+            let told = condition(&hub, name, "ClockSynced");
+            let is_told = told["message"].as_str().is_some_and(|message| message.contains(words));
+            if is_told { Ok(()) } else { Err(told.to_string()) }
+        });
+        let first = certificate(&site);
+        wait_until("the certificate is another", LIMIT, || {
+            if certificate(&site).digest == first.digest { Err("it is the first".to_owned()) } else { Ok(()) }
+        });
+        assert!(first.is_good(daemon::now()), "it comes while the one before is good");
+        let serves = application(name, &json!([serving(name, name)]));
+        apply(&tree, &hub, &[placement(name), model(name), serves]);
+        wait_until_model_answers(&site, name);
+        wait_for_condition(&hub, name, "Ready", "status", "True");
+    }
 }
 
 #[test]

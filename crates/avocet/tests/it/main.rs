@@ -15,6 +15,7 @@ mod commands;
 mod confinement;
 mod crashes;
 mod damage;
+mod facts;
 mod failures;
 mod identities;
 mod joining;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod lifecycle;
+mod sites;
 
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ impl Hub {
     }
 
     async fn site(&self, name: &str, tier: &str) {
-        self.heartbeats.join(name);
+        self.heartbeats.hear(name);
         self.apply("site", name, json!({"tier": tier})).await;
         let key = Key::new("sites", "", name);
         let mut told = self.store.get(&key).unwrap().manifest();
@@ -194,7 +195,7 @@ async fn promise_1_a_silent_site_keeps_its_assignment() {
     hub.until("sites", "", "plant", |site| message(site, "Ready").contains("no heartbeat")).await;
     hub.until("applications", "default", "app", |app| message(app, "Ready").contains("is silent")).await;
     assert_eq!(hub.assigned("plant"), 1);
-    hub.heartbeats.join("plant");
+    hub.heartbeats.hear("plant");
     hub.until("sites", "", "plant", |site| message(site, "Ready").is_empty()).await;
 }
 
