@@ -21,6 +21,8 @@ const KEPT: [&str; 2] = ["content-type", "inference-header-content-length"];
 const BEGINNINGS: u32 = 3;
 /// How long to wait for records or files that can't be read or written.
 const REPAIR: Duration = Duration::from_secs(5);
+/// What puts a job that was tried behind all that wait for the same, so that it can't keep them from ever being tried.
+const BEHIND: Duration = Duration::from_millis(1);
 /// How often old jobs are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 /// Callbacks that are sent at once.
@@ -130,7 +132,7 @@ impl Jobs {
         if may_come && self.may_wait(&job) {
             let (id, until) = (job.id.clone(), self.table().pauses.begin(job.address(), Instant::now()));
             self.save(Job { status: Status::Queued, ..job }, None).await?;
-            self.inner.runs.push_at(id, until);
+            self.inner.runs.push_at(id, until + BEHIND);
             return Ok(());
         }
         self.table().pauses.end(job.address());

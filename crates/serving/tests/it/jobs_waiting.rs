@@ -86,6 +86,23 @@ async fn jobs_of_a_model_that_cannot_answer_wait_together_and_let_others_pass() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_comes_too_late_each_time_keeps_no_other_from_being_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = async |body: String| match body.contains("hasty") {
+        true => (StatusCode::GATEWAY_TIMEOUT, "{}"),
+        false => (StatusCode::OK, "{}"),
+    };
+    let jobs = Options { at_once: 1, ..Options::default() };
+    let later = Some(Router::new().route(AFFINE, post(answer)));
+    let server = Kept::open(folder.path(), Setup { jobs, later, ..Setup::default() });
+    let hasty = send(&server.app, "POST", AFFINE, &[("prefer", "respond-async")], "hasty").await;
+    let patient = accepted(&server.app, AFFINE).await;
+    once(&server.app, &patient, is("succeeded")).await;
+    let hasty = get(&server.app, hasty.header("location").unwrap()).await.json();
+    assert!(hasty["status"] == "queued" || hasty["status"] == "running", "{hasty}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_response_waits_for_room_on_the_disk() {
     let (folder, asked) = (tempfile::tempdir().unwrap(), Arc::default());
     let later = Router::new().route(AFFINE, answering(&[200], &asked, format!("\"{}\"", "a".repeat(10_000))));
