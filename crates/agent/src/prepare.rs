@@ -265,7 +265,7 @@ impl Preparer {
         let of_version = |version: &ModelVersion| {
             let digest = present(&version.artifact, fetched)?;
             let default = spec.default_version() == Some(&version.name);
-            Ok(LoadRequest { default, ..request(&version.name, self.blobs.path(&digest)) })
+            Ok::<_, Problem>(LoadRequest { default, ..request(&version.name, self.blobs.path(&digest)) })
         };
         spec.versions.iter().map(of_version).collect()
     }

@@ -1,7 +1,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::support::tree;
 
@@ -144,6 +144,8 @@ fn promise_8_onnx_runtime_works_in_a_confined_process() {
 struct Kept {
     server: Child,
     address: String,
+    /// Open, so that the server can go on printing.
+    _said: BufReader<ChildStdout>,
 }
 
 impl Kept {
@@ -158,7 +160,7 @@ impl Kept {
             .unwrap()
             .0
             .to_owned();
-        Kept { server, address }
+        Kept { server, address, _said: said }
     }
 
     fn url(&self, path: &str) -> String {
