@@ -153,7 +153,9 @@ impl Kept {
         let mut command = Command::new(env!("CARGO_BIN_EXE_avocet"));
         command.args(["serve", "--data", "kept", "--http-port", "0", "--grpc-port", "0"]).args(options);
         let mut server = command.current_dir(tree.folder()).stdout(Stdio::piped()).spawn().unwrap();
-        let first = BufReader::new(server.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+        let mut said = BufReader::new(server.stdout.take().unwrap());
+        let mut first = String::new();
+        said.read_line(&mut first).unwrap();
         let address = first
             .strip_prefix("REST at ")
             .and_then(|rest| rest.split_once(", gRPC at "))
