@@ -1,7 +1,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::support::tree;
 
@@ -144,6 +144,8 @@ fn promise_8_onnx_runtime_works_in_a_confined_process() {
 struct Kept {
     server: Child,
     address: String,
+    /// Open, so that the server can go on printing.
+    _said: BufReader<ChildStdout>,
 }
 
 impl Kept {
@@ -151,14 +153,16 @@ impl Kept {
         let mut command = Command::new(env!("CARGO_BIN_EXE_avocet"));
         command.args(["serve", "--data", "kept", "--http-port", "0", "--grpc-port", "0"]).args(options);
         let mut server = command.current_dir(tree.folder()).stdout(Stdio::piped()).spawn().unwrap();
-        let first = BufReader::new(server.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+        let mut said = BufReader::new(server.stdout.take().unwrap());
+        let mut first = String::new();
+        said.read_line(&mut first).unwrap();
         let address = first
             .strip_prefix("REST at ")
             .and_then(|rest| rest.split_once(", gRPC at "))
             .unwrap()
             .0
             .to_owned();
-        Kept { server, address }
+        Kept { server, address, _said: said }
     }
 
     fn url(&self, path: &str) -> String {
