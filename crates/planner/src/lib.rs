@@ -18,7 +18,6 @@ mod distance;
 mod explain;
 mod fleet;
 mod policy;
-pub mod rollout;
 
 pub use board::{Board, Effort, MetricColumn, Selected, Situation, normalized_score};
 pub use crowd::{Crowd, PlacementKey};
