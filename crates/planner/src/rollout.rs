@@ -7,15 +7,15 @@
 //! concurrency; sites that can't be reached or don't want to be changed are neither failures nor in the way.
 
 mod advance;
-mod portion;
 mod duration;
 mod follow;
+mod portion;
 mod status;
 mod window;
 
 pub use advance::{Budget, Member, Outcome, Stage, State, Step, advance};
-pub use portion::{InvalidPortion, size};
 pub use duration::{InvalidDuration, deadline, go_duration};
 pub use follow::{Entry, Group, Mandatory, Plan, Strategy, follow};
+pub use portion::{InvalidPortion, size};
 pub use status::{Progress, Verdict, WorkCondition, determine, is_to_apply, progress_of};
 pub use window::{is_open, opens_at};

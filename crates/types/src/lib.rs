@@ -10,7 +10,6 @@
 pub mod core;
 pub mod names;
 
-mod portion;
 mod application;
 mod assignment;
 mod condition;
@@ -23,6 +22,7 @@ mod maintenance;
 mod meta;
 mod model;
 mod placement;
+mod portion;
 mod quantity;
 mod registry;
 mod revision;
@@ -30,7 +30,6 @@ mod rollout;
 mod selector;
 mod site;
 
-pub use portion::{Portion, Span};
 pub use application::{
     Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus, ModelReference,
 };
@@ -56,6 +55,7 @@ pub use placement::{
     Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,
     PlacementStatus, SiteDecision,
 };
+pub use portion::{Portion, Span};
 pub use quantity::Quantity;
 pub use registry::{Cell, Column, KEYED_LISTS, KindInfo, Scale, VERBS, kind_at, kind_named, kind_of, kinds};
 pub use revision::{ApplicationRevision, ApplicationRevisionSpec, ApplicationRevisionStatus};

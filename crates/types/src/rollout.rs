@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Portion, LabelSelector, Span, Time, names};
+use crate::{LabelSelector, Portion, Span, Time, names};
 
 /// How changes of an application reach its sites: in which order, how many at once, and when to stop.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

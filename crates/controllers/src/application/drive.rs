@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use planner::ComponentPlan;
 use planner::rollout::{Budget, Member, Outcome, Stage, State, Step, advance};
 use types::{
-    Portion, ApplicationRevision, Assignment, AssignmentSpec, ObjectMeta, Rollout, RolloutKind, Site,
+    ApplicationRevision, Assignment, AssignmentSpec, ObjectMeta, Portion, Rollout, RolloutKind, Site,
     names::label,
 };
 

@@ -7,7 +7,7 @@ use avocet_planner::rollout::{
     go_duration, is_to_apply, progress_of, size,
 };
 use serde_json::Value;
-use types::{Portion, ConditionStatus, Time};
+use types::{ConditionStatus, Portion, Time};
 
 use super::{Case, Verdict};
 

@@ -7,7 +7,7 @@ use avocet_planner::rollout::{Budget, Member, Outcome, Stage, State, Step, advan
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
-use types::{Portion, MaintenanceWindow};
+use types::{MaintenanceWindow, Portion};
 
 fn start() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
