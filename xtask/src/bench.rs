@@ -91,7 +91,9 @@ pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     println!("\n{}", machine());
     if wants(Part::Placement) {
         build_example(workspace, "avocet-planner", "placement_bench")?;
-        process::run(&mut std::process::Command::new(workspace.target.join("release/examples/placement_bench")))?;
+        process::run(&mut std::process::Command::new(
+            workspace.target.join("release/examples/placement_bench"),
+        ))?;
     }
     if wants(Part::Store) {
         println!("\n{}", store::writes(workspace, &folder.join("store"), options)?);

@@ -32,9 +32,7 @@ async fn snapshot(client: &Client) -> anyhow::Result<Snapshot> {
 }
 
 fn sorted<S: Kind>(mut resources: Vec<Resource<S>>) -> Vec<Resource<S>> {
-    resources.sort_by(|one, other| {
-        (one.namespace(), one.name()).cmp(&(other.namespace(), other.name()))
-    });
+    resources.sort_by(|one, other| (one.namespace(), one.name()).cmp(&(other.namespace(), other.name())));
     resources
 }
 
@@ -85,7 +83,8 @@ fn print(outlook: &Outlook, format: Format) -> anyhow::Result<()> {
         }
         Format::Name => outcome.selected.iter().for_each(|site| println!("{site}")),
         Format::Table | Format::Wide => {
-            let rows: Vec<Vec<String>> = outcome.verdicts.iter().map(|verdict| row(verdict, format)).collect();
+            let rows: Vec<Vec<String>> =
+                outcome.verdicts.iter().map(|verdict| row(verdict, format)).collect();
             let mut heading = vec!["SITE", "CHOSEN", "SCORE"];
             if format == Format::Wide {
                 heading.push("TERMS");
@@ -103,9 +102,10 @@ fn print(outlook: &Outlook, format: Format) -> anyhow::Result<()> {
 }
 
 fn verdict(verdict: &Verdict) -> Value {
-    let scores = verdict.scores.iter().map(|term| {
-        json!({"name": term.name, "weight": term.weight, "score": term.score})
-    });
+    let scores = verdict
+        .scores
+        .iter()
+        .map(|term| json!({"name": term.name, "weight": term.weight, "score": term.score}));
     json!({
         "site": verdict.site, "selected": verdict.selected, "filter": verdict.filter, "reason": verdict.reason,
         "roundTripMilliseconds": verdict.round_trip_milliseconds, "scores": scores.collect::<Vec<_>>(),

@@ -184,7 +184,8 @@ async fn ask(client: &reqwest::Client, asked: &Asked) -> Result<Values, String> 
         Asked::Prometheus { url, query, label } => {
             let url = format!("{}/api/v1/query", url.trim_end_matches('/'));
             let answer = fetch(client.get(url).query(&[("query", query)])).await?;
-            prometheus_values(&answer, label).ok_or_else(|| "is no answer of Prometheus to a query".to_owned())
+            prometheus_values(&answer, label)
+                .ok_or_else(|| "is no answer of Prometheus to a query".to_owned())
         }
         Asked::Json { url, pointer } => {
             let answer = fetch(client.get(url)).await?;

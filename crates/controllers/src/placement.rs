@@ -17,8 +17,8 @@ use types::{
 };
 
 pub use outlook::{Outlook, outlook};
-pub(crate) use planning::{Planning, update_columns};
 use planning::Planned;
+pub(crate) use planning::{Planning, update_columns};
 
 use crate::{Measurements, Occurrence, Snapshot, Write};
 
@@ -57,19 +57,18 @@ fn snapshot_decision<'a>(snapshot: &'a Snapshot, key: &PlacementKey) -> Option<&
     let order = |decision: &PlacementDecision| {
         decision.namespace().cmp(&key.0).then_with(|| decision.name().cmp(&key.1))
     };
-    let by_name = snapshot.decisions.binary_search_by(order).ok().and_then(|index| snapshot.decisions.get(index));
+    let by_name =
+        snapshot.decisions.binary_search_by(order).ok().and_then(|index| snapshot.decisions.get(index));
     by_name.filter(|decision| decision.spec.placement == key.1).or_else(|| {
-        let is_its = |decision: &&PlacementDecision| {
-            decision.namespace() == key.0 && decision.spec.placement == key.1
-        };
+        let is_its =
+            |decision: &&PlacementDecision| decision.namespace() == key.0 && decision.spec.placement == key.1;
         snapshot.decisions.iter().find(is_its)
     })
 }
 
 fn snapshot_placement<'a>(snapshot: &'a Snapshot, key: &PlacementKey) -> Option<&'a Placement> {
-    let order = |placement: &Placement| {
-        placement.namespace().cmp(&key.0).then_with(|| placement.name().cmp(&key.1))
-    };
+    let order =
+        |placement: &Placement| placement.namespace().cmp(&key.0).then_with(|| placement.name().cmp(&key.1));
     let index = snapshot.placements.binary_search_by(order).ok()?;
     snapshot.placements.get(index)
 }
@@ -139,7 +138,11 @@ fn selection(
         since: since.get(site.as_str()).copied().unwrap_or(Some(now)),
         group: 0,
     });
-    PlacementDecisionStatus { decisions: decisions.collect(), groups: vec![], observed_generation: generation }
+    PlacementDecisionStatus {
+        decisions: decisions.collect(),
+        groups: vec![],
+        observed_generation: generation,
+    }
 }
 
 /// Divides the selected sites into groups, where that is asked for.
@@ -171,11 +174,7 @@ fn divide(
 }
 
 /// Which sites came, and which went.
-fn tell_decision(
-    placement: &Placement,
-    old: &PlacementDecision,
-    new: &PlacementDecision,
-) -> Vec<Occurrence> {
+fn tell_decision(placement: &Placement, old: &PlacementDecision, new: &PlacementDecision) -> Vec<Occurrence> {
     let sites = |decision: &PlacementDecision| -> BTreeSet<String> {
         decision.status.decisions.iter().map(|chosen| chosen.site.clone()).collect()
     };

@@ -8,8 +8,8 @@ use tracing::{debug, warn};
 use types::Kind;
 use types::core::ClusterRoleBody;
 
-use crate::snapshot::Reader;
 use crate::placement::Planning;
+use crate::snapshot::Reader;
 use crate::{Events, Heartbeats, Measurements, aggregation, application, placement, site};
 
 /// How often controllers look even if nothing changed: silence is a change that no watch tells.

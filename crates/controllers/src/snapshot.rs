@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use store::{Key, Object, Store};
 use types::{
-    Application, Assignment, Function, Kind, Model, Placement, PlacementDecision, PlacementScore, Resource, Site,
+    Application, Assignment, Function, Kind, Model, Placement, PlacementDecision, PlacementScore, Resource,
+    Site,
 };
 
 /// All resources of our own kinds at one moment. Those that can't be read (written by a newer version) are left out and left alone.

@@ -58,9 +58,18 @@ fn policies() -> Vec<(&'static str, Value)> {
         {"scoreCoordinate": {"builtIn": "Cost"}, "weight": 1}]});
     vec![
         ("10 by label and claim", json!({"numberOfSites": 10, "predicates": predicates})),
-        ("10 by room and cost", json!({"numberOfSites": 10, "requests": {"cpu": "2"}, "prioritizerPolicy": resources})),
-        ("10 near the root", json!({"numberOfSites": 10, "near": {"site": "root", "maxRoundTripMilliseconds": 100}})),
-        ("all but tainted", json!({"siteSelector": {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}})),
+        (
+            "10 by room and cost",
+            json!({"numberOfSites": 10, "requests": {"cpu": "2"}, "prioritizerPolicy": resources}),
+        ),
+        (
+            "10 near the root",
+            json!({"numberOfSites": 10, "near": {"site": "root", "maxRoundTripMilliseconds": 100}}),
+        ),
+        (
+            "all but tainted",
+            json!({"siteSelector": {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}}),
+        ),
         ("100 over 64 regions", json!({"numberOfSites": 100, "spread": [{"topologyKey": "region"}]})),
     ]
 }
@@ -100,7 +109,12 @@ fn measure(sites: usize) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn decide(name: &str, spec: &PlacementSpec, fleet: &mut Fleet, samples: &[Site]) -> Result<(), Box<dyn std::error::Error>> {
+fn decide(
+    name: &str,
+    spec: &PlacementSpec,
+    fleet: &mut Fleet,
+    samples: &[Site],
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut crowd = Crowd::default();
     let other: PlacementKey = ("default".into(), "other".into());
     let slots = Crowd::slots(fleet, samples.iter().map(Site::name));
@@ -118,10 +132,19 @@ fn decide(name: &str, spec: &PlacementSpec, fleet: &mut Fleet, samples: &[Site])
         let mut new = Board::new(policy);
         let begin = Instant::now();
         full = allocation_counter::measure(|| {
-            new.decide(fleet, &Situation {
-                now, key: &key, current: &[], is_settled: true, crowd: &crowd, origins: origins.as_deref(),
-                avoided: &[], metrics: &[],
-            });
+            new.decide(
+                fleet,
+                &Situation {
+                    now,
+                    key: &key,
+                    current: &[],
+                    is_settled: true,
+                    crowd: &crowd,
+                    origins: origins.as_deref(),
+                    avoided: &[],
+                    metrics: &[],
+                },
+            );
         });
         times.push(begin.elapsed());
         board = Some(new);
@@ -131,10 +154,19 @@ fn decide(name: &str, spec: &PlacementSpec, fleet: &mut Fleet, samples: &[Site])
         board.selected().iter().map(|slot| Selected { slot: *slot, since: None }).collect();
     crowd.set(&key, current.iter().map(|selected| selected.slot).collect(), BTreeMap::new());
     let settled = |board: &mut Board, fleet: &mut Fleet| {
-        board.decide(fleet, &Situation {
-            now, key: &key, current: &current, is_settled: true, crowd: &crowd, origins: origins.as_deref(),
-            avoided: &[], metrics: &[],
-        });
+        board.decide(
+            fleet,
+            &Situation {
+                now,
+                key: &key,
+                current: &current,
+                is_settled: true,
+                crowd: &crowd,
+                origins: origins.as_deref(),
+                avoided: &[],
+                metrics: &[],
+            },
+        );
     };
     settled(&mut board, fleet);
     let mut changes = Vec::new();
@@ -155,7 +187,12 @@ fn decide(name: &str, spec: &PlacementSpec, fleet: &mut Fleet, samples: &[Site])
     let worst = changes.iter().max().map_or(0.0, |time| time.as_secs_f64() * 1e3);
     println!(
         "  {name:<24} full {:>9.3} ms, {:>6} allocations, {:>9.2} MB; one change {:>8.4} ms (worst {:>8.4}), {:>4} allocations; {} selected",
-        median(times), full.count_total, full.bytes_total as f64 / 1e6, median(changes), worst, one.count_total,
+        median(times),
+        full.count_total,
+        full.bytes_total as f64 / 1e6,
+        median(changes),
+        worst,
+        one.count_total,
         board.selected().len(),
     );
     Ok(())

@@ -56,9 +56,9 @@ fn print_changes(changes: &[Change]) {
             println!("\n{}: {note}", change.name());
         }
     }
-    let (added, removed) = changes
-        .iter()
-        .fold((0, 0), |(added, removed), change| (added + change.added.len(), removed + change.removed.len()));
+    let (added, removed) = changes.iter().fold((0, 0), |(added, removed), change| {
+        (added + change.added.len(), removed + change.removed.len())
+    });
     println!("\n{added} added, {removed} removed over {} placements", changes.len());
 }
 
@@ -91,13 +91,14 @@ impl<'a> Change<'a> {
     }
 
     fn why(&self, site: &str) -> String {
-        reasons(self.outlook).get(site).map_or_else(|| "is not there".to_owned(), |verdict| verdict.reason.clone())
+        reasons(self.outlook)
+            .get(site)
+            .map_or_else(|| "is not there".to_owned(), |verdict| verdict.reason.clone())
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |change: &str, site: &str| {
-            vec![self.name(), change.to_owned(), site.to_owned(), self.why(site)]
-        };
+        let row =
+            |change: &str, site: &str| vec![self.name(), change.to_owned(), site.to_owned(), self.why(site)];
         let removed = self.removed.iter().map(|site| row("remove", site));
         removed.chain(self.added.iter().map(|site| row("add", site))).collect()
     }
@@ -136,7 +137,9 @@ fn overlay(snapshot: &mut Snapshot, manifest: &Manifest, namespace: &str) -> any
         "Placement" => put(&mut snapshot.placements, typed(value, &label)?, |_| {}),
         "PlacementScore" => put(&mut snapshot.scores, typed(value, &label)?, |_| {}),
         "Application" => put(&mut snapshot.applications, typed(value, &label)?, |_| {}),
-        _ => bail!("{label}: only manifests of Placement, Site, PlacementScore and Application can be simulated"),
+        _ => bail!(
+            "{label}: only manifests of Placement, Site, PlacementScore and Application can be simulated"
+        ),
     }
     Ok(())
 }
@@ -158,10 +161,13 @@ fn now() -> Time {
 }
 
 /// Replaces the spec and the labels of what is there, or adds what isn't.
-fn put<S: Kind + PartialEq>(known: &mut Vec<Resource<S>>, new: Resource<S>, complete: impl FnOnce(&mut Resource<S>)) {
-    let place = known.binary_search_by(|old| {
-        (old.namespace(), old.name()).cmp(&(new.namespace(), new.name()))
-    });
+fn put<S: Kind + PartialEq>(
+    known: &mut Vec<Resource<S>>,
+    new: Resource<S>,
+    complete: impl FnOnce(&mut Resource<S>),
+) {
+    let place =
+        known.binary_search_by(|old| (old.namespace(), old.name()).cmp(&(new.namespace(), new.name())));
     match place {
         Ok(index) => {
             if let Some(old) = known.get_mut(index) {

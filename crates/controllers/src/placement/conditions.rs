@@ -49,7 +49,8 @@ impl Standing<'_> {
                 Some(_) => "can't be followed",
                 None => "selects no site now",
             };
-            let message = format!("{why}; what was decided before is kept ({}); {explain}", self.kept_names());
+            let message =
+                format!("{why}; what was decided before is kept ({}); {explain}", self.kept_names());
             (ConditionStatus::False, "LastDecisionKept", message)
         } else if selected > 0 && selected >= wanted.unwrap_or(1) {
             (ConditionStatus::True, "AllDecisionsScheduled", String::new())
@@ -89,8 +90,10 @@ pub(super) fn tell(old: &Placement, new: &Placement) -> Vec<Occurrence> {
         let found = condition(&placement.status.conditions, kind).filter(|found| found.status == status);
         found.map(|found| found.message.clone())
     };
-    let kinds =
-        [("Misconfigured", ConditionStatus::True, "Misconfigured"), ("Satisfied", ConditionStatus::False, "Unsatisfied")];
+    let kinds = [
+        ("Misconfigured", ConditionStatus::True, "Misconfigured"),
+        ("Satisfied", ConditionStatus::False, "Unsatisfied"),
+    ];
     let news = kinds.into_iter().filter_map(|(kind, status, reason)| {
         let message = complaint(new, kind, status)?;
         let is_news = complaint(old, kind, status).as_ref() != Some(&message);

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use planner::{
-    Board, Crowd, Fleet, MetricColumn, Misconfigured, Outcome, PlacementKey, Policy, Selected, Situation, Slot,
-    explain, metric_column, origins, reasons,
+    Board, Crowd, Fleet, MetricColumn, Misconfigured, Outcome, PlacementKey, Policy, Selected, Situation,
+    Slot, explain, metric_column, origins, reasons,
 };
 use types::{Placement, PlacementDecision, PlacementSpec, Time};
 
@@ -110,17 +110,19 @@ impl Planning {
     ) -> Planned {
         let observed = decision.map_or(0, |decision| decision.status.observed_generation);
         let generation = placement.metadata.generation;
-        let planned = self.ask(snapshot, placement, observed, measurements, now, |board, fleet, situation| {
-            let wanted = board.policy().wanted();
-            let keeps = board.selected().is_empty() && !situation.current.is_empty();
-            if keeps || (!board.is_changed() && observed == generation) {
-                return (Planned { wanted, is_kept: keeps, ..Planned::kept(None) }, None);
-            }
-            let selected = reasons(board, fleet, situation);
-            let selected = selected.map(|(slot, reason)| (fleet.name(slot).to_owned(), reason)).collect();
-            let planned = Planned { selected: Some(selected), is_kept: false, wanted, misconfigured: None };
-            (planned, Some(board.selected().to_vec()))
-        });
+        let planned =
+            self.ask(snapshot, placement, observed, measurements, now, |board, fleet, situation| {
+                let wanted = board.policy().wanted();
+                let keeps = board.selected().is_empty() && !situation.current.is_empty();
+                if keeps || (!board.is_changed() && observed == generation) {
+                    return (Planned { wanted, is_kept: keeps, ..Planned::kept(None) }, None);
+                }
+                let selected = reasons(board, fleet, situation);
+                let selected = selected.map(|(slot, reason)| (fleet.name(slot).to_owned(), reason)).collect();
+                let planned =
+                    Planned { selected: Some(selected), is_kept: false, wanted, misconfigured: None };
+                (planned, Some(board.selected().to_vec()))
+            });
         match planned {
             Ok((planned, slots)) => {
                 if let Some(slots) = slots {
@@ -248,7 +250,11 @@ pub(crate) fn update_columns(
     for values in values {
         let new = metric_column(&values, fleet, next);
         let is_same = |before: &MetricColumn| {
-            before.values.iter().map(|value| value.to_bits()).eq(new.values.iter().map(|value| value.to_bits()))
+            before
+                .values
+                .iter()
+                .map(|value| value.to_bits())
+                .eq(new.values.iter().map(|value| value.to_bits()))
         };
         columns.push(old.next().filter(is_same).unwrap_or(new));
     }

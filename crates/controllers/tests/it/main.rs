@@ -136,8 +136,14 @@ async fn promise_1_a_policy_that_cannot_be_followed_keeps_the_last_decision_and_
     hub.application().await;
     hub.until("assignments", "plant", ASSIGNMENT, |_| true).await;
     for (spec, complaint) in [
-        (json!({"predicates": [{"celExpressions": ["site.spec.tier =="]}]}), "celExpressions: `site.spec.tier ==`"),
-        (json!({"tolerations": [{"key": "", "operator": "Equal"}]}), "If the key is empty, operator must be Exists."),
+        (
+            json!({"predicates": [{"celExpressions": ["site.spec.tier =="]}]}),
+            "celExpressions: `site.spec.tier ==`",
+        ),
+        (
+            json!({"tolerations": [{"key": "", "operator": "Equal"}]}),
+            "If the key is empty, operator must be Exists.",
+        ),
         (json!({"constraints": {"labels": ["location = (DE)"]}}), "`location = (DE)` is not a constraint"),
         (json!({"constraints": {"metrics": ["load > 5"]}}), "names a metric that spec.metrics does not have"),
     ] {

@@ -38,7 +38,16 @@ impl World {
         let board = Board::new(Policy::compile(&spec, &mut fleet).unwrap());
         fleet.fill(&[], |_| vec![]);
         let key = ("default".to_owned(), "p".to_owned());
-        Self { fleet, crowd: Crowd::default(), spec, key, board, current: vec![], now: START, sites: BTreeMap::new() }
+        Self {
+            fleet,
+            crowd: Crowd::default(),
+            spec,
+            key,
+            board,
+            current: vec![],
+            now: START,
+            sites: BTreeMap::new(),
+        }
     }
 
     fn set(&mut self, site: Site) {

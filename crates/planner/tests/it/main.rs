@@ -4,6 +4,7 @@
 mod board;
 mod dataflow;
 mod placement;
+mod terms;
 mod vectors;
 
 use serde_json::{Value, json};
