@@ -58,7 +58,8 @@ pub(crate) async fn beat(
         let mut status = facts.clone();
         if membership.parent != membership.site {
             let round_trip_milliseconds = median(&round_trips);
-            status.links = vec![Link { site: membership.parent.clone(), round_trip_milliseconds }];
+            let site = membership.parent.clone();
+            status.links = vec![Link { site, round_trip_milliseconds, ..Link::default() }];
         }
         if told.as_ref().is_none_or(|told| is_news(told, &status)) {
             tell_site(&client, &membership.site, &status).await?;

@@ -382,6 +382,7 @@ fn facts(access: &Access, repository: &Repository, runtimes: &Runtimes) -> SiteS
             cpus: std::thread::available_parallelism()
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
             memory_bytes: memory_bytes(),
+            ..Capacity::default()
         },
         architecture: std::env::consts::ARCH.into(),
         operating_system: std::env::consts::OS.into(),

@@ -79,7 +79,8 @@ fn packing_fills_sites_that_are_used_already_and_balance_spreads() {
 fn two_that_keep_away_from_each_other_part_once_and_the_first_by_name_stays() {
     let sites = [plain("a1"), plain("a2"), plain("b1")];
     let wanted = |other: &str, topology: &str| {
-        spec(json!({"numberOfSites": 1, "antiAffinity": [{"placement": other, "topologyKey": topology}]}))
+        spec(json!({"numberOfSites": 1, "prioritizerPolicy": {"mode": "Exact"},
+            "antiAffinity": [{"placement": other, "topologyKey": topology}]}))
     };
     let decide = |own: &str, other: &str, topology: &str| {
         let wanted = wanted(other, topology);
