@@ -347,7 +347,7 @@ impl Board {
             for ((kind, raws), range) in relative.iter().zip(&mut raws).zip(&self.ranges) {
                 let new = if rejection.is_none() { view.raw(*kind, slot) } else { f64::NAN };
                 if let Some(raw) = raws.get_mut(row) {
-                    let is_edge = |value: f64| !value.is_nan() && !(value > range.0 && value < range.1);
+                    let is_edge = |value: f64| !(value.is_nan() || (value > range.0 && value < range.1));
                     touched |= raw.to_bits() != new.to_bits() && (is_edge(*raw) || is_edge(new));
                     *raw = new;
                 }
