@@ -172,7 +172,7 @@ impl Board {
         let mut dirty = self.changed(fleet, situation);
         self.grow(rows);
         self.take_current(situation, &mut dirty);
-        self.take_crowd(situation);
+        let most = if self.take_crowd(situation) { self.count_most(situation) } else { self.most };
         self.field = situation.origins.map(|origins| fleet.field(origins));
         self.effort = Effort::default();
         let fleet = &*fleet;
@@ -196,10 +196,10 @@ impl Board {
                     .iter()
                     .zip(&ranges)
                     .any(|(new, old)| new.0.total_cmp(&old.0).is_ne() || new.1.total_cmp(&old.1).is_ne());
-                moved || self.most != self.count_most(situation)
+                moved || self.most != most
             }
         };
-        self.most = self.count_most(situation);
+        self.most = most;
         self.order(fleet, situation, if rescore { None } else { dirty.as_deref() });
         self.seen = Some(Seen {
             fleet: fleet.changes(),
@@ -279,14 +279,14 @@ impl Board {
         }
     }
 
-    /// Takes over what this placement itself is counted for, and from which sites it keeps away.
-    fn take_crowd(&mut self, situation: &Situation) {
+    /// Takes over what this placement itself is counted for, and from which sites it keeps away. Whether that changed.
+    fn take_crowd(&mut self, situation: &Situation) -> bool {
         let is_same = self
             .seen
             .as_ref()
             .is_some_and(|seen| seen.crowd == situation.crowd.changes() && seen.avoided == situation.avoided);
         if is_same {
-            return;
+            return false;
         }
         self.own.fill(0);
         for slot in situation.crowd.chosen(situation.key) {
@@ -295,6 +295,7 @@ impl Board {
             }
         }
         self.away.clear();
+        true
     }
 
     fn count_most(&self, situation: &Situation) -> u32 {
@@ -346,7 +347,7 @@ impl Board {
             for ((kind, raws), range) in relative.iter().zip(&mut raws).zip(&self.ranges) {
                 let new = if rejection.is_none() { view.raw(*kind, slot) } else { f64::NAN };
                 if let Some(raw) = raws.get_mut(row) {
-                    let is_edge = |value: f64| !value.is_nan() && !(value > range.0 && value < range.1);
+                    let is_edge = |value: f64| !(value.is_nan() || (value > range.0 && value < range.1));
                     touched |= raw.to_bits() != new.to_bits() && (is_edge(*raw) || is_edge(new));
                     *raw = new;
                 }

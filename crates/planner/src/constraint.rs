@@ -154,12 +154,11 @@ impl LabelConstraint {
             }
         }
         // `is not DE` is not equal to DE, `is notDE` is equal to notDE: a name must stand apart from `not`.
-        if let Some(behind) =
-            rest.after_all(&["is", "not"]).filter(|behind| behind.0.starts_with([' ', '\t']))
+        let apart = |behind: &Rest| behind.0.starts_with([' ', '\t']);
+        if let Some(value) =
+            rest.after_all(&["is", "not"]).filter(apart).and_then(|behind| behind.last_name())
         {
-            if let Some(value) = behind.last_name() {
-                return Some((key, NotEqual, vec![value]));
-            }
+            return Some((key, NotEqual, vec![value]));
         }
         let single = [("!=", NotEqual), ("==", Equal), ("=", Equal), ("is", Equal)];
         single.into_iter().find_map(|(word, operator)| {
@@ -224,12 +223,11 @@ impl MetricConstraint {
             return None;
         }
         let (metric, rest) = Rest(text).name()?;
-        if let Some(behind) =
-            rest.after_all(&["is", "not"]).filter(|behind| behind.0.starts_with([' ', '\t']))
+        let apart = |behind: &Rest| behind.0.starts_with([' ', '\t']);
+        if let Some(value) =
+            rest.after_all(&["is", "not"]).filter(apart).and_then(|behind| behind.last_name())
         {
-            if let Some(value) = behind.last_name() {
-                return Some((metric, NotEqual, value));
-            }
+            return Some((metric, NotEqual, value));
         }
         let operators: [(&[&str], MetricOperator); 18] = [
             (&["!="], NotEqual),

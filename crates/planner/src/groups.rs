@@ -60,9 +60,9 @@ pub fn divide(groups: &DecisionGroups, sites: &[&Site]) -> Result<Vec<Group>, Mi
     for group in &groups.groups {
         check(&group.label_selector, &group.name)?;
         check(&group.claim_selector, &group.name)?;
-        let (taken, rest) =
+        let (taken, rest): (Vec<&Site>, Vec<&Site>) =
             left.into_iter().partition(|site| selects(&group.label_selector, &group.claim_selector, site));
-        add(&group.name, &Vec::<&Site>::from(taken));
+        add(&group.name, &taken);
         left = rest;
     }
     add("", &left);

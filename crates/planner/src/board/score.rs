@@ -44,7 +44,7 @@ fn doublings(from: f64, step: f64, value: f64) -> i64 {
 
 /// -100 where nothing is taken, 100 where all is.
 pub(super) fn packing(taken: f64, allocatable: f64) -> i64 {
-    if !(allocatable > 0.0) {
+    if allocatable.is_nan() || allocatable <= 0.0 {
         return 0;
     }
     (200.0 * (taken / allocatable).clamp(0.0, 1.0) - 100.0).round() as i64

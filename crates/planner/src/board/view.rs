@@ -119,7 +119,7 @@ impl View<'_> {
             return Some(Rejection::Deleting);
         }
         let migration = self.policy.migration();
-        let mut wake = |until: Timestamp| *wakes = (*wakes).min(until.as_second().saturating_add(1));
+        let mut wake = |until: Timestamp| *wakes = (*wakes).min(until.as_second());
         if let Some(until) = self.is_within(slot, migration.minimum_dwell_seconds) {
             wake(until);
         }
@@ -159,7 +159,7 @@ impl View<'_> {
             _ => None,
         });
         let ends = columns.filter(|until| !self.is_expired(*until)).min();
-        ends.map_or(i64::MAX, |until| until.saturating_add(1))
+        ends.unwrap_or(i64::MAX)
     }
 
     fn reject_by_selectors(&self, slot: Slot) -> Option<Rejection> {
@@ -235,7 +235,8 @@ impl View<'_> {
     fn reject_by_room(&self, slot: Slot) -> Option<Rejection> {
         let is_full = |request: &crate::policy::Request| {
             // Unknown room is none.
-            !(self.room(&request.resource, request.column, slot) >= request.amount)
+            let room = self.room(&request.resource, request.column, slot);
+            room.is_nan() || room < request.amount
         };
         self.policy
             .requests

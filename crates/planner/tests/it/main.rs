@@ -5,6 +5,7 @@ mod board;
 mod dataflow;
 mod placement;
 mod rollout;
+mod terms;
 mod vectors;
 
 use serde_json::{Value, json};
