@@ -7,12 +7,13 @@ use serde_json::Value;
 use super::Problem;
 
 /// From the bottom to the top: a crate may use those before it. [`ASIDE`] are tools, not of the product.
-const LAYERS: [&str; 16] = [
+const LAYERS: [&str; 17] = [
     "avocet-types",
     "avocet-schema",
     "avocet-daemon",
     "avocet-store",
     "avocet-artifacts",
+    "avocet-registry",
     "avocet-objects",
     "avocet-planner",
     "avocet-tensorflow",
@@ -42,7 +43,7 @@ const HEAVY: [(&str, &[&str]); 16] = [
     ("tar", &["avocet-artifacts", "avocet"]),
     ("landlock", &["avocet-runtimes"]),
     ("seccompiler", &["avocet-runtimes"]),
-    ("axum", &["avocet-serving", "avocet-api", "avocet-agent"]),
+    ("axum", &["avocet-registry", "avocet-serving", "avocet-api", "avocet-agent"]),
     ("reqwest", &["avocet-serving", "avocet-api", "avocet-agent", "avocet"]),
     ("clap", &["avocet"]),
 ];
