@@ -26,6 +26,8 @@ pub struct Config {
     pub listen_grpc: SocketAddr,
     /// Where S3 is served.
     pub listen_objects: SocketAddr,
+    /// Where images and other OCI artifacts are served.
+    pub listen_registry: SocketAddr,
     /// The Python that runs functions; absent looks for `python3`.
     pub python: Option<PathBuf>,
     /// ONNX Runtime's shared library; absent looks in the usual places.
@@ -92,7 +94,13 @@ pub struct Access {
     pub grpc: String,
     /// URL of S3.
     pub objects: String,
-    /// Bearer token for functions and invocations.
+    /// Address of the registry of images.
+    #[serde(default)]
+    pub registry: String,
+    /// Lets whoever reaches the registry from this machine pull without a token.
+    #[serde(default)]
+    pub anonymous_pulls: bool,
+    /// Bearer token for functions, invocations and the registry.
     pub token: String,
     /// S3 access key.
     pub access_key: String,
@@ -101,6 +109,15 @@ pub struct Access {
     /// Signs results of inference that are sent to callbacks.
     #[serde(default)]
     pub callback_secret: String,
+}
+
+/// Where a site listens now.
+pub(crate) struct Listening {
+    pub site: String,
+    pub inference: String,
+    pub grpc: String,
+    pub objects: String,
+    pub registry: String,
 }
 
 impl Access {
@@ -118,20 +135,17 @@ impl Access {
     }
 
     /// Keeps the keys that are there, makes them the first time, and notes where the site listens now.
-    pub(crate) fn renew(
-        data: &Path,
-        site: &str,
-        inference: String,
-        grpc: String,
-        objects: String,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn renew(data: &Path, here: Listening) -> std::io::Result<Self> {
+        let Listening { site, inference, grpc, objects, registry } = here;
         let access = match Self::read(data) {
-            Ok(old) => Self { site: site.to_owned(), inference, grpc, objects, ..old },
+            Ok(old) => Self { site, inference, grpc, objects, registry, ..old },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self {
-                site: site.to_owned(),
+                site,
                 inference,
                 grpc,
                 objects,
+                registry,
+                anonymous_pulls: false,
                 token: daemon::random_hex(24)?,
                 access_key: daemon::random_hex(10)?,
                 secret_key: daemon::random_hex(20)?,

@@ -16,6 +16,7 @@
 mod assignments;
 mod config;
 mod front;
+mod images;
 mod inbox;
 mod invocations;
 mod membership;

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::Client;
-use artifacts::{Blobs, Source};
+use artifacts::Source;
 use bytes::Bytes;
 use daemon::{Backoff, Shutdown};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use inference::{EngineChoice, LoadRequest, Repository, Routing};
+use registry::{Garbage, Registry};
 use reqwest::Method;
 use serving::Shelf;
 use tokio::task::spawn_blocking;
@@ -25,7 +26,8 @@ use crate::assignments::{Assignments, Progress};
 #[derive(Clone)]
 pub(crate) struct Preparer {
     pub client: Client,
-    pub blobs: Blobs,
+    /// The registry, whose blobs the artifacts are kept among.
+    pub registry: Registry,
     pub functions: PathBuf,
     pub repository: Repository,
     pub shelf: Shelf,
@@ -116,7 +118,8 @@ impl Preparer {
         self.unload_others(&models);
         if all_ready {
             let keep: HashSet<Digest> = needed.into_keys().collect();
-            self.blobs.collect_garbage(&keep, KEEP_UNUSED)?;
+            let garbage = Garbage { needed: keep, minimum_age: KEEP_UNUSED, dry_run: false };
+            self.registry.collect_garbage(&garbage).await?;
         }
         Ok(all_ready)
     }
@@ -156,17 +159,17 @@ impl Preparer {
     }
 
     async fn bring_one(&self, digest: &Digest, size: u64) -> Result<(), artifacts::Error> {
-        if self.blobs.has(digest) {
-            match self.blobs.verify(digest).await {
+        if self.registry.blobs().has(digest) {
+            match self.registry.blobs().verify(digest).await {
                 Ok(()) => return Ok(()),
                 Err(error @ artifacts::Error::Corrupt { .. }) => {
-                    let aside = self.blobs.quarantine(digest)?;
+                    let aside = self.registry.blobs().quarantine(digest)?;
                     warn!(%digest, %error, aside = %aside.display(), "a stored artifact was damaged; fetching it again");
                 }
                 Err(error) => return Err(error),
             }
         }
-        artifacts::fetch(&self.blobs, digest, size, &Hub(&self.client)).await?;
+        artifacts::fetch(self.registry.blobs(), digest, size, &Hub(&self.client)).await?;
         info!(%digest, size, "artifact fetched");
         Ok(())
     }
@@ -211,7 +214,7 @@ impl Preparer {
             let request = LoadRequest {
                 name: name.clone(),
                 version: version.name.clone(),
-                path: self.blobs.path(&digest),
+                path: self.registry.blobs().path(&digest),
                 engine: match model.spec.engine {
                     Engine::Auto => EngineChoice::Auto,
                     Engine::Native => EngineChoice::Native,
@@ -242,7 +245,7 @@ impl Preparer {
 
     async fn unpack(&self, digest: Digest) -> Result<PathBuf, Problem> {
         let bundle = self.functions.join(digest.hex());
-        let (archive, into) = (self.blobs.path(&digest), bundle.clone());
+        let (archive, into) = (self.registry.blobs().path(&digest), bundle.clone());
         let unpacked = spawn_blocking(move || artifacts::bundle::unpack(&archive, &into)).await;
         let unpacked = unpacked.map_err(|_| ("FunctionFailed", "unpacking was cut off".to_owned()))?;
         unpacked.map_err(|error| {

@@ -10,6 +10,7 @@ use axum::serve::ListenerExt;
 use daemon::Tasks;
 use inference::{EngineOptions, Engines, Repository, WorkerCommand};
 use objects::Objects;
+use registry::Registry;
 use runtimes::Runtimes;
 use serving::mlbuffet::{self, Buffet};
 use serving::{Jobs, Shelf, jobs, shelf};
@@ -19,8 +20,9 @@ use tracing::info;
 use types::{Capacity, Endpoints, SiteStatus};
 
 use crate::assignments::{Assignments, Progress};
-use crate::config::{Access, Config};
+use crate::config::{Access, Config, Listening};
 use crate::front::{self, Front};
+use crate::images::{self, HubRegistry};
 use crate::invocations::Invocations;
 use crate::membership::Membership;
 use crate::outbox::Outbox;
@@ -66,6 +68,9 @@ pub enum Error {
     /// The buckets can't be read or written.
     #[error("the site's buckets can't be read or written")]
     Objects(#[from] objects::Error),
+    /// The registry can't be read or written.
+    #[error("the site's registry can't be read or written")]
+    Registry(#[from] registry::Error),
     /// The artifacts can't be read or written.
     #[error("the site's artifacts can't be read or written")]
     Artifacts(#[from] artifacts::Error),
@@ -147,19 +152,23 @@ pub async fn start(
     let listener = listen(config.listen).await?;
     let grpc_listener = listen(config.listen_grpc).await?;
     let objects_listener = listen(config.listen_objects).await?;
+    let registry_listener = listen(config.listen_registry).await?;
     let inference = format!("http://{}", address(&listener)?);
-    let access = Access::renew(
-        &config.data,
-        &membership.site,
-        inference.clone(),
-        address(&grpc_listener)?.to_string(),
-        format!("http://{}", address(&objects_listener)?),
-    );
+    let here = Listening {
+        site: membership.site.clone(),
+        inference: inference.clone(),
+        grpc: address(&grpc_listener)?.to_string(),
+        objects: format!("http://{}", address(&objects_listener)?),
+        registry: address(&registry_listener)?.to_string(),
+    };
+    let access = Access::renew(&config.data, here);
     let access = Arc::new(access.map_err(|error| Error::disk(&Access::file(&config.data), error))?);
 
     let ledger = Ledger::open(&config.data.join("site.db"))?;
     let objects = Objects::open(&config.data.join("objects"), ledger.clone())?;
     let blobs = Blobs::open(config.data.join("artifacts"))?;
+    let uploads = config.data.join("artifacts/uploads");
+    let registry = Registry::open(&uploads, blobs.clone(), ledger.clone(), registry::Limits::default())?;
     let assignments = Assignments::load(ledger.clone())?;
     let invocations = Invocations::load(ledger.clone(), config.logs())?;
     let outbox = Outbox::open(ledger.clone(), config.outbox())?;
@@ -198,10 +207,22 @@ pub async fn start(
         inference,
         running: Arc::new(Mutex::new(HashMap::new())),
     };
-    let site =
-        Site { config, membership, client, objects, assignments, invocations, outbox, shelf, ledger, worker };
-    site.serve([listener, grpc_listener, objects_listener], &access, &repository, tasks)?;
-    site.work(blobs, repository, tasks);
+    let registry = registry.with_origin(Arc::new(HubRegistry(client.clone())));
+    let site = Site {
+        config,
+        membership,
+        client,
+        objects,
+        registry,
+        assignments,
+        invocations,
+        outbox,
+        shelf,
+        ledger,
+        worker,
+    };
+    site.serve([listener, grpc_listener, objects_listener, registry_listener], &access, &repository, tasks)?;
+    site.work(repository, tasks);
     site.follow_hub(facts, tasks);
     info!(site = access.site, inference = access.inference, objects = access.objects, "site is up");
     Ok(access)
@@ -213,6 +234,7 @@ struct Site {
     membership: Membership,
     client: Client,
     objects: Objects,
+    registry: Registry,
     assignments: Assignments,
     invocations: Invocations,
     outbox: Outbox,
@@ -225,7 +247,7 @@ impl Site {
     /// What others ask of the site: models, functions, buckets.
     fn serve(
         &self,
-        [listener, grpc_listener, objects_listener]: [TcpListener; 3],
+        [listener, grpc_listener, objects_listener, registry_listener]: [TcpListener; 4],
         access: &Arc<Access>,
         repository: &Repository,
         tasks: &Tasks,
@@ -246,6 +268,8 @@ impl Site {
             known_token: Arc::default(),
         };
         tasks.spawn("grpc-front", serving::grpc::serve(grpc_listener, models.clone(), tasks.shutdown()));
+        let images = images::router(self.registry.clone(), front.clone());
+        tasks.spawn("registry-front", images::serve(registry_listener, images, tasks.shutdown()));
         let guard = Arc::new(front.clone());
         let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone());
         let buffet = mlbuffet::router(buffet.legacy(self.config.mlbuffet_legacy));
@@ -279,10 +303,12 @@ impl Site {
     }
 
     /// What the site does whether or not its hub is there.
-    fn work(&self, blobs: Blobs, repository: Repository, tasks: &Tasks) {
+    fn work(&self, repository: Repository, tasks: &Tasks) {
+        let registry = self.registry.clone();
+        tasks.supervise("registry-uploads", move |shutdown| registry.clone().keep_tidy(shutdown));
         let preparer = Preparer {
             client: self.client.clone(),
-            blobs,
+            registry: self.registry.clone(),
             functions: self.config.functions(),
             repository,
             shelf: self.shelf.clone(),

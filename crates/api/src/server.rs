@@ -18,7 +18,8 @@ use crate::authentication::{self, Credentials, authenticate, impersonate};
 use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
-    ApiError, Hub, blobs, discovery, health, listener, mailbox, metrics, rbac, resources, reviews, sites, ui,
+    ApiError, Hub, blobs, discovery, garbage, health, images, listener, mailbox, metrics, rbac, resources,
+    reviews, sites, ui,
 };
 
 /// How large a manifest may be, in bytes.
@@ -51,6 +52,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/avocet/v1/join-tokens", post(sites::create_join_token))
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
         .route("/avocet/v1/sites/{site}/token", post(sites::create_token))
+        .route("/avocet/v1/artifacts/garbage", post(garbage::collect))
         .merge(authentication::token_routes())
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
@@ -58,7 +60,8 @@ pub fn router(hub: Hub) -> Router {
         .layer(from_fn_with_state(hub.clone(), guard));
     let audited = from_fn_with_state(hub.clone(), audit::record);
     let measured = from_fn_with_state(hub.clone(), metrics::measure);
-    let all = open.merge(guarded).fallback(not_found).layer(map_response(keep_private));
+    let all =
+        open.merge(guarded).merge(images::routes(&hub)).fallback(not_found).layer(map_response(keep_private));
     all.layer(audited).layer(measured).with_state(hub)
 }
 

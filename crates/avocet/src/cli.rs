@@ -123,6 +123,9 @@ pub struct ListenHub {
     /// Where the API listens; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
+    /// Where images and other OCI artifacts are pushed and pulled; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:5000", value_name = "ADDRESS")]
+    pub listen_registry: SocketAddr,
     /// A further name or address of the hub, for its certificate; may be repeated
     #[arg(long = "hub-name", value_name = "NAME")]
     pub names: Vec<String>,
@@ -208,6 +211,10 @@ pub struct ListenSite {
     /// Where the buckets listen (S3); port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
     pub listen_objects: SocketAddr,
+    /// Where images are pulled and pushed at the site, which asks its hub for what it lacks; port 0 takes a free one
+    /// [default: 127.0.0.1:5000, beside a hub 127.0.0.1:5001]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_site_registry: Option<SocketAddr>,
     /// The site's place in the landscape
     #[arg(long, default_value = "edge", value_name = "TIER")]
     pub tier: String,
@@ -239,8 +246,9 @@ pub struct ListenSite {
 
 impl ListenSite {
     /// Everywhere that it listens.
-    pub fn addresses(&self) -> [SocketAddr; 3] {
-        [self.listen_inference, self.listen_grpc, self.listen_objects]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let images = self.listen_site_registry.into_iter();
+        images.chain([self.listen_inference, self.listen_grpc, self.listen_objects]).collect()
     }
 }
 

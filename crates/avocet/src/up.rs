@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use daemon::Tasks;
 use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions};
 use crate::{config, hub as hubs, ui, worker};
 
+/// Where a site's registry listens if it isn't said: alone on its machine, or beside a hub that has that port.
+const ALONE: u16 = 5000;
+const BESIDE_HUB: u16 = 5001;
 /// How long tasks get to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the join token of a hub's own site is good, in seconds: it is used at once.
@@ -21,34 +24,34 @@ const OWN_TOKEN: Duration = Duration::from_secs(600);
 pub async fn up(options: UpOptions) -> anyhow::Result<()> {
     let data = prepare(&options.data, &options.site.addresses())?;
     let tasks = Tasks::default();
-    let (reached, hub) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
+    let (reached, hub, registry) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
     let secret = hub.tokens.create_join_token(&options.name, daemon::now(), OWN_TOKEN).await?;
     let token = JoinToken { secret, authority: reached.authority.clone() }.encode();
-    let site = site_config(&data, &options.site, reached.server.clone(), Some(token))?;
+    let site = site_config(&data, &options.site, BESIDE_HUB, reached.server.clone(), Some(token))?;
     let access = start_site(site, &tasks).await?;
-    greet(&data, &reached.server, Some(&access));
+    greet(&data, &reached.server, registry, Some(&access));
     end(tasks).await
 }
 
 pub async fn hub(options: HubOptions) -> anyhow::Result<()> {
     let data = prepare(&options.data, &[])?;
     let tasks = Tasks::default();
-    let (reached, _) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
-    greet(&data, &reached.server, None);
+    let (reached, _, registry) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
+    greet(&data, &reached.server, registry, None);
     end(tasks).await
 }
 
 pub async fn agent(options: AgentOptions) -> anyhow::Result<()> {
     let data = prepare(&options.data, &options.site.addresses())?;
     let tasks = Tasks::default();
-    let site = site_config(&data, &options.site, options.join, options.token)?;
+    let site = site_config(&data, &options.site, ALONE, options.join, options.token)?;
     let access = tokio::select! {
         access = start_site(site, &tasks) => access?,
         signal = daemon::wait_for_signal() => return Ok(signal?),
     };
     println!(
-        "site {} is up: models at {} (gRPC at {}), buckets at {}",
-        access.site, access.inference, access.grpc, access.objects
+        "site {} is up: models at {} (gRPC at {}), buckets at {}, registry at {}",
+        access.site, access.inference, access.grpc, access.objects, access.registry
     );
     println!("keys: {}", Access::file(&data.join("site")).display());
     end(tasks).await
@@ -75,6 +78,7 @@ fn prepare(options: &DataOptions, addresses: &[SocketAddr]) -> anyhow::Result<st
 fn site_config(
     data: &Path,
     options: &ListenSite,
+    registry_port: u16,
     hub: String,
     join_token: Option<String>,
 ) -> anyhow::Result<Config> {
@@ -93,6 +97,9 @@ fn site_config(
         listen: options.listen_inference,
         listen_grpc: options.listen_grpc,
         listen_objects: options.listen_objects,
+        listen_registry: options
+            .listen_site_registry
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, registry_port))),
         python: options.python.clone(),
         onnxruntime: options.onnxruntime.clone(),
         tensorflow: options.tensorflow.clone(),
@@ -110,13 +117,14 @@ async fn start_site(config: Config, tasks: &Tasks) -> anyhow::Result<std::sync::
     Ok(agent::start(config, membership, shim, worker, tasks).await?)
 }
 
-fn greet(data: &Path, url: &str, access: Option<&Access>) {
+fn greet(data: &Path, url: &str, registry: SocketAddr, access: Option<&Access>) {
     let kubeconfig = config::kubeconfig_file(data);
     println!("hub is up: {url}");
+    println!("registry is up: {registry}");
     if let Some(access) = access {
         println!(
-            "site {} is up: models at {} (gRPC at {}), buckets at {}",
-            access.site, access.inference, access.grpc, access.objects
+            "site {} is up: models at {} (gRPC at {}), buckets at {}, registry at {}",
+            access.site, access.inference, access.grpc, access.objects, access.registry
         );
     }
     println!("next:  export AVOCET_KUBECONFIG={0} KUBECONFIG={0}", kubeconfig.display());

@@ -106,6 +106,11 @@ impl Registry {
         Self { origin: Some(origin), ..self }
     }
 
+    /// All blobs, those of repositories among them.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     /// The file with the bytes.
     pub fn file(&self, stored: &Digest) -> PathBuf {
         self.blobs.path(stored)

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use daemon::Shutdown;
 use futures::{Stream, StreamExt};
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
@@ -186,6 +187,22 @@ impl Registry {
     async fn forget_upload(&self, id: UploadId) -> Result<(), Error> {
         self.ledger.write(move |tables| tables.delete(UPLOADS, &id.to_string())).await?;
         remove(&self.upload_file(id))
+    }
+
+    /// Sweeps uploads every hour until the shutdown.
+    ///
+    /// # Errors
+    /// That of the disk.
+    pub async fn keep_tidy(self, shutdown: Shutdown) -> Result<(), Error> {
+        loop {
+            let swept = self.sweep_uploads().await?;
+            if swept > 0 {
+                tracing::info!(swept, "uploads that had rested too long were given up");
+            }
+            if !shutdown.sleep(Duration::from_secs(3600)).await {
+                return Ok(());
+            }
+        }
     }
 
     /// Gives up the uploads that have rested for as long as [`crate::Limits`] allow, and removes files without a

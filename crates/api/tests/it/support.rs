@@ -10,6 +10,7 @@ use avocet_api::rbac::Rbac;
 use avocet_api::{Hub, Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens};
 use controllers::Heartbeats;
 use daemon::Tasks;
+use registry::Registry;
 use reqwest::Method;
 use serde_json::{Value, json};
 use store::{Ledger, Store};
@@ -88,6 +89,10 @@ impl TestHub {
         let audit = Audit::start(Options::to(folder.path().join("audit.log")), &tasks).unwrap();
         let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
         let store = Store::open(ledger.clone(), &plurals).unwrap();
+        let blobs = Blobs::open(folder.path().join("blobs")).unwrap();
+        let uploads = folder.path().join("blobs/uploads");
+        let registry =
+            Registry::open(&uploads, blobs.clone(), ledger.clone(), registry::Limits::default()).unwrap();
         let hub = Hub {
             id: "hub-1".into(),
             site: "cloud".into(),
@@ -101,7 +106,8 @@ impl TestHub {
             .unwrap(),
             oidc,
             heartbeats: Heartbeats::new(Duration::from_secs(30)),
-            blobs: Blobs::open(folder.path().join("blobs")).unwrap(),
+            blobs,
+            registry,
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
             pages: Pages::default(),
             limits: Limits::default(),
