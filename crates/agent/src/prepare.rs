@@ -295,6 +295,11 @@ impl Source for Hub<'_> {
         }
         Ok(response.bytes_stream().map_err(io::Error::other).boxed())
     }
+
+    async fn pieces(&self, digest: &Digest) -> io::Result<Option<Vec<Digest>>> {
+        let request = self.0.request(Method::GET, &format!("/avocet/v1/blobs/{digest}/pieces"));
+        self.0.json(request).await.map(Some).map_err(io::Error::other)
+    }
 }
 
 /// The folders of unpacked functions that assignments name.

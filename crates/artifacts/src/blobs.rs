@@ -4,6 +4,7 @@
 //! blobs/<hex>        complete: written elsewhere, fsynced, renamed here; never written again
 //! partial/<hex>      the beginning of a blob that is being fetched
 //! temporary/…        being written; leftovers are swept when the store opens
+//! pieces/<hex>       the digests of a blob's pieces, one a line, once somebody asked for them
 //! quarantine/<hex>   found corrupt and set aside for a person to look at
 //! ```
 
@@ -57,7 +58,7 @@ impl Blobs {
     /// [`Error::Io`] when the folder can't be made or read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
-        for name in ["blobs", "partial", "temporary", "quarantine"] {
+        for name in ["blobs", "partial", "pieces", "temporary", "quarantine"] {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
         }
@@ -169,7 +170,7 @@ impl Blobs {
     /// [`Error::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<bool, Error> {
         let mut any = false;
-        for path in [self.path(digest), self.named("partial", digest)] {
+        for path in [self.path(digest), self.named("partial", digest), self.named("pieces", digest)] {
             match fs::remove_file(&path) {
                 Ok(()) => any = true,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -222,7 +223,7 @@ impl Blobs {
         minimum_age: Duration,
     ) -> Result<Vec<(PathBuf, Stored)>, Error> {
         let (mut unneeded, now) = (Vec::new(), SystemTime::now());
-        for kind in ["blobs", "partial", "quarantine"] {
+        for kind in ["blobs", "partial", "pieces", "quarantine"] {
             for (digest, file) in self.files(kind)? {
                 let changed = file.modified().unwrap_or(now);
                 // A clock that was set back makes a file look new, which only keeps it longer.

@@ -10,10 +10,12 @@ pub mod bundle;
 pub mod zip;
 
 mod blobs;
+mod chunks;
 mod error;
 mod fetch;
 mod partial;
 
 pub use blobs::{Blobs, Collected, Stored};
+pub use chunks::PIECE;
 pub use error::Error;
 pub use fetch::{Source, fetch};

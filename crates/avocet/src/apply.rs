@@ -13,6 +13,7 @@ use types::{Digest, DigestWriter};
 use crate::cli::{ApplyOptions, ClientOptions, DeleteOptions, PushOptions};
 use crate::config::hub_client;
 use crate::manifest::{self, Manifest};
+use crate::oci::{self, SCHEME};
 use crate::output::split_name;
 
 pub async fn apply(options: &ClientOptions, wanted: ApplyOptions) -> anyhow::Result<()> {
@@ -24,7 +25,7 @@ pub async fn apply(options: &ClientOptions, wanted: ApplyOptions) -> anyhow::Res
     }
     let client = hub_client(options)?;
     for manifest in &mut manifests {
-        upload_artifacts(&client, manifest).await?;
+        upload_artifacts(options, &client, manifest).await?;
     }
     let mut failed = 0;
     for manifest in &manifests {
@@ -49,7 +50,7 @@ fn check_all(manifests: &[Manifest]) -> anyhow::Result<()> {
     for manifest in manifests {
         let mut value = manifest.value.clone();
         for (pointer, path) in manifest.local_artifacts() {
-            if !manifest.folder.join(&path).exists() {
+            if !path.starts_with(SCHEME) && !manifest.folder.join(&path).exists() {
                 problems.push(format!("{}: `{pointer}/path` = {path:?} does not exist", manifest.label()));
             }
             set(&mut value, &pointer, json!({"digest": Digest::of(b""), "size": 0}));
@@ -73,8 +74,22 @@ fn set(value: &mut Value, pointer: &str, new: Value) {
     }
 }
 
-async fn upload_artifacts(client: &Client, manifest: &mut Manifest) -> anyhow::Result<()> {
+async fn upload_artifacts(
+    options: &ClientOptions,
+    client: &Client,
+    manifest: &mut Manifest,
+) -> anyhow::Result<()> {
     for (pointer, path) in manifest.local_artifacts() {
+        if path.starts_with(SCHEME) {
+            let taken = oci::take(options, &path).await?;
+            let (digest, size) = upload(client, &taken.path(), false).await?;
+            set(
+                &mut manifest.value,
+                &pointer,
+                json!({"digest": digest, "size": size, "source": taken.source}),
+            );
+            continue;
+        }
         let path = manifest.folder.join(path);
         let is_bundle = manifest.info.kind == "Function";
         let (digest, size) = upload(client, &path, is_bundle).await?;
@@ -110,7 +125,8 @@ async fn upload(client: &Client, path: &Path, as_bundle: bool) -> anyhow::Result
     Ok((digest, size))
 }
 
-fn hash(path: &Path) -> std::io::Result<(Digest, u64)> {
+/// The digest and size of a file.
+pub fn hash(path: &Path) -> std::io::Result<(Digest, u64)> {
     let mut hasher = DigestWriter::default();
     let size = std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
     Ok((hasher.digest(), size))

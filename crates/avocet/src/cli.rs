@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::artifact::ArtifactCommand;
 use crate::engines::InstallOptions;
 use crate::model::ModelCommand;
 
@@ -65,6 +66,9 @@ pub enum Command {
     Apply(ApplyOptions),
     /// Upload a file or folder as an artifact, and print its digest
     Push(PushOptions),
+    /// Look after the artifacts that a hub keeps
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
     /// List resources, or the invocations of a site
     Get(GetOptions),
     /// Show a resource, its conditions and what belongs to it
@@ -423,7 +427,7 @@ pub struct JoinTokenOptions {
 }
 
 /// Seconds, from 30s, 15m, 1h or 2d.
-fn duration(text: &str) -> Result<u64, String> {
+pub fn duration(text: &str) -> Result<u64, String> {
     let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
     let found = units.iter().find_map(|(unit, seconds)| {
         let number: u64 = text.strip_suffix(unit)?.parse().ok()?;

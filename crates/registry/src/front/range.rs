@@ -14,6 +14,7 @@ pub(super) fn wanted(header: Option<&str>, size: u64) -> Result<Option<Range<u64
         (Ok(start), Ok(end)) if start <= end => start..end.saturating_add(1).min(size),
         (Ok(start), Err(_)) if end.trim().is_empty() => start..size,
         (Err(_), Ok(last)) if start.trim().is_empty() => size.saturating_sub(last)..size,
+        (Ok(_), Ok(_)) => 0..0,
         _ => return Ok(None),
     };
     if range.is_empty() {
@@ -60,7 +61,8 @@ mod tests {
         assert_eq!(range("bytes=5-99"), Ok(Some(5..10)));
         assert_eq!(range("bytes=-99"), Ok(Some(0..10)));
         assert_eq!(range("bytes=10-"), Err(()));
-        for ignored in ["lines=1-2", "bytes=", "bytes=a-b", "bytes=5-3", "bytes=0-1,3-4"] {
+        assert_eq!(range("bytes=5-3"), Err(()));
+        for ignored in ["lines=1-2", "bytes=", "bytes=a-b", "bytes=0-1,3-4"] {
             assert_eq!(range(ignored), Ok(None), "{ignored}");
         }
         assert_eq!(wanted(Some("bytes=0-"), 0).map_err(|_| ()), Err(()));
