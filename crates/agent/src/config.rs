@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use artifacts::signature::TrustedKeys;
 use serde::{Deserialize, Serialize};
 
 /// How a site is set up.
@@ -40,6 +41,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Answers MLBuffet's clients with its own status codes, which are odd in places.
     pub mlbuffet_legacy: bool,
+    /// Whose signatures models and functions need; none do if absent.
+    pub signers: Option<TrustedKeys>,
     /// Where results of inference may be sent, for example `https://hooks.example.com`; none are if empty.
     pub callback_origins: Vec<String>,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::Client;
 use artifacts::Source;
+use artifacts::signature::TrustedKeys;
 use bytes::Bytes;
 use daemon::{Backoff, Shutdown};
 use futures::stream::BoxStream;
@@ -28,6 +29,8 @@ pub(crate) struct Preparer {
     pub client: Client,
     /// The registry, whose blobs the artifacts are kept among.
     pub registry: Registry,
+    /// Whose signatures are needed, if any.
+    pub signers: Option<TrustedKeys>,
     pub functions: PathBuf,
     pub repository: Repository,
     pub shelf: Shelf,
@@ -194,7 +197,7 @@ impl Preparer {
             return Err(problem);
         }
         let Some(function) = &spec.function else { return Ok(None) };
-        let digest = present(&function.spec.artifact, fetched)?;
+        let digest = self.present(&function.spec.artifact, fetched)?;
         self.unpack(digest).await.map(Some)
     }
 
@@ -210,7 +213,7 @@ impl Preparer {
             return Err(("NameTaken", format!("model `{name}`: {problem}")));
         }
         for version in &model.spec.versions {
-            let digest = present(&version.artifact, fetched)?;
+            let digest = self.present(&version.artifact, fetched)?;
             let request = LoadRequest {
                 name: name.clone(),
                 version: version.name.clone(),
@@ -241,6 +244,16 @@ impl Preparer {
         let ModelSpec { aliases, traffic, .. } = model.spec.clone();
         let routed = self.repository.set_routing(&name, Routing { aliases, traffic });
         routed.map_err(|error| ("ModelFailed", format!("model `{name}`: {error}")))
+    }
+
+    /// The digest of an artifact that is here and may be used.
+    fn present(&self, artifact: &Artifact, fetched: &HashMap<Digest, Problem>) -> Result<Digest, Problem> {
+        let digest = present(artifact, fetched)?;
+        if let Some(signers) = &self.signers {
+            let checked = signers.check(&digest, &artifact.signatures);
+            checked.map_err(|unsigned| ("ArtifactUnsigned", unsigned.to_string()))?;
+        }
+        Ok(digest)
     }
 
     async fn unpack(&self, digest: Digest) -> Result<PathBuf, Problem> {

@@ -309,6 +309,7 @@ impl Site {
         let preparer = Preparer {
             client: self.client.clone(),
             registry: self.registry.clone(),
+            signers: self.config.signers.clone(),
             functions: self.config.functions(),
             repository,
             shelf: self.shelf.clone(),

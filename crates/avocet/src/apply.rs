@@ -4,12 +4,14 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use api::Client;
+use artifacts::signature::SigningKey;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
-use types::{Digest, DigestWriter};
+use types::{Artifact, Digest, DigestWriter};
 
+use crate::artifact;
 use crate::cli::{ApplyOptions, ClientOptions, DeleteOptions, PushOptions};
 use crate::config::hub_client;
 use crate::manifest::{self, Manifest};
@@ -24,8 +26,9 @@ pub async fn apply(options: &ClientOptions, wanted: ApplyOptions) -> anyhow::Res
         return Ok(());
     }
     let client = hub_client(options)?;
+    let key = wanted.sign_key.as_deref().map(artifact::signing_key).transpose()?;
     for manifest in &mut manifests {
-        upload_artifacts(options, &client, manifest).await?;
+        upload_artifacts(options, &client, key.as_ref(), manifest).await?;
     }
     let mut failed = 0;
     for manifest in &manifests {
@@ -77,23 +80,22 @@ fn set(value: &mut Value, pointer: &str, new: Value) {
 async fn upload_artifacts(
     options: &ClientOptions,
     client: &Client,
+    key: Option<&SigningKey>,
     manifest: &mut Manifest,
 ) -> anyhow::Result<()> {
     for (pointer, path) in manifest.local_artifacts() {
-        if path.starts_with(SCHEME) {
+        let (digest, size, source) = if path.starts_with(SCHEME) {
             let taken = oci::take(options, &path).await?;
             let (digest, size) = upload(client, &taken.path(), false).await?;
-            set(
-                &mut manifest.value,
-                &pointer,
-                json!({"digest": digest, "size": size, "source": taken.source}),
-            );
-            continue;
-        }
-        let path = manifest.folder.join(path);
-        let is_bundle = manifest.info.kind == "Function";
-        let (digest, size) = upload(client, &path, is_bundle).await?;
-        set(&mut manifest.value, &pointer, json!({"digest": digest, "size": size}));
+            (digest, size, Some(taken.source))
+        } else {
+            let is_bundle = manifest.info.kind == "Function";
+            let (digest, size) = upload(client, &manifest.folder.join(path), is_bundle).await?;
+            (digest, size, None)
+        };
+        let signatures = key.map(|key| vec![key.sign(&digest)]).unwrap_or_default();
+        let artifact = Artifact { digest: Some(digest), size, signatures, source, path: None };
+        set(&mut manifest.value, &pointer, json!(artifact));
     }
     Ok(())
 }

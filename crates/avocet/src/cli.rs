@@ -243,6 +243,9 @@ pub struct ListenSite {
     /// Where results of inference may be sent, such as https://hooks.example.com; may be repeated
     #[arg(long = "callback-origin", value_name = "ORIGIN")]
     pub callback_origins: Vec<String>,
+    /// Start only models and functions that one of these ed25519 keys (PEM) signed
+    #[arg(long, value_name = "FILE")]
+    pub require_signatures: Option<PathBuf>,
     /// Seconds between heartbeats
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub heartbeat: u64,
@@ -478,6 +481,9 @@ pub struct ApplyOptions {
     /// Only check
     #[arg(long)]
     pub dry_run: bool,
+    /// Sign the artifacts that are uploaded, with this ed25519 key (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
 }
 
 #[derive(Args)]

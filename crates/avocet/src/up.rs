@@ -10,6 +10,7 @@ use agent::{Access, Config, JoinToken};
 use anyhow::{Context, bail};
 use daemon::Tasks;
 
+use crate::artifact;
 use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions};
 use crate::{config, hub as hubs, ui, worker};
 
@@ -107,6 +108,7 @@ fn site_config(
         heartbeat: Duration::from_secs(options.heartbeat.max(1)),
         mlbuffet_legacy: options.mlbuffet_legacy,
         callback_origins: options.callback_origins.clone(),
+        signers: options.require_signatures.as_deref().map(artifact::trusted_keys).transpose()?,
     })
 }
 

@@ -111,6 +111,10 @@ pub struct Artifact {
     pub digest: Option<Digest>,
     /// Size in bytes.
     pub size: u64,
+    /// Who vouches for it: `ed25519:KEY:SIGNATURE`, as `avocet artifact sign` prints it. A site may demand one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 256)))]
+    pub signatures: Vec<String>,
     /// Where it was taken from, if from a registry: `oci://…@sha256:…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]

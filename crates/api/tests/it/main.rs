@@ -14,6 +14,7 @@ mod bodies;
 mod certificates;
 mod definitions;
 mod health;
+mod images;
 mod impersonation;
 mod lifecycle;
 mod limits;

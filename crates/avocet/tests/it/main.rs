@@ -22,6 +22,7 @@ mod kubectl;
 mod kubectl_session;
 mod kubernetes_client;
 mod manifests;
+mod registry;
 mod serve;
 mod support;
 mod uploads;
