@@ -79,11 +79,28 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
     Ok(Tools { functions_python, test_python, kubectls, onnxruntime, onnx_nodes, assets, models })
 }
 
-/// A Python with the servers that the benchmark measures beside.
-pub fn bench_python(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let requirements = workspace.root.join("xtask/bench-requirements.txt");
+/// What only the benchmark of the model server needs.
+pub struct ServingTools {
+    /// A Python with LitServe.
+    pub litserve: PathBuf,
+    /// A Python with MLServer.
+    pub mlserver: PathBuf,
+    /// The folder of packages that carry models.
+    pub models: PathBuf,
+}
+
+pub fn serving_tools(workspace: &Workspace) -> anyhow::Result<ServingTools> {
     let python = find_python()?;
-    Venv { workspace, python: &python, name: "bench-venv", requirements, alone: false }.install()
+    let venv = |name, requirements, alone| {
+        let requirements = workspace.root.join("xtask").join(requirements);
+        Venv { workspace, python: &python, name, requirements, alone }.install()
+    };
+    let models = venv("models-venv", "models-requirements.txt", true)?;
+    Ok(ServingTools {
+        litserve: venv("litserve-venv", "litserve-requirements.txt", false)?,
+        mlserver: venv("mlserver-venv", "mlserver-requirements.txt", false)?,
+        models: site_packages(&models).context("the environment of models has no packages")?,
+    })
 }
 
 struct Python {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use highway::{HighwayHash, HighwayHasher, Key};
 use quick_cache::Weighter;
-use quick_cache::sync::{Cache as Entries, DefaultLifecycle, PlaceholderGuard};
+use quick_cache::sync::{Cache as Entries, DefaultLifecycle, GuardResult, PlaceholderGuard};
 
 use crate::Tensor;
 
@@ -63,6 +63,8 @@ pub(crate) enum Found<'a> {
     Outputs(Arc<[Tensor]>),
     /// Compute it; others who ask for the same wait until this is filled or dropped.
     Nothing(Vacancy<'a>),
+    /// Who computed it meanwhile got no answer: compute it alone, and keep nothing.
+    Failed,
 }
 
 /// The right and duty to compute an answer.
@@ -125,12 +127,17 @@ impl Cache {
     /// The outputs for a key, once somebody who computes them already is done.
     pub async fn outputs(&self, key: &RequestKey, now: Instant) -> Found<'_> {
         loop {
-            match self.entries.get_value_or_guard_async(key).await {
-                Ok(kept) => match kept.fresh(now) {
-                    Some(Value::Outputs(outputs)) => return Found::Outputs(outputs),
-                    _ => drop(self.entries.remove_if(key, |kept| kept.fresh(now).is_none())),
+            let found = match self.entries.get_value_or_guard(key, Some(Duration::ZERO)) {
+                GuardResult::Value(kept) => kept,
+                GuardResult::Guard(guard) => return Found::Nothing(Vacancy(guard)),
+                GuardResult::Timeout => match self.entries.get_value_or_guard_async(key).await {
+                    Ok(kept) => kept,
+                    Err(_guard) => return Found::Failed,
                 },
-                Err(guard) => return Found::Nothing(Vacancy(guard)),
+            };
+            match found.fresh(now) {
+                Some(Value::Outputs(outputs)) => return Found::Outputs(outputs),
+                _ => drop(self.entries.remove_if(key, |kept| kept.fresh(now).is_none())),
             }
         }
     }
@@ -218,15 +225,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_the_one_who_computes_fails_the_next_one_does_it() {
+    async fn when_the_one_who_computes_fails_all_who_waited_go_on_at_once() {
         let (cache, now) = (Cache::new(1 << 20), Instant::now());
         let Found::Nothing(vacancy) = cache.outputs(&[1, 1], now).await else { panic!("it is empty") };
-        let follower = async { matches!(cache.outputs(&[1, 1], now).await, Found::Nothing(_)) };
+        let follower = || async { matches!(cache.outputs(&[1, 1], now).await, Found::Failed) };
         let leader = async {
             tokio::task::yield_now().await;
             drop(vacancy);
         };
-        assert!(tokio::join!(follower, leader).0);
+        assert_eq!(tokio::join!(follower(), follower(), leader), (true, true, ()));
+        assert!(matches!(cache.outputs(&[1, 1], now).await, Found::Nothing(_)), "the next one tries anew");
     }
 
     #[tokio::test]

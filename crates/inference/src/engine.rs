@@ -92,6 +92,8 @@ pub struct EngineInfo {
 pub struct LoadOptions {
     /// Threads that will call [`LoadedModel::run`] at once.
     pub workers: usize,
+    /// Threads that one run may use; 0 is [`EngineOptions::threads_per_run`].
+    pub threads: usize,
 }
 
 /// An inference library.
@@ -156,6 +158,11 @@ pub trait LoadedModel: Send + Sync {
     /// where they are asked for.
     fn runs_on_caller(&self) -> bool {
         true
+    }
+
+    /// Bytes that it held in processes of its own when it was loaded.
+    fn outside_memory(&self) -> u64 {
+        0
     }
 
     /// Runs checked inputs (names, datatypes and shapes fit the signature) and gives the named outputs in order.

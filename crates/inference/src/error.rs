@@ -28,6 +28,9 @@ pub enum LoadError {
         "this server can't run models in processes of their own; set `isolation` to `none` if the model is trusted"
     )]
     NoIsolation,
+    /// It failed a moment ago, and isn't tried again so soon.
+    #[error("{reason}")]
+    Again { reason: String },
     /// Somebody unloaded it in the same moment.
     #[error("the version was unloaded while it was loaded; load it again if it is wanted")]
     Unloaded,

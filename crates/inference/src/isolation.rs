@@ -4,11 +4,12 @@
 //! than it may, its request fails and the next request starts another one; a model whose workers die again and again
 //! is restarted ever more rarely.
 
+mod channel;
 mod frames;
 mod worker;
 
 use std::ffi::OsString;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -21,7 +22,9 @@ pub use worker::serve_worker;
 
 use crate::engine::chain;
 use crate::engines::Loaded;
-use crate::{EngineChoice, EngineError, Engines, LoadError, LoadedModel, Name, Signature, Tensor};
+use crate::memory::resident;
+use crate::{EngineChoice, EngineError, Engines, Limits, LoadError, LoadedModel, Name, Signature, Tensor};
+use channel::{Channel, Reader, Writer};
 use frames::{Hello, Reply};
 
 /// Time for a worker to load its model.
@@ -95,9 +98,8 @@ struct Launch {
 /// A process that has loaded the model.
 struct Worker {
     child: Child,
-    /// Both directions.
-    reader: BufReader<UnixStream>,
-    writer: BufWriter<UnixStream>,
+    reader: Reader,
+    writer: Writer,
 }
 
 impl Launch {
@@ -107,7 +109,7 @@ impl Launch {
             self.command.0.split_first().ok_or_else(|| refused("no command".into()))?;
         let (ours, theirs) =
             UnixStream::pair().map_err(|error| refused(format!("can't make a socket: {error}")))?;
-        let child = Command::new(program)
+        let mut child = Command::new(program)
             .args(arguments)
             .env_clear()
             .envs(std::env::var_os(ENVIRONMENT).map(|folders| (ENVIRONMENT, folders)))
@@ -117,8 +119,15 @@ impl Launch {
             .stdout(Stdio::null())
             .spawn()
             .map_err(|error| refused(format!("can't start its process: {error}")))?;
-        let mut worker = Worker::new(child, ours).map_err(|error| refused(error.to_string()))?;
-        match worker.within(LOADING, frames::read_hello) {
+        let mut worker = match Channel::pair(ours) {
+            Ok((reader, writer)) => Worker { child, reader, writer },
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(refused(error.to_string()));
+            }
+        };
+        match worker.within(LOADING, |reader, _| frames::read_hello(reader)) {
             Ok(Ok(hello)) => Ok((worker, hello)),
             Ok(Err(reason)) => Err(refused(reason)),
             Err(reason) => Err(refused(format!("its process {reason}"))),
@@ -127,29 +136,25 @@ impl Launch {
 }
 
 impl Worker {
-    fn new(child: Child, socket: UnixStream) -> std::io::Result<Worker> {
-        let reader = BufReader::new(socket.try_clone()?);
-        Ok(Worker { child, reader, writer: BufWriter::new(socket) })
-    }
-
     fn run(&mut self, inputs: &[Tensor], outputs: &[&str], limit: Duration) -> Result<Reply, String> {
-        let written = frames::write_request(&mut self.writer, inputs, outputs);
-        if written.and_then(|()| self.writer.flush()).is_err() {
-            return Err(self.obituary());
-        }
-        self.within(limit, frames::read_reply)
+        self.within(limit, |reader, writer| {
+            frames::write_request(writer, inputs, outputs)?;
+            writer.flush()?;
+            frames::read_reply(reader, outputs.len())
+        })
     }
 
-    /// Reads an answer that must come in time; if it doesn't, says what became of the process, which then is gone.
+    /// Talks with the worker for a limited time; if that is not enough, says what became of the process, which then
+    /// is gone.
     fn within<T>(
         &mut self,
         limit: Duration,
-        read: impl FnOnce(&mut BufReader<UnixStream>) -> std::io::Result<T>,
+        talk: impl FnOnce(&mut Reader, &mut Writer) -> std::io::Result<T>,
     ) -> Result<T, String> {
-        // The limit is for each read, and a worker could drip. It harms only its own model that way.
-        let answer =
-            self.reader.get_ref().set_read_timeout(Some(limit)).and_then(|()| read(&mut self.reader));
-        answer.map_err(|error| match error.kind() {
+        let deadline = Instant::now() + limit;
+        self.reader.get_mut().deadline = deadline;
+        self.writer.get_mut().deadline = deadline;
+        talk(&mut self.reader, &mut self.writer).map_err(|error| match error.kind() {
             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
                 let _ = self.child.kill();
                 format!("took longer than {} ms and was stopped", limit.as_millis())
@@ -242,6 +247,14 @@ impl LoadedModel for IsolatedModel {
         false
     }
 
+    fn outside_memory(&self) -> u64 {
+        let resident = |seat: &Mutex<Seat>| {
+            let seat = seat.lock().unwrap_or_else(PoisonError::into_inner);
+            seat.worker.as_ref().map_or(0, |worker| resident(worker.child.id()))
+        };
+        self.seats.iter().map(resident).sum()
+    }
+
     fn run(&self, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError> {
         let mut seat = self.seat()?;
         let mut worker = match seat.worker.take() {
@@ -276,6 +289,9 @@ impl LoadedModel for IsolatedModel {
     }
 }
 
+/// What an output may be at most.
+const OUTPUTS: Limits = Limits { elements: 1 << 31, bytes: usize::MAX, rank: 32 };
+
 /// A worker is not trusted: what it gives must be what was asked for.
 fn checked(reply: Reply, signature: &Signature, outputs: &[&str]) -> Result<Vec<Tensor>, EngineError> {
     let tensors = match reply {
@@ -284,7 +300,9 @@ fn checked(reply: Reply, signature: &Signature, outputs: &[&str]) -> Result<Vec<
     };
     let fits = |(tensor, name): (&Tensor, &&str)| {
         let spec = signature.output(name);
-        tensor.name() == *name && spec.is_some_and(|spec| spec.datatype == tensor.datatype())
+        tensor.name() == *name
+            && spec.is_some_and(|spec| spec.datatype == tensor.datatype() && spec.accepts(tensor.shape()))
+            && OUTPUTS.check_shape(tensor.shape()).is_ok()
     };
     if tensors.len() != outputs.len() || !tensors.iter().zip(outputs).all(fits) {
         return Err(EngineError::Failed("the model's process gave other outputs than were asked for".into()));

@@ -36,6 +36,7 @@ mod tflite;
 mod engine;
 mod engines;
 mod isolation;
+mod memory;
 
 mod error;
 mod repository;

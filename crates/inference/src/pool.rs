@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::engine::panic_text;
 use crate::queue::{Capacity, Entry, Next, Queue, Refused};
 use crate::repository::{Comparison, Served};
 use crate::stats::Failure;
@@ -80,9 +81,37 @@ impl Pool {
 
     /// Queues a job; a lower priority is more urgent.
     pub fn submit(&self, job: Job, priority: u32) -> Result<(), Refused> {
+        let entry = job.entry(priority);
+        let mut queue = self.shared.lock();
+        let unwanted = if queue.is_full(&entry) { queue.extract(|job| !job.wanted()) } else { Vec::new() };
+        let pushed = queue.push(entry);
+        drop(queue);
+        // Jobs may hold the last of a model, which takes a while to end: not under the lock.
+        drop(unwanted);
+        if pushed.is_ok() {
+            self.shared.wake.notify_one();
+        }
+        pushed
+    }
+
+    /// Queues a job that nobody asked for, if little else waits.
+    pub fn submit_spare(&self, job: Job, priority: u32) {
+        let entry = job.entry(priority);
+        let mut queue = self.shared.lock();
+        let pushed = queue.has_room_to_spare(&entry) && queue.push(entry).is_ok();
+        drop(queue);
+        if pushed {
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+impl Job {
+    fn entry(self, priority: u32) -> Entry<Job> {
+        let job = self;
         let samples = if job.model.batchable { batch::samples(&job.inputs) } else { None };
         let policy = job.model.policy;
-        let entry = Entry {
+        Entry {
             key: job.model.key,
             policy,
             priority,
@@ -93,15 +122,7 @@ impl Pool {
             samples: samples.unwrap_or(policy.max_batch),
             weight: job.input_bytes(),
             item: job,
-        };
-        let mut queue = self.shared.lock();
-        if queue.is_full(entry.key, &policy) {
-            queue.retain(Job::wanted);
         }
-        queue.push(entry)?;
-        drop(queue);
-        self.shared.wake.notify_one();
-        Ok(())
     }
 }
 
@@ -121,7 +142,10 @@ fn work(shared: &Shared) {
                     shared.wake.notify_one();
                 }
                 drop(queue);
-                run(batch);
+                // Whatever happens, the thread and the model's instance go on.
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| run(batch))) {
+                    tracing::error!("a run's bookkeeping panicked: {}", panic_text(payload.as_ref()));
+                }
                 queue = shared.lock();
                 queue.finish(key);
             }

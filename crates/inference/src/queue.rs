@@ -15,6 +15,9 @@ pub(crate) struct Capacity {
     pub weight: usize,
 }
 
+/// The part of a queue that what isn't asked for may fill.
+const SPARE: usize = 8;
+
 /// What is true of all entries of one model.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
@@ -87,14 +90,14 @@ impl<T> Queue<T> {
         if self.closed {
             return Err(Refused::Closed);
         }
-        let heavy = self.waiting > 0 && self.weight.saturating_add(entry.weight) > self.capacity.weight;
-        if self.waiting >= self.capacity.entries || heavy {
+        if self.is_full_for(&entry) {
             return Err(Refused::Full { waiting: self.waiting });
         }
-        let lane = self.lanes.entry(entry.key).or_default();
-        if lane.waiting.len() >= entry.policy.max_waiting {
-            return Err(Refused::Full { waiting: lane.waiting.len() });
+        let waiting = self.waiting(entry.key);
+        if waiting >= entry.policy.max_waiting {
+            return Err(Refused::Full { waiting });
         }
+        let lane = self.lanes.entry(entry.key).or_default();
         self.pushed += 1;
         self.waiting += 1;
         self.weight = self.weight.saturating_add(entry.weight);
@@ -115,15 +118,15 @@ impl<T> Queue<T> {
                 None => {}
             }
         }
-        let Some((_, key)) = first else { return Next::Wait(wake) };
-        let batch = self.take(key);
+        let Some((place, key)) = first else { return Next::Wait(wake) };
+        let batch = self.take(key, place);
         Next::Run { key, batch }
     }
 
-    fn take(&mut self, key: u64) -> Vec<T> {
+    fn take(&mut self, key: u64, place: Place) -> Vec<T> {
         let Some(lane) = self.lanes.get_mut(&key) else { return Vec::new() };
         lane.running += 1;
-        let entries = lane.take();
+        let entries = lane.take(place);
         self.waiting -= entries.len();
         for entry in &entries {
             self.weight = self.weight.saturating_sub(entry.weight);
@@ -141,19 +144,18 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Forgets entries that nobody waits for any more.
-    pub fn retain(&mut self, mut wanted: impl FnMut(&T) -> bool) {
+    /// Takes out entries that nobody waits for any more.
+    pub fn extract(&mut self, mut unwanted: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut extracted = Vec::new();
         for lane in self.lanes.values_mut() {
-            lane.waiting.retain(|_, entry| {
-                let keep = wanted(&entry.item);
-                if !keep {
-                    self.waiting -= 1;
-                    self.weight = self.weight.saturating_sub(entry.weight);
-                }
-                keep
-            });
+            for (_, entry) in lane.waiting.extract_if(.., |_, entry| unwanted(&entry.item)) {
+                self.waiting -= 1;
+                self.weight = self.weight.saturating_sub(entry.weight);
+                extracted.push(entry.item);
+            }
         }
         self.lanes.retain(|_, lane| lane.running > 0 || !lane.waiting.is_empty());
+        extracted
     }
 
     pub fn is_empty(&self) -> bool {
@@ -165,9 +167,21 @@ impl<T> Queue<T> {
         self.lanes.get(&key).map_or(0, |lane| lane.waiting.len())
     }
 
-    /// Whether one more entry of this key is one too many.
-    pub fn is_full(&self, key: u64, policy: &Policy) -> bool {
-        self.waiting >= self.capacity.entries || self.waiting(key) >= policy.max_waiting
+    /// Whether this entry is one too many.
+    pub fn is_full(&self, entry: &Entry<T>) -> bool {
+        self.is_full_for(entry) || self.waiting(entry.key) >= entry.policy.max_waiting
+    }
+
+    fn is_full_for(&self, entry: &Entry<T>) -> bool {
+        let heavy = self.waiting > 0 && self.weight.saturating_add(entry.weight) > self.capacity.weight;
+        self.waiting >= self.capacity.entries || heavy
+    }
+
+    /// Whether so little waits that there is room for what isn't asked for.
+    pub fn has_room_to_spare(&self, entry: &Entry<T>) -> bool {
+        let Capacity { entries, weight } = self.capacity;
+        let heavy = self.weight.saturating_add(entry.weight) > weight / SPARE;
+        self.waiting < (entries / SPARE).max(1) && !heavy && !self.is_full(entry)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -186,6 +200,16 @@ impl<T> Queue<T> {
     }
 }
 
+/// Entries of one bucket that may run together.
+struct Forming {
+    bucket: u64,
+    /// Of the most urgent.
+    place: Place,
+    samples: usize,
+    /// When the most impatient can't wait any longer.
+    start: Instant,
+}
+
 impl<T> Default for Lane<T> {
     fn default() -> Self {
         Lane { waiting: BTreeMap::new(), running: 0 }
@@ -193,24 +217,40 @@ impl<T> Default for Lane<T> {
 }
 
 impl<T> Lane<T> {
-    /// Where the next batch stands in the order and when it may run; `None` while every instance is busy.
+    /// Which entry leads the next batch and when that may run; `None` while every instance is busy.
+    ///
+    /// A batch may run once it is full or one of its entries has waited for long enough. Of those that may, the most
+    /// urgent is next.
     fn ready_at(&self, now: Instant) -> Option<(Place, Instant)> {
         let (&place, head) = self.waiting.first_key_value()?;
         if self.running >= head.policy.instances.max(1) {
             return None;
         }
-        let full = head.policy.max_delay.is_zero() || self.samples_with(head) >= head.policy.max_batch;
-        Some((place, if full { now } else { head.latest_start() }))
+        if head.policy.max_delay.is_zero() {
+            return Some((place, now));
+        }
+        let mut batches: Vec<Forming> = Vec::new();
+        for (&place, entry) in &self.waiting {
+            let start = entry.latest_start();
+            match batches.iter_mut().find(|batch| batch.bucket == entry.bucket) {
+                Some(batch) => {
+                    batch.samples = batch.samples.saturating_add(entry.samples);
+                    batch.start = batch.start.min(start);
+                }
+                None => batches.push(Forming { bucket: entry.bucket, place, samples: entry.samples, start }),
+            }
+        }
+        let ready = |batch: &&Forming| batch.samples >= head.policy.max_batch || batch.start <= now;
+        // They are in the order of their first entries.
+        match batches.iter().find(ready) {
+            Some(batch) => Some((batch.place, now)),
+            None => batches.iter().map(|batch| (batch.place, batch.start)).min_by_key(|(_, start)| *start),
+        }
     }
 
-    fn samples_with(&self, head: &Entry<T>) -> usize {
-        let fitting = self.waiting.values().filter(|entry| entry.bucket == head.bucket);
-        fitting.fold(0_usize, |sum, entry| sum.saturating_add(entry.samples))
-    }
-
-    /// The head, and behind it whatever fits into one run with it, in order.
-    fn take(&mut self) -> Vec<Entry<T>> {
-        let Some((_, head)) = self.waiting.pop_first() else { return Vec::new() };
+    /// The entry at a place, and behind it whatever fits into one run with it, in order.
+    fn take(&mut self, place: Place) -> Vec<Entry<T>> {
+        let Some(head) = self.waiting.remove(&place) else { return Vec::new() };
         let (bucket, max_batch) = (head.bucket, head.policy.max_batch);
         let mut samples = head.samples;
         let mut batch = vec![head];

@@ -25,12 +25,13 @@ use crate::drift::FeatureDrift;
 use crate::engine::chain;
 use crate::engines::Loaded;
 use crate::isolation::{self, WorkerCommand};
+use crate::memory::{self, Returns};
 use crate::pool::Pool;
 use crate::queue::Capacity;
 use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, StatsSnapshot};
-use catalog::{Catalog, Chosen, Found};
+use catalog::{Catalog, Chosen, Found, Purpose, Turn};
 pub(crate) use served::Served;
-use served::{file_bytes, resident};
+use served::file_bytes;
 pub(crate) use shadow::Comparison;
 
 /// Size of the machinery, fixed at start.
@@ -57,7 +58,8 @@ pub struct Options {
 
 impl Default for Options {
     /// A worker per core. 256 waiting requests are over a second of work for a 5 ms model on one core: who comes
-    /// later is better off elsewhere. 512 MiB of waiting inputs are two requests of the largest size.
+    /// later is better off elsewhere. 512 MiB of waiting inputs are two requests of the largest size. Half of the machine's memory
+    /// for models leaves as much for everything else.
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Options {
@@ -65,7 +67,7 @@ impl Default for Options {
             queue: 256,
             queue_bytes: 512 << 20,
             cache_bytes: 64 << 20,
-            model_bytes: u64::MAX,
+            model_bytes: memory::of_machine().map_or(u64::MAX, |bytes| bytes / 2),
             warm_up: true,
             worker: None,
             limits: Limits::default(),
@@ -136,6 +138,7 @@ struct Inner {
     /// One load at a time: the peak of memory is one model, and two equal requests load once.
     loading: Mutex<()>,
     next_key: AtomicU64,
+    returns: Returns<Served>,
     shared: Arc<Shared>,
 }
 
@@ -160,6 +163,7 @@ impl Repository {
             catalog: RwLock::default(),
             loading: Mutex::new(()),
             next_key: AtomicU64::new(0),
+            returns: Returns::start().map_err(Error::Thread)?,
             shared: Arc::new(Shared { options, pool, cache }),
         };
         Ok(Repository { inner: Arc::new(inner) })
@@ -176,19 +180,28 @@ impl Repository {
     /// # Errors
     /// When nothing was loaded; [`Repository::list`] then shows why.
     pub fn load(&self, request: LoadRequest) -> Result<ModelStatus, LoadError> {
-        let served = self.load_now(request)?;
+        self.load_for(request, Purpose::ForGood)
+    }
+
+    fn load_for(&self, request: LoadRequest, purpose: Purpose) -> Result<ModelStatus, LoadError> {
+        let served = self.load_now(request, purpose)?;
         self.read(|catalog| catalog.status(&served.name, &served.version)).ok_or(LoadError::Unloaded)
     }
 
-    fn load_now(&self, request: LoadRequest) -> Result<Arc<Served>, LoadError> {
+    fn load_now(&self, request: LoadRequest, purpose: Purpose) -> Result<Arc<Served>, LoadError> {
         check_name(&request.name)?;
         check_name(&request.version)?;
-        self.write(|catalog| catalog.begin(&request));
+        let file_bytes = file_bytes(&request.path);
+        let ticket = self.write(|catalog| catalog.begin(&request, file_bytes));
         let _one_at_a_time = self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(served) = self.write(|catalog| catalog.already(&request)) {
-            return Ok(served);
+        match self.write(|catalog| catalog.turn(&request, ticket, purpose)) {
+            Turn::Load => {}
+            Turn::Done(served) => return Ok(served),
+            Turn::Failed(reason) => return Err(LoadError::Again { reason }),
+            Turn::Void => return Err(LoadError::Unloaded),
         }
-        self.make_room(file_bytes(&request.path));
+        self.make_room(file_bytes);
+        let resident = || memory::resident(std::process::id());
         let (started, before) = (Instant::now(), resident());
         let served = self.load_where_it_belongs(&request).and_then(|loaded| {
             let key = self.inner.next_key.fetch_add(1, Relaxed);
@@ -203,7 +216,8 @@ impl Repository {
                 let Served { name, version, engine, why, .. } = &served;
                 tracing::info!(model = name, version, engine, why, "model loaded");
                 let served = Arc::new(served);
-                drop(self.write(|catalog| catalog.loaded(&request, &served)));
+                let old = self.write(|catalog| catalog.loaded(&request, ticket, purpose, &served))?;
+                self.forget(old);
                 self.make_room(0);
                 Ok(served)
             }
@@ -215,7 +229,7 @@ impl Repository {
                     error = reason,
                     "load failed"
                 );
-                self.write(|catalog| catalog.failed(&request, reason));
+                self.write(|catalog| catalog.failed(&request, ticket, reason));
                 Err(error)
             }
         }
@@ -226,7 +240,8 @@ impl Repository {
         let LoadRequest { engine, path, serving, .. } = request;
         match (serving.isolation, &options.worker) {
             (Isolation::None, _) => {
-                self.inner.engines.load(*engine, path, &LoadOptions { workers: options.workers })
+                let threads = usize::try_from(serving.threads).unwrap_or(0);
+                self.inner.engines.load(*engine, path, &LoadOptions { workers: options.workers, threads })
             }
             (Isolation::Process, Some(command)) => {
                 let limit = match serving.run_timeout_milliseconds {
@@ -249,9 +264,10 @@ impl Repository {
     pub fn register(&self, request: LoadRequest) -> Result<ModelStatus, LoadError> {
         check_name(&request.name)?;
         check_name(&request.version)?;
-        match self.write(|catalog| catalog.register(&request)) {
+        let file_bytes = file_bytes(&request.path);
+        match self.write(|catalog| catalog.register(&request, file_bytes)) {
             Some(status) => Ok(status),
-            None => self.load(request),
+            None => self.load_for(request, Purpose::Registered),
         }
     }
 
@@ -262,6 +278,14 @@ impl Repository {
             let Some(evicted) = self.write(Catalog::evict_one) else { return };
             let Served { name, version, memory, .. } = evicted.as_ref();
             tracing::info!(model = name, version, memory, "unloaded to make room; a request loads it again");
+            self.forget(Some(evicted));
+        }
+    }
+
+    /// Lets go of a model that was taken out, outside of all locks.
+    fn forget(&self, model: Option<Arc<Served>>) {
+        if let Some(model) = model {
+            self.inner.returns.after(model);
         }
     }
 
@@ -282,7 +306,7 @@ impl Repository {
     pub fn unload(&self, name: &str, version: &str) -> Result<(), Error> {
         let removed = self.write(|catalog| catalog.remove(name, version))?;
         tracing::info!(model = name, version, "model unloaded");
-        drop(removed);
+        self.forget(removed);
         Ok(())
     }
 
@@ -324,13 +348,26 @@ impl Repository {
             Found::Idle(request) => request,
         };
         let version = request.version.clone();
-        let repository = self.clone();
-        let loaded = tokio::task::spawn_blocking(move || repository.load_now(*request));
-        let not_ready = |reason: String| Error::NotReady { name: name.into(), version, reason };
-        match loaded.await {
-            Ok(Ok(served)) => Ok(Model::new(Chosen::only(served), &self.inner.shared)),
-            Ok(Err(error)) => Err(not_ready(format!("loading failed: {}", chain(&error)))),
-            Err(_) => Err(not_ready("loading was cut off; try again".into())),
+        let not_ready = |reason: &str| Error::NotReady { name: name.into(), version, reason: reason.into() };
+        let Some((mut flight, landing)) = self.write(|catalog| catalog.flight(&request)) else {
+            return Err(not_ready("it was unloaded"));
+        };
+        if let Some(landing) = landing {
+            let repository = self.clone();
+            let (name, version) = (request.name.clone(), request.version.clone());
+            // It goes on if this request is given up: others wait for it.
+            tokio::task::spawn_blocking(move || {
+                let loaded = repository.load_now(*request, Purpose::OnRequest);
+                landing.send_replace(Some(loaded.map_err(|error| chain(&error).into())));
+                drop(landing);
+                repository.write(|catalog| catalog.landed(&name, &version));
+            });
+        }
+        let landed = flight.wait_for(Option::is_some).await;
+        match landed.ok().and_then(|landed| landed.clone()) {
+            Some(Ok(served)) => Ok(Model::new(Chosen::only(served), &self.inner.shared)),
+            Some(Err(reason)) => Err(not_ready(&format!("loading failed: {reason}"))),
+            None => Err(not_ready("loading was cut off; try again")),
         }
     }
 

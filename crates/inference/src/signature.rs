@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Datatype, Tensor, TensorError};
+use crate::{Datatype, Error, Tensor, TensorError};
 
 /// One input or output of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +38,30 @@ pub struct Limits {
     pub elements: usize,
     /// Most bytes in all inputs of one request.
     pub bytes: usize,
+    /// Most dimensions of one tensor.
+    pub rank: usize,
+}
+
+impl Limits {
+    /// Checks a shape before anything of that size is made. A dimension of 0 counts as 1: engines make room for the
+    /// other dimensions of an empty tensor, too.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn check_shape(&self, shape: &[usize]) -> Result<(), Error> {
+        let refuse = |what, given, limit| Err(Error::TooLarge { what, given, limit });
+        if shape.len() > self.rank {
+            return refuse("a tensor's number of dimensions", shape.len(), self.rank);
+        }
+        let given = shape.iter().fold(1_usize, |product, &size| product.saturating_mul(size.max(1)));
+        if given > self.elements { refuse("a tensor's element count", given, self.elements) } else { Ok(()) }
+    }
 }
 
 impl Default for Limits {
-    /// 64 Mi elements a tensor and 256 MiB a request: a 64 MiB body of JSON digits grows at most fourfold.
+    /// 64 Mi elements and 32 dimensions a tensor, 256 MiB a request: a 64 MiB body of JSON digits grows at most fourfold.
     fn default() -> Self {
-        Limits { elements: 64 << 20, bytes: 256 << 20 }
+        Limits { elements: 64 << 20, bytes: 256 << 20, rank: 32 }
     }
 }
 

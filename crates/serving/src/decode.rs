@@ -174,11 +174,7 @@ fn tensor(input: Input<'_>, binary: &mut Bytes, limits: Limits) -> Result<Tensor
         return Err(ApiError::no_shared_memory(&name));
     }
     let datatype: Datatype = datatype.parse().map_err(|error| bad(format!("input `{name}`: {error}")))?;
-    let given = shape.iter().fold(1_usize, |product, &size| product.saturating_mul(size));
-    if given > limits.elements {
-        let (what, limit) = ("a tensor's element count", limits.elements);
-        return Err(inference::Error::TooLarge { what, given, limit }.into());
-    }
+    limits.check_shape(&shape)?;
     match (data, parameters.binary_data_size) {
         (Some(json), None) => {
             data::read(&name, datatype, &shape, json.get()).map_err(|error| bad(error.to_string()))

@@ -112,10 +112,11 @@ impl Api {
         // SAFETY: the types below are those of TensorFlow's headers `c_api.h`, `tf_tensor.h` and `tf_tstring.h`, which
         // have not changed since 2.4. The library is leaked, so the functions stay valid.
         let api = unsafe { Api::of(&library) };
+        // What its initialisers began goes on even where it is of no use: it is never closed.
+        std::mem::forget(library);
         let api = api.map_err(|error| {
             format!("`{}` is not TensorFlow 2.4 or newer with its C API: {error}", path.display())
         })?;
-        std::mem::forget(library);
         Ok(Box::leak(Box::new(api)))
     }
 

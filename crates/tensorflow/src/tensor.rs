@@ -80,6 +80,15 @@ pub enum Payload<T> {
     Strings(Vec<T>),
 }
 
+/// The shape as TensorFlow takes it. It ends the process over a shape whose rank or number of elements it can't
+/// represent, whether or not another dimension is 0.
+fn checked_shape(shape: &[usize]) -> Option<Vec<i64>> {
+    const MAX_RANK: usize = 254;
+    let sizes: Vec<i64> = shape.iter().map(|&size| i64::try_from(size).ok()).collect::<Option<_>>()?;
+    let fits = sizes.iter().try_fold(1_i64, |count, &size| count.checked_mul(size.max(1))).is_some();
+    (fits && sizes.len() <= MAX_RANK).then_some(sizes)
+}
+
 /// A tensor of TensorFlow's.
 pub struct Held {
     api: &'static Api,
@@ -92,11 +101,14 @@ impl Held {
     /// # Errors
     /// When the data does not fill the shape, or there is no memory.
     pub fn new(api: &'static Api, feed: &Feed<'_>) -> Result<Held, String> {
-        let shape: Vec<i64> = feed.shape.iter().map(|&size| size as i64).collect();
+        let shape = checked_shape(feed.shape).ok_or("the shape is too large")?;
         let count = feed.shape.iter().try_fold(1_usize, |count, &size| count.checked_mul(size));
         let bytes = count.and_then(|count| count.checked_mul(feed.kind.size()));
         let (Some(count), Some(bytes)) = (count, bytes) else { return Err("the shape is too large".into()) };
         let fits = match &feed.data {
+            Payload::Numbers(data) if feed.kind == DataType::Bool => {
+                data.len() == bytes && data.iter().all(|byte| *byte <= 1)
+            }
             Payload::Numbers(data) => feed.kind != DataType::String && data.len() == bytes,
             Payload::Strings(texts) => feed.kind == DataType::String && texts.len() == count,
         };
@@ -192,5 +204,18 @@ impl Drop for Held {
             (0..self.own_strings).for_each(|index| (self.api.string_dealloc)(strings.add(index)));
             (self.api.delete_tensor)(self.raw);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checked_shape;
+
+    #[test]
+    fn shapes_that_tensorflow_would_die_of_are_refused() {
+        for shape in [&[usize::MAX, 0][..], &[1 << 62, 2, 0], &[1; 255]] {
+            assert_eq!(checked_shape(shape), None, "{shape:?}");
+        }
+        assert_eq!(checked_shape(&[2, 0, 3]), Some(vec![2, 0, 3]));
     }
 }

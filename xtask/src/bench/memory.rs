@@ -80,6 +80,11 @@ pub fn resident_bytes(pid: u32) -> anyhow::Result<f64> {
     Ok(memory(pid)?.0 * 1e6)
 }
 
+/// Memory of a process in bytes, where what several share counts in part.
+pub fn proportional_bytes(pid: u32) -> anyhow::Result<f64> {
+    Ok(memory(pid)?.1 * 1e6)
+}
+
 /// The most resident memory that a process had since [`forget_peak`], in bytes.
 pub fn peak_bytes(pid: u32) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/status");

@@ -1,188 +1,297 @@
-//! The model server on a small request, beside LitServe: processor time a request, latency, throughput, cold start and
-//! memory, in one run.
+//! The model server beside LitServe and MLServer, and beside the bare engine: processor time a request, latency,
+//! throughput, what a cached answer costs, and what happens while models come and go.
 
-use std::fs::File;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod client;
+mod life;
+mod peer;
+mod requests;
 
-use anyhow::{Context, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
+use anyhow::Context;
+use serde_json::Value;
+
+use self::peer::{Peer, Request};
+use self::requests::Load;
 use super::Options;
-use super::memory::cpu_seconds;
-use super::samples::{median, microseconds, quantile};
+use super::samples::{median, quantile};
 use super::servers::free_port;
 use crate::demo::aligned;
 use crate::http::Connection;
-use crate::process::{Step, tail};
-use crate::setup;
-use crate::sites::loop_until;
+use crate::process::{self, Step, in_path};
+use crate::setup::{self, ServingTools};
 use crate::workspace::Workspace;
 
-const START: Duration = Duration::from_secs(60);
-/// The committed forest of scikit-learn: 100 trees, 4 numbers in, 3 probabilities out.
-const MODEL: &str = "crates/inference/tests/data/classical/iris_forest.onnx";
-const BODY: &[u8] = br#"{"inputs":[{"name":"X","shape":[1,4],"datatype":"FP32","data":[5.1,3.5,1.4,0.2]}]}"#;
-const HEADERS: &str = "Content-Type: application/json\r\n";
-
-/// A server that answers the request at a path.
-struct Peer {
-    name: &'static str,
-    path: &'static str,
-    url: String,
-    /// From its start to its first answer.
-    cold: Duration,
-    child: Child,
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // Its workers are processes that end with it, if it is asked and not killed.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ = self.child.wait();
-    }
+/// What is measured with.
+pub struct Bench<'a> {
+    workspace: &'a Workspace,
+    folder: &'a Path,
+    options: &'a Options,
+    tools: ServingTools,
+    onnxruntime: Option<PathBuf>,
 }
 
 pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyhow::Result<String> {
     std::fs::create_dir_all(folder)?;
-    let tools = setup::setup(workspace, setup::Scope::Demo)?;
-    let python = setup::bench_python(workspace)?;
-    let model = workspace.root.join(MODEL);
-    let avocet = || -> anyhow::Result<Peer> {
-        let port = free_port()?;
-        let mut command = Command::new(workspace.target.join("release/avocet"));
-        command.arg("serve").arg(&model).args(["--http-port", &port.to_string(), "--grpc-port", "0"]);
-        let library = tools.onnxruntime.as_deref().unwrap_or(Path::new("off"));
+    let onnxruntime = setup::setup(workspace, setup::Scope::Demo)?.onnxruntime;
+    let tools = setup::serving_tools(workspace)?;
+    let bench = Bench { workspace, folder, options, tools, onnxruntime };
+    let loads = requests::loads(workspace, &bench.tools.models)?;
+    requests::write_repository(&loads, &folder.join("models"))?;
+    Ok([
+        bench.small(&loads.iris)?,
+        bench.large(&[&loads.ocr, &loads.magika])?,
+        life::measure(&bench, &loads)?,
+    ]
+    .join("\n"))
+}
+
+impl Bench<'_> {
+    /// Avocet with all models of the benchmark, each of them also with a cache.
+    fn avocet(&self, arguments: &[&str], first: &Request<'_>) -> anyhow::Result<(Peer, u16)> {
+        let (port, grpc) = (free_port()?, free_port()?);
+        let mut command = Command::new(self.workspace.target.join("release/avocet"));
+        command.arg("serve").args(arguments);
+        command.args(["--http-port", &port.to_string(), "--grpc-port", &grpc.to_string()]);
+        let library = self.onnxruntime.as_deref().unwrap_or(Path::new("off"));
         command.env("AVOCET_ONNXRUNTIME", library);
-        start("avocet", "/v2/models/iris_forest/infer", port, command, folder)
-    };
-    let litserve = || -> anyhow::Result<Peer> {
+        Ok((Peer::start("avocet", port, command, first, self.folder)?, grpc))
+    }
+
+    fn litserve(&self, load: &Load) -> anyhow::Result<Peer> {
         let port = free_port()?;
-        let mut command = Command::new(&python);
-        command.arg(workspace.root.join("xtask/src/bench/litserve_iris.py"));
-        command.arg(port.to_string()).arg(&model);
-        start("LitServe, ONNX Runtime", "/predict", port, command, folder)
-    };
-    let mut rows = vec![
-        [
-            "IRIS FOREST, JSON",
-            "CLIENTS",
-            "CPU µs/request",
-            "P50 µs",
-            "P99 µs",
-            "requests/s",
-            "COLD ms",
-            "RSS MB",
-        ]
-        .map(str::to_owned),
-    ];
-    for begin in [&avocet as &dyn Fn() -> anyhow::Result<Peer>, &litserve] {
-        let peer = begin()?;
-        let step = Step::begin(peer.name);
-        load(&peer, 1, Duration::from_millis(300))?;
+        let mut command = Command::new(&self.tools.litserve);
+        command.arg(self.script("litserve_server.py")).arg(port.to_string()).arg(&load.file);
+        Peer::start("LitServe", port, command, &load.json("/predict"), self.folder)
+    }
+
+    fn mlserver(&self, load: &Load) -> anyhow::Result<Peer> {
+        let port = free_port()?;
+        let folder = self.folder.join("mlserver");
+        std::fs::create_dir_all(&folder)?;
+        let settings = serde_json::json!({
+            "debug": false, "host": "127.0.0.1", "http_port": port, "grpc_port": free_port()?,
+            "metrics_port": free_port()?, "parallel_workers": 0,
+        });
+        std::fs::write(folder.join("settings.json"), settings.to_string())?;
+        let model = serde_json::json!({
+            "name": load.name, "implementation": "mlserver_model.Model", "parameters": {"uri": load.file},
+        });
+        std::fs::write(folder.join("model-settings.json"), model.to_string())?;
+        std::fs::copy(self.script("mlserver_model.py"), folder.join("mlserver_model.py"))?;
+        let mut command = Command::new(&self.tools.mlserver);
+        command.args(["-m", "mlserver.cli.main", "start"]).arg(&folder);
+        Peer::start("MLServer", port, command, &load.json(&load.path), self.folder)
+    }
+
+    /// Processor time and median of a run by ONNX Runtime alone, one thread, in microseconds.
+    fn bare(&self, load: &Load) -> anyhow::Result<(f64, f64)> {
+        let body = self.folder.join(format!("{}.json", load.name));
+        std::fs::write(&body, &load.body)?;
+        let mut command = Command::new(&self.tools.litserve);
+        command.arg(self.script("bare.py")).arg(&load.file).arg(&body);
+        let said = process::output(command.arg(self.options.seconds.to_string()))?;
+        let mut numbers = said.split_whitespace().map(str::parse::<f64>);
+        numbers
+            .next()
+            .zip(numbers.next())
+            .and_then(|(cpu, time)| cpu.ok().zip(time.ok()))
+            .with_context(|| said)
+    }
+
+    fn script(&self, name: &str) -> PathBuf {
+        self.workspace.root.join("xtask/src/bench/serving").join(name)
+    }
+
+    fn repository(&self) -> String {
+        self.folder.join("models").display().to_string()
+    }
+
+    /// A request of 16 bytes of numbers.
+    fn small(&self, load: &Load) -> anyhow::Result<String> {
+        let headings =
+            ["IRIS FOREST", "", "CLIENTS", "CPU µs/request", "P50 µs", "P99 µs", "requests/s", "COLD s"];
+        let mut rows = vec![headings.map(str::to_owned)];
+        let (avocet, grpc) = self.avocet(&[&self.repository()], &load.json(&load.path))?;
         for clients in [1, 16, 64] {
-            step.say(&format!("{clients} clients"));
-            let (mut cpu, mut rate, mut latencies) = (Vec::new(), Vec::new(), Vec::new());
-            for _ in 0..options.rounds {
-                let before = tree_cpu_seconds(peer.child.id())?;
-                let time = Duration::from_secs(options.seconds);
-                let taken = load(&peer, clients, time)?;
-                let spent = tree_cpu_seconds(peer.child.id())? - before;
-                let count = f64::from(u32::try_from(taken.len())?);
-                cpu.push(spent * 1e6 / count);
-                rate.push(count / time.as_secs_f64());
-                latencies.extend(taken);
+            rows.push(self.small_row(&avocet, "JSON", clients, &load.json(&load.path))?);
+        }
+        for clients in [1, 16] {
+            rows.push(self.small_row(&avocet, "binary", clients, &load.binary())?);
+            rows.push(self.small_row(&avocet, "JSON, cached", clients, &load.json(&load.cached_path))?);
+        }
+        if in_path("h2load").is_some() {
+            for clients in [1, 16] {
+                rows.push(self.grpc_row(&avocet, grpc, clients, load)?);
             }
-            rows.push([
-                peer.name.to_owned(),
-                clients.to_string(),
-                format!("{:.1}", median(&cpu)),
-                format!("{:.0}", quantile(&latencies, 0.5)),
-                format!("{:.0}", quantile(&latencies, 0.99)),
-                format!("{:.0}", median(&rate)),
-                format!("{:.0}", peer.cold.as_secs_f64() * 1e3),
-                format!("{:.1}", tree_resident(peer.child.id())? / 1e6),
-            ]);
         }
+        drop(avocet);
+        for peer in [self.mlserver(load)?, self.litserve(load)?] {
+            let path = if peer.name == "LitServe" { "/predict" } else { &load.path };
+            for clients in [1, 16, 64] {
+                rows.push(self.small_row(&peer, "JSON", clients, &load.json(path))?);
+            }
+        }
+        let mut bare = Vec::new();
+        for _ in 0..self.options.rounds {
+            bare.push(self.bare(load)?);
+        }
+        let (cpu, p50): (Vec<f64>, Vec<f64>) = bare.into_iter().unzip();
+        let mut row = ["ONNX Runtime in Python", "no server", "1", "", "", "", "", ""].map(str::to_owned);
+        row[3] = format!("{:.1}", median(&cpu));
+        row[4] = format!("{:.0}", median(&p50));
+        rows.push(row);
+        let note = "CPU: of the server and its processes, model included. The clients are threads on the same cores \
+                    (gRPC: h2load), which bounds requests/s. COLD: from the start to the first answer; avocet with six \
+                    models.\n";
+        Ok(aligned(&rows) + note)
+    }
+
+    fn small_row(
+        &self,
+        peer: &Peer,
+        what: &str,
+        clients: usize,
+        request: &Request<'_>,
+    ) -> anyhow::Result<[String; 8]> {
+        let step = Step::begin(&format!("{}, {what}, {clients} clients", peer.name));
+        let measured = self.rounds(peer, |time| client::load(peer, request, clients, time))?;
         step.done("");
+        Ok(measured.row(peer, what, clients))
     }
-    let note = "CPU: of the server and its processes, model included. The clients are threads on the same cores, which \
-                bounds requests/s.\n";
-    Ok(aligned(&rows) + note)
-}
 
-fn start(
-    name: &'static str,
-    path: &'static str,
-    port: u16,
-    mut command: Command,
-    folder: &Path,
-) -> anyhow::Result<Peer> {
-    let log = folder.join(format!("{}.log", name.replace([' ', ','], "-")));
-    let file = File::create(&log)?;
-    let began = Instant::now();
-    let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
-    let url = format!("http://127.0.0.1:{port}");
-    let mut peer = Peer { name, path, url, cold: Duration::ZERO, child };
-    let up = loop_until(START, || {
-        let answer = Connection::open(&peer.url)
-            .and_then(|mut connection| connection.send("POST", peer.path, HEADERS, BODY));
-        Ok(answer.ok().filter(|(status, _)| *status == 200))
-    })?;
-    up.with_context(|| format!("{name} did not come up:\n{}", tail(&log)))?;
-    peer.cold = began.elapsed();
-    Ok(peer)
-}
+    fn grpc_row(&self, peer: &Peer, port: u16, clients: usize, load: &Load) -> anyhow::Result<[String; 8]> {
+        let step = Step::begin(&format!("{}, gRPC, {clients} clients", peer.name));
+        let message = self.folder.join("message");
+        std::fs::write(&message, &load.grpc)?;
+        let url = format!("http://127.0.0.1:{port}");
+        let before = answered(peer, load)?;
+        let mut sent = 0;
+        let measured = self.rounds(peer, |time| {
+            let taken = client::load_grpc(&url, &message, clients, time, self.folder)?;
+            sent += taken.len();
+            Ok(taken)
+        })?;
+        // h2load looks at HTTP's status only, and gRPC's errors are answered with 200.
+        let succeeded = answered(peer, load)? - before;
+        anyhow::ensure!(
+            usize::try_from(succeeded)? >= sent,
+            "{sent} calls were sent and {succeeded} succeeded"
+        );
+        step.done("");
+        Ok(measured.row(peer, "gRPC", clients))
+    }
 
-/// Microseconds of each request, of clients that ask one request after the other.
-fn load(peer: &Peer, clients: usize, time: Duration) -> anyhow::Result<Vec<f64>> {
-    let began = Instant::now();
-    let client = || -> anyhow::Result<Vec<f64>> {
-        let mut connection = Connection::open(&peer.url)?;
-        let mut taken = Vec::new();
-        while began.elapsed() < time {
-            let asked = Instant::now();
-            let (status, body) = connection.send("POST", peer.path, HEADERS, BODY)?;
-            ensure!(status == 200, "{}: {status} {}", peer.name, String::from_utf8_lossy(&body));
-            taken.push(microseconds(asked.elapsed()));
+    fn rounds(
+        &self,
+        peer: &Peer,
+        mut load: impl FnMut(Duration) -> anyhow::Result<Vec<f64>>,
+    ) -> anyhow::Result<Measured> {
+        load(Duration::from_secs(1))?;
+        let mut measured = Measured::default();
+        for _ in 0..self.options.rounds {
+            let before = peer.cpu_seconds()?;
+            let time = Duration::from_secs(self.options.seconds);
+            let taken = load(time)?;
+            let count = f64::from(u32::try_from(taken.len())?);
+            measured.cpu.push((peer.cpu_seconds()? - before) * 1e6 / count);
+            measured.rate.push(count / time.as_secs_f64());
+            measured.latencies.extend(taken);
         }
-        Ok(taken)
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
-        let mut all = Vec::new();
-        for thread in threads {
-            let taken = thread.join().map_err(|_| anyhow::anyhow!("a client of the benchmark panicked"))?;
-            all.extend(taken?);
+        Ok(measured)
+    }
+
+    /// Tensors of many numbers, and a model that works for milliseconds, one client.
+    fn large(&self, loads: &[&Load]) -> anyhow::Result<String> {
+        let headings =
+            ["LARGER REQUESTS", "SERVER", "KB", "CPU µs/request", "OVER BARE", "P50 µs", "OVER BARE"];
+        let mut rows = vec![headings.map(str::to_owned)];
+        for load in loads {
+            let (avocet, _) = self.avocet(&[&self.repository()], &load.json(&load.path))?;
+            let peers = [self.mlserver(load)?, self.litserve(load)?];
+            let step = Step::begin(&load.name);
+            let json = load.json(&load.path);
+            let mut cases = vec![
+                (&avocet, "JSON", json),
+                (&avocet, "binary", load.binary()),
+                (&avocet, "JSON of 200 KB, cached", load.long_json(&load.cached_path)),
+            ];
+            if load.long_body.is_empty() {
+                cases.pop();
+            }
+            for peer in &peers {
+                let path = if peer.name == "LitServe" { "/predict" } else { &load.path };
+                cases.push((peer, "JSON", load.json(path)));
+            }
+            let mut bare = Vec::new();
+            let mut measured: Vec<Measured> = cases.iter().map(|_| Measured::default()).collect();
+            // They take turns, so that noise meets all of them.
+            for _ in 0..self.options.rounds {
+                bare.push(self.bare(load)?);
+                for ((peer, _, request), measured) in cases.iter().zip(&mut measured) {
+                    let before = peer.cpu_seconds()?;
+                    let time = Duration::from_secs(self.options.seconds);
+                    let taken = client::load(peer, request, 1, time)?;
+                    let count = f64::from(u32::try_from(taken.len())?);
+                    measured.cpu.push((peer.cpu_seconds()? - before) * 1e6 / count);
+                    measured.latencies.push(median(&taken));
+                }
+            }
+            step.done("");
+            let (bare_cpu, bare_time): (Vec<f64>, Vec<f64>) = bare.into_iter().unzip();
+            let (bare_cpu, bare_time) = (median(&bare_cpu), median(&bare_time));
+            let mut row =
+                [load.name.as_str(), "ONNX Runtime in Python", "", "", "", "", ""].map(str::to_owned);
+            row[3] = format!("{bare_cpu:.0}");
+            row[5] = format!("{bare_time:.0}");
+            rows.push(row);
+            for ((peer, what, request), measured) in cases.iter().zip(&measured) {
+                let (cpu, time) = (median(&measured.cpu), median(&measured.latencies));
+                rows.push([
+                    format!("{}, {what}", load.name),
+                    peer.name.to_owned(),
+                    format!("{}", request.body.len() / 1000),
+                    format!("{cpu:.0}"),
+                    format!("{:+.0} µs, {:.2}x", cpu - bare_cpu, cpu / bare_cpu),
+                    format!("{time:.0}"),
+                    format!("{:+.0} µs, {:.2}x", time - bare_time, time / bare_time),
+                ]);
+            }
         }
-        Ok(all)
-    })
-}
-
-/// A process and all that it started.
-fn tree(root: u32) -> anyhow::Result<Vec<u32>> {
-    let mut parents = Vec::new();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok());
-        parents.extend(parent.map(|parent| (pid, parent)));
+        Ok(aligned(&rows))
     }
-    let mut found = vec![root];
-    let mut at = 0;
-    while let Some(&parent) = found.get(at) {
-        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
-        at += 1;
+}
+
+/// Requests that a model has answered well.
+fn answered(peer: &Peer, load: &Load) -> anyhow::Result<u64> {
+    let path = format!("/v2/models/{}/stats", load.name);
+    let (_, body) = Connection::open(&peer.url)?.send("GET", &path, "", b"")?;
+    let stats: Value = serde_json::from_slice(&body)?;
+    let count = stats.pointer("/model_stats/0/inference_stats/success/count").and_then(Value::as_u64);
+    count.with_context(|| format!("no count of successes in {stats}"))
+}
+
+/// What rounds of one load measured.
+#[derive(Default)]
+struct Measured {
+    cpu: Vec<f64>,
+    rate: Vec<f64>,
+    latencies: Vec<f64>,
+}
+
+impl Measured {
+    fn row(&self, peer: &Peer, what: &str, clients: usize) -> [String; 8] {
+        [
+            peer.name.to_owned(),
+            what.to_owned(),
+            clients.to_string(),
+            format!("{:.1}", median(&self.cpu)),
+            format!("{:.0}", quantile(&self.latencies, 0.5)),
+            format!("{:.0}", quantile(&self.latencies, 0.99)),
+            format!("{:.0}", median(&self.rate)),
+            format!("{:.2}", peer.cold.as_secs_f64()),
+        ]
     }
-    Ok(found)
-}
-
-fn tree_cpu_seconds(root: u32) -> anyhow::Result<f64> {
-    tree(root)?.into_iter().map(cpu_seconds).sum()
-}
-
-fn tree_resident(root: u32) -> anyhow::Result<f64> {
-    tree(root)?.into_iter().map(super::memory::resident_bytes).sum()
 }

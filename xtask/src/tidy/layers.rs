@@ -16,6 +16,7 @@ const LAYERS: [&str; 17] = [
     "avocet-registry",
     "avocet-objects",
     "avocet-planner",
+    "avocet-heap",
     "avocet-tensorflow",
     "avocet-inference",
     "avocet-wire",

@@ -110,7 +110,7 @@ fn load(
     engine: &dyn crate::Engine,
     source: &Source,
 ) -> Result<std::sync::Arc<dyn LoadedModel>, crate::LoadError> {
-    load_caught(engine, source, &LoadOptions { workers: 1 })
+    load_caught(engine, source, &LoadOptions { workers: 1, threads: 0 })
 }
 
 fn first_look(

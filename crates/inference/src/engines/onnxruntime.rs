@@ -122,9 +122,10 @@ impl Engine for OnnxRuntime {
         let library =
             self.library().map_err(|reason| LoadError::EngineUnavailable { engine: NAME, reason })?;
         let length = path.metadata().map_or(u64::MAX, |metadata| metadata.len()).max(1);
+        let threads = if options.threads == 0 { self.threads } else { options.threads };
         let affordable = usize::try_from(COPIES_BUDGET / length).unwrap_or(1);
         let sessions = (0..affordable.clamp(1, options.workers.max(1)))
-            .map(|_| self.session(library, path).map(Mutex::new))
+            .map(|_| session(library, path, threads).map(Mutex::new))
             .collect::<ort::Result<Vec<_>>>()
             .map_err(|error| LoadError::Engine { engine: NAME, reason: error.to_string() })?;
         let _keep = Arc::clone(library);
@@ -132,15 +133,13 @@ impl Engine for OnnxRuntime {
     }
 }
 
-impl OnnxRuntime {
-    fn session(&self, library: &Library, path: &Path) -> ort::Result<Session> {
-        Session::builder(&library.environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(self.threads)?
-            .with_intra_op_spinning(false)?
-            .with_inter_threads(1)?
-            .commit_from_file(path)
-    }
+fn session(library: &Library, path: &Path, threads: usize) -> ort::Result<Session> {
+    Session::builder(&library.environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(threads)?
+        .with_intra_op_spinning(false)?
+        .with_inter_threads(1)?
+        .commit_from_file(path)
 }
 
 struct OrtModel {

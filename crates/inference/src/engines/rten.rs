@@ -46,7 +46,7 @@ impl Engine for Rten {
         EngineInfo { name: NAME, version: VERSION.into(), path: None }
     }
 
-    fn load(&self, path: &Path, _: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let signature =
             read_signature(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
         let nodes = read_nodes(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
@@ -65,8 +65,13 @@ impl Engine for Rten {
         };
         let inputs = signature.inputs.iter().map(|spec| node(spec, "input")).collect::<Result<_, _>>()?;
         let outputs = signature.outputs.iter().map(|spec| node(spec, "output")).collect::<Result<_, _>>()?;
-        let (threads, shared) = (self.threads, Arc::clone(&self.shared));
-        Ok(Arc::new(RtenModel { model, signature, inputs, outputs, threads, shared }))
+        let own_pool = options.threads != 0 && options.threads != self.threads;
+        let (threads, shared) = if own_pool {
+            (options.threads, Arc::default())
+        } else {
+            (self.threads, Arc::clone(&self.shared))
+        };
+        Ok(Arc::new(RtenModel { model, signature, inputs, outputs, threads, shared, own_pool }))
     }
 
     fn enter(&self, body: Box<dyn FnOnce() + Send + '_>) {
@@ -102,12 +107,15 @@ struct RtenModel {
     outputs: Vec<(String, Datatype, NodeId)>,
     threads: usize,
     shared: Arc<OnceLock<Arc<ThreadPool>>>,
+    /// Whether `shared` is this model's alone, because it wants another number of threads than the site's.
+    own_pool: bool,
 }
 
 impl RtenModel {
     fn pool(&self) -> Arc<ThreadPool> {
         let shared = || self.shared.get_or_init(|| Arc::new(ThreadPool::with_num_threads(self.threads)));
-        POOL.with_borrow(Clone::clone).unwrap_or_else(|| Arc::clone(shared()))
+        let here = if self.own_pool { None } else { POOL.with_borrow(Clone::clone) };
+        here.unwrap_or_else(|| Arc::clone(shared()))
     }
 }
 

@@ -66,13 +66,17 @@ impl Engine for Tensorflow {
         self.library.defect()
     }
 
-    fn load(&self, path: &Path, _: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let library =
             self.library().map_err(|reason| LoadError::EngineUnavailable { engine: NAME, reason })?;
+        let threads = match options.threads {
+            0 => self.threads,
+            threads => u8::try_from(threads).unwrap_or(u8::MAX),
+        };
         let model = if path.is_dir() {
-            saved_model(library, path, self.threads)
+            saved_model(library, path, threads)
         } else {
-            frozen_graph(library, path, self.threads)
+            frozen_graph(library, path, threads)
         };
         Ok(Arc::new(model?))
     }

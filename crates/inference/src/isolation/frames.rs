@@ -11,8 +11,14 @@ use crate::{Datatype, Signature, Tensor, TensorSpec};
 /// Most bytes of one tensor and of a text.
 const MAX_DATA: u64 = 2 << 30;
 const MAX_TEXT: u64 = 1 << 20;
-/// Most tensors in a frame and dimensions of one.
+/// Most tensors in a frame.
 const MAX_ITEMS: u64 = 4096;
+/// Most dimensions of a tensor.
+const MAX_RANK: u64 = 32;
+/// Most bytes of a greeting.
+const MAX_HELLO: u64 = 16 << 20;
+/// Most bytes of a reply.
+const MAX_REPLY: u64 = 2 << 30;
 
 /// What a worker says first.
 #[derive(Debug, PartialEq)]
@@ -48,6 +54,23 @@ pub(super) fn write_hello(to: &mut impl Write, hello: Result<&Hello, &str>) -> i
 
 /// The inner error is why the worker has no model.
 pub(super) fn read_hello(from: &mut impl Read) -> io::Result<Result<Hello, String>> {
+    bounded(from, MAX_HELLO, |from| read_hello_unbounded(from))
+}
+
+/// What is longer than that makes no sense.
+fn bounded<R: Read, T>(
+    from: &mut R,
+    limit: u64,
+    read: impl FnOnce(&mut io::Take<&mut R>) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut from = from.take(limit);
+    read(&mut from).map_err(|error| match from.limit() {
+        0 => nonsense(format!("over {limit} bytes")),
+        _ => error,
+    })
+}
+
+fn read_hello_unbounded(from: &mut impl Read) -> io::Result<Result<Hello, String>> {
     if read_byte(from)? == 0 {
         return Ok(Err(read_text(from)?));
     }
@@ -68,7 +91,7 @@ pub(super) fn read_request(from: &mut impl Read) -> io::Result<Option<(Vec<Tenso
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         inputs => inputs?,
     };
-    let outputs = (0..read_count(from)?).map(|_| read_text(from)).collect::<io::Result<_>>()?;
+    let outputs = (0..read_count(from, MAX_ITEMS)?).map(|_| read_text(from)).collect::<io::Result<_>>()?;
     Ok(Some((inputs, outputs)))
 }
 
@@ -86,11 +109,18 @@ pub(super) fn write_reply(to: &mut impl Write, reply: Result<&[Tensor], &str>) -
     to.flush()
 }
 
-pub(super) fn read_reply(from: &mut impl Read) -> io::Result<Reply> {
-    match read_byte(from)? {
+/// `outputs` is how many were asked for.
+pub(super) fn read_reply(from: &mut impl Read, outputs: usize) -> io::Result<Reply> {
+    bounded(from, MAX_REPLY, |from| match read_byte(from)? {
         0 => read_text(from).map(Reply::Failed),
-        _ => read_tensors(from).map(Reply::Outputs),
-    }
+        _ => {
+            let count = read_count(from, MAX_ITEMS)?;
+            if count != outputs as u64 {
+                return Err(nonsense(format!("{count} outputs")));
+            }
+            (0..count).map(|_| read_tensor(from)).collect::<io::Result<_>>().map(Reply::Outputs)
+        }
+    })
 }
 
 fn write_tensors(to: &mut impl Write, tensors: &[Tensor]) -> io::Result<()> {
@@ -109,14 +139,16 @@ fn write_tensors(to: &mut impl Write, tensors: &[Tensor]) -> io::Result<()> {
 }
 
 fn read_tensors(from: &mut impl Read) -> io::Result<Vec<Tensor>> {
-    let tensors = (0..read_count(from)?).map(|_| {
-        let name = read_text(from)?;
-        let datatype: Datatype = read_text(from)?.parse().map_err(nonsense)?;
-        let shape: Vec<usize> = (0..read_count(from)?).map(|_| read_size(from)).collect::<io::Result<_>>()?;
-        let data = read_bytes(from, MAX_DATA)?;
-        Tensor::from_bytes(name, datatype, shape, Bytes::from(data)).map_err(nonsense)
-    });
-    tensors.collect()
+    (0..read_count(from, MAX_ITEMS)?).map(|_| read_tensor(from)).collect()
+}
+
+fn read_tensor(from: &mut impl Read) -> io::Result<Tensor> {
+    let name = read_text(from)?;
+    let datatype: Datatype = read_text(from)?.parse().map_err(nonsense)?;
+    let rank = read_count(from, MAX_RANK)?;
+    let shape: Vec<usize> = (0..rank).map(|_| read_size(from)).collect::<io::Result<_>>()?;
+    let data = read_bytes(from, MAX_DATA)?;
+    Tensor::from_bytes(name, datatype, shape, Bytes::from(data)).map_err(nonsense)
 }
 
 fn write_specs(to: &mut impl Write, specs: &[TensorSpec]) -> io::Result<()> {
@@ -134,13 +166,14 @@ fn write_specs(to: &mut impl Write, specs: &[TensorSpec]) -> io::Result<()> {
 }
 
 fn read_specs(from: &mut impl Read) -> io::Result<Vec<TensorSpec>> {
-    let specs = (0..read_count(from)?).map(|_| {
+    let specs = (0..read_count(from, MAX_ITEMS)?).map(|_| {
         let name = read_text(from)?;
         let datatype = read_text(from)?.parse().map_err(nonsense)?;
         let shape = match read_byte(from)? {
             0 => None,
             _ => {
-                let sizes = (0..read_count(from)?).map(|_| Ok(i64::from_le_bytes(read_array(from)?)));
+                let sizes =
+                    (0..read_count(from, MAX_ITEMS)?).map(|_| Ok(i64::from_le_bytes(read_array(from)?)));
                 Some(sizes.collect::<io::Result<_>>()?)
             }
         };
@@ -174,9 +207,9 @@ fn write_number(to: &mut impl Write, number: usize) -> io::Result<()> {
     to.write_all(&(number as u64).to_le_bytes())
 }
 
-fn read_count(from: &mut impl Read) -> io::Result<u64> {
+fn read_count(from: &mut impl Read, limit: u64) -> io::Result<u64> {
     let count = u64::from_le_bytes(read_array(from)?);
-    if count > MAX_ITEMS { Err(nonsense(format!("a count of {count}"))) } else { Ok(count) }
+    if count > limit { Err(nonsense(format!("a count of {count}"))) } else { Ok(count) }
 }
 
 fn read_size(from: &mut impl Read) -> io::Result<usize> {
@@ -231,7 +264,7 @@ mod tests {
         assert_eq!(read_hello(&mut frame.as_slice()).unwrap(), Ok(hello));
         let mut frame = Vec::new();
         write_reply(&mut frame, Err("no")).unwrap();
-        assert_eq!(read_reply(&mut frame.as_slice()).unwrap(), Reply::Failed("no".into()));
+        assert_eq!(read_reply(&mut frame.as_slice(), 3).unwrap(), Reply::Failed("no".into()));
     }
 
     proptest! {
@@ -243,7 +276,7 @@ mod tests {
             }
             frame.truncate(cut);
             let _ = read_request(&mut frame.as_slice());
-            let _ = read_reply(&mut frame.as_slice());
+            let _ = read_reply(&mut frame.as_slice(), 3);
             let _ = read_hello(&mut frame.as_slice());
         }
     }

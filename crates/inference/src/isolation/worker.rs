@@ -18,7 +18,7 @@ pub fn serve_worker(engines: &Engines, choice: EngineChoice, path: &Path) -> std
     let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut reader = BufReader::new(socket.try_clone()?);
     let mut writer = BufWriter::new(socket);
-    let loaded = engines.load(choice, path, &LoadOptions { workers: 1 });
+    let loaded = engines.load(choice, path, &LoadOptions { workers: 1, threads: 0 });
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => return frames::write_hello(&mut writer, Err(&chain(&error))),

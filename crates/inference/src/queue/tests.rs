@@ -70,7 +70,7 @@ fn what_nobody_waits_for_leaves_room() {
     let (mut queue, now) = (queue(2, 1000), Instant::now());
     queue.push(entry(1, SINGLE, "gone", now)).unwrap();
     queue.push(entry(2, SINGLE, "here", now)).unwrap();
-    queue.retain(|item| *item != "gone");
+    assert_eq!(queue.extract(|item| *item == "gone"), ["gone"]);
     queue.push(entry(1, SINGLE, "next", now)).unwrap();
     assert_eq!(take(&mut queue, now), Some(vec!["here"]));
     assert_eq!(take(&mut queue, now), Some(vec!["next"]));
@@ -98,6 +98,45 @@ fn a_request_with_little_time_waits_at_most_half_of_it_for_others() {
     queue.push(Entry { deadline, ..entry(1, BATCHED, "hurried", start) }).unwrap();
     let due = start + Duration::from_millis(3);
     assert!(matches!(queue.next(start), Next::Wait(Some(at)) if at == due));
+}
+
+#[test]
+fn the_most_hurried_of_a_batch_says_when_it_starts() {
+    let (mut queue, start) = (queue(9, 1000), Instant::now());
+    let later = start + Duration::from_millis(1);
+    queue.push(entry(1, BATCHED, "patient", start)).unwrap();
+    let deadline = Some(later + Duration::from_millis(4));
+    queue.push(Entry { deadline, ..entry(1, BATCHED, "hurried", later) }).unwrap();
+    let due = later + Duration::from_millis(2);
+    assert!(matches!(queue.next(later), Next::Wait(Some(at)) if at == due));
+    assert_eq!(take(&mut queue, due), Some(vec!["patient", "hurried"]));
+}
+
+#[test]
+fn a_full_batch_does_not_wait_behind_another_shape() {
+    let (mut queue, now) = (queue(9, 1000), Instant::now());
+    queue.push(entry(1, BATCHED, "lonely", now)).unwrap();
+    for item in ["a", "b", "c", "d"] {
+        queue.push(Entry { bucket: 1, ..entry(1, BATCHED, item, now) }).unwrap();
+    }
+    assert_eq!(take(&mut queue, now), Some(vec!["a", "b", "c", "d"]));
+    queue.finish(1);
+    assert_eq!(take(&mut queue, now), None);
+    assert_eq!(take(&mut queue, now + Duration::from_millis(10)), Some(vec!["lonely"]));
+}
+
+#[test]
+fn what_nobody_asked_for_gets_an_eighth_of_the_room() {
+    let (mut queue, now) = (queue(16, 1000), Instant::now());
+    for item in ["a", "b"] {
+        let entry = entry(1, SINGLE, item, now);
+        assert!(queue.has_room_to_spare(&entry));
+        queue.push(entry).unwrap();
+    }
+    assert!(!queue.has_room_to_spare(&entry(1, SINGLE, "c", now)));
+    let heavy = Entry { weight: 126, ..entry(2, SINGLE, "heavy", now) };
+    take(&mut queue, now);
+    assert!(!queue.has_room_to_spare(&heavy));
 }
 
 #[test]

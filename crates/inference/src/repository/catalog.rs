@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::served::{Served, file_bytes};
+use tokio::sync::watch;
+
+use super::served::Served;
 use super::traffic::{Route, Trial};
 use super::{LoadRequest, Routing};
-use crate::{Error, Name, Signature};
+use crate::{Error, LoadError, Name, Signature};
 
 /// How long requests for a version that is loaded on request are refused after its load failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -61,13 +63,51 @@ pub struct ModelStatus {
 #[derive(Default)]
 pub(super) struct Catalog {
     models: BTreeMap<String, Versions>,
-    /// Counts loads, to know which version came last.
-    loads: u64,
+    /// Counts loads and new entries, to know which came last.
+    count: u64,
+}
+
+/// The result of a load on request, for all who wait for it.
+pub(super) type Flight = watch::Receiver<Option<Result<Arc<Served>, Arc<str>>>>;
+/// Where it is told.
+pub(super) type Landing = watch::Sender<Option<Result<Arc<Served>, Arc<str>>>>;
+
+/// The place of a load that was begun. Whoever takes the version away meanwhile makes it void.
+#[derive(Clone, Copy)]
+pub(super) struct Ticket {
+    /// The version's entry.
+    entry: u64,
+    /// The default version was last chosen then.
+    chosen: u64,
+}
+
+/// Why a version is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It was asked for by name, and stays.
+    ForGood,
+    /// It is loaded on request, and replaces another content right away.
+    Registered,
+    /// A request needs it.
+    OnRequest,
+}
+
+/// What is to be done once it is a load's turn.
+pub(super) enum Turn {
+    Load,
+    /// It is served already.
+    Done(Arc<Served>),
+    /// It failed a moment ago.
+    Failed(String),
+    /// It was taken away meanwhile.
+    Void,
 }
 
 #[derive(Default)]
 struct Versions {
     default: Option<String>,
+    /// Grows with each choice of the default version.
+    chosen: u64,
     versions: BTreeMap<String, Version>,
     aliases: BTreeMap<String, String>,
     route: Route,
@@ -82,7 +122,12 @@ struct Version {
     failed: Option<Failure>,
     /// How to load it when it is asked for.
     lazy: Option<LoadRequest>,
+    /// The load on request that is going on, if its other end still is.
+    flight: Option<Flight>,
     path: PathBuf,
+    file_bytes: u64,
+    /// Tells this entry from earlier ones of the same name.
+    entry: u64,
     order: u64,
 }
 
@@ -124,18 +169,21 @@ pub(super) enum Found {
 }
 
 impl Catalog {
-    /// Makes the version visible as loading.
-    pub fn begin(&mut self, request: &LoadRequest) {
+    /// Makes the version visible as loading. `file_bytes` is its file's size.
+    pub fn begin(&mut self, request: &LoadRequest, file_bytes: u64) -> Ticket {
         let version = self.version(request);
         version.pending += 1;
         if version.served.is_none() {
             version.path.clone_from(&request.path);
+            version.file_bytes = file_bytes;
         }
+        let entry = version.entry;
+        Ticket { entry, chosen: self.models.get(&request.name).map_or(0, |model| model.chosen) }
     }
 
     /// Makes a version known that is loaded when it is asked for. `None` where another one serves under its name,
     /// which only a load can replace.
-    pub fn register(&mut self, request: &LoadRequest) -> Option<ModelStatus> {
+    pub fn register(&mut self, request: &LoadRequest, file_bytes: u64) -> Option<ModelStatus> {
         let version = self.version(request);
         version.lazy = Some(request.clone());
         version.failed = None;
@@ -143,40 +191,101 @@ impl Catalog {
             return None;
         }
         version.path.clone_from(&request.path);
+        version.file_bytes = file_bytes;
         self.choose_default(request);
         self.status(&request.name, &request.version)
     }
 
-    /// Ends a load at once if what is served is what is asked for.
-    pub fn already(&mut self, request: &LoadRequest) -> Option<Arc<Served>> {
-        let served = self.version(request).served.clone()?;
-        if !served.answers(request) {
-            return None;
-        }
-        let version = self.version(request);
+    /// What a load that was begun is to do now. If not to load, it is over.
+    pub fn turn(&mut self, request: &LoadRequest, ticket: Ticket, purpose: Purpose) -> Turn {
+        let Some(version) = self.begun(request, ticket) else { return Turn::Void };
+        let turn = match &version.served {
+            Some(served) if served.answers(request) => Turn::Done(Arc::clone(served)),
+            _ => match &version.failed {
+                Some(failure) if purpose == Purpose::OnRequest && failure.retry > Instant::now() => {
+                    Turn::Failed(failure.reason.clone())
+                }
+                _ => return Turn::Load,
+            },
+        };
         version.pending = version.pending.saturating_sub(1);
-        self.choose_default(request);
-        Some(served)
+        if let Turn::Done(_) = turn {
+            self.settle(request, ticket, purpose);
+        }
+        turn
     }
 
     /// Swaps the new model in; gives back the old one, to be dropped outside the lock.
-    pub fn loaded(&mut self, request: &LoadRequest, served: &Arc<Served>) -> Option<Arc<Served>> {
-        self.loads += 1;
-        let order = self.loads;
-        let version = self.version(request);
+    ///
+    /// # Errors
+    /// When the version was taken away meanwhile.
+    pub fn loaded(
+        &mut self,
+        request: &LoadRequest,
+        ticket: Ticket,
+        purpose: Purpose,
+        served: &Arc<Served>,
+    ) -> Result<Option<Arc<Served>>, LoadError> {
+        self.count += 1;
+        let order = self.count;
+        let version = self.begun(request, ticket).ok_or(LoadError::Unloaded)?;
         version.pending = version.pending.saturating_sub(1);
         version.failed = None;
         version.order = order;
         version.path.clone_from(&request.path);
         let old = version.served.replace(Arc::clone(served));
-        self.choose_default(request);
-        old
+        self.settle(request, ticket, purpose);
+        Ok(old)
     }
 
-    pub fn failed(&mut self, request: &LoadRequest, reason: String) {
-        let version = self.version(request);
-        version.pending = version.pending.saturating_sub(1);
-        version.failed = Some(Failure { reason, retry: Instant::now() + RETRY });
+    pub fn failed(&mut self, request: &LoadRequest, ticket: Ticket, reason: String) {
+        if let Some(version) = self.begun(request, ticket) {
+            version.pending = version.pending.saturating_sub(1);
+            version.failed = Some(Failure { reason, retry: Instant::now() + RETRY });
+        }
+    }
+
+    /// What a load that succeeded changes beside the model.
+    fn settle(&mut self, request: &LoadRequest, ticket: Ticket, purpose: Purpose) {
+        match purpose {
+            Purpose::OnRequest => return,
+            Purpose::Registered => {}
+            Purpose::ForGood => {
+                if let Some(version) = self.begun(request, ticket) {
+                    version.lazy = None;
+                }
+            }
+        }
+        // Who chose a default meanwhile had the later word.
+        if self.models.get(&request.name).is_some_and(|model| model.chosen == ticket.chosen) {
+            self.choose_default(request);
+        }
+    }
+
+    /// The entry for which a load was begun.
+    fn begun(&mut self, request: &LoadRequest, ticket: Ticket) -> Option<&mut Version> {
+        let version = self.models.get_mut(&request.name)?.versions.get_mut(&request.version)?;
+        (version.entry == ticket.entry).then_some(version)
+    }
+
+    /// The load on request of a version: the one that is going on, or the place to tell a new one's result at, too.
+    /// `None` if the version is gone.
+    pub fn flight(&mut self, request: &LoadRequest) -> Option<(Flight, Option<Landing>)> {
+        let version = self.models.get_mut(&request.name)?.versions.get_mut(&request.version)?;
+        if let Some(flight) = version.flight.as_ref().filter(|flight| flight.has_changed().is_ok()) {
+            return Some((flight.clone(), None));
+        }
+        let (landing, flight) = watch::channel(None);
+        version.flight = Some(flight.clone());
+        Some((flight, Some(landing)))
+    }
+
+    /// Forgets the loads on request of a version that have ended, and with them the model that they hold.
+    pub fn landed(&mut self, name: &str, version: &str) {
+        let version = self.models.get_mut(name).and_then(|model| model.versions.get_mut(version));
+        if let Some(version) = version {
+            version.flight.take_if(|flight| flight.has_changed().is_err());
+        }
     }
 
     pub fn remove(&mut self, name: &str, version: &str) -> Result<Option<Arc<Served>>, Error> {
@@ -225,7 +334,8 @@ impl Catalog {
     pub fn set_default(&mut self, name: &str, version: &str) -> Result<(), Error> {
         self.find(name, Some(version))?;
         if let Some(model) = self.models.get_mut(name) {
-            model.default = Some(version.into());
+            let version = model.aliases.get(version).map_or(version, String::as_str).to_owned();
+            model.choose(version);
         }
         Ok(())
     }
@@ -253,14 +363,17 @@ impl Catalog {
     }
 
     fn version(&mut self, request: &LoadRequest) -> &mut Version {
+        self.count += 1;
+        let entry = self.count;
         let model = self.models.entry(request.name.clone()).or_default();
-        model.versions.entry(request.version.clone()).or_default()
+        let new = || Version { entry, ..Version::default() };
+        model.versions.entry(request.version.clone()).or_insert_with(new)
     }
 
     fn choose_default(&mut self, request: &LoadRequest) {
         let Some(model) = self.models.get_mut(&request.name) else { return };
         if request.default || model.default.is_none() {
-            model.default = Some(request.version.clone());
+            model.choose(request.version.clone());
         }
     }
 
@@ -303,7 +416,7 @@ fn unloaded(name: &str, version: &str, entry: &Version) -> ModelStatus {
         state,
         default: false,
         path: entry.path.clone(),
-        file_bytes: file_bytes(&entry.path),
+        file_bytes: entry.file_bytes,
         engine: None,
         why: String::new(),
         memory: 0,
@@ -317,6 +430,11 @@ fn unloaded(name: &str, version: &str, entry: &Version) -> ModelStatus {
 }
 
 impl Versions {
+    fn choose(&mut self, version: String) {
+        self.default = Some(version);
+        self.chosen += 1;
+    }
+
     fn route(&self, name: &str) -> Result<Found, Error> {
         let chosen = self.route.choose();
         // A share of a version that isn't ready goes to the default one.

@@ -184,12 +184,21 @@ impl Model {
         let Some(policy) = &self.served().serving.cache else { return self.run(checked).await };
         let (asked, cache) = (checked.submitted, &self.shared.cache);
         let key = cache.request_key(self.served().key, &checked.inputs, &checked.outputs);
-        match cache.outputs(&key, asked).await {
+        // Whoever computes the same already may take longer than this request may wait.
+        let found = match checked.timeout {
+            Some(timeout) => tokio::time::timeout_at((asked + timeout).into(), cache.outputs(&key, asked))
+                .await
+                .map_err(|_| late(self.served(), asked))?,
+            None => cache.outputs(&key, asked).await,
+        };
+        match found {
             Found::Outputs(outputs) => {
                 self.served().stats.hit(asked.elapsed());
                 let (queue, compute) = (Duration::ZERO, Duration::ZERO);
                 Ok(Answer { outputs: outputs.to_vec(), queue, compute, cached: true })
             }
+            // Together with others who waited in vain, instead of one after the other.
+            Found::Failed => self.run(checked).await,
             Found::Nothing(vacancy) => {
                 let looked = asked.elapsed();
                 let answer = self.run(checked).await?;
@@ -214,10 +223,13 @@ impl Model {
     }
 
     fn judge(&self, trial: &Trial, answer: &Result<Answer, Error>, took: Duration) {
-        if matches!(answer, Err(Error::Invalid { .. })) {
-            return;
-        }
-        if let Some(verdict) = trial.record(answer.is_ok(), took) {
+        let went_well = match answer {
+            Ok(_) => true,
+            Err(Error::Engine { .. }) => false,
+            // The request's fault, or that of a site with too much to do.
+            Err(_) => return,
+        };
+        if let Some(verdict) = trial.record(went_well, took) {
             let (model, version) = (self.name(), self.version());
             tracing::warn!(model, version, "rolled back: {verdict}");
         }
@@ -242,7 +254,7 @@ impl Model {
         if let (Some(shadow), Some(comparison)) = (&self.chosen.shadow, &comparison) {
             self.copy(shadow, comparison, &inputs, &outputs, submitted);
         }
-        let pending = Pending { answer, deadline: deadline.clone(), model: Arc::clone(&model) };
+        let pending = Pending { answer, submitted, deadline: deadline.clone(), model: Arc::clone(&model) };
         let job = Job { model, inputs, outputs, submitted, deadline, comparison, reply };
         if self.served().runs_at_once(job.input_bytes(), AT_ONCE) {
             job.run_here();
@@ -281,8 +293,7 @@ impl Model {
             comparison: Some(comparison.clone()),
             reply: Reply::Nobody,
         };
-        // Without room nothing is copied: shadows take only what is left over.
-        let _ = self.shared.pool.submit(job, LAST);
+        self.shared.pool.submit_spare(job, LAST);
     }
 
     fn check(&self, request: Request) -> Result<Checked, Error> {
@@ -306,10 +317,7 @@ impl Model {
     fn check_against_limits(&self, request: &Request) -> Result<(), Error> {
         let (limits, mut bytes) = (self.limits(), 0_usize);
         for tensor in &request.inputs {
-            let (given, limit) = (tensor.count(), limits.elements);
-            if given > limit {
-                return Err(Error::TooLarge { what: "a tensor's element count", given, limit });
-            }
+            limits.check_shape(tensor.shape())?;
             bytes = bytes.saturating_add(tensor.data().len());
         }
         if bytes > limits.bytes {
@@ -327,6 +335,7 @@ impl Model {
 /// The answer to come: a future on any executor, or [`Pending::wait`] on a plain thread.
 pub struct Pending {
     answer: oneshot::Receiver<Done>,
+    submitted: Instant,
     deadline: Option<(Instant, Arc<AtomicBool>)>,
     model: Arc<Served>,
 }
@@ -337,8 +346,8 @@ impl Pending {
     /// # Errors
     /// When the engine fails, the time is over before a thread is free, or the repository stops.
     pub fn wait(self) -> Result<Answer, Error> {
-        let Pending { answer, deadline, model } = self;
-        settle(answer.blocking_recv().ok(), deadline.map(|(deadline, _)| deadline), &model)
+        let Pending { answer, submitted, deadline, model } = self;
+        settle(answer.blocking_recv().ok(), submitted, deadline.map(|(deadline, _)| deadline), &model)
     }
 
     /// Awaits the answer; once the deadline is over and no thread has begun, that is the answer.
@@ -347,7 +356,7 @@ impl Pending {
         match tokio::time::timeout_at(deadline.into(), &mut self).await {
             Ok(answer) => answer,
             Err(_) if decided.swap(true, AcqRel) => self.await,
-            Err(_) => settle(None, Some(deadline), &self.model),
+            Err(_) => settle(None, self.submitted, Some(deadline), &self.model),
         }
     }
 }
@@ -358,17 +367,25 @@ impl Future for Pending {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let done = std::task::ready!(Pin::new(&mut self.answer).poll(context));
         let deadline = self.deadline.as_ref().map(|(deadline, _)| *deadline);
-        Poll::Ready(settle(done.ok(), deadline, &self.model))
+        Poll::Ready(settle(done.ok(), self.submitted, deadline, &self.model))
     }
 }
 
-fn settle(done: Option<Done>, deadline: Option<Instant>, model: &Served) -> Result<Answer, Error> {
+fn late(model: &Served, submitted: Instant) -> Error {
+    model.stats.failed(Failure::Rejected, submitted.elapsed());
+    Error::Late { model: model.name.clone() }
+}
+
+fn settle(
+    done: Option<Done>,
+    submitted: Instant,
+    deadline: Option<Instant>,
+    model: &Served,
+) -> Result<Answer, Error> {
     let name = || model.name.clone();
     let Some(Done { outputs, queue, compute }) = done else {
-        let late = deadline.filter(|deadline| *deadline <= Instant::now());
-        let Some(late) = late else { return Err(Error::Stopped) };
-        model.stats.failed(Failure::Rejected, late.elapsed());
-        return Err(Error::Late { model: name() });
+        let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        return Err(if is_late { late(model, submitted) } else { Error::Stopped });
     };
     match outputs {
         Ok(outputs) => Ok(Answer { outputs, queue, compute, cached: false }),

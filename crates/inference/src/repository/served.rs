@@ -26,7 +26,7 @@ pub(crate) struct Served {
     pub request: LoadRequest,
     pub serving: Serving,
     pub took: Duration,
-    /// Bytes that the process grew by; at least the file's size.
+    /// Bytes that the process grew by, with those of the model's own processes; at least the file's size.
     pub memory: u64,
     pub model: Arc<dyn LoadedModel>,
     /// How it takes plain content, where it does.
@@ -80,7 +80,7 @@ impl Served {
             request: request.clone(),
             serving,
             took,
-            memory: memory.max(file_bytes(&request.path)),
+            memory: memory.saturating_add(loaded.model.outside_memory()).max(file_bytes(&request.path)),
             model: loaded.model,
             input_steps,
             output_steps,
@@ -208,11 +208,4 @@ fn zeros(signature: &Signature) -> Option<Request> {
 /// Bytes of a model file on disk; 0 when it is gone.
 pub(super) fn file_bytes(path: &Path) -> u64 {
     path.metadata().map_or(0, |metadata| metadata.len())
-}
-
-/// Bytes of memory that this process holds; 0 where the system doesn't say.
-pub(super) fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
-    pages.unwrap_or_default() * 4096
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::discovered;
 
-const OPTIONS: LoadOptions = LoadOptions { workers: 1 };
+const OPTIONS: LoadOptions = LoadOptions { workers: 1, threads: 0 };
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/classical")

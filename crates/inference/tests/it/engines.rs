@@ -6,7 +6,7 @@ use avocet_inference::{
 
 use crate::support::{Fake, discovered, model, repository, x};
 
-const OPTIONS: LoadOptions = LoadOptions { workers: 2 };
+const OPTIONS: LoadOptions = LoadOptions { workers: 2, threads: 0 };
 
 #[test]
 fn native_and_rten_are_always_there_and_every_engine_says_why() {

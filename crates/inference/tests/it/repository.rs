@@ -238,7 +238,7 @@ fn a_panic_in_an_engine_fails_its_request_and_nothing_else() {
 
 #[test]
 fn limits_are_checked_before_anything_is_queued() {
-    let options = Options { limits: Limits { elements: 8, bytes: 24 }, ..options(1) };
+    let options = Options { limits: Limits { elements: 8, bytes: 24, rank: 3 }, ..options(1) };
     let repository = Repository::new(discovered(), options).unwrap();
     repository.load(LoadRequest::new("a", "1", model("affine"))).unwrap();
     let a = repository.get("a", None).unwrap();
@@ -246,6 +246,17 @@ fn limits_are_checked_before_anything_is_queued() {
     assert_eq!(error.to_string(), "a tensor's element count of 12 is over the limit of 8; send less at once");
     let error = a.infer(Request::new([x(2, &[0.0; 8])])).err().unwrap();
     assert!(matches!(error, Error::TooLarge { given: 32, limit: 24, .. }));
+    // Of nothing there can be too much, too: an engine makes room for the other dimensions.
+    let empty = |shape: &[usize]| {
+        Request::new([avocet_inference::Tensor::from_vec::<f32>("x", shape, vec![]).unwrap()])
+    };
+    let error = a.infer(empty(&[1 << 40, 0])).err().unwrap();
+    assert!(matches!(error, Error::TooLarge { given, limit: 8, .. } if given == 1 << 40));
+    let error = a.infer(empty(&[1, 1, 1, 0])).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "a tensor's number of dimensions of 4 is over the limit of 3; send less at once"
+    );
     a.infer(Request::new([x(1, &[0.0; 4])])).unwrap().wait().unwrap();
 }
 

@@ -48,6 +48,8 @@ pub struct Fake {
     pub run: Arc<Run>,
     pub refuse: Option<&'static str>,
     pub on_caller: bool,
+    /// Holds loads back until it is opened.
+    pub load_gate: Option<Arc<Gate>>,
 }
 
 impl Fake {
@@ -67,6 +69,7 @@ impl Fake {
             run: Arc::new(run),
             refuse: None,
             on_caller: true,
+            load_gate: None,
         }
     }
 
@@ -91,6 +94,7 @@ impl Engine for Fake {
 
     fn load(&self, path: &Path, _: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
+        self.load_gate.iter().for_each(|gate| gate.pass());
         match self.refuse {
             Some("panic") => panic!("cannot read this"),
             Some(reason) => return Err(LoadError::Engine { engine: self.name, reason: reason.into() }),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::discovered;
 
-const OPTIONS: LoadOptions = LoadOptions { workers: 1 };
+const OPTIONS: LoadOptions = LoadOptions { workers: 1, threads: 0 };
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tensorflow").join(name)

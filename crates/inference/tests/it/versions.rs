@@ -8,7 +8,7 @@ use avocet_inference::{
 };
 use types::{Rollback, Serving, Shadow, Share, Traffic};
 
-use crate::support::{Fake, copy_of, model, options, renamed};
+use crate::support::{Fake, Gate, copy_of, model, options, renamed};
 
 fn request(value: f32) -> Request {
     Request::new([Tensor::from_vec("x", [1], vec![value]).unwrap()])
@@ -156,4 +156,96 @@ async fn a_failed_load_is_told_to_who_asked_and_the_next_ones() {
             "{error}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_during_a_load_that_fails_shares_its_failure() {
+    let gate = Arc::new(Gate::default());
+    let fake = Fake { refuse: Some("no"), load_gate: Some(Arc::clone(&gate)), ..Fake::echo() };
+    let loads = Arc::clone(&fake.loads);
+    let repository = Repository::new(fake.engines(), options(1)).unwrap();
+    repository.register(lazy("m")).unwrap();
+    let asked = (0..8).map(|_| {
+        let repository = repository.clone();
+        async move { repository.obtain("m", None).await.err().unwrap().to_string() }
+    });
+    let opener = std::thread::spawn(move || {
+        gate.wait_for(1);
+        gate.open();
+    });
+    for error in futures_join(asked).await {
+        assert!(error.contains("loading failed: "), "{error}");
+    }
+    opener.join().unwrap();
+    assert_eq!(loads.load(SeqCst), 1, "nobody tries again at once");
+}
+
+#[test]
+fn what_is_unloaded_while_it_is_loaded_stays_away() {
+    let gate = Arc::new(Gate::default());
+    let fake = Fake { load_gate: Some(Arc::clone(&gate)), ..Fake::echo() };
+    let alive = Arc::clone(&fake.alive);
+    let repository = Repository::new(fake.engines(), options(1)).unwrap();
+    let loading = std::thread::spawn({
+        let repository = repository.clone();
+        move || repository.load(LoadRequest::new("m", "1", model("log")))
+    });
+    gate.wait_for(1);
+    repository.unload("m", "1").unwrap();
+    gate.open();
+    let error = loading.join().unwrap().unwrap_err();
+    assert!(error.to_string().contains("unloaded while it was loaded"), "{error}");
+    assert_eq!(repository.list(), []);
+    assert_eq!(alive.load(SeqCst), 0);
+}
+
+#[test]
+fn who_chooses_a_default_during_a_load_has_the_last_word() {
+    let gate = Arc::new(Gate::default());
+    let fake = Fake { load_gate: Some(Arc::clone(&gate)), ..Fake::echo() };
+    let repository = Repository::new(fake.engines(), options(1)).unwrap();
+    let load = |version: &'static str| {
+        let repository = repository.clone();
+        std::thread::spawn(move || repository.load(LoadRequest::new("m", version, model("log"))).map(drop))
+    };
+    let first = load("1");
+    gate.wait_for(1);
+    let second = load("2");
+    gate.open();
+    first.join().unwrap().unwrap();
+    second.join().unwrap().unwrap();
+    repository.set_default("m", "1").unwrap();
+    assert_eq!(repository.get("m", None).unwrap().version(), "1");
+    let aliases = [("champion".to_owned(), "2".to_owned())].into();
+    repository.set_routing("m", Routing { aliases, traffic: None }).unwrap();
+    repository.set_default("m", "champion").unwrap();
+    assert_eq!(repository.get("m", None).unwrap().version(), "2", "an alias stands for its version");
+}
+
+#[tokio::test]
+async fn a_shadow_that_is_too_slow_takes_nothing_from_requests() {
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let fake = Fake::by_file(move |file, inputs| {
+        if file == "2.onnx" {
+            held.pass();
+        }
+        Ok(vec![renamed(&inputs[0], "y")])
+    });
+    let fake = Fake { on_caller: false, instances: 1, ..fake };
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { queue: 16, ..options(2) };
+    let repository = Repository::new(fake.engines(), options).unwrap();
+    for version in ["1", "2"] {
+        let path = copy_of("log", &folder, &format!("{version}.onnx"));
+        let default = version == "1";
+        repository.load(LoadRequest { default, ..LoadRequest::new("m", version, path) }).unwrap();
+    }
+    let shadow = Some(Shadow { version: "2".into(), percent: 100 });
+    let traffic = Some(Traffic { shadow, ..Traffic::default() });
+    repository.set_routing("m", Routing { traffic, ..Routing::default() }).unwrap();
+    for _ in 0..64 {
+        repository.get("m", None).unwrap().answer(request(1.0)).await.unwrap();
+    }
+    gate.open();
 }

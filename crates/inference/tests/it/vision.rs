@@ -44,7 +44,10 @@ struct Served {
 
 impl Served {
     fn new(path: PathBuf, image: ImageInput, postprocessing: &Postprocessing) -> Served {
-        let model = discovered().load(EngineChoice::Auto, &path, &LoadOptions { workers: 1 }).unwrap().model;
+        let model = discovered()
+            .load(EngineChoice::Auto, &path, &LoadOptions { workers: 1, threads: 0 })
+            .unwrap()
+            .model;
         let preprocessing = Preprocessing { image: Some(image), csv: None };
         let input = Input::compile(&preprocessing, model.signature()).unwrap();
         let output = Output::compile(postprocessing, model.signature()).unwrap();

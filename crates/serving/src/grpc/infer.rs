@@ -87,11 +87,7 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>, limits: &Limits) -> Resul
     let sizes: Option<Vec<usize>> = shape.iter().map(|&size| usize::try_from(size).ok()).collect();
     let shape =
         sizes.ok_or_else(|| bad(format!("input '{name}' has shape {shape:?}; sizes can't be negative")))?;
-    let given = shape.iter().fold(1_usize, |product, &size| product.saturating_mul(size));
-    if given > limits.elements {
-        let (what, limit) = ("a tensor's element count", limits.elements);
-        return Err(inference::Error::TooLarge { what, given, limit }.into());
-    }
+    limits.check_shape(&shape)?;
     match (contents, raw) {
         (Some(_), Some(_)) => Err(bad(format!(
             "contents field must not be specified when using raw_input_contents for '{name}'"
