@@ -1,4 +1,4 @@
-//! The OCI distribution front: what podman, skopeo, docker, helm and oras speak.
+//! The OCI distribution front: what podman, skopeo and their like speak.
 //!
 //! It knows nobody: who lets requests in puts [`Reads`] into their extensions if blobs may be mounted across
 //! repositories.
