@@ -31,10 +31,15 @@ impl Place {
         }
         // A digest has a colon of its own; a tag next to it says nothing more.
         let (named, reference) = match rest.split_once('@') {
-            Some((named, digest)) => (named.split(':').next().unwrap_or_default(), digest),
-            None => rest.split_once(':').unwrap_or((rest, "latest")),
+            Some((named, digest)) => {
+                (named.split(':').next().unwrap_or_default(), Reference::Digest(digest.parse()?))
+            }
+            None => {
+                let (named, tag) = rest.split_once(':').unwrap_or((rest, "latest"));
+                (named, Reference::Tag(tag.parse()?))
+            }
         };
-        Ok(Self { host: host.map(str::to_owned), repository: named.parse()?, reference: reference.parse()? })
+        Ok(Self { host: host.map(str::to_owned), repository: named.parse()?, reference })
     }
 
     /// The same place, whatever its tag points at later.

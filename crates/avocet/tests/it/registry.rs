@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::{Hub, LIMIT, Ran, Tree, wait_until};
 use types::Digest;
 
-use crate::support::{application, apply, model, placement, serving, tree};
+use crate::support::{application, apply, model, placement, serving, tree, write_manifests};
 
 fn registry(hub: &Hub) -> String {
     let said = hub.process.output();
@@ -79,7 +79,9 @@ fn an_image_survives_kill_9_and_is_pulled_from_a_site_whose_hub_is_gone() {
     let creds = format!("me:{}", token(&hub));
     let (from, to) =
         (format!("dir:{}", folder.display()), format!("docker://{}/team/app:v1", registry(&hub)));
-    skopeo(&["copy", "--dest-tls-verify=false", "--dest-creds", &creds, &from, &to]).ok();
+    // Without the flag, skopeo compresses layers on their way.
+    skopeo(&["copy", "--preserve-digests", "--dest-tls-verify=false", "--dest-creds", &creds, &from, &to])
+        .ok();
     hub.kill_9();
     hub.restart();
     let pulled = tree.folder().join("pulled");
@@ -170,8 +172,10 @@ fn a_model_is_served_from_the_registry_and_not_collected() {
     assert_eq!(gone["blobs"], 1);
     assert_eq!(hub.cli(&["artifact", "gc", "--minimum-age", "1s", "-o", "json"]).json(), gone);
     let site = tree.site(&hub, "late", &["--tier", "cloud"]);
-    hub.wait_until_ready("app");
-    assert!(site.data().join("site/artifacts/blobs").join(&digest["sha256:".len()..]).is_file());
+    let file_there = site.data().join("artifacts/blobs").join(&digest["sha256:".len()..]);
+    wait_until("a site that joins later has the model", LIMIT, || {
+        if file_there.is_file() { Ok(()) } else { Err(format!("{} is not there", file_there.display())) }
+    });
     let nowhere = hub.cli(&["model", "push", &file, "Not A Place"]).refused();
     assert!(nowhere.contains("is not a place in a registry"), "{nowhere}");
 }
