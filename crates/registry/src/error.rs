@@ -26,9 +26,9 @@ pub enum Error {
     #[error("the content has the digest {actual}, but {announced} was announced; send it again")]
     DigestMismatch {
         /// What the client said.
-        announced: ContentDigest,
+        announced: Box<ContentDigest>,
         /// What the bytes are.
-        actual: ContentDigest,
+        actual: Box<ContentDigest>,
     },
     /// Nothing was ever pushed under that name.
     #[error("repository {0} is not known here")]
@@ -113,6 +113,10 @@ pub struct Code {
 }
 
 impl Error {
+    pub(crate) fn mismatch(announced: ContentDigest, actual: ContentDigest) -> Self {
+        Self::DigestMismatch { announced: Box::new(announced), actual: Box::new(actual) }
+    }
+
     /// The code and status that tell clients what this is.
     pub fn code(&self) -> Code {
         let (word, status) = match self {

@@ -285,7 +285,7 @@ impl Registry {
             Reference::Digest(announced) => {
                 let actual = announced.again(&bytes);
                 if actual != *announced {
-                    return Err(Error::DigestMismatch { announced: *announced, actual });
+                    return Err(Error::mismatch(*announced, actual));
                 }
                 *announced
             }

@@ -164,7 +164,7 @@ impl Registry {
         .await?;
         if actual != announced {
             self.cancel_upload(repository, id).await?;
-            return Err(Error::DigestMismatch { announced, actual });
+            return Err(Error::mismatch(announced, actual));
         }
         let (blobs, path) = (self.blobs.clone(), self.upload_file(id));
         blocking(move || Ok(blobs.adopt(&path, &stored)?)).await?;
