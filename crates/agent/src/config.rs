@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use artifacts::signature::TrustedKeys;
 use serde::{Deserialize, Serialize};
 
 /// How a site is set up.
@@ -30,6 +31,8 @@ pub struct Config {
     pub listen_grpc: SocketAddr,
     /// Where S3 is served.
     pub listen_objects: SocketAddr,
+    /// Where images and other OCI artifacts are served.
+    pub listen_registry: SocketAddr,
     /// The Python that runs functions; absent looks for `python3`.
     pub python: Option<PathBuf>,
     /// ONNX Runtime's shared library; absent looks in the usual places.
@@ -44,6 +47,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Answers MLBuffet's clients with its own status codes, which are odd in places.
     pub mlbuffet_legacy: bool,
+    /// Whose signatures models and functions need; none do if absent.
+    pub signers: Option<TrustedKeys>,
     /// Where results of inference may be sent, for example `https://hooks.example.com`; none are if empty.
     pub callback_origins: Vec<String>,
     /// Where traces of inference are sent, and which; absent traces nothing.
@@ -100,7 +105,13 @@ pub struct Access {
     pub grpc: String,
     /// URL of S3.
     pub objects: String,
-    /// Bearer token for functions and invocations.
+    /// Address of the registry of images.
+    #[serde(default)]
+    pub registry: String,
+    /// Lets whoever reaches the registry from this machine pull without a token.
+    #[serde(default)]
+    pub anonymous_pulls: bool,
+    /// Bearer token for functions, invocations and the registry.
     pub token: String,
     /// S3 access key.
     pub access_key: String,
@@ -109,6 +120,15 @@ pub struct Access {
     /// Signs results of inference that are sent to callbacks.
     #[serde(default)]
     pub callback_secret: String,
+}
+
+/// Where a site listens now.
+pub(crate) struct Listening {
+    pub site: String,
+    pub inference: String,
+    pub grpc: String,
+    pub objects: String,
+    pub registry: String,
 }
 
 impl Access {
@@ -126,20 +146,17 @@ impl Access {
     }
 
     /// Keeps the keys that are there, makes them the first time, and notes where the site listens now.
-    pub(crate) fn renew(
-        data: &Path,
-        site: &str,
-        inference: String,
-        grpc: String,
-        objects: String,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn renew(data: &Path, here: Listening) -> std::io::Result<Self> {
+        let Listening { site, inference, grpc, objects, registry } = here;
         let access = match Self::read(data) {
-            Ok(old) => Self { site: site.to_owned(), inference, grpc, objects, ..old },
+            Ok(old) => Self { site, inference, grpc, objects, registry, ..old },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self {
-                site: site.to_owned(),
+                site,
                 inference,
                 grpc,
                 objects,
+                registry,
+                anonymous_pulls: false,
                 token: daemon::random_hex(24)?,
                 access_key: daemon::random_hex(10)?,
                 secret_key: daemon::random_hex(20)?,

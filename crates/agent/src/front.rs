@@ -97,7 +97,14 @@ impl serving::Guard for Front {
 impl Front {
     async fn check_token(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let header = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()).unwrap_or_default();
-        let token = header.strip_prefix("Bearer ").unwrap_or_default();
+        self.check_secret(header.strip_prefix("Bearer ").unwrap_or_default()).await
+    }
+
+    /// Whether a token is good here.
+    ///
+    /// # Errors
+    /// 401 that says what is wrong.
+    pub(crate) async fn check_secret(&self, token: &str) -> Result<(), ApiError> {
         if token.is_empty() {
             return Err(ApiError::unauthorized(
                 "no bearer token was sent; send the site's own, or one that its hub signed for it",

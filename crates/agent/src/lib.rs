@@ -19,6 +19,7 @@ mod facts;
 mod front;
 mod heartbeat;
 mod identity;
+mod images;
 mod inbox;
 mod invocations;
 mod links;

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use api::Client;
-use artifacts::{Blobs, Source};
+use artifacts::Source;
+use artifacts::signature::TrustedKeys;
 use bytes::Bytes;
 use daemon::{Backoff, Shutdown};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use inference::{EngineChoice, LoadRequest, Repository, Routing};
+use registry::{Garbage, Registry};
 use reqwest::Method;
 use serving::Shelf;
 use tokio::task::spawn_blocking;
@@ -28,7 +30,10 @@ pub(crate) struct Preparer {
     pub client: Client,
     /// Where it is noted how fast artifacts come.
     pub links: Links,
-    pub blobs: Blobs,
+    /// The registry, whose blobs the artifacts are kept among.
+    pub registry: Registry,
+    /// Whose signatures are needed, if any.
+    pub signers: Option<TrustedKeys>,
     pub functions: PathBuf,
     pub repository: Repository,
     pub shelf: Shelf,
@@ -132,7 +137,8 @@ impl Preparer {
         self.unload_others(&models);
         if all_ready {
             let keep: HashSet<Digest> = needed.into_keys().collect();
-            self.blobs.collect_garbage(&keep, KEEP_UNUSED)?;
+            let garbage = Garbage { needed: keep, minimum_age: KEEP_UNUSED, dry_run: false };
+            self.registry.collect_garbage(&garbage).await?;
         }
         Ok(all_ready)
     }
@@ -143,7 +149,7 @@ impl Preparer {
         let floating = floating(&all);
         for known in all.iter().filter(|known| known.progress == Progress::New) {
             let Some(kept) = known.kept() else { continue };
-            let here = artifacts_of(kept).into_iter().filter(|(digest, _)| self.blobs.has(digest));
+            let here = artifacts_of(kept).into_iter().filter(|(digest, _)| self.registry.blobs().has(digest));
             let fetched = self.bring(&here.collect(), verified).await;
             let kept = Wanted { spec: &kept.spec, at_once: true };
             if let Ok(bundle) = self.make_ready(kept, &fetched, &floating).await {
@@ -189,18 +195,19 @@ impl Preparer {
     }
 
     async fn bring_one(&self, digest: &Digest, size: u64) -> Result<(), artifacts::Error> {
-        if self.blobs.has(digest) {
-            match self.blobs.verify(digest).await {
+        if self.registry.blobs().has(digest) {
+            match self.registry.blobs().verify(digest).await {
                 Ok(()) => return Ok(()),
                 Err(error @ artifacts::Error::Corrupt { .. }) => {
-                    let aside = self.blobs.quarantine(digest)?;
+                    let aside = self.registry.blobs().quarantine(digest)?;
                     warn!(%digest, %error, aside = %aside.display(), "a stored artifact was damaged; fetching it again");
                 }
                 Err(error) => return Err(error),
             }
         }
-        let (started, there) = (Instant::now(), self.blobs.partial_len(digest));
-        artifacts::fetch(&self.blobs, digest, size, &Hub(&self.client)).await?;
+        let blobs = self.registry.blobs();
+        let (started, there) = (Instant::now(), blobs.partial_len(digest));
+        artifacts::fetch(blobs, digest, size, &Hub(&self.client)).await?;
         self.links.received(size.saturating_sub(there), started.elapsed());
         info!(%digest, size, "artifact fetched");
         Ok(())
@@ -217,7 +224,7 @@ impl Preparer {
         let spec = wanted.spec;
         if !wanted.at_once {
             for artifact in artifacts_named(spec) {
-                present(artifact, fetched)?;
+                self.present(artifact, fetched)?;
             }
         }
         let mut first_problem = None;
@@ -236,7 +243,7 @@ impl Preparer {
             return Err(problem);
         }
         let bundle = match &spec.function {
-            Some(function) => Some(self.unpack(present(&function.spec.artifact, fetched)?).await?),
+            Some(function) => Some(self.unpack(self.present(&function.spec.artifact, fetched)?).await?),
             None => None,
         };
         for model in &spec.models {
@@ -316,15 +323,25 @@ impl Preparer {
             return Ok(vec![LoadRequest { ensemble: Some(ensemble), ..request }]);
         }
         let of_version = |version: &ModelVersion| {
-            let digest = present(&version.artifact, fetched)?;
-            Ok(LoadRequest { default: false, ..request(&version.name, self.blobs.path(&digest)) })
+            let digest = self.present(&version.artifact, fetched)?;
+            Ok(LoadRequest { default: false, ..request(&version.name, self.registry.blobs().path(&digest)) })
         };
         spec.versions.iter().map(of_version).collect()
     }
 
+    /// The digest of an artifact that is here and may be used.
+    fn present(&self, artifact: &Artifact, fetched: &HashMap<Digest, Problem>) -> Result<Digest, Problem> {
+        let digest = present(artifact, fetched)?;
+        if let Some(signers) = &self.signers {
+            let checked = signers.check(&digest, &artifact.signatures);
+            checked.map_err(|unsigned| ("ArtifactUnsigned", unsigned.to_string()))?;
+        }
+        Ok(digest)
+    }
+
     async fn unpack(&self, digest: Digest) -> Result<PathBuf, Problem> {
         let bundle = self.functions.join(digest.hex());
-        let (archive, into) = (self.blobs.path(&digest), bundle.clone());
+        let (archive, into) = (self.registry.blobs().path(&digest), bundle.clone());
         let unpacked = spawn_blocking(move || artifacts::bundle::unpack(&archive, &into)).await;
         let unpacked = unpacked.map_err(|_| ("FunctionFailed", "unpacking was cut off".to_owned()))?;
         unpacked.map_err(|error| {
@@ -406,6 +423,11 @@ impl Source for Hub<'_> {
             return Err(io::Error::other("the hub began at the beginning although the rest was asked for"));
         }
         Ok(response.bytes_stream().map_err(io::Error::other).boxed())
+    }
+
+    async fn pieces(&self, digest: &Digest) -> io::Result<Option<Vec<Digest>>> {
+        let request = self.0.request(Method::GET, &format!("/avocet/v1/blobs/{digest}/pieces"));
+        self.0.json(request).await.map(Some).map_err(io::Error::other)
     }
 }
 

@@ -9,6 +9,7 @@ use artifacts::Blobs;
 use daemon::Tasks;
 use inference::{EngineOptions, Engines, Repository, WorkerCommand};
 use objects::Objects;
+use registry::Registry;
 use runtimes::Runtimes;
 use serving::mlbuffet::{self, Buffet};
 use serving::{Jobs, Shelf, jobs, shelf};
@@ -17,10 +18,11 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::assignments::{Assignments, Progress};
-use crate::config::{Access, Config};
+use crate::config::{Access, Config, Listening};
 use crate::facts::Facts;
 use crate::front::{self, Front};
 use crate::identity::Identity;
+use crate::images::{self, HubRegistry};
 use crate::invocations::Invocations;
 use crate::links::{self, Links};
 use crate::membership::Membership;
@@ -85,6 +87,9 @@ pub enum Error {
     /// The buckets can't be read or written.
     #[error("the site's buckets can't be read or written")]
     Objects(#[from] objects::Error),
+    /// The registry can't be read or written.
+    #[error("the site's registry can't be read or written")]
+    Registry(#[from] registry::Error),
     /// The artifacts can't be read or written.
     #[error("the site's artifacts can't be read or written")]
     Artifacts(#[from] artifacts::Error),
@@ -169,19 +174,23 @@ pub async fn start(
     let listener = listen(config.listen).await?;
     let grpc_listener = listen(config.listen_grpc).await?;
     let objects_listener = listen(config.listen_objects).await?;
+    let registry_listener = listen(config.listen_registry).await?;
     let inference = format!("http://{}", address(&listener)?);
-    let access = Access::renew(
-        &config.data,
-        &membership.site,
-        inference.clone(),
-        address(&grpc_listener)?.to_string(),
-        format!("http://{}", address(&objects_listener)?),
-    );
+    let here = Listening {
+        site: membership.site.clone(),
+        inference: inference.clone(),
+        grpc: address(&grpc_listener)?.to_string(),
+        objects: format!("http://{}", address(&objects_listener)?),
+        registry: address(&registry_listener)?.to_string(),
+    };
+    let access = Access::renew(&config.data, here);
     let access = Arc::new(access.map_err(|error| Error::disk(&Access::file(&config.data), error))?);
 
     let ledger = Ledger::open(&config.data.join("site.db"))?;
     let objects = Objects::open(&config.data.join("objects"), ledger.clone())?;
     let blobs = Blobs::open(config.data.join("artifacts"))?;
+    let uploads = config.data.join("artifacts/uploads");
+    let registry = Registry::open(&uploads, blobs.clone(), ledger.clone(), registry::Limits::default())?;
     let assignments = Assignments::load(ledger.clone())?;
     let invocations = Invocations::load(ledger.clone(), config.logs())?;
     let outbox = Outbox::open(ledger.clone(), config.outbox())?;
@@ -224,13 +233,16 @@ pub async fn start(
         inference,
         running: Arc::new(Mutex::new(HashMap::new())),
     };
+    let client = identity.client().clone();
+    let registry = registry.with_origin(Arc::new(HubRegistry(client.clone())));
     let site = Site {
         config,
         membership,
-        client: identity.client().clone(),
+        client,
         identity,
         links,
         objects,
+        registry,
         assignments,
         invocations,
         outbox,
@@ -238,8 +250,8 @@ pub async fn start(
         ledger,
         worker,
     };
-    site.serve([listener, grpc_listener, objects_listener], &access, &repository, tasks)?;
-    site.work(blobs, repository, tasks);
+    site.serve([listener, grpc_listener, objects_listener, registry_listener], &access, &repository, tasks)?;
+    site.work(repository, tasks);
     site.follow_hub(facts, tasks);
     info!(site = access.site, inference = access.inference, objects = access.objects, "site is up");
     Ok(access)
@@ -253,6 +265,7 @@ struct Site {
     links: Links,
     client: Client,
     objects: Objects,
+    registry: Registry,
     assignments: Assignments,
     invocations: Invocations,
     outbox: Outbox,
@@ -265,7 +278,7 @@ impl Site {
     /// What others ask of the site: models, functions, buckets.
     fn serve(
         &self,
-        [listener, grpc_listener, objects_listener]: [TcpListener; 3],
+        [listener, grpc_listener, objects_listener, registry_listener]: [TcpListener; 4],
         access: &Arc<Access>,
         repository: &Repository,
         tasks: &Tasks,
@@ -290,6 +303,8 @@ impl Site {
             tokens: Tokens::default(),
         };
         tasks.spawn("grpc-front", serving::grpc::serve(grpc_listener, models.clone(), tasks.shutdown()));
+        let images = images::router(self.registry.clone(), front.clone());
+        tasks.spawn("registry-front", images::serve(registry_listener, images, tasks.shutdown()));
         let guard = Arc::new(front.clone());
         let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone()).payloads(payloads);
         let buffet = mlbuffet::router(buffet.legacy(self.config.mlbuffet_legacy));
@@ -316,11 +331,14 @@ impl Site {
     }
 
     /// What the site does whether or not its hub is there.
-    fn work(&self, blobs: Blobs, repository: Repository, tasks: &Tasks) {
+    fn work(&self, repository: Repository, tasks: &Tasks) {
+        let registry = self.registry.clone();
+        tasks.supervise("registry-uploads", move |shutdown| registry.clone().keep_tidy(shutdown));
         let preparer = Preparer {
             client: self.client.clone(),
             links: self.links.clone(),
-            blobs,
+            registry: self.registry.clone(),
+            signers: self.config.signers.clone(),
             functions: self.config.functions(),
             repository,
             shelf: self.shelf.clone(),

@@ -27,6 +27,7 @@ pub fn routes() -> Router<Arc<Hub>> {
     // GET serves HEAD as well: the body is dropped before it is read.
     Router::new()
         .route("/avocet/v1/blobs/{digest}", get(read).put(write))
+        .route("/avocet/v1/blobs/{digest}/pieces", get(pieces))
         .layer(DefaultBodyLimit::max(LARGEST))
 }
 
@@ -74,6 +75,15 @@ async fn read(
         }
     }
     Ok(response)
+}
+
+/// The digests of the blob's pieces: who fetches it checks each as it arrives.
+async fn pieces(
+    State(hub): State<Arc<Hub>>,
+    Path(digest): Path<String>,
+) -> Result<Json<Vec<Digest>>, ApiError> {
+    let pieces = hub.blobs.pieces(&parse(&digest)?).await;
+    pieces.map(Json).map_err(|error| refuse(&error))
 }
 
 async fn write(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use artifacts::Blobs;
 use controllers::Heartbeats;
 use daemon::Shutdown;
+use registry::Registry;
 use store::Store;
 
 use crate::audit::Audit;
@@ -29,6 +30,8 @@ pub struct Hub {
     pub oidc: Option<Arc<Oidc>>,
     pub heartbeats: Heartbeats,
     pub blobs: Blobs,
+    /// Images and other artifacts, over the same blobs.
+    pub registry: Registry,
     pub mailbox: Mailbox,
     pub pages: Pages,
     pub limits: Limits,

@@ -4,6 +4,7 @@
 //!   [`table`], [`discovery`]), so that kubectl and kube clients work.
 //! - `/avocet/v1/…`: what sites need: joining ([`joining`]) and heartbeats ([`sites`]), artifacts ([`blobs`]), and the mailbox
 //!   through which outputs travel from site to site ([`mailbox`]).
+//! - `/v2/`: images and other artifacts, as OCI clients want them ([`images`]); also at a port of its own.
 //! - `/ui`: one page to look at results.
 //!
 //! Every request but those for health, version, joining and the next certificate carries a bearer token or shows a certificate;
@@ -25,8 +26,10 @@ mod filter;
 mod form;
 #[doc(hidden)]
 pub mod fuzzing;
+mod garbage;
 mod health;
 mod hub;
+mod images;
 mod joining;
 mod json_path;
 mod layout;
@@ -60,6 +63,7 @@ pub use bootstrap::bootstrap;
 pub use client::Client;
 pub use error::ApiError;
 pub use hub::Hub;
+pub use images::serve_registry;
 pub use joining::{CertificateRequest, CertificateResponse, JoinRequest, JoinResponse};
 pub use limits::{Limits, Options as LimitOptions};
 pub use mailbox::{Delivery, Mailbox};

@@ -20,8 +20,8 @@ use crate::authentication::{self, Credentials, authenticate, impersonate};
 use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
-    ApiError, Hub, blobs, discovery, health, joining, layout, listener, mailbox, metrics, rbac, resources,
-    reviews, sites, ui,
+    ApiError, Hub, blobs, discovery, garbage, health, images, joining, layout, listener, mailbox, metrics,
+    rbac, resources, reviews, sites, ui,
 };
 
 /// How large a manifest may be, in bytes.
@@ -55,6 +55,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
         .route("/avocet/v1/sites/{site}/probe", get(sites::probe))
         .route("/avocet/v1/sites/{site}/token", post(sites::create_token))
+        .route("/avocet/v1/artifacts/garbage", post(garbage::collect))
         .merge(authentication::token_routes())
         .method_not_allowed_fallback(unfit_method)
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
@@ -63,8 +64,8 @@ pub fn router(hub: Hub) -> Router {
         .layer(from_fn_with_state(hub.clone(), guard));
     let audited = from_fn_with_state(hub.clone(), audit::record);
     let measured = from_fn_with_state(hub.clone(), metrics::measure);
-    let all = open.merge(guarded).fallback(not_found).layer(from_fn(layout::lay_out));
-    let all = all.layer(map_response(keep_private));
+    let all = open.merge(guarded).merge(images::routes(&hub)).fallback(not_found);
+    let all = all.layer(from_fn(layout::lay_out)).layer(map_response(keep_private));
     all.layer(audited).layer(measured).with_state(hub)
 }
 

@@ -4,6 +4,7 @@
 //! blobs/<hex>        complete: written elsewhere, fsynced, renamed here; never written again
 //! partial/<hex>      the beginning of a blob that is being fetched
 //! temporary/…        being written; leftovers are swept when the store opens
+//! pieces/<hex>       the digests of a blob's pieces, one a line, once somebody asked for them
 //! quarantine/<hex>   found corrupt and set aside for a person to look at
 //! ```
 
@@ -57,7 +58,7 @@ impl Blobs {
     /// [`Error::Io`] when the folder can't be made or read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
-        for name in ["blobs", "partial", "temporary", "quarantine"] {
+        for name in ["blobs", "partial", "pieces", "temporary", "quarantine"] {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
         }
@@ -129,6 +130,15 @@ impl Blobs {
         Ok(size)
     }
 
+    /// Makes a finished file on the same file system a blob by renaming it. The caller has hashed it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn adopt(&self, path: &Path, digest: &Digest) -> Result<(), Error> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        self.publish(&file, path, digest)
+    }
+
     /// Reads the whole blob again and compares.
     ///
     /// # Errors
@@ -160,7 +170,7 @@ impl Blobs {
     /// [`Error::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<bool, Error> {
         let mut any = false;
-        for path in [self.path(digest), self.named("partial", digest)] {
+        for path in [self.path(digest), self.named("partial", digest), self.named("pieces", digest)] {
             match fs::remove_file(&path) {
                 Ok(()) => any = true,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -184,6 +194,14 @@ impl Blobs {
         Ok(stored)
     }
 
+    /// What [`Blobs::collect_garbage`] would remove.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn garbage(&self, keep: &HashSet<Digest>, minimum_age: Duration) -> Result<Vec<Stored>, Error> {
+        Ok(self.unneeded(keep, minimum_age)?.into_iter().map(|(_, blob)| blob).collect())
+    }
+
     /// Removes the blobs, partials and quarantined blobs that are not in `keep`, except those changed within
     /// `minimum_age`: they may have come since `keep` was worked out.
     ///
@@ -191,22 +209,31 @@ impl Blobs {
     /// [`Error::Io`]; what was removed until then is gone.
     pub fn collect_garbage(&self, keep: &HashSet<Digest>, minimum_age: Duration) -> Result<Collected, Error> {
         let mut collected = Collected::default();
-        let now = SystemTime::now();
-        for kind in ["blobs", "partial", "quarantine"] {
+        for (path, blob) in self.unneeded(keep, minimum_age)? {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            collected.blobs += 1;
+            collected.bytes += blob.size;
+        }
+        Ok(collected)
+    }
+
+    fn unneeded(
+        &self,
+        keep: &HashSet<Digest>,
+        minimum_age: Duration,
+    ) -> Result<Vec<(PathBuf, Stored)>, Error> {
+        let (mut unneeded, now) = (Vec::new(), SystemTime::now());
+        for kind in ["blobs", "partial", "pieces", "quarantine"] {
             for (digest, file) in self.files(kind)? {
                 let changed = file.modified().unwrap_or(now);
                 // A clock that was set back makes a file look new, which only keeps it longer.
                 let old_enough = now.duration_since(changed).is_ok_and(|age| age >= minimum_age);
-                if keep.contains(&digest) || !old_enough {
-                    continue;
+                if !keep.contains(&digest) && old_enough {
+                    unneeded.push((self.named(kind, &digest), Stored { digest, size: file.len() }));
                 }
-                let path = self.named(kind, &digest);
-                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-                collected.blobs += 1;
-                collected.bytes += file.len();
             }
         }
-        Ok(collected)
+        Ok(unneeded)
     }
 
     pub(crate) fn named(&self, kind: &str, digest: &Digest) -> PathBuf {

@@ -3,17 +3,20 @@
 //! [`Blobs`] keeps them in a folder: a name is the SHA-256 of the content, so what is there is right or is
 //! found out by [`Blobs::verify`]. [`fetch`] brings a blob from elsewhere, goes on where an interrupted fetch
 //! stopped, and lets in only what has the right size and digest. [`bundle`] makes one blob of a folder of code
-//! and back; [`zip`] reads archives that others made.
+//! and back; [`signature`] says who vouches for a blob; [`zip`] reads archives that others made.
 #![warn(missing_docs)]
 
 pub mod bundle;
+pub mod signature;
 pub mod zip;
 
 mod blobs;
+mod chunks;
 mod error;
 mod fetch;
 mod partial;
 
 pub use blobs::{Blobs, Collected, Stored};
+pub use chunks::PIECE;
 pub use error::Error;
 pub use fetch::{Source, fetch};

@@ -12,6 +12,7 @@ use types::Digest;
 
 use crate::Error;
 use crate::blobs::{Blobs, CHUNK_BYTES, blocking, hash};
+use crate::chunks::PIECE;
 
 impl Blobs {
     /// How many bytes of an unfinished fetch are here.
@@ -66,6 +67,18 @@ impl Blobs {
                 return ended.map(|()| partial.len);
             }
         }
+    }
+
+    /// Cuts the partial back to whole pieces: what is beyond was never checked.
+    pub(crate) async fn cut_to_pieces(&self, digest: &Digest) -> Result<u64, Error> {
+        let (path, digest) = (self.named("partial", digest), *digest);
+        blocking(move || {
+            let partial = Partial::open(path, &digest)?;
+            let whole = partial.len - partial.len % PIECE;
+            partial.file.set_len(whole).map_err(Error::io("cut", &partial.path))?;
+            Ok(whole)
+        })
+        .await
     }
 
     /// Makes the partial a blob if it is complete and right.

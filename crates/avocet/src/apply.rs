@@ -4,15 +4,18 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use api::Client;
+use artifacts::signature::SigningKey;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
-use types::{Digest, DigestWriter};
+use types::{Artifact, Digest, DigestWriter};
 
+use crate::artifact;
 use crate::cli::{ApplyOptions, ClientOptions, DeleteOptions, PushOptions};
 use crate::config::hub_client;
 use crate::manifest::{self, Manifest};
+use crate::oci::{self, SCHEME};
 use crate::output::split_name;
 
 pub async fn apply(options: &ClientOptions, wanted: ApplyOptions) -> anyhow::Result<()> {
@@ -23,8 +26,9 @@ pub async fn apply(options: &ClientOptions, wanted: ApplyOptions) -> anyhow::Res
         return Ok(());
     }
     let client = hub_client(options)?;
+    let key = wanted.sign_key.as_deref().map(artifact::signing_key).transpose()?;
     for manifest in &mut manifests {
-        upload_artifacts(&client, manifest).await?;
+        upload_artifacts(options, &client, key.as_ref(), manifest).await?;
     }
     let mut failed = 0;
     for manifest in &manifests {
@@ -49,7 +53,7 @@ fn check_all(manifests: &[Manifest]) -> anyhow::Result<()> {
     for manifest in manifests {
         let mut value = manifest.value.clone();
         for (pointer, path) in manifest.local_artifacts() {
-            if !manifest.folder.join(&path).exists() {
+            if !path.starts_with(SCHEME) && !manifest.folder.join(&path).exists() {
                 problems.push(format!("{}: `{pointer}/path` = {path:?} does not exist", manifest.label()));
             }
             set(&mut value, &pointer, json!({"digest": Digest::of(b""), "size": 0}));
@@ -73,12 +77,25 @@ fn set(value: &mut Value, pointer: &str, new: Value) {
     }
 }
 
-async fn upload_artifacts(client: &Client, manifest: &mut Manifest) -> anyhow::Result<()> {
+async fn upload_artifacts(
+    options: &ClientOptions,
+    client: &Client,
+    key: Option<&SigningKey>,
+    manifest: &mut Manifest,
+) -> anyhow::Result<()> {
     for (pointer, path) in manifest.local_artifacts() {
-        let path = manifest.folder.join(path);
-        let is_bundle = manifest.info.kind == "Function";
-        let (digest, size) = upload(client, &path, is_bundle).await?;
-        set(&mut manifest.value, &pointer, json!({"digest": digest, "size": size}));
+        let (digest, size, source) = if path.starts_with(SCHEME) {
+            let taken = oci::take(options, &path).await?;
+            let (digest, size) = upload(client, &taken.path(), false).await?;
+            (digest, size, Some(taken.source))
+        } else {
+            let is_bundle = manifest.info.kind == "Function";
+            let (digest, size) = upload(client, &manifest.folder.join(path), is_bundle).await?;
+            (digest, size, None)
+        };
+        let signatures = key.map(|key| vec![key.sign(&digest)]).unwrap_or_default();
+        let artifact = Artifact { digest: Some(digest), size, signatures, source, path: None };
+        set(&mut manifest.value, &pointer, json!(artifact));
     }
     Ok(())
 }
@@ -110,7 +127,8 @@ async fn upload(client: &Client, path: &Path, as_bundle: bool) -> anyhow::Result
     Ok((digest, size))
 }
 
-fn hash(path: &Path) -> std::io::Result<(Digest, u64)> {
+/// The digest and size of a file.
+pub fn hash(path: &Path) -> std::io::Result<(Digest, u64)> {
     let mut hasher = DigestWriter::default();
     let size = std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
     Ok((hasher.digest(), size))

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::artifact::ArtifactCommand;
 use crate::engines::InstallOptions;
 use crate::join::{CertificateCommand, JoinTokenOptions, SiteCommand};
 use crate::model::ModelCommand;
@@ -73,6 +74,9 @@ pub enum Command {
     Apply(ApplyOptions),
     /// Upload a file or folder as an artifact, and print its digest
     Push(PushOptions),
+    /// Look after the artifacts that a hub keeps
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
     /// List resources, or the invocations of a site
     Get(GetOptions),
     /// Show a resource, its conditions and what belongs to it
@@ -137,6 +141,9 @@ pub struct ListenHub {
     /// Where the API listens; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
+    /// Where images and other OCI artifacts are pushed and pulled; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:5000", value_name = "ADDRESS")]
+    pub listen_registry: SocketAddr,
     /// A further name or address of the hub, for its certificate; may be repeated
     #[arg(long = "hub-name", value_name = "NAME")]
     pub names: Vec<String>,
@@ -228,6 +235,10 @@ pub struct ListenSite {
     /// Where the buckets listen (S3); port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
     pub listen_objects: SocketAddr,
+    /// Where images are pulled and pushed at the site, which asks its hub for what it lacks; port 0 takes a free one
+    /// [default: 127.0.0.1:5000, beside a hub 127.0.0.1:5001]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_site_registry: Option<SocketAddr>,
     /// The site's place in the landscape
     #[arg(long, default_value = "edge", value_name = "TIER")]
     pub tier: String,
@@ -264,6 +275,9 @@ pub struct ListenSite {
     /// Where traces of inference are sent, such as http://127.0.0.1:4318; OpenTelemetry's variables say more
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
+    /// Start only models and functions that one of these ed25519 keys (PEM) signed
+    #[arg(long, value_name = "FILE")]
+    pub require_signatures: Option<PathBuf>,
     /// Seconds between heartbeats
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub heartbeat: u64,
@@ -271,8 +285,9 @@ pub struct ListenSite {
 
 impl ListenSite {
     /// Everywhere that it listens.
-    pub fn addresses(&self) -> [SocketAddr; 3] {
-        [self.listen_inference, self.listen_grpc, self.listen_objects]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let images = self.listen_site_registry.into_iter();
+        images.chain([self.listen_inference, self.listen_grpc, self.listen_objects]).collect()
     }
 }
 
@@ -502,6 +517,9 @@ pub struct ApplyOptions {
     /// Only check
     #[arg(long)]
     pub dry_run: bool,
+    /// Sign the artifacts that are uploaded, with this ed25519 key (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -12,6 +12,7 @@ use artifacts::Blobs;
 use controllers::{Applicant, Events, Heartbeats, Signer};
 use daemon::Tasks;
 use daemon::tls::{self, Authority, Served, Source, Usage};
+use registry::Registry;
 use store::{Ledger, Seal, Store};
 use tokio::net::TcpListener;
 use types::Kind;
@@ -21,13 +22,13 @@ use crate::cli::{ListenHub, OidcArgs};
 use crate::config::{self, HubAccess};
 use crate::lock;
 
-/// Starts a hub; answers its address, and itself.
+/// Starts a hub; answers its address, itself, and where its registry listens.
 pub async fn start(
     data: &Path,
     site: &str,
     options: &ListenHub,
     tasks: &Tasks,
-) -> anyhow::Result<(HubAccess, Hub)> {
+) -> anyhow::Result<(HubAccess, Hub, SocketAddr)> {
     ensure!(
         types::names::is_dns_label(site),
         "--site {site:?} is not a name: write 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends"
@@ -40,7 +41,15 @@ pub async fn start(
             options.listen
         )
     })?;
+    let images = TcpListener::bind(options.listen_registry).await.with_context(|| {
+        format!(
+            "can't listen on {} for the registry; is it taken? Another port, or 0 for a free one, can be given with \
+             --listen-registry",
+            options.listen_registry
+        )
+    })?;
     let address = listener.local_addr()?;
+    let registry_address = images.local_addr()?;
     let authority = Arc::new(Authority::open(&folder)?);
     let mut names =
         vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
@@ -69,6 +78,9 @@ pub async fn start(
     let seal = Seal::open(&folder.join("secrets.key"), &[SecretBody::PLURAL])?;
     let sealed = store::Options { seal: Some(seal), ..store::Options::default() };
     let store = Store::open_with(ledger.clone(), &plurals, sealed)?;
+    let blobs = Blobs::open(folder.join("artifacts"))?;
+    let uploads = folder.join("artifacts/uploads");
+    let registry = Registry::open(&uploads, blobs.clone(), ledger.clone(), registry::Limits::default())?;
     let hub = Hub {
         id: identity(&folder)?,
         site: site.to_owned(),
@@ -82,7 +94,8 @@ pub async fn start(
         )?,
         oidc: trusted_issuer(&options.oidc)?,
         heartbeats: Heartbeats::new(Duration::from_secs(options.grace)),
-        blobs: Blobs::open(folder.join("artifacts"))?,
+        blobs,
+        registry: registry.clone(),
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
         pages: api::Pages::default(),
         limits: api::Limits::new(api::LimitOptions {
@@ -118,12 +131,17 @@ pub async fn start(
     });
     let shutdown = tasks.shutdown();
     tasks.spawn("certificate", async move { served.keep_fresh(shutdown).await });
+    tasks.supervise("registry-uploads", move |shutdown| registry.clone().keep_tidy(shutdown));
+    let (serving, certificates) = (hub.clone(), tls.clone());
+    tasks.spawn("registry", async move {
+        api::serve_registry(images, certificates, serving).await;
+    });
     let serving = hub.clone();
     tasks.spawn("api", async move {
         let _lock = lock;
         api::serve(listener, tls, serving).await;
     });
-    Ok((access, hub))
+    Ok((access, hub, registry_address))
 }
 
 /// Where the hub's own certificate comes from.

@@ -1,6 +1,7 @@
 //! Avocet runs AI applications over cloud and edge.
 
 mod apply;
+mod artifact;
 mod backup;
 mod cli;
 mod config;
@@ -14,6 +15,7 @@ mod join;
 mod lock;
 mod manifest;
 mod model;
+mod oci;
 mod output;
 mod placement;
 mod restore;
@@ -70,6 +72,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Token(command) => tokens::token(client, command).await,
         Command::Apply(options) => apply::apply(client, options).await,
         Command::Push(options) => apply::push(client, &options).await,
+        Command::Artifact(command) => artifact::artifact(client, &command).await,
         Command::Get(options) => get::get(client, options).await,
         Command::Describe(options) => describe::describe(client, options).await,
         Command::Delete(options) => apply::delete(client, options).await,

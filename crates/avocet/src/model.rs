@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use types::DigestWriter;
 
 use crate::cli::{ClientOptions, Format};
+use crate::oci::{self, PushModelOptions};
 use crate::output::{print_table, print_value};
 use top::TopOptions;
 
@@ -22,6 +23,8 @@ use top::TopOptions;
 pub enum ModelCommand {
     /// Say what a model takes and gives, which engines here serve it, and how fast
     Check(CheckOptions),
+    /// Push a model to a registry, as a ModelPack or an image
+    Push(PushModelOptions),
     /// Show what the models of all sites are doing, again and again
     Top(TopOptions),
 }
@@ -45,6 +48,7 @@ pub struct CheckOptions {
 pub async fn model(client: &ClientOptions, command: &ModelCommand) -> anyhow::Result<()> {
     match command {
         ModelCommand::Check(options) => check(options),
+        ModelCommand::Push(options) => oci::push_model(client, options).await,
         ModelCommand::Top(options) => top::top(client, options).await,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,9 +13,13 @@ use api::authentication::Invitation;
 use daemon::Tasks;
 use serving::TraceSettings;
 
+use crate::artifact;
 use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions};
 use crate::{config, hub as hubs, ui, worker};
 
+/// Where a site's registry listens if it isn't said: alone on its machine, or beside a hub that has that port.
+const ALONE: u16 = 5000;
+const BESIDE_HUB: u16 = 5001;
 /// How long tasks get to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the join token of a hub's own site is good, in seconds: it is used at once.
@@ -33,14 +37,14 @@ pub async fn up(options: UpOptions) -> anyhow::Result<()> {
             options.name
         );
     }
-    let (reached, hub) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
+    let (reached, hub, registry) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
     let token = match known {
         Some(_) => None,
         None => Some(own_token(&hub, &reached.authority).await?),
     };
-    let site = site_config(&data, &options.site, reached.server.clone(), token)?;
+    let site = site_config(&data, &options.site, BESIDE_HUB, reached.server.clone(), token)?;
     let access = start_site(site, &tasks).await?;
-    greet(&data, &reached.server, Some(&access));
+    greet(&data, &reached.server, registry, Some(&access));
     end(tasks).await
 }
 
@@ -54,22 +58,22 @@ async fn own_token(hub: &Hub, authority: &str) -> anyhow::Result<String> {
 pub async fn hub(options: HubOptions) -> anyhow::Result<()> {
     let data = prepare(&options.data, &[])?;
     let tasks = Tasks::default();
-    let (reached, _) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
-    greet(&data, &reached.server, None);
+    let (reached, _, registry) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
+    greet(&data, &reached.server, registry, None);
     end(tasks).await
 }
 
 pub async fn agent(options: AgentOptions) -> anyhow::Result<()> {
     let data = prepare(&options.data, &options.site.addresses())?;
     let tasks = Tasks::default();
-    let site = site_config(&data, &options.site, options.join, options.token)?;
+    let site = site_config(&data, &options.site, ALONE, options.join, options.token)?;
     let access = tokio::select! {
         access = start_site(site, &tasks) => access?,
         signal = daemon::wait_for_signal() => return Ok(signal?),
     };
     println!(
-        "site {} is up: models at {} (gRPC at {}), buckets at {}",
-        access.site, access.inference, access.grpc, access.objects
+        "site {} is up: models at {} (gRPC at {}), buckets at {}, registry at {}",
+        access.site, access.inference, access.grpc, access.objects, access.registry
     );
     println!("keys: {}", Access::file(&data.join("site")).display());
     end(tasks).await
@@ -96,6 +100,7 @@ fn prepare(options: &DataOptions, addresses: &[SocketAddr]) -> anyhow::Result<st
 fn site_config(
     data: &Path,
     options: &ListenSite,
+    registry_port: u16,
     hub: String,
     join_token: Option<String>,
 ) -> anyhow::Result<Config> {
@@ -110,6 +115,9 @@ fn site_config(
         listen: options.listen_inference,
         listen_grpc: options.listen_grpc,
         listen_objects: options.listen_objects,
+        listen_registry: options
+            .listen_site_registry
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, registry_port))),
         python: options.python.clone(),
         onnxruntime: options.onnxruntime.clone(),
         tensorflow: options.tensorflow.clone(),
@@ -119,6 +127,7 @@ fn site_config(
         mlbuffet_legacy: options.mlbuffet_legacy,
         callback_origins: options.callback_origins.clone(),
         traces: traces(options.otlp_endpoint.as_deref())?,
+        signers: options.require_signatures.as_deref().map(artifact::trusted_keys).transpose()?,
     })
 }
 
@@ -143,13 +152,14 @@ async fn start_site(config: Config, tasks: &Tasks) -> anyhow::Result<std::sync::
     Ok(agent::start(config, membership, shim, worker, tasks).await?)
 }
 
-fn greet(data: &Path, url: &str, access: Option<&Access>) {
+fn greet(data: &Path, url: &str, registry: SocketAddr, access: Option<&Access>) {
     let kubeconfig = config::kubeconfig_file(data);
     println!("hub is up: {url}");
+    println!("registry is up: {registry}");
     if let Some(access) = access {
         println!(
-            "site {} is up: models at {} (gRPC at {}), buckets at {}",
-            access.site, access.inference, access.grpc, access.objects
+            "site {} is up: models at {} (gRPC at {}), buckets at {}, registry at {}",
+            access.site, access.inference, access.grpc, access.objects, access.registry
         );
     }
     println!("next:  export AVOCET_KUBECONFIG={0} KUBECONFIG={0}", kubeconfig.display());

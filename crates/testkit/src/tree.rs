@@ -13,12 +13,14 @@ use crate::process::Process;
 use crate::{LIMIT, wait_until};
 
 /// Every site takes free ports and tells the hub of itself often.
-const SITE: [&str; 8] = [
+const SITE: [&str; 10] = [
     "--listen-inference",
     "127.0.0.1:0",
     "--listen-grpc",
     "127.0.0.1:0",
     "--listen-objects",
+    "127.0.0.1:0",
+    "--listen-site-registry",
     "127.0.0.1:0",
     "--heartbeat",
     "1",
@@ -72,7 +74,19 @@ impl Tree {
 
     fn start_hub(&self, name: &str, port: u16, further: &[&str]) -> Hub {
         let listen = format!("127.0.0.1:{port}");
-        let hub = ["up", "--site", name, "--tier", "cloud", "--grace", "3", "--listen", &listen];
+        let hub = [
+            "up",
+            "--site",
+            name,
+            "--tier",
+            "cloud",
+            "--grace",
+            "3",
+            "--listen",
+            &listen,
+            "--listen-registry",
+            "127.0.0.1:0",
+        ];
         let mut hub = Hub { site: self.process(name, &[&hub, &SITE[..], further].concat()), port };
         hub.restart();
         hub

@@ -129,8 +129,16 @@ pub struct Artifact {
     pub digest: Option<Digest>,
     /// Size in bytes.
     pub size: u64,
-    /// A file or folder beside the manifest. Only `avocet apply` takes it: it uploads the content and puts the
-    /// digest in its place.
+    /// Who vouches for it: `ed25519:KEY:SIGNATURE`, as `avocet artifact sign` prints it. A site may demand one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 256)))]
+    pub signatures: Vec<String>,
+    /// Where it was taken from, if from a registry: `oci://…@sha256:…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub source: Option<String>,
+    /// A file or folder beside the manifest, or `oci://` and a place in a registry. Only `avocet apply` takes it: it
+    /// uploads the content and puts the digest in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub path: Option<String>,

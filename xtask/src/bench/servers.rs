@@ -53,7 +53,18 @@ pub fn hub(workspace: &Workspace, folder: &Path) -> anyhow::Result<Running> {
     std::fs::create_dir_all(folder)?;
     let file = File::create(&log)?;
     let mut command = Command::new(workspace.target.join("release/avocet"));
-    command.args(["hub", "--listen", "127.0.0.1:0", "--log", "error", "--data"]).arg(&data);
+    command
+        .args([
+            "hub",
+            "--listen",
+            "127.0.0.1:0",
+            "--listen-registry",
+            "127.0.0.1:0",
+            "--log",
+            "error",
+            "--data",
+        ])
+        .arg(&data);
     // What the hub can do is measured, not what it lets one client do.
     command.args(["--max-requests-per-second", "1000000"]);
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);

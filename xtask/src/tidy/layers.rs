@@ -13,6 +13,7 @@ const LAYERS: [&str; 17] = [
     "avocet-daemon",
     "avocet-store",
     "avocet-artifacts",
+    "avocet-registry",
     "avocet-objects",
     "avocet-planner",
     "avocet-heap",
@@ -43,7 +44,7 @@ const HEAVY: [(&str, &[&str]); 16] = [
     ("tar", &["avocet-artifacts", "avocet"]),
     ("landlock", &["avocet-runtimes"]),
     ("seccompiler", &["avocet-runtimes"]),
-    ("axum", &["avocet-serving", "avocet-api", "avocet-agent"]),
+    ("axum", &["avocet-registry", "avocet-serving", "avocet-api", "avocet-agent"]),
     ("reqwest", &["avocet-serving", "avocet-controllers", "avocet-api", "avocet-agent", "avocet"]),
     ("clap", &["avocet"]),
 ];

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request};
 use axum::http::header::AUTHORIZATION;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use daemon::tls::ClientCertificate;
 use store::Key;
 use tracing::debug;
@@ -73,6 +75,13 @@ impl Credentials {
         let certificate = peer.and_then(|ConnectInfo(peer)| peer.certificate.clone());
         Self { certificate, token: bearer_token(request).map(str::to_owned) }
     }
+
+    /// The same, where a token may come as the password of any user.
+    pub fn with_password(request: &Request) -> Self {
+        let credentials = Self::of(request);
+        let token = credentials.token.or_else(|| password(request));
+        Self { token, ..credentials }
+    }
 }
 
 /// The user, and whether it is a certificate that says so.
@@ -123,6 +132,18 @@ fn is_there(hub: &Hub, account: Account) -> bool {
 
 fn unauthorized() -> ApiError {
     ApiError::unauthorized("Unauthorized")
+}
+
+/// The password of a request.
+fn password(request: &Request) -> Option<String> {
+    let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = header.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (_, password) = decoded.split_once(':')?;
+    Some(password.to_owned()).filter(|password| !password.is_empty())
 }
 
 /// The bearer token of a request.

@@ -148,14 +148,25 @@ fn roles() -> Vec<Role> {
             vec![rule(&READ, types::GROUP, &STATED), rule(&READ, types::GROUP, &SHOWN)],
         ),
         // Bound to nobody: for those who may bring artifacts, which are in no namespace.
-        ("avocet:publisher", "", vec![paths(&["get", "head", "put"], &["/avocet/v1/blobs/*"])]),
+        (
+            "avocet:publisher",
+            "",
+            vec![
+                paths(&["get", "head", "put"], &["/avocet/v1/blobs/*"]),
+                paths(&["delete", "get", "head", "patch", "post", "put"], &["/v2/*"]),
+            ],
+        ),
+        // Bound to nobody, either: for those who may take whatever is in the registry.
+        ("avocet:puller", "", vec![paths(&["get", "head"], &["/v2/*"])]),
+        // Clients of registries log in by asking for this; it says nothing.
+        ("avocet:registry-login", "", vec![paths(&["get", "head"], &["/v2", "/v2/"])]),
         // What all sites need alike. To whose box and what a site may deliver is checked at the mailbox.
         (
             SITES,
             "",
             vec![
                 asked(authentication, &["tokenreviews"]),
-                paths(&["get", "head"], &["/avocet/v1/blobs/*"]),
+                paths(&["get", "head"], &["/avocet/v1/blobs/*", "/v2/*"]),
                 paths(&["put"], &["/avocet/v1/mailbox/*"]),
             ],
         ),
@@ -166,12 +177,13 @@ fn roles() -> Vec<Role> {
 const GATHERED: [(&str, &str); 3] = [("admin", ""), ("edit", "admin"), ("view", "edit")];
 
 /// Role and group; bindings have the names of their roles.
-const BINDINGS: [(&str, &[&str]); 6] = [
+const BINDINGS: [(&str, &[&str]); 7] = [
     ("cluster-admin", &[MASTERS]),
     ("system:basic-user", &[AUTHENTICATED]),
     ("system:discovery", &[AUTHENTICATED]),
     ("system:monitoring", &["system:monitoring"]),
     ("system:public-info-viewer", &[AUTHENTICATED, UNAUTHENTICATED]),
+    ("avocet:registry-login", &[AUTHENTICATED]),
     (SITES, &[SITES]),
 ];
 

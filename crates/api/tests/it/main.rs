@@ -15,6 +15,7 @@ mod certificates;
 mod definitions;
 mod forms;
 mod health;
+mod images;
 mod impersonation;
 mod joining;
 mod lifecycle;

@@ -13,6 +13,7 @@ use avocet_api::{Hub, Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens};
 use controllers::Heartbeats;
 use daemon::Tasks;
 use daemon::tls::Authority;
+use registry::Registry;
 use reqwest::Method;
 use serde_json::{Value, json};
 use store::{Ledger, Store};
@@ -92,6 +93,10 @@ impl TestHub {
         let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
         let store = Store::open(ledger.clone(), &plurals).unwrap();
         let authority = Arc::new(Authority::open(&folder.path().join("authority")).unwrap());
+        let blobs = Blobs::open(folder.path().join("blobs")).unwrap();
+        let uploads = folder.path().join("blobs/uploads");
+        let registry =
+            Registry::open(&uploads, blobs.clone(), ledger.clone(), registry::Limits::default()).unwrap();
         let hub = Hub {
             id: "hub-1".into(),
             site: "cloud".into(),
@@ -106,7 +111,8 @@ impl TestHub {
             .unwrap(),
             oidc,
             heartbeats: Heartbeats::new(Duration::from_secs(30)),
-            blobs: Blobs::open(folder.path().join("blobs")).unwrap(),
+            blobs,
+            registry,
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
             pages: Pages::default(),
             limits: Limits::default(),

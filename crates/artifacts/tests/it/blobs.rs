@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use avocet_artifacts::{Blobs, Error, Source, fetch};
+use avocet_artifacts::{Blobs, Error, PIECE, Source, fetch};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -165,4 +165,88 @@ async fn leftovers_go_and_garbage_goes_but_not_what_is_kept_or_new() {
     let collected = blobs_again.collect_garbage(&keep, Duration::ZERO).unwrap();
     assert_eq!((collected.blobs, collected.bytes), (1, 7));
     assert!(blobs.has(&kept) && !blobs.has(&garbage));
+}
+
+/// A source that tells the digests of pieces, and breaks some on their way.
+struct Pieces {
+    content: Vec<u8>,
+    list: Vec<Digest>,
+    /// At which byte the content breaks, once each.
+    breaks: std::sync::Mutex<Vec<usize>>,
+    opened_at: std::sync::Mutex<Vec<u64>>,
+}
+
+impl Pieces {
+    fn new(content: Vec<u8>, breaks: &[usize]) -> Self {
+        let list = content.chunks(usize::try_from(PIECE).unwrap()).map(Digest::of).collect();
+        Self { content, list, breaks: breaks.to_vec().into(), opened_at: Vec::new().into() }
+    }
+}
+
+impl Source for Pieces {
+    async fn open(
+        &self,
+        _digest: &Digest,
+        offset: u64,
+    ) -> std::io::Result<BoxStream<'static, std::io::Result<Bytes>>> {
+        self.opened_at.lock().unwrap().push(offset);
+        let from = usize::try_from(offset).unwrap();
+        let mut rest = self.content[from..].to_vec();
+        if let Some(at) = self.breaks.lock().unwrap().pop() {
+            rest[at - from] ^= 1;
+        }
+        let parts: Vec<_> = rest.chunks(100_000).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+        Ok(stream::iter(parts).boxed())
+    }
+
+    async fn pieces(&self, _digest: &Digest) -> std::io::Result<Option<Vec<Digest>>> {
+        Ok(Some(self.list.clone()))
+    }
+}
+
+fn long_content() -> Vec<u8> {
+    (0..PIECE * 2 + 77).map(|at| u8::try_from(at % 251).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_piece_that_breaks_on_its_way_costs_one_piece() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(folder.path()).unwrap();
+    let content = long_content();
+    let (digest, size) = (Digest::of(&content), content.len() as u64);
+    let source = Pieces::new(content, &[usize::try_from(PIECE).unwrap() + 5]);
+    fetch(&blobs, &digest, size, &source).await.unwrap();
+    assert_eq!(*source.opened_at.lock().unwrap(), [0, PIECE], "what came before it was kept");
+    blobs.verify(&digest).await.unwrap();
+    assert_eq!(blobs.pieces(&digest).await.unwrap(), source.list);
+    assert_eq!(blobs.pieces(&digest).await.unwrap(), source.list, "and again, from what was noted");
+}
+
+#[tokio::test]
+async fn a_list_of_pieces_that_lies_keeps_no_good_blob_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(folder.path()).unwrap();
+    let content = long_content();
+    let (digest, size) = (Digest::of(&content), content.len() as u64);
+    let mut source = Pieces::new(content, &[]);
+    source.list[1] = Digest::of(b"a lie");
+    fetch(&blobs, &digest, size, &source).await.unwrap();
+    blobs.verify(&digest).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fetch_that_was_cut_off_within_a_piece_goes_on_at_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(folder.path()).unwrap();
+    let content = long_content();
+    let (digest, size) = (Digest::of(&content), content.len() as u64);
+    let begun = usize::try_from(PIECE).unwrap() + 1000;
+    let mut damaged = content[..begun].to_vec();
+    damaged[begun - 1] ^= 1;
+    let cut = stream::iter([Ok(Bytes::from(damaged))]);
+    blobs.append(&digest, size, cut).await.unwrap();
+    let source = Pieces::new(content, &[]);
+    fetch(&blobs, &digest, size, &source).await.unwrap();
+    assert_eq!(*source.opened_at.lock().unwrap(), [PIECE]);
+    blobs.verify(&digest).await.unwrap();
 }

@@ -1,0 +1,76 @@
+//! Removes the artifacts that nothing names any more.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use registry::{Garbage, Swept};
+use serde::Deserialize;
+use types::Digest;
+
+use crate::{ApiError, Hub};
+
+/// Until what age artifacts are kept although nothing names them, in seconds, if it isn't said: a day.
+const MINIMUM_AGE: u64 = 24 * 3600;
+/// How long a digest is, with its algorithm.
+const DIGEST: usize = "sha256:".len() + 64;
+
+/// What is wanted.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Wanted {
+    dry_run: bool,
+    minimum_age_seconds: u64,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { dry_run: false, minimum_age_seconds: MINIMUM_AGE }
+    }
+}
+
+pub async fn collect(
+    State(hub): State<Arc<Hub>>,
+    Json(wanted): Json<Wanted>,
+) -> Result<Json<Swept>, ApiError> {
+    let garbage = Garbage {
+        needed: named(&hub),
+        minimum_age: Duration::from_secs(wanted.minimum_age_seconds),
+        dry_run: wanted.dry_run,
+    };
+    let swept = hub.registry.collect_garbage(&garbage).await;
+    swept.map(Json).map_err(|error| ApiError::internal(&error))
+}
+
+/// Every digest that is written anywhere in any object: in a spec, a status, an annotation. Kinds that are yet to
+/// come, and whatever people keep in them, are in it.
+fn named(hub: &Hub) -> HashSet<Digest> {
+    let mut named = HashSet::new();
+    for info in types::kinds() {
+        for object in hub.store.list(info.plural, None).0 {
+            named.extend(digests(&object.manifest().to_string()));
+        }
+    }
+    named
+}
+
+fn digests(text: &str) -> impl Iterator<Item = Digest> {
+    text.match_indices("sha256:").filter_map(|(at, _)| text.get(at..at + DIGEST)?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_found_wherever_they_are_written() {
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        let text = format!(
+            "{{\"a\": \"{one}\", \"b\": \"oci://h/r@{two} sha256:short é sha256:{}\"}}",
+            "Z".repeat(64)
+        );
+        assert_eq!(digests(&text).collect::<Vec<_>>(), [one, two]);
+    }
+}

@@ -1,0 +1,9 @@
+//! Images and models in registries: named, pushed, and taken as artifacts.
+
+mod client;
+mod pack;
+mod place;
+mod take;
+
+pub use pack::{PushModelOptions, push_model};
+pub use take::{SCHEME, take};
