@@ -147,6 +147,9 @@ pub struct ListenHub {
     /// A further name or address of the hub, for its certificate; may be repeated
     #[arg(long = "hub-name", value_name = "NAME")]
     pub names: Vec<String>,
+    /// Whom the hub may ask for metrics that placements name, such as http://prometheus:9090; may be repeated
+    #[arg(long = "metrics-origin", value_name = "ORIGIN")]
+    pub metrics_origins: Vec<String>,
     /// The hub's certificate in PEM, followed by its chain up to the authority; read anew when it changes
     #[arg(long, requires = "tls_key_file", value_name = "FILE")]
     pub tls_cert_file: Option<PathBuf>,

@@ -114,7 +114,8 @@ pub async fn start(
     hub.identities.revoked().iter().for_each(|site| hub.heartbeats.revoked(site, true));
     let events = Events::new(hub.store.clone());
     let (store, heartbeats, recorder) = (hub.store.clone(), hub.heartbeats.clone(), events.clone());
-    let measurements = controllers::Measurements::default();
+    let measurements = controllers::Measurements::of(&options.metrics_origins)
+        .map_err(|problem| anyhow::anyhow!("--metrics-origin: {problem}"))?;
     let measured = measurements.clone();
     tasks.supervise("controllers", move |shutdown| {
         controllers::run(store.clone(), heartbeats.clone(), measured.clone(), recorder.clone(), shutdown)

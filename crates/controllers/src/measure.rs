@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use daemon::Shutdown;
 use futures::StreamExt;
 use planner::{Fleet, MetricColumn, metrics};
+use reqwest::Url;
 use serde_json::Value;
 use store::Store;
 use tracing::{debug, warn};
@@ -35,6 +36,31 @@ type Values = BTreeMap<String, f64>;
 #[derive(Clone, Default)]
 pub struct Measurements {
     told: Arc<Mutex<HashMap<Asked, (Instant, Arc<Values>)>>>,
+    askable: Askable,
+}
+
+/// Who may be asked: who writes a placement names any address, also one that only the hub reaches.
+#[derive(Clone)]
+enum Askable {
+    Origins(Arc<[String]>),
+    Anyone,
+}
+
+impl Default for Askable {
+    fn default() -> Self {
+        Self::Origins(Arc::default())
+    }
+}
+
+impl Askable {
+    fn includes(&self, url: &str) -> bool {
+        match self {
+            Self::Anyone => true,
+            Self::Origins(origins) => {
+                Url::parse(url).is_ok_and(|url| origins.contains(&url.origin().ascii_serialization()))
+            }
+        }
+    }
 }
 
 /// A question to somebody outside.
@@ -61,6 +87,29 @@ impl Asked {
 }
 
 impl Measurements {
+    /// Asks these origins, such as `http://prometheus:9090`, and nobody else.
+    ///
+    /// # Errors
+    /// If one is no origin: what to write.
+    pub fn of(origins: &[String]) -> Result<Self, String> {
+        let parse = |text: &String| {
+            let url = Url::parse(text).ok().filter(|url| {
+                matches!(url.scheme(), "http" | "https") && url.path() == "/" && url.query().is_none()
+            });
+            let url = url.ok_or_else(|| {
+                format!("`{text}` is no origin; write http://HOST:PORT or https://HOST, without a path")
+            })?;
+            Ok::<_, String>(url.origin().ascii_serialization())
+        };
+        let origins: Arc<[String]> = origins.iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(Self { askable: Askable::Origins(origins), ..Self::default() })
+    }
+
+    /// Asks whoever is named: for somebody who simulates what they wrote themselves.
+    pub fn of_anyone() -> Self {
+        Self { askable: Askable::Anyone, ..Self::default() }
+    }
+
     /// The values of a placement's metrics, from 0 to 1, as columns of a fleet.
     pub(crate) fn columns(
         &self,
@@ -101,7 +150,9 @@ impl Measurements {
         let mut asked: Vec<Asked> = Vec::new();
         let metrics = placements.iter().flat_map(|placement| &placement.spec.metrics);
         for question in metrics.filter_map(|metric| Asked::of(&metric.provider)) {
-            if !asked.contains(&question) {
+            if !self.askable.includes(question.url()) {
+                debug!(url = question.url(), "not asked for a metric; --metrics-origin allows it");
+            } else if !asked.contains(&question) {
                 asked.push(question);
             }
         }
@@ -151,7 +202,7 @@ pub fn patient_client() -> Result<reqwest::Client, String> {
         .tls_backend_preconfigured(tls)
         .timeout(PATIENCE)
         .connect_timeout(PATIENCE)
-        .redirect(reqwest::redirect::Policy::limited(3))
+        .redirect(reqwest::redirect::Policy::none())
         .build();
     client.map_err(|error| error.to_string())
 }
@@ -237,6 +288,25 @@ mod tests {
         assert!(values["shop"].is_nan());
         assert_eq!(values.len(), 2);
         assert_eq!(prometheus_values(&json!({"status": "error"}), "site"), None);
+    }
+
+    #[test]
+    fn only_origins_that_the_operator_named_are_asked() {
+        let measurements = Measurements::of(&["http://prometheus:9090".to_owned()]).unwrap();
+        assert!(measurements.askable.includes("http://prometheus:9090/api"));
+        for stranger in [
+            "http://prometheus",
+            "https://prometheus:9090",
+            "http://169.254.169.254/",
+            "file:///etc/passwd",
+            "",
+        ] {
+            assert!(!measurements.askable.includes(stranger), "{stranger}");
+            assert!(!Measurements::default().askable.includes(stranger), "{stranger}");
+        }
+        for odd in ["prometheus", "http://a/b", "ftp://a"] {
+            assert!(Measurements::of(&[odd.to_owned()]).is_err(), "{odd}");
+        }
     }
 
     #[test]
