@@ -91,7 +91,7 @@ async fn regain(identity: &Identity, refused: client::Error) -> Result<(), Error
 
 /// Gets the next certificate while there is time. That it fails now is no harm yet.
 async fn keep_fresh(identity: &Identity, answer: &HeartbeatAnswer) {
-    let done = if identity.is_old() {
+    let done = if identity.can_upgrade() {
         identity.upgrade().await
     } else if answer.renew {
         identity.renew().await
