@@ -8,9 +8,12 @@ use runtimes::Runtimes;
 use types::{Amount, Capacity, Claim, Endpoints, SiteStatus};
 
 use crate::config::Access;
+use crate::links;
 
-/// Free space on the disk is told in this many steps of the whole, so that not every file is news.
-const DISK_STEPS: u64 = 20;
+/// The resource whose amount changes while a site works.
+const DISK: &str = "disk";
+/// Free space on the disk is news when it changed by this factor and by so many bytes: not every file is.
+const DISK_CHANGED: (f64, f64) = (1.2, 67_108_864.0);
 
 /// What the machine has: most of it for good, the rest as it is now. Cheap enough to look at every heartbeat.
 #[derive(Clone)]
@@ -46,7 +49,7 @@ impl Facts {
             found.entry("gpu".to_owned()).or_insert_with(|| gpus.join(", "));
         }
         if let Some((size, _)) = disk(data) {
-            extended.insert("disk".to_owned(), Amount::of(size));
+            extended.insert(DISK.to_owned(), Amount::of(size));
         }
         let mut allocatable = extended.clone();
         allocatable.insert("cpu".to_owned(), Amount::of(cpus as u64));
@@ -83,17 +86,23 @@ impl Facts {
     /// As things are now.
     pub(crate) fn now(&self) -> SiteStatus {
         let mut status = self.lasting.clone();
-        if let Some((size, free)) = disk(&self.data) {
-            status.allocatable.insert("disk".to_owned(), Amount::of(in_steps(size, free)));
+        if let Some((_, free)) = disk(&self.data) {
+            status.allocatable.insert(DISK.to_owned(), Amount::of(free));
         }
         status
     }
 }
 
-/// Free space, rounded down.
-fn in_steps(size: u64, free: u64) -> u64 {
-    let step = (size / DISK_STEPS).max(1);
-    free / step * step
+/// Whether anything but links changed so much that it matters to anybody.
+pub(crate) fn is_news(told: &SiteStatus, now: &SiteStatus) -> bool {
+    let free = |status: &SiteStatus| status.allocatable.get(DISK).map_or(0.0, Amount::value);
+    let lasting = |status: &SiteStatus| {
+        let mut lasting = SiteStatus { links: vec![], ..status.clone() };
+        lasting.allocatable.remove(DISK);
+        lasting
+    };
+    let (factor, least) = DISK_CHANGED;
+    links::differs(free(told), free(now), factor, least) || lasting(told) != lasting(now)
 }
 
 fn read(path: &str) -> String {
@@ -157,11 +166,16 @@ mod tests {
     }
 
     #[test]
-    fn free_space_changes_in_steps() {
-        assert_eq!(in_steps(2000, 1999), 1900);
-        assert_eq!(in_steps(2000, 1901), 1900);
-        assert_eq!(in_steps(2000, 99), 0);
-        assert_eq!(in_steps(0, 0), 0);
+    fn free_space_is_news_when_it_changed_much() {
+        let free = |mebibytes: u64| SiteStatus {
+            allocatable: BTreeMap::from([(DISK.to_owned(), Amount::of(mebibytes << 20))]),
+            ..SiteStatus::default()
+        };
+        assert!(!is_news(&free(10_000), &free(9_000)));
+        assert!(!is_news(&free(100), &free(40)), "a few files");
+        assert!(is_news(&free(10_000), &free(8_000)));
+        assert!(is_news(&free(1000), &SiteStatus::default()));
+        assert!(is_news(&free(10), &SiteStatus { version: "2".to_owned(), ..free(10) }));
     }
 
     #[test]

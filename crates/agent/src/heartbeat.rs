@@ -8,7 +8,7 @@ use reqwest::Method;
 use tracing::warn;
 use types::{Kind, SiteSpec, SiteStatus};
 
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 use crate::identity::Identity;
 use crate::links::{self, Links};
 use crate::{Error, Membership};
@@ -64,7 +64,9 @@ pub(crate) async fn beat(
         links.answered(started.elapsed());
         keep_fresh(&identity, &answer).await;
         let status = SiteStatus { links: links.told(), ..facts.now() };
-        if told.as_ref().is_none_or(|told| is_news(told, &status)) {
+        let is_news =
+            |told: &SiteStatus| links::is_news(&told.links, &status.links) || facts::is_news(told, &status);
+        if told.as_ref().is_none_or(is_news) {
             tell_site(client, &membership.site, &status).await?;
             if told.is_none() && previous != *identity.instance {
                 identity.reached()?;
@@ -91,7 +93,7 @@ async fn regain(identity: &Identity, refused: client::Error) -> Result<(), Error
 
 /// Gets the next certificate while there is time. That it fails now is no harm yet.
 async fn keep_fresh(identity: &Identity, answer: &HeartbeatAnswer) {
-    let done = if identity.is_old() {
+    let done = if identity.can_upgrade() {
         identity.upgrade().await
     } else if answer.renew {
         identity.renew().await
@@ -101,12 +103,6 @@ async fn keep_fresh(identity: &Identity, answer: &HeartbeatAnswer) {
     if let Err(error) = done {
         warn!(error = %daemon::chain(&error), "can't get a new certificate yet");
     }
-}
-
-/// Whether anything changed that matters to anybody.
-fn is_news(told: &SiteStatus, now: &SiteStatus) -> bool {
-    links::is_news(&told.links, &now.links)
-        || SiteStatus { links: vec![], ..told.clone() } != SiteStatus { links: vec![], ..now.clone() }
 }
 
 async fn tell_site(client: &Client, site: &str, status: &SiteStatus) -> Result<(), Error> {

@@ -4,6 +4,7 @@
 //! Whoever has the key gets the next certificate, also where the last one ended while the hub was away for weeks.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::{CertificateRequest, CertificateResponse, Client, client};
@@ -68,6 +69,8 @@ pub(crate) struct Identity {
     data: PathBuf,
     membership: Arc<Mutex<Membership>>,
     client: Client,
+    /// Whether the hub turned out to know no certificates; asked again after the next start.
+    hub_is_old: Arc<AtomicBool>,
     /// Random, and another one each time that the agent starts.
     pub(crate) instance: Arc<str>,
 }
@@ -85,6 +88,7 @@ impl Identity {
             data: data.to_owned(),
             membership: Arc::new(Mutex::new(membership.clone())),
             client: client.on_machine(&instance),
+            hub_is_old: Arc::default(),
             instance: instance.into(),
         })
     }
@@ -109,9 +113,9 @@ impl Identity {
         daemon::write_private(&path, self.instance.as_bytes()).map_err(|error| Error::disk(&path, error))
     }
 
-    /// Whether the site shows a bearer secret, as sites did before there were certificates.
-    pub(crate) fn is_old(&self) -> bool {
-        !self.membership().secret.is_empty()
+    /// Whether the site shows a bearer secret, as sites did before there were certificates, and could have one.
+    pub(crate) fn can_upgrade(&self) -> bool {
+        !self.membership().secret.is_empty() && !self.hub_is_old.load(Ordering::Relaxed)
     }
 
     /// Whether the certificate has ended by this machine's clock, which may be wrong.
@@ -147,7 +151,10 @@ impl Identity {
         let asked = self.client.request(Method::POST, &path).json(&asked);
         let answer: CertificateResponse = match self.client.json(asked).await {
             // Hubs of older versions know no certificates.
-            Err(client::Error::Refused { code: 403 | 404 | 405, .. }) => return Ok(()),
+            Err(client::Error::Refused { code: 403 | 404, .. }) => {
+                self.hub_is_old.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
             answer => answer?,
         };
         self.show(&key, &answer.certificate)?;

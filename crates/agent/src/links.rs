@@ -181,7 +181,7 @@ fn changed(old: Option<f64>, new: Option<f64>, factor: f64, least: f64) -> bool 
 }
 
 /// By this factor, and by at least so much.
-fn differs(one: f64, other: f64, factor: f64, least: f64) -> bool {
+pub(crate) fn differs(one: f64, other: f64, factor: f64, least: f64) -> bool {
     let (low, high) = (one.min(other), one.max(other));
     high > low * factor && high - low > least
 }

@@ -314,13 +314,9 @@ mod tests {
         assert_eq!(all.standing("plant", "u1", key(&first)), Standing::Unknown);
         all.enroll("plant", "u1", &request(&first, "plant"), now).await.unwrap();
         assert_eq!(all.standing("plant", "u1", key(&first)), Standing::Good);
-        let lost = tokio::spawn({
-            let all = all.clone();
-            async move { all.lost("plant").await }
-        });
-        tokio::task::yield_now().await;
-        all.enroll("plant", "u1", &request(&second, "plant"), now).await.unwrap();
-        lost.await.unwrap();
+        let asked = request(&second, "plant");
+        let ((), replaced) = tokio::join!(all.lost("plant"), all.enroll("plant", "u1", &asked, now));
+        replaced.unwrap();
         assert_eq!(all.standing("plant", "u1", key(&first)), Standing::Replaced);
         all.revoke("plant", "u1", now).await.unwrap();
         let all = identities(&ledger);
