@@ -129,6 +129,7 @@ fn roles() -> Vec<Role> {
                     "",
                     &[
                         "events",
+                        "limitranges",
                         "namespaces",
                         "namespaces/status",
                         "resourcequotas",
