@@ -36,6 +36,8 @@ pub enum Part {
     Store,
     /// Fan-out of watches, memory of idle watchers, a long list
     Api,
+    /// Decisions of placements over up to a million sites
+    Placement,
 }
 
 #[derive(Args)]
@@ -77,13 +79,22 @@ pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
         );
     }
     let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
-    process::run(workspace.cargo().args(["build", "--release", "--package", "avocet"]))?;
+    // What needs no site needs no program.
+    if options.parts != [Part::Placement] {
+        process::run(workspace.cargo().args(["build", "--release", "--package", "avocet"]))?;
+    }
     let folder = workspace.target.join("bench");
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("can't remove {}", folder.display()))?;
     }
     std::fs::create_dir_all(&folder)?;
     println!("\n{}", machine());
+    if wants(Part::Placement) {
+        build_example(workspace, "avocet-planner", "placement_bench")?;
+        process::run(&mut std::process::Command::new(
+            workspace.target.join("release/examples/placement_bench"),
+        ))?;
+    }
     if wants(Part::Store) {
         println!("\n{}", store::writes(workspace, &folder.join("store"), options)?);
     }

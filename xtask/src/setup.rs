@@ -28,6 +28,8 @@ pub struct Tools {
     pub kubectls: Vec<PathBuf>,
     /// ONNX Runtime's shared library, where there is one for this machine.
     pub onnxruntime: Option<PathBuf>,
+    /// The folder of TensorFlow's shared libraries, where they can be had.
+    pub tensorflow: Option<PathBuf>,
     /// ONNX's tests of single operators.
     pub onnx_nodes: Option<PathBuf>,
     /// The example's models and photos.
@@ -57,8 +59,18 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
         }
     };
     let assets = prepare_assets(workspace, &venv)?;
-    let (test_python, kubectls, onnx_nodes, models) = match scope {
-        Scope::Demo => (None, vec![], None, None),
+    let tools = Tools {
+        functions_python,
+        test_python: None,
+        kubectls: vec![],
+        onnxruntime,
+        tensorflow: None,
+        onnx_nodes: None,
+        assets,
+        models: None,
+    };
+    match scope {
+        Scope::Demo => Ok(tools),
         Scope::Tests => {
             if python.version < (3, 11) {
                 bail!("the tests' clients need Python 3.11 or newer, and {} is older", python.shown());
@@ -72,10 +84,40 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
             let nodes = site_packages(&onnx).map(|folder| folder.join("onnx/backend/test/data/node"));
             let models = site_packages(&venv("models-venv", own.join("models-requirements.txt"), true)?);
             let tests = venv("test-venv", own.join("test-requirements.txt"), true)?;
-            (Some(tests), kubectls, nodes, models)
+            let tensorflow = install_tensorflow(workspace, &tests).map(Some).unwrap_or_else(|error| {
+                println!("  - TensorFlow can't be had here; the tests that need it are skipped: {error:#}");
+                None
+            });
+            Ok(Tools { test_python: Some(tests), kubectls, onnx_nodes: nodes, models, tensorflow, ..tools })
         }
-    };
-    Ok(Tools { functions_python, test_python, kubectls, onnxruntime, onnx_nodes, assets, models })
+    }
+}
+
+/// TensorFlow's shared libraries alone: its wheel holds much more than a gigabyte of other things.
+fn install_tensorflow(workspace: &Workspace, python: &Path) -> anyhow::Result<PathBuf> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        bail!("its wheel is for Linux on x86-64");
+    }
+    let (own, folder) = (workspace.root.join("xtask"), workspace.setup().join("tensorflow"));
+    let requirements = own.join("tensorflow-requirements.txt");
+    let wanted = hex(&std::fs::read(&requirements)?);
+    let (stamp, libraries) = (folder.join("stamp"), folder.join("tensorflow"));
+    if libraries.is_dir() && std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        println!("  ✓ tensorflow: up to date");
+        return Ok(libraries);
+    }
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]);
+    pip.args(["--require-hashes", "--no-deps", "--dest"]).arg(&folder).arg("-r").arg(&requirements);
+    let title = format!("tensorflow: fetching {}", workspace.shown(&requirements));
+    process::step(&title, &mut pip, &workspace.setup().join("tensorflow.log"))?;
+    process::output(Command::new(python).arg(own.join("unpack_tensorflow.py")).arg(&folder))?;
+    std::fs::write(stamp, wanted)?;
+    Ok(libraries)
 }
 
 /// What only the benchmark of the model server needs.

@@ -51,12 +51,13 @@ pub fn ci(workspace: &Workspace) -> anyhow::Result<()> {
 
 /// Tells tests where their tools are; without these variables they pass over what needs them.
 fn with_tools<'a>(command: &'a mut std::process::Command, tools: &Tools) -> &'a mut std::process::Command {
-    let named: [(&str, Option<&PathBuf>); 6] = [
+    let named: [(&str, Option<&PathBuf>); 7] = [
         ("AVOCET_TEST_PYTHON", tools.test_python.as_ref()),
         ("AVOCET_TEST_FUNCTIONS_PYTHON", Some(&tools.functions_python)),
         ("AVOCET_TEST_ASSETS", Some(&tools.assets)),
         ("AVOCET_TEST_MODELS", tools.models.as_ref()),
         ("AVOCET_ONNXRUNTIME", tools.onnxruntime.as_ref()),
+        ("AVOCET_TENSORFLOW", tools.tensorflow.as_ref()),
         ("AVOCET_TEST_ONNX", tools.onnx_nodes.as_ref()),
     ];
     for (name, path) in named {

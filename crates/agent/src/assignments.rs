@@ -8,7 +8,10 @@ use store::{Ledger, ledger};
 use tokio::sync::watch;
 use types::Assignment;
 
+/// What the hub wants.
 const TABLE: &str = "assignments";
+/// What was ready last: it outlives a restart, whatever the hub wants meanwhile.
+const RUNNING: &str = "running-assignments";
 
 /// How far the site is with an assignment.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -36,8 +39,26 @@ impl Progress {
 /// One assignment and how far the site is with it.
 #[derive(Debug, Clone)]
 pub(crate) struct Assigned {
+    /// What the hub wants.
     pub assignment: Arc<Assignment>,
+    /// What was ready last; it goes on until all of what is wanted is there.
+    pub running: Option<Arc<Assignment>>,
     pub progress: Progress,
+}
+
+impl Assigned {
+    /// What the site works by now.
+    pub(crate) fn effective(&self) -> &Arc<Assignment> {
+        match (&self.progress, &self.running) {
+            (Progress::Ready { .. }, _) | (_, None) => &self.assignment,
+            (_, Some(running)) => running,
+        }
+    }
+
+    /// What goes on although something else is wanted.
+    pub(crate) fn kept(&self) -> Option<&Arc<Assignment>> {
+        self.running.as_ref().filter(|running| running.spec != self.assignment.spec)
+    }
 }
 
 /// All assignments of the site. Cheap to clone.
@@ -50,9 +71,16 @@ pub(crate) struct Assignments {
 
 impl Assignments {
     pub(crate) fn load(ledger: Ledger) -> Result<Self, ledger::Error> {
-        let rows: Vec<(String, Assignment)> =
-            ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
-        let all = rows.into_iter().map(|(name, assignment)| (name, new(assignment))).collect();
+        type Rows = Vec<(String, Assignment)>;
+        let rows: Rows = ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
+        let running: Rows = ledger.read(|tables| tables.range(RUNNING, "", "", usize::MAX))?;
+        let mut running: BTreeMap<String, Arc<Assignment>> =
+            running.into_iter().map(|(name, assignment)| (name, Arc::new(assignment))).collect();
+        let all = rows.into_iter().map(|(name, assignment)| {
+            let running = running.remove(&name).filter(|running| is_of_one_object(running, &assignment));
+            (name, Assigned { running, ..new(assignment) })
+        });
+        let all = all.collect();
         Ok(Self { ledger, all: Arc::new(RwLock::new(all)), changed: watch::Sender::new(0) })
     }
 
@@ -95,11 +123,16 @@ impl Assignments {
         let (key, row) = (name.clone(), assignment.clone());
         self.ledger.write(move |tables| tables.put(TABLE, &key, &row)).await?;
         self.write(|all| {
-            let bundle = all.get(&name).and_then(|known| known.progress.bundle().cloned());
             let mut assigned = new(assignment);
-            if bundle.is_some() {
-                let message = "a new generation is being prepared".to_owned();
-                assigned.progress = Progress::Blocked { reason: "Preparing", message, bundle };
+            // What ran for an object that is gone is none of this one's business.
+            let same = |known: &&Assigned| is_of_one_object(&known.assignment, &assigned.assignment);
+            if let Some(known) = all.get(&name).filter(same) {
+                assigned.running.clone_from(&known.running);
+                if let Some(bundle) = known.progress.bundle().cloned() {
+                    let message = "a new generation is being prepared".to_owned();
+                    assigned.progress =
+                        Progress::Blocked { reason: "Preparing", message, bundle: Some(bundle) };
+                }
             }
             all.insert(name, assigned);
         });
@@ -108,8 +141,36 @@ impl Assignments {
 
     pub(crate) async fn remove(&self, name: &str) -> Result<(), ledger::Error> {
         let key = name.to_owned();
-        self.ledger.write(move |tables| tables.delete(TABLE, &key).map(drop)).await?;
+        self.ledger
+            .write(move |tables| {
+                tables.delete(RUNNING, &key)?;
+                tables.delete(TABLE, &key).map(drop)
+            })
+            .await?;
         self.write(|all| all.remove(name));
+        Ok(())
+    }
+
+    /// Notes that all of this very generation of an assignment is there: from now on the site works by it.
+    pub(crate) async fn ready(
+        &self,
+        assignment: &Arc<Assignment>,
+        bundle: Option<PathBuf>,
+    ) -> Result<(), ledger::Error> {
+        let known = self.get(assignment.name());
+        if known.and_then(|known| known.running).is_none_or(|running| running != *assignment) {
+            let row = assignment.clone();
+            self.ledger.write(move |tables| tables.put(RUNNING, row.name(), &*row)).await?;
+            self.write(|all| {
+                if let Some(known) =
+                    all.get_mut(assignment.name()).filter(|known| Arc::ptr_eq(&known.assignment, assignment))
+                {
+                    known.running = Some(assignment.clone());
+                    known.progress = Progress::Ready { bundle: bundle.clone() };
+                }
+            });
+        }
+        self.note(assignment, Progress::Ready { bundle });
         Ok(())
     }
 
@@ -140,9 +201,81 @@ impl Assignments {
 }
 
 fn new(assignment: Assignment) -> Assigned {
-    Assigned { assignment: Arc::new(assignment), progress: Progress::New }
+    Assigned { assignment: Arc::new(assignment), running: None, progress: Progress::New }
+}
+
+fn is_of_one_object(left: &Assignment, right: &Assignment) -> bool {
+    left.metadata.uid == right.metadata.uid
 }
 
 fn same_object(left: &Assignment, right: &Assignment) -> bool {
-    left.metadata.uid == right.metadata.uid && left.metadata.generation == right.metadata.generation
+    is_of_one_object(left, right) && left.metadata.generation == right.metadata.generation
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn assignment(uid: &str, generation: i64, handler: &str) -> Assignment {
+        let artifact = json!({"digest": types::Digest::of(handler.as_bytes()), "size": 1});
+        let function =
+            json!({"name": "f", "spec": {"runtime": "shell", "handler": handler, "artifact": artifact}});
+        serde_json::from_value(json!({
+            "apiVersion": types::API_VERSION, "kind": "Assignment",
+            "metadata": {"name": "a", "namespace": "edge", "uid": uid, "generation": generation},
+            "spec": {"applicationNamespace": "default", "application": "app", "applicationUid": "u",
+                "component": "c", "function": function},
+        }))
+        .unwrap()
+    }
+
+    fn handler(known: &Assigned) -> String {
+        known.effective().spec.function.clone().unwrap().spec.handler
+    }
+
+    fn known(assignments: &Assignments) -> Assigned {
+        assignments.get("a").unwrap()
+    }
+
+    #[tokio::test]
+    async fn promise_1_what_runs_goes_on_over_a_restart_until_all_of_what_is_new_is_there() {
+        let ledger = Ledger::memory().unwrap();
+        let assignments = Assignments::load(ledger.clone()).unwrap();
+        assignments.put(assignment("1", 1, "old")).await.unwrap();
+        assert_eq!(handler(&known(&assignments)), "old", "nothing else is there to go on");
+        let bundle = Some(PathBuf::from("old"));
+        assignments.ready(&known(&assignments).assignment, bundle.clone()).await.unwrap();
+
+        assignments.put(assignment("1", 2, "new")).await.unwrap();
+        assert_eq!(handler(&known(&assignments)), "old");
+        assert_eq!(known(&assignments).progress.bundle(), bundle.as_ref());
+        let restarted = Assignments::load(ledger.clone()).unwrap();
+        assert_eq!(handler(&known(&restarted)), "old");
+        assert!(known(&restarted).kept().is_some());
+
+        let superseded = known(&restarted).assignment;
+        restarted.put(assignment("1", 3, "newer")).await.unwrap();
+        restarted.note(&superseded, Progress::Ready { bundle: None });
+        assert_eq!(handler(&known(&restarted)), "old", "what was prepared is no longer wanted");
+        restarted.ready(&known(&restarted).assignment, Some("newer".into())).await.unwrap();
+        assert_eq!(handler(&known(&restarted)), "newer");
+        assert!(known(&restarted).kept().is_none());
+        assert_eq!(handler(&known(&Assignments::load(ledger).unwrap())), "newer");
+    }
+
+    #[tokio::test]
+    async fn what_ran_for_an_object_that_is_gone_is_forgotten() {
+        let ledger = Ledger::memory().unwrap();
+        let assignments = Assignments::load(ledger.clone()).unwrap();
+        assignments.put(assignment("1", 1, "old")).await.unwrap();
+        assignments.ready(&known(&assignments).assignment, None).await.unwrap();
+        assignments.put(assignment("2", 1, "another")).await.unwrap();
+        assert_eq!(handler(&known(&assignments)), "another");
+        assert_eq!(handler(&known(&Assignments::load(ledger.clone()).unwrap())), "another");
+        assignments.remove("a").await.unwrap();
+        assignments.put(assignment("3", 1, "third")).await.unwrap();
+        assert_eq!(handler(&known(&Assignments::load(ledger).unwrap())), "third");
+    }
 }

@@ -20,6 +20,10 @@ pub struct Config {
     pub tier: String,
     /// The labels to join with.
     pub labels: BTreeMap<String, String>,
+    /// What the operator says of the site, for selectors.
+    pub claims: BTreeMap<String, String>,
+    /// Locations to measure the way to: names with a URL there, of which host and port count.
+    pub measure: BTreeMap<String, String>,
     /// Where the Open Inference Protocol, functions and invocations are served.
     pub listen: SocketAddr,
     /// Where the Open Inference Protocol is served over gRPC.
@@ -34,12 +38,16 @@ pub struct Config {
     pub tensorflow: Option<PathBuf>,
     /// Runs functions even where the kernel can't confine them.
     pub allow_unconfined: bool,
+    /// Asks the hub to leave the site out of rollouts.
+    pub rollout_opt_out: bool,
     /// How often the hub hears of the site.
     pub heartbeat: Duration,
     /// Answers MLBuffet's clients with its own status codes, which are odd in places.
     pub mlbuffet_legacy: bool,
     /// Where results of inference may be sent, for example `https://hooks.example.com`; none are if empty.
     pub callback_origins: Vec<String>,
+    /// Where traces of inference are sent, and which; absent traces nothing.
+    pub traces: Option<serving::TraceSettings>,
 }
 
 impl Config {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::{ApiError, Client};
 use axum::body::{Body, Bytes};
@@ -18,13 +18,13 @@ use futures::future::BoxFuture;
 use objects::Objects;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 use tokio_util::io::ReaderStream;
 
 use crate::assignments::Assignments;
 use crate::config::Access;
 use crate::invocations::{Input, Invocation, Invocations};
 use crate::publish::files_below;
+use crate::tokens::Tokens;
 use crate::work::Worker;
 
 /// What handlers need. Cheap to clone.
@@ -36,8 +36,7 @@ pub(crate) struct Front {
     pub assignments: Assignments,
     pub objects: Objects,
     pub worker: Worker,
-    /// The last token that the hub vouched for, and until when that is believed.
-    pub known_token: Arc<Mutex<Option<(String, Instant)>>>,
+    pub tokens: Tokens,
 }
 
 const LARGEST_INPUT: usize = 64 << 20;
@@ -78,9 +77,6 @@ async fn share_across_origins(request: Request, next: Next) -> Response {
     response
 }
 
-/// How long the hub's word for a token is believed.
-const BELIEVED: Duration = Duration::from_secs(30);
-
 /// Lets in who has the site's own token, or one that the hub signed for this site.
 async fn authenticate(
     State(front): State<Front>,
@@ -107,17 +103,13 @@ impl Front {
                 "no bearer token was sent; send the site's own, or one that its hub signed for it",
             ));
         }
-        if daemon::same_secret(token, &self.access.token) { Ok(()) } else { self.ask_hub(token).await }
+        if daemon::same_secret(token, &self.access.token) {
+            return Ok(());
+        }
+        self.tokens.check(token, self.ask_hub(token)).await
     }
 
     async fn ask_hub(&self, token: &str) -> Result<(), ApiError> {
-        let mut known = self.known_token.lock().await;
-        if known
-            .as_ref()
-            .is_some_and(|(good, until)| daemon::same_secret(good, token) && Instant::now() < *until)
-        {
-            return Ok(());
-        }
         let review = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token},
         });
@@ -129,7 +121,6 @@ impl Front {
         if answer.pointer("/status/authenticated") != Some(&Value::Bool(true)) {
             return Err(ApiError::unauthorized("neither the site nor its hub knows the token as good here"));
         }
-        *known = Some((token.to_owned(), Instant::now() + BELIEVED));
         Ok(())
     }
 
@@ -221,7 +212,7 @@ async fn invoke(
     let all = front.assignments.all();
     let found = all.iter().find_map(|known| {
         let assigned =
-            known.assignment.spec.function.as_ref().filter(|assigned| assigned.name == function)?;
+            known.effective().spec.function.as_ref().filter(|assigned| assigned.name == function)?;
         Some((known, assigned, known.progress.bundle()?))
     });
     let (known, assigned, bundle) = found.ok_or_else(|| {
@@ -239,11 +230,11 @@ async fn invoke(
     })?;
     let nonce = daemon::random_hex(16).map_err(|error| ApiError::internal(&error))?;
     let input = Input { bucket: String::new(), key: filename.clone(), etag: nonce };
-    let invocation = Invocation::new(&known.assignment, input, daemon::now())
+    let invocation = Invocation::new(known.effective(), input, daemon::now())
         .ok_or_else(|| ApiError::not_found(format!("function \"{function}\" is no longer there")))?;
     let folder = front.worker.work.join(&invocation.id);
     let staged = stage(&folder, &filename, body).await.map_err(|error| ApiError::internal(&error))?;
-    let run = front.worker.describe(&invocation, assigned, bundle, &folder, staged);
+    let run = front.worker.describe(&invocation, known.effective(), assigned, bundle, &folder, staged);
     let outcome = front.worker.runtimes.run(&run).await;
     drop(place);
     let answer = describe(&invocation, &run.output, &run.log, &outcome).await;

@@ -15,9 +15,13 @@
 
 mod assignments;
 mod config;
+mod facts;
 mod front;
+mod heartbeat;
+mod identity;
 mod inbox;
 mod invocations;
+mod links;
 mod membership;
 mod outbox;
 mod prepare;
@@ -25,6 +29,7 @@ mod publish;
 mod report;
 mod site;
 mod sync;
+mod tokens;
 mod trigger;
 mod work;
 

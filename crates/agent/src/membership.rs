@@ -10,7 +10,9 @@ use daemon::{Backoff, Shutdown};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
+use types::Digest;
 
+use crate::identity::{self, encrypted};
 use crate::{Config, Error};
 
 /// What a site knows of its hub, in `membership.json` of its data folder.
@@ -27,29 +29,64 @@ pub struct Membership {
     pub parent: String,
     /// The certificate, in PEM, that the hub is known by.
     pub authority: String,
-    /// The bearer token towards the hub.
+    /// The bearer token towards the hub, as sites had it before there were certificates; empty with a certificate.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub secret: String,
+    /// The hash of the join token that was used last: it is not tried again at each start.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub joined_with: String,
 }
 
-/// A join token as people carry it from the hub to the machine that joins: the hub's single-use secret, and the
-/// certificate to know the hub by.
+impl Membership {
+    /// The membership in a site's data folder; none if it never joined.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn read(data: &Path) -> Result<Option<Self>, Error> {
+        let path = file(data);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::disk(&path, error.into()))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::disk(&path, error)),
+        }
+    }
+
+    pub(crate) fn keep(&self, data: &Path) -> Result<(), Error> {
+        let path = file(data);
+        let text = serde_json::to_string_pretty(self).map_err(|error| Error::disk(&path, error.into()))?;
+        daemon::write_private(&path, text.as_bytes()).map_err(|error| Error::disk(&path, error))
+    }
+}
+
+/// A join token as people carry it from the hub to the machine that joins: the hub's single-use secret, the
+/// certificate to know the hub by, and the name that the machine gets.
 pub struct JoinToken {
     /// What the hub made.
     pub secret: String,
     /// The certificate of the hub's authority, in PEM.
     pub authority: String,
+    /// The site.
+    pub site: String,
 }
 
 impl JoinToken {
     /// As one word, without blanks.
     pub fn encode(&self) -> String {
-        format!("{}.{}", self.secret, URL_SAFE_NO_PAD.encode(&self.authority))
+        format!("{}.{}.{}", self.secret, URL_SAFE_NO_PAD.encode(&self.authority), self.site)
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let (secret, authority) = text.trim().split_once('.')?;
+        let mut parts = text.trim().split('.');
+        let (secret, authority, site) = (parts.next()?, parts.next()?, parts.next()?);
         let authority = String::from_utf8(URL_SAFE_NO_PAD.decode(authority).ok()?).ok()?;
-        Some(Self { secret: secret.to_owned(), authority })
+        let is_whole = parts.next().is_none() && types::names::is_dns_label(site);
+        is_whole.then(|| Self { secret: secret.to_owned(), authority, site: site.to_owned() })
+    }
+
+    fn digest(&self) -> String {
+        Digest::of(self.secret.as_bytes()).hex()
     }
 }
 
@@ -57,84 +94,119 @@ fn file(data: &Path) -> PathBuf {
     data.join("membership.json")
 }
 
-fn pending_file(data: &Path) -> PathBuf {
-    data.join("joining-secret")
-}
-
-/// The membership on disk, or a new one by the join token. Waits for the hub if it can't be reached.
+/// The membership on disk, or a new one by the join token. Waits for the hub if it can't be reached, and for a person
+/// where one has to approve.
 ///
 /// # Errors
-/// If there is neither membership nor token, or the hub refuses the token.
+/// If there is neither membership nor token, the hub refuses the token, or it is for a site of another name.
 pub async fn join(config: &Config, shutdown: &Shutdown) -> Result<Membership, Error> {
-    match std::fs::read(file(&config.data)) {
-        Ok(bytes) => {
-            let mut membership: Membership = serde_json::from_slice(&bytes)
-                .map_err(|error| Error::disk(&file(&config.data), error.into()))?;
-            if !config.hub.is_empty() && config.hub != membership.url {
-                info!(from = membership.url, to = config.hub, "the hub has another address now");
-                membership.url.clone_from(&config.hub);
-                keep(config, &membership)?;
-            }
-            Ok(membership)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => join_anew(config, shutdown).await,
-        Err(error) => Err(Error::disk(&file(&config.data), error)),
+    let Some(mut known) = Membership::read(&config.data)? else {
+        return join_anew(config, shutdown).await;
+    };
+    if !config.hub.is_empty() && config.hub != known.url && encrypted(&config.hub) != known.url {
+        info!(from = known.url, to = config.hub, "the hub has another address now");
+        known.url.clone_from(&config.hub);
+        known.keep(&config.data)?;
     }
+    let Some(token) = config.join_token.as_deref().and_then(JoinToken::parse) else { return Ok(known) };
+    if token.site != known.site {
+        return Err(Error::OtherName { known: known.site, wanted: token.site });
+    }
+    if token.digest() == known.joined_with {
+        return Ok(known);
+    }
+    join_again(config, known, &token).await
 }
 
-fn keep(config: &Config, membership: &Membership) -> Result<(), Error> {
-    let path = file(&config.data);
-    let text = serde_json::to_string_pretty(membership).map_err(|error| Error::disk(&path, error.into()))?;
-    daemon::write_private(&path, text.as_bytes()).map_err(|error| Error::disk(&path, error))
+/// Joins once more as the same site, as after its certificates were revoked. A site that is a member already never
+/// waits for that: it goes on as it was.
+async fn join_again(config: &Config, known: Membership, token: &JoinToken) -> Result<Membership, Error> {
+    let key = identity::pending_key(&config.data)?;
+    match ask(config, &known.url, token, &key).await {
+        Ok(joined) if joined.waits_for.is_empty() => {
+            info!(site = known.site, "joined again");
+            become_member(config, token, &key, known.url, joined)
+        }
+        Ok(joined) => {
+            let command = format!("avocet certificate approve {}", joined.waits_for);
+            warn!(command, "to join again waits for approval; approve, and start the agent again");
+            Ok(known)
+        }
+        Err(Error::Hub(error @ client::Error::Refused { .. })) => {
+            info!(%error, "the join token is of no use any more; going on as before");
+            let known = Membership { joined_with: token.digest(), ..known };
+            known.keep(&config.data)?;
+            Ok(known)
+        }
+        Err(error) => {
+            warn!(error = %daemon::chain(&error), "can't use the join token now; going on as before");
+            Ok(known)
+        }
+    }
 }
 
 async fn join_anew(config: &Config, shutdown: &Shutdown) -> Result<Membership, Error> {
     let Some(token) = &config.join_token else { return Err(Error::NotJoined) };
     let token = JoinToken::parse(token).ok_or(Error::JoinToken)?;
-    let client = Client::new(&config.hub, "", Some(&token.authority))?;
-    let request = JoinRequest {
-        token: token.secret,
-        secret: own_secret(&config.data)?,
-        tier: config.tier.clone(),
-        labels: config.labels.clone(),
-    };
+    let url = encrypted(&config.hub);
+    let key = identity::pending_key(&config.data)?;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-    let joined: JoinResponse = loop {
-        match client.json(client.request(Method::POST, "/avocet/v1/join").json(&request)).await {
-            Ok(joined) => break joined,
-            Err(error @ client::Error::Refused { .. }) => return Err(Error::JoinRefused(error)),
-            Err(error) => {
-                let wait = backoff.next_wait();
-                warn!(error = %daemon::chain(&error), ?wait, "can't join yet");
-                if !shutdown.sleep(wait).await {
-                    return Err(Error::Interrupted);
-                }
+    let mut told = false;
+    loop {
+        match ask(config, &url, &token, &key).await {
+            Ok(joined) if joined.waits_for.is_empty() => {
+                let membership = become_member(config, &token, &key, url, joined)?;
+                info!(site = membership.site, hub = membership.url, "joined");
+                return Ok(membership);
             }
+            Ok(joined) if !std::mem::replace(&mut told, true) => {
+                let command = format!("avocet certificate approve {}", joined.waits_for);
+                warn!(command, "waiting until a person approves at the hub");
+            }
+            Ok(_) => {}
+            Err(Error::Hub(error @ client::Error::Refused { .. })) if error.code() != Some(429) => {
+                return Err(Error::JoinRefused(error));
+            }
+            Err(Error::Hub(error)) => warn!(error = %daemon::chain(&error), "can't join yet"),
+            Err(error) => return Err(error),
         }
-    };
-    let membership = Membership {
-        site: joined.site,
-        url: config.hub.clone(),
-        hub: joined.hub,
-        parent: joined.parent,
-        authority: token.authority,
-        secret: request.secret,
-    };
-    keep(config, &membership)?;
-    let _ = std::fs::remove_file(pending_file(&config.data));
-    info!(site = membership.site, hub = membership.url, "joined");
-    Ok(membership)
-}
-
-/// The secret is kept before it is sent: if the answer is lost, the same one is sent again and the hub knows it.
-fn own_secret(data: &Path) -> Result<String, Error> {
-    let path = pending_file(data);
-    match std::fs::read_to_string(&path) {
-        Ok(secret) => Ok(secret),
-        Err(_) => {
-            let secret = daemon::random_hex(32).map_err(|error| Error::disk(&path, error))?;
-            daemon::write_private(&path, secret.as_bytes()).map_err(|error| Error::disk(&path, error))?;
-            Ok(secret)
+        if !shutdown.sleep(backoff.next_wait()).await {
+            return Err(Error::Interrupted);
         }
     }
+}
+
+async fn ask(config: &Config, url: &str, token: &JoinToken, key: &str) -> Result<JoinResponse, Error> {
+    let client = Client::new(url, "", Some(&token.authority))?;
+    let request = JoinRequest {
+        token: token.secret.clone(),
+        request: identity::request(&token.site, key)?,
+        tier: config.tier.clone(),
+        labels: config.labels.clone(),
+        ..JoinRequest::default()
+    };
+    Ok(client.json(client.request(Method::POST, "/avocet/v1/join").json(&request)).await?)
+}
+
+/// Keeps what the hub answered. The certificate comes first: a crash in between joins once more with the same key.
+fn become_member(
+    config: &Config,
+    token: &JoinToken,
+    key: &str,
+    url: String,
+    joined: JoinResponse,
+) -> Result<Membership, Error> {
+    identity::keep(&config.data, key, &joined.certificate)?;
+    let membership = Membership {
+        site: joined.site,
+        url: encrypted(&url),
+        hub: joined.hub,
+        parent: joined.parent,
+        authority: token.authority.clone(),
+        secret: String::new(),
+        joined_with: token.digest(),
+    };
+    membership.keep(&config.data)?;
+    identity::forget_pending(&config.data);
+    Ok(membership)
 }

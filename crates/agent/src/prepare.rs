@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::Client;
 use artifacts::{Blobs, Source};
@@ -16,15 +16,18 @@ use reqwest::Method;
 use serving::Shelf;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
-use types::{Artifact, AssignedModel, Assignment, Digest, Engine, ModelSpec};
+use types::{Artifact, AssignedModel, Assignment, AssignmentSpec, Digest, Engine, ModelSpec, ModelVersion};
 
 use crate::Error;
-use crate::assignments::{Assignments, Progress};
+use crate::assignments::{Assigned, Assignments, Progress};
+use crate::links::Links;
 
 /// What preparing needs.
 #[derive(Clone)]
 pub(crate) struct Preparer {
     pub client: Client,
+    /// Where it is noted how fast artifacts come.
+    pub links: Links,
     pub blobs: Blobs,
     pub functions: PathBuf,
     pub repository: Repository,
@@ -43,6 +46,15 @@ pub(crate) fn is_assigned(assignments: &Assignments, name: &str) -> bool {
         let spec = &known.assignment.spec;
         spec.models.iter().any(|model| served_name(&spec.application_namespace, &model.name) == name)
     })
+}
+
+/// The version that an ensemble is served as.
+const ENSEMBLE_VERSION: &str = "1";
+
+/// The names of the versions that a model is served as.
+fn served_versions(spec: &ModelSpec) -> impl Iterator<Item = &str> {
+    let ensemble = spec.ensemble.iter().map(|_| ENSEMBLE_VERSION);
+    spec.versions.iter().map(|version| version.name.as_str()).chain(ensemble)
 }
 
 /// How many artifacts are fetched at once.
@@ -93,21 +105,25 @@ pub(crate) async fn run(preparer: Preparer, shutdown: Shutdown) -> Result<(), Er
 impl Preparer {
     /// Answers whether everything is ready.
     async fn prepare_all(&self, verified: &mut HashSet<Digest>) -> Result<bool, Error> {
+        self.resume(verified).await;
         let all = self.assignments.all();
-        let needed: BTreeMap<Digest, u64> =
-            all.iter().flat_map(|known| artifacts_of(&known.assignment)).collect();
+        let needed: BTreeMap<Digest, u64> = all.iter().flat_map(artifacts_of_both).collect();
         let fetched = self.bring(&needed, verified).await;
+        let floating = floating(&all);
         let mut all_ready = true;
         let mut models = BTreeSet::new();
         for known in all {
-            let problem = match self.make_ready(&known.assignment, &fetched, &mut models).await {
+            let wanted = Wanted { spec: &known.assignment.spec, at_once: known.kept().is_none() };
+            models.extend(versions_of(wanted.spec));
+            let problem = match self.make_ready(wanted, &fetched, &floating).await {
                 Ok(bundle) => {
-                    self.assignments.note(&known.assignment, Progress::Ready { bundle });
+                    self.assignments.ready(&known.assignment, bundle).await?;
                     continue;
                 }
                 Err(problem) => problem,
             };
             all_ready = false;
+            models.extend(known.kept().map(|kept| versions_of(&kept.spec)).into_iter().flatten());
             let (reason, message) = problem;
             warn!(assignment = known.assignment.name(), reason, message, "not ready; it is tried again");
             let bundle = known.progress.bundle().cloned();
@@ -119,6 +135,23 @@ impl Preparer {
             self.blobs.collect_garbage(&keep, KEEP_UNUSED)?;
         }
         Ok(all_ready)
+    }
+
+    /// After a start: brings back what ran before where something else is wanted, which may not be there for long.
+    async fn resume(&self, verified: &mut HashSet<Digest>) {
+        let all = self.assignments.all();
+        let floating = floating(&all);
+        for known in all.iter().filter(|known| known.progress == Progress::New) {
+            let Some(kept) = known.kept() else { continue };
+            let here = artifacts_of(kept).into_iter().filter(|(digest, _)| self.blobs.has(digest));
+            let fetched = self.bring(&here.collect(), verified).await;
+            let kept = Wanted { spec: &kept.spec, at_once: true };
+            if let Ok(bundle) = self.make_ready(kept, &fetched, &floating).await {
+                let message = "what is new is being prepared; what ran before goes on".to_owned();
+                let progress = Progress::Blocked { reason: "Preparing", message, bundle };
+                self.assignments.note(&known.assignment, progress);
+            }
+        }
     }
 
     /// Fetches and verifies artifacts; answers what went wrong with which.
@@ -166,62 +199,81 @@ impl Preparer {
                 Err(error) => return Err(error),
             }
         }
+        let (started, there) = (Instant::now(), self.blobs.partial_len(digest));
         artifacts::fetch(&self.blobs, digest, size, &Hub(&self.client)).await?;
+        self.links.received(size.saturating_sub(there), started.elapsed());
         info!(%digest, size, "artifact fetched");
         Ok(())
     }
 
-    /// Loads models and unpacks the function; answers the function's bundle.
+    /// Loads models and unpacks the function; answers the function's bundle. Where something runs already, requests
+    /// go to what is new only once all of it is there.
     async fn make_ready(
         &self,
-        assignment: &Assignment,
+        wanted: Wanted<'_>,
         fetched: &HashMap<Digest, Problem>,
-        models: &mut BTreeSet<(String, String)>,
+        floating: &BTreeSet<String>,
     ) -> Result<Option<PathBuf>, Problem> {
-        let spec = &assignment.spec;
+        let spec = wanted.spec;
+        if !wanted.at_once {
+            for artifact in artifacts_named(spec) {
+                present(artifact, fetched)?;
+            }
+        }
         let mut first_problem = None;
         for model in &spec.models {
             let name = served_name(&spec.application_namespace, &model.name);
-            models.extend(model.spec.versions.iter().map(|version| (name.clone(), version.name.clone())));
-            if let Err(problem) = self.load_model(name, model, fetched).await {
+            let loaded = self.load_model(&name, &spec.application_namespace, model, fetched).await;
+            let done = match loaded {
+                Ok(()) if wanted.at_once => self.switch(&name, model, floating),
+                loaded => loaded,
+            };
+            if let Err(problem) = done {
                 first_problem.get_or_insert(problem);
             }
         }
         if let Some(problem) = first_problem {
             return Err(problem);
         }
-        let Some(function) = &spec.function else { return Ok(None) };
-        let digest = present(&function.spec.artifact, fetched)?;
-        self.unpack(digest).await.map(Some)
+        let bundle = match &spec.function {
+            Some(function) => Some(self.unpack(present(&function.spec.artifact, fetched)?).await?),
+            None => None,
+        };
+        for model in &spec.models {
+            self.switch(&served_name(&spec.application_namespace, &model.name), model, floating)?;
+        }
+        Ok(bundle)
     }
 
+    /// Sends requests to the versions that a model wants them to go to.
+    fn switch(&self, name: &str, model: &AssignedModel, floating: &BTreeSet<String>) -> Result<(), Problem> {
+        // Of two components that want the same model, the one that pins no version has the say.
+        if model.pinned && floating.contains(name) {
+            return Ok(());
+        }
+        let failed = |error: inference::Error| ("ModelFailed", format!("model `{name}`: {error}"));
+        if let Some(version) = model.spec.default_version() {
+            self.repository.set_default(name, version).map_err(failed)?;
+        }
+        let ModelSpec { aliases, traffic, .. } = model.spec.clone();
+        self.repository.set_routing(name, Routing { aliases, traffic }).map_err(failed)
+    }
+
+    /// Loads all versions of a model beside those that are there.
     async fn load_model(
         &self,
-        name: String,
+        name: &str,
+        namespace: &str,
         model: &AssignedModel,
         fetched: &HashMap<Digest, Problem>,
     ) -> Result<(), Problem> {
-        if self.shelf.has(&name) {
+        if self.shelf.holds(name) {
             let problem =
                 "a model of that name was uploaded to the site; delete that or name this one otherwise";
             return Err(("NameTaken", format!("model `{name}`: {problem}")));
         }
-        for version in &model.spec.versions {
-            let digest = present(&version.artifact, fetched)?;
-            let request = LoadRequest {
-                name: name.clone(),
-                version: version.name.clone(),
-                path: self.blobs.path(&digest),
-                engine: match model.spec.engine {
-                    Engine::Auto => EngineChoice::Auto,
-                    Engine::Native => EngineChoice::Native,
-                    Engine::OnnxRuntime => EngineChoice::OnnxRuntime,
-                    Engine::Rten => EngineChoice::Rten,
-                    Engine::TensorFlow => EngineChoice::Tensorflow,
-                },
-                serving: model.spec.serving.clone(),
-                default: model.spec.default_version() == Some(&version.name),
-            };
+        for request in self.load_requests(name, namespace, &model.spec, fetched)? {
+            let version = request.version.clone();
             let repository = self.repository.clone();
             let lazy = request.serving.lazy;
             let load = move || if lazy { repository.register(request) } else { repository.load(request) };
@@ -229,15 +281,45 @@ impl Preparer {
             let loaded =
                 loaded.map_err(|_| ("ModelFailed", format!("loading model `{name}` was cut off")))?;
             loaded.map_err(|error| {
-                (
-                    "ModelFailed",
-                    format!("model `{name}` version `{}`: {}", version.name, daemon::chain(&error)),
-                )
+                ("ModelFailed", format!("model `{name}` version `{version}`: {}", daemon::chain(&error)))
             })?;
         }
-        let ModelSpec { aliases, traffic, .. } = model.spec.clone();
-        let routed = self.repository.set_routing(&name, Routing { aliases, traffic });
-        routed.map_err(|error| ("ModelFailed", format!("model `{name}`: {error}")))
+        Ok(())
+    }
+
+    /// What is loaded for a model: its versions, or the ensemble that it is.
+    fn load_requests(
+        &self,
+        name: &str,
+        namespace: &str,
+        spec: &ModelSpec,
+        fetched: &HashMap<Digest, Problem>,
+    ) -> Result<Vec<LoadRequest>, Problem> {
+        let request = |version: &str, path: PathBuf| LoadRequest {
+            engine: match spec.engine {
+                Engine::Auto => EngineChoice::Auto,
+                Engine::Native => EngineChoice::Native,
+                Engine::OnnxRuntime => EngineChoice::OnnxRuntime,
+                Engine::Rten => EngineChoice::Rten,
+                Engine::TensorFlow => EngineChoice::Tensorflow,
+            },
+            serving: spec.serving.clone(),
+            signature: spec.signature.clone(),
+            ..LoadRequest::new(name, version, path)
+        };
+        if let Some(ensemble) = &spec.ensemble {
+            let mut ensemble = ensemble.clone();
+            for step in &mut ensemble.steps {
+                step.model = served_name(namespace, &step.model);
+            }
+            let request = request(ENSEMBLE_VERSION, PathBuf::new());
+            return Ok(vec![LoadRequest { ensemble: Some(ensemble), ..request }]);
+        }
+        let of_version = |version: &ModelVersion| {
+            let digest = present(&version.artifact, fetched)?;
+            Ok(LoadRequest { default: false, ..request(&version.name, self.blobs.path(&digest)) })
+        };
+        spec.versions.iter().map(of_version).collect()
     }
 
     async fn unpack(&self, digest: Digest) -> Result<PathBuf, Problem> {
@@ -254,7 +336,7 @@ impl Preparer {
     fn unload_others(&self, wanted: &BTreeSet<(String, String)>) {
         for model in self.repository.list() {
             let is_wanted = wanted.contains(&(model.name.clone(), model.version.clone()));
-            if !is_wanted && !self.shelf.has(&model.name) {
+            if !is_wanted && !self.shelf.holds(&model.name) {
                 // It may be gone already; that is what is wanted.
                 let _ = self.repository.unload(&model.name, &model.version);
             }
@@ -262,11 +344,44 @@ impl Preparer {
     }
 }
 
-fn artifacts_of(assignment: &Assignment) -> Vec<(Digest, u64)> {
-    let spec = &assignment.spec;
+/// What is to be made ready.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    spec: &'a AssignmentSpec,
+    /// Whether each part serves as soon as it can: nothing else does.
+    at_once: bool,
+}
+
+/// The models that a component wants as they are at any time, by the names that they are served under.
+fn floating(all: &[Assigned]) -> BTreeSet<String> {
+    let specs = all.iter().map(|known| &known.assignment.spec);
+    let models = specs.flat_map(|spec| spec.models.iter().map(move |model| (spec, model)));
+    let floating = models.filter(|(_, model)| !model.pinned);
+    floating.map(|(spec, model)| served_name(&spec.application_namespace, &model.name)).collect()
+}
+
+/// The versions that an assignment serves, by the names that they are served under.
+fn versions_of(spec: &AssignmentSpec) -> impl Iterator<Item = (String, String)> {
+    spec.models.iter().flat_map(|model| {
+        let name = served_name(&spec.application_namespace, &model.name);
+        served_versions(&model.spec).map(move |version| (name.clone(), version.to_owned()))
+    })
+}
+
+fn artifacts_named(spec: &AssignmentSpec) -> impl Iterator<Item = &Artifact> {
     let models = spec.models.iter().flat_map(|model| &model.spec.versions).map(|version| &version.artifact);
-    let function = spec.function.iter().map(|function| &function.spec.artifact);
-    models.chain(function).filter_map(|artifact| Some((artifact.digest?, artifact.size))).collect()
+    models.chain(spec.function.iter().map(|function| &function.spec.artifact))
+}
+
+fn artifacts_of(assignment: &Assignment) -> Vec<(Digest, u64)> {
+    let named = artifacts_named(&assignment.spec);
+    named.filter_map(|artifact| Some((artifact.digest?, artifact.size))).collect()
+}
+
+/// What is wanted, and what runs meanwhile.
+fn artifacts_of_both(known: &Assigned) -> Vec<(Digest, u64)> {
+    let kept = known.kept().map(|kept| artifacts_of(kept)).unwrap_or_default();
+    [artifacts_of(&known.assignment), kept].concat()
 }
 
 fn present(artifact: &Artifact, fetched: &HashMap<Digest, Problem>) -> Result<Digest, Problem> {
@@ -297,5 +412,5 @@ impl Source for Hub<'_> {
 /// The folders of unpacked functions that assignments name.
 pub(crate) fn function_folders(assignments: &Assignments) -> HashSet<String> {
     let all = assignments.all();
-    all.iter().flat_map(|known| artifacts_of(&known.assignment)).map(|(digest, _)| digest.hex()).collect()
+    all.iter().flat_map(artifacts_of_both).map(|(digest, _)| digest.hex()).collect()
 }

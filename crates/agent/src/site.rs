@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use api::{Client, client};
 use artifacts::Blobs;
-use axum::serve::ListenerExt;
 use daemon::Tasks;
 use inference::{EngineOptions, Engines, Repository, WorkerCommand};
 use objects::Objects;
@@ -16,29 +15,49 @@ use serving::{Jobs, Shelf, jobs, shelf};
 use store::{Ledger, ledger};
 use tokio::net::TcpListener;
 use tracing::info;
-use types::{Capacity, Endpoints, SiteStatus};
 
 use crate::assignments::{Assignments, Progress};
 use crate::config::{Access, Config};
+use crate::facts::Facts;
 use crate::front::{self, Front};
+use crate::identity::Identity;
 use crate::invocations::Invocations;
+use crate::links::{self, Links};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::prepare::{self, Preparer};
+use crate::tokens::Tokens;
 use crate::work::{self, Worker};
-use crate::{inbox, outbox, report, sync, trigger};
+use crate::{heartbeat, inbox, outbox, report, sync, trigger};
 
 /// Why a site can't start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The site never joined and has no token to do so.
     #[error(
-        "this site has not joined a hub yet; make a token with `avocet join-token --site NAME` there and pass it as --token"
+        "this site has not joined a hub yet; make a token with `avocet join-token create --site NAME` there and pass it as --token"
     )]
     NotJoined,
     /// What was given is no join token.
     #[error("the join token can't be read; copy all of what `avocet join-token` printed")]
     JoinToken,
+    /// A join token for a site of another name.
+    #[error(
+        "this machine is site `{known}`, and the join token is for site `{wanted}`: a site keeps its name, for what it \
+         was assigned and what it holds go by it. To make this machine another site, give it an empty --data folder"
+    )]
+    OtherName {
+        /// The site that it is.
+        known: String,
+        /// The site that it was to become.
+        wanted: String,
+    },
+    /// The site's key is damaged, or can't be made.
+    #[error("the site's key can't be used")]
+    Key(#[source] std::io::Error),
+    /// The site has no key to prove itself with.
+    #[error("the site has no key to ask for a certificate with; join again with a new token")]
+    NoKey,
     /// The hub refused the join token.
     #[error("the hub refused to let this site join")]
     JoinRefused(#[source] client::Error),
@@ -96,6 +115,9 @@ pub enum Error {
     /// A place that results may be sent to can't be one.
     #[error("results can't be sent there")]
     CallbackOrigin(#[from] jobs::InvalidOrigin),
+    /// Traces can't be sent as it is said.
+    #[error(transparent)]
+    Traces(#[from] serving::InvalidSetting),
     /// Inference can't start.
     #[error("inference can't start")]
     Inference(#[source] inference::Error),
@@ -185,8 +207,12 @@ pub async fn start(
         allow_unconfined: config.allow_unconfined,
     })
     .await;
-    let facts = facts(&access, &repository, &runtimes);
-    let client = Client::new(&membership.url, &membership.secret, Some(&membership.authority))?;
+    let facts = Facts::gather(&config.data, &access, &repository, &runtimes, &config.claims)
+        .opted_out(config.rollout_opt_out);
+    let identity = Identity::open(&config.data, &membership)?;
+    let parent = membership.parent.clone();
+    let parent = if parent == membership.site { String::new() } else { parent };
+    let links = Links::open(config.data.join("links.json"), parent, config.measure.clone());
     let worker = Worker {
         work: config.work(),
         runtimes,
@@ -198,8 +224,20 @@ pub async fn start(
         inference,
         running: Arc::new(Mutex::new(HashMap::new())),
     };
-    let site =
-        Site { config, membership, client, objects, assignments, invocations, outbox, shelf, ledger, worker };
+    let site = Site {
+        config,
+        membership,
+        client: identity.client().clone(),
+        identity,
+        links,
+        objects,
+        assignments,
+        invocations,
+        outbox,
+        shelf,
+        ledger,
+        worker,
+    };
     site.serve([listener, grpc_listener, objects_listener], &access, &repository, tasks)?;
     site.work(blobs, repository, tasks);
     site.follow_hub(facts, tasks);
@@ -211,6 +249,8 @@ pub async fn start(
 struct Site {
     config: Config,
     membership: Membership,
+    identity: Identity,
+    links: Links,
     client: Client,
     objects: Objects,
     assignments: Assignments,
@@ -234,8 +274,12 @@ impl Site {
         let ready =
             move || assigned.all().iter().all(|known| matches!(known.progress, Progress::Ready { .. }));
         let payloads = serving::PayloadLog::start(self.config.payload_log(), None, tasks);
-        let models =
-            serving::ServerState::new(repository.clone()).payloads(payloads).ready_when(ready.clone());
+        let mut models = serving::ServerState::new(repository.clone())
+            .payloads(payloads.clone())
+            .ready_when(ready.clone());
+        if let Some(settings) = &self.config.traces {
+            models = models.traces(serving::Tracer::start(settings.clone(), tasks)?);
+        }
         let front = Front {
             access: access.clone(),
             client: self.client.clone(),
@@ -243,11 +287,11 @@ impl Site {
             assignments: self.assignments.clone(),
             objects: self.objects.clone(),
             worker: self.worker.clone(),
-            known_token: Arc::default(),
+            tokens: Tokens::default(),
         };
         tasks.spawn("grpc-front", serving::grpc::serve(grpc_listener, models.clone(), tasks.shutdown()));
         let guard = Arc::new(front.clone());
-        let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone());
+        let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone()).payloads(payloads);
         let buffet = mlbuffet::router(buffet.legacy(self.config.mlbuffet_legacy));
         let answering = serving::router(models).merge(buffet);
         let bounds = jobs::Options {
@@ -259,19 +303,12 @@ impl Site {
         let router = front::router(front, later.router(answering.clone()));
         supervise(tasks, "jobs", move |shutdown| {
             let (later, answering, ready) = (later.clone(), answering.clone(), ready.clone());
-            async move { Ok(later.run(answering, ready, shutdown).await?) }
-        });
-        let shutdown = tasks.shutdown();
-        tasks.spawn("inference-front", async move {
-            let listener = listener.tap_io(|stream| {
-                let _ = stream.set_nodelay(true);
-            });
-            let served =
-                axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.wait().await });
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the inference front ended");
+            async move {
+                later.run(answering, ready, shutdown).await;
+                Ok(())
             }
         });
+        tasks.spawn("inference-front", serving::serve(listener, router, tasks.shutdown()));
         let credentials = objects::front::Credentials::new(&access.access_key, &access.secret_key)?;
         let (objects, shutdown) = (self.objects.clone(), tasks.shutdown());
         tasks.spawn("objects-front", objects::front::serve(objects_listener, objects, credentials, shutdown));
@@ -282,6 +319,7 @@ impl Site {
     fn work(&self, blobs: Blobs, repository: Repository, tasks: &Tasks) {
         let preparer = Preparer {
             client: self.client.clone(),
+            links: self.links.clone(),
             blobs,
             functions: self.config.functions(),
             repository,
@@ -299,11 +337,16 @@ impl Site {
     }
 
     /// What the site and its hub tell each other.
-    fn follow_hub(&self, facts: SiteStatus, tasks: &Tasks) {
-        let (client, membership) = (self.client.clone(), self.membership.clone());
-        let every = self.config.heartbeat;
+    fn follow_hub(&self, facts: Facts, tasks: &Tasks) {
+        let (identity, membership) = (self.identity.clone(), self.membership.clone());
+        let (every, links) = (self.config.heartbeat, self.links.clone());
         supervise(tasks, "heartbeat", move |shutdown| {
-            report::beat(client.clone(), membership.clone(), facts.clone(), every, shutdown)
+            let (identity, membership) = (identity.clone(), membership.clone());
+            heartbeat::beat(identity, membership, facts.clone(), links.clone(), every, shutdown)
+        });
+        let (links, client, site) = (self.links.clone(), self.client.clone(), self.membership.site.clone());
+        supervise(tasks, "links", move |shutdown| {
+            links::measure(links.clone(), client.clone(), site.clone(), shutdown)
         });
         let (client, membership, assignments) =
             (self.client.clone(), self.membership.clone(), self.assignments.clone());
@@ -370,31 +413,4 @@ async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Error> {
 
 fn address(listener: &TcpListener) -> Result<std::net::SocketAddr, Error> {
     listener.local_addr().map_err(|error| Error::disk(Path::new("the socket's address"), error))
-}
-
-fn facts(access: &Access, repository: &Repository, runtimes: &Runtimes) -> SiteStatus {
-    let engines = repository.engines().list();
-    let available = engines.into_iter().filter(|engine| engine.available);
-    SiteStatus {
-        version: env!("CARGO_PKG_VERSION").into(),
-        endpoints: Endpoints { inference: access.inference.clone(), objects: access.objects.clone() },
-        capacity: Capacity {
-            cpus: std::thread::available_parallelism()
-                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
-            memory_bytes: memory_bytes(),
-        },
-        architecture: std::env::consts::ARCH.into(),
-        operating_system: std::env::consts::OS.into(),
-        engines: available.map(|engine| engine.name.to_owned()).collect(),
-        runtimes: runtimes.available().into_iter().map(|(runtime, _)| runtime.as_str().to_owned()).collect(),
-        ..SiteStatus::default()
-    }
-}
-
-/// The machine's memory as Linux tells it; 0 where it does not.
-fn memory_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kibibytes: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
-    kibibytes.unwrap_or(0) * 1024
 }

@@ -9,7 +9,7 @@ use tracing::{debug, info};
 use types::{Assignment, AssignmentSpec, Kind};
 
 use crate::assignments::Assignments;
-use crate::report::check_hub;
+use crate::heartbeat::check_hub;
 use crate::{Error, Membership};
 
 const WATCH: Duration = Duration::from_secs(300);

@@ -23,7 +23,7 @@ pub(crate) async fn run(
     loop {
         assigned.borrow_and_update();
         for known in assignments.all() {
-            arm(&objects, &known.assignment, &invocations).await?;
+            arm(&objects, known.effective(), &invocations).await?;
         }
         let mut cursor = invocations.cursor()?;
         loop {
@@ -34,7 +34,7 @@ pub(crate) async fn run(
                 for known in assignments.all() {
                     let (bucket, key, etag) =
                         (change.bucket.clone(), change.key.clone(), change.etag.clone());
-                    new.extend(invocation_for(&known.assignment, Input { bucket, key, etag }));
+                    new.extend(invocation_for(known.effective(), Input { bucket, key, etag }));
                 }
             }
             debug!(count = new.len(), "events");

@@ -1,6 +1,6 @@
 //! Runs waiting invocations, as many at once as their functions allow.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::Error;
 use crate::assignments::{Assigned, Assignments};
 use crate::invocations::{Invocation, Invocations, State};
 use crate::outbox::Outbox;
+use crate::prepare::served_name;
 use crate::publish::{collect, publish};
 
 /// How often an invocation may be cut off by the end of the agent before it is taken to be the cause.
@@ -84,15 +85,15 @@ impl Drop for Place {
 
 impl Worker {
     fn start_waiting(&self, known: &Assigned, tasks: &Tasks) {
-        let (Some(function), Some(bundle)) = (&known.assignment.spec.function, known.progress.bundle())
-        else {
+        let assignment = known.effective();
+        let (Some(function), Some(bundle)) = (&assignment.spec.function, known.progress.bundle()) else {
             return;
         };
-        let name = known.assignment.name();
+        let name = assignment.name();
         while self.invocations.has_waiting(name) {
             let Some(place) = self.take_place(name, function) else { return };
             let Some(id) = self.invocations.take_waiting(name) else { return };
-            let (worker, assignment, bundle) = (self.clone(), known.assignment.clone(), bundle.clone());
+            let (worker, assignment, bundle) = (self.clone(), assignment.clone(), bundle.clone());
             let (shutdown, retries) = (tasks.shutdown(), tasks.clone());
             tasks.spawn("invocation", async move {
                 let outcome = worker.process(&assignment, &bundle, &id, &shutdown).await;
@@ -171,7 +172,7 @@ impl Worker {
                 let message = "its input was replaced by newer content, which has an invocation of its own";
                 return self.fail(invocation, &folder, "Superseded", message.to_owned()).await;
             };
-            let run = self.describe(&invocation, function, bundle, &folder, input);
+            let run = self.describe(&invocation, assignment, function, bundle, &folder, input);
             let outcome = tokio::select! {
                 outcome = self.runtimes.run(&run) => outcome,
                 () = shutdown.wait() => {
@@ -250,6 +251,7 @@ impl Worker {
     pub(crate) fn describe(
         &self,
         invocation: &Invocation,
+        assignment: &Assignment,
         function: &AssignedFunction,
         bundle: &Path,
         folder: &Path,
@@ -260,6 +262,16 @@ impl Worker {
         environment.insert("AVOCET_INFERENCE_URL".into(), self.inference.clone());
         environment.insert("AVOCET_SITE".into(), invocation.site.clone());
         environment.insert("AVOCET_INVOCATION".into(), invocation.id.clone());
+        let pinned = assignment.spec.models.iter().filter(|model| model.pinned);
+        let pinned: BTreeMap<String, String> = pinned
+            .filter_map(|model| {
+                let name = served_name(&assignment.spec.application_namespace, &model.name);
+                Some((name, model.spec.default_version()?.to_owned()))
+            })
+            .collect();
+        if !pinned.is_empty() {
+            environment.insert("AVOCET_MODEL_VERSIONS".into(), json!(pinned).to_string());
+        }
         let is_event = !invocation.bucket.is_empty();
         let object = json!({"key": invocation.key, "eTag": invocation.etag});
         // The shape that S3 notifications have, which functions of this field know how to read.

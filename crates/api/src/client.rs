@@ -1,5 +1,6 @@
 //! A client of the hub's API, for agents and the command line.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use futures::{Stream, StreamExt};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio_rustls::rustls::ClientConfig;
 use types::{API_VERSION, Kind, KindInfo, Resource};
 
 /// Why a request failed.
@@ -30,7 +32,7 @@ pub enum Error {
         message: String,
     },
     /// The certificate to know the server by can't be used.
-    #[error("the authority's certificate can't be used: {0}")]
+    #[error("the certificate of the authority, or the client's own, can't be used: {0}")]
     Authority(String),
     /// The answer is not what it should be.
     #[error("{url} gave an answer that can't be read: {problem}")]
@@ -50,11 +52,27 @@ impl Error {
             _ => None,
         }
     }
+
+    /// Whether the hub does not take what the client proves itself with: the certificate, or the token.
+    pub fn is_unproven(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => *code == 401,
+            Self::Unreachable { source, .. } => daemon::tls::is_refused(source),
+            _ => false,
+        }
+    }
 }
 
-/// A client with a token. Cheap to clone.
+/// A client that shows a token or a certificate. Cheap to clone: clones share what they show.
 #[derive(Clone)]
 pub struct Client {
+    shared: Arc<RwLock<Arc<Shown>>>,
+    /// Which machine this is, where many have one name.
+    instance: Option<Arc<str>>,
+}
+
+/// Where requests go, and what they show.
+struct Shown {
     http: reqwest::Client,
     base: String,
     token: String,
@@ -72,18 +90,55 @@ impl Client {
     /// # Errors
     /// If the authority is no certificate.
     pub fn new(base: &str, token: &str, authority: Option<&str>) -> Result<Self, Error> {
-        let http = http(authority)?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
+        Ok(Self::showing(base, token, http(authority)?))
+    }
+
+    /// The same with a certificate instead of a token: its chain and its key in PEM, in one text.
+    ///
+    /// # Errors
+    /// If one of them is none, or the key is another's.
+    pub fn with_certificate(base: &str, authority: &str, identity: &str) -> Result<Self, Error> {
+        Ok(Self::showing(base, "", http_with_certificate(authority, identity)?))
+    }
+
+    fn showing(base: &str, token: &str, http: reqwest::Client) -> Self {
+        let shown = Shown { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() };
+        Self { shared: Arc::new(RwLock::new(Arc::new(shown))), instance: None }
+    }
+
+    /// The same client, whose requests tell which machine makes them.
+    #[must_use]
+    pub fn on_machine(self, instance: &str) -> Self {
+        Self { instance: Some(instance.into()), ..self }
+    }
+
+    /// From the next request on, all clones ask where the other client asks, and show what it shows. Requests that are
+    /// under way end as they began.
+    pub fn become_like(&self, other: &Self) {
+        let shown = other.shown();
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = shown;
+    }
+
+    fn shown(&self) -> Arc<Shown> {
+        self.shared.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where requests go.
-    pub fn base(&self) -> &str {
-        &self.base
+    pub fn base(&self) -> String {
+        self.shown().base.clone()
     }
 
-    /// A request with the token.
+    /// A request with what the client shows.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
+        let shown = self.shown();
+        let mut request = shown.http.request(method, format!("{}{path}", shown.base));
+        if !shown.token.is_empty() {
+            request = request.bearer_auth(&shown.token);
+        }
+        match &self.instance {
+            Some(instance) => request.header(crate::INSTANCE, &**instance),
+            None => request,
+        }
     }
 
     /// Sends a request and turns refusals into errors.
@@ -105,7 +160,7 @@ impl Client {
     }
 
     fn unreachable(&self, source: reqwest::Error) -> Error {
-        Error::Unreachable { url: self.base.clone(), source: source.without_url() }
+        Error::Unreachable { url: self.base(), source: source.without_url() }
     }
 
     /// Sends a request and reads its JSON answer.
@@ -116,7 +171,7 @@ impl Client {
         let response = self.send(request).await?;
         let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
         serde_json::from_slice(&body)
-            .map_err(|error| Error::Answer { url: self.base.clone(), problem: error.to_string() })
+            .map_err(|error| Error::Answer { url: self.base(), problem: error.to_string() })
     }
 
     /// Reads a resource.
@@ -238,13 +293,29 @@ fn state_anew(current: &Value, manifest: &Value) -> Value {
 /// # Errors
 /// If the authority is no certificate.
 pub fn http(authority: Option<&str>) -> Result<reqwest::Client, Error> {
-    let unusable = |error: &dyn std::error::Error| Error::Authority(daemon::chain(error));
     let tls = match authority {
         Some(authority) => daemon::tls::client(authority),
         None => daemon::tls::client_of_nobody(),
     };
+    over(tls.map_err(|error| unusable(&error))?)
+}
+
+/// An HTTP client that shows a certificate: its chain and its key in PEM, in one text.
+///
+/// # Errors
+/// If the authority or the certificate is none, or the key is another's.
+pub fn http_with_certificate(authority: &str, identity: &str) -> Result<reqwest::Client, Error> {
+    let tls = daemon::tls::client_with_certificate(authority, identity, identity);
+    over(tls.map_err(|error| unusable(&error))?)
+}
+
+fn unusable(error: &dyn std::error::Error) -> Error {
+    Error::Authority(daemon::chain(error))
+}
+
+fn over(tls: ClientConfig) -> Result<reqwest::Client, Error> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls.map_err(|error| unusable(&error))?)
+        .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
         // A peer that is gone without a word is noticed within a minute, on idle connections, too.

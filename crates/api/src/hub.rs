@@ -8,7 +8,7 @@ use daemon::Shutdown;
 use store::Store;
 
 use crate::audit::Audit;
-use crate::authentication::{Oidc, ServiceAccounts, Tokens};
+use crate::authentication::{Identities, Oidc, ServiceAccounts, Tokens};
 use crate::rbac::Rbac;
 use crate::{Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens};
 
@@ -21,6 +21,8 @@ pub struct Hub {
     pub site: String,
     pub store: Store,
     pub tokens: Tokens,
+    /// The keys of sites, and who signs certificates for them.
+    pub identities: Identities,
     pub site_tokens: SiteTokens,
     pub service_accounts: ServiceAccounts,
     /// Checks the tokens of people whom an OpenID Connect issuer knows, if one is trusted.

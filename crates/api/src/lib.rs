@@ -2,11 +2,11 @@
 //!
 //! - `/api/v1/…`, `/apis/…`: the resources, as the Kubernetes API serves them ([`resources`], [`writes`], [`watch`],
 //!   [`table`], [`discovery`]), so that kubectl and kube clients work.
-//! - `/avocet/v1/…`: what sites need: joining and heartbeats ([`sites`]), artifacts ([`blobs`]), and the mailbox
+//! - `/avocet/v1/…`: what sites need: joining ([`joining`]) and heartbeats ([`sites`]), artifacts ([`blobs`]), and the mailbox
 //!   through which outputs travel from site to site ([`mailbox`]).
 //! - `/ui`: one page to look at results.
 //!
-//! Every request but those for health, version and joining carries a bearer token or shows a certificate;
+//! Every request but those for health, version, joining and the next certificate carries a bearer token or shows a certificate;
 //! [`authentication`] says who that is and [`rbac`] what they may do; [`audit`] writes down what they did.
 
 mod admission;
@@ -27,6 +27,7 @@ mod form;
 pub mod fuzzing;
 mod health;
 mod hub;
+mod joining;
 mod json_path;
 mod layout;
 mod limits;
@@ -58,6 +59,7 @@ pub use bootstrap::bootstrap;
 pub use client::Client;
 pub use error::ApiError;
 pub use hub::Hub;
+pub use joining::{CertificateRequest, CertificateResponse, JoinRequest, JoinResponse};
 pub use limits::{Limits, Options as LimitOptions};
 pub use mailbox::{Delivery, Mailbox};
 pub use metrics::Metrics;
@@ -65,4 +67,4 @@ pub use pages::Pages;
 pub use quotas::Turns as QuotaTurns;
 pub use server::{router, serve};
 pub use site_tokens::SiteTokens;
-pub use sites::{JoinRequest, JoinResponse};
+pub use sites::{Heartbeat, HeartbeatAnswer, INSTANCE};

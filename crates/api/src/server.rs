@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{any, get, post};
+use futures::StreamExt;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -18,8 +20,8 @@ use crate::authentication::{self, Credentials, authenticate, impersonate};
 use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
-    ApiError, Hub, blobs, discovery, health, layout, listener, mailbox, metrics, rbac, resources, reviews,
-    sites, ui,
+    ApiError, Hub, blobs, discovery, health, joining, layout, listener, mailbox, metrics, rbac, resources,
+    reviews, sites, ui,
 };
 
 /// How large a manifest may be, in bytes.
@@ -31,7 +33,7 @@ pub fn router(hub: Hub) -> Router {
     let open = Router::new()
         .merge(health::routes())
         .route("/version", get(discovery::version))
-        .route("/avocet/v1/join", post(sites::join))
+        .merge(joining::open_routes())
         .merge(authentication::open_routes())
         .merge(ui::routes());
     let guarded = Router::new()
@@ -49,8 +51,9 @@ pub fn router(hub: Hub) -> Router {
             post(reviews::can_they_here),
         )
         .route("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", post(reviews::rules))
-        .route("/avocet/v1/join-tokens", post(sites::create_join_token))
+        .merge(joining::routes())
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
+        .route("/avocet/v1/sites/{site}/probe", get(sites::probe))
         .route("/avocet/v1/sites/{site}/token", post(sites::create_token))
         .merge(authentication::token_routes())
         .method_not_allowed_fallback(unfit_method)
@@ -73,15 +76,57 @@ async fn guard(State(hub): State<Arc<Hub>>, mut request: Request, next: Next) ->
     let place = Held::new(hub.limits.enter(&user.name).await?);
     let info = Arc::new(RequestInfo::read(&request)?);
     rbac::authorize(&hub, &user, &info, &request)?;
+    let site = user.site().map(str::to_owned);
+    if let Some(site) = &site {
+        check_instance(&hub, site, &request)?;
+    }
+    // Who changes its own key is told so with the old one.
+    let site = site.filter(|_| !request.uri().path().ends_with("/certificate"));
     let method = request.method().clone();
     let extensions = request.extensions_mut();
     extensions.insert(user);
     extensions.insert(info.clone());
     extensions.insert(place.clone());
-    let mut response = next.run(request).await;
+    let mut response = match site {
+        Some(site) => while_credible(&hub, &site, next.run(request)).await?,
+        None => next.run(request).await,
+    };
     place.give_back();
     metrics::label(&mut response, &info, &method);
     Ok(response)
+}
+
+/// What a site is answered ends when the site loses what it proved itself with: watches would go on for long.
+async fn while_credible(
+    hub: &Hub,
+    site: &str,
+    answer: impl Future<Output = Response>,
+) -> Result<Response, ApiError> {
+    let (identities, name) = (hub.identities.clone(), site.to_owned());
+    let mut lost = Box::pin(async move { identities.lost(&name).await });
+    let response = tokio::select! {
+        biased;
+        () = &mut lost => {
+            return Err(ApiError::unauthorized(format!("the credential of site `{site}` was replaced or revoked")));
+        }
+        response = answer => response,
+    };
+    if response.body().size_hint().exact().is_some() {
+        return Ok(response);
+    }
+    Ok(response.map(|body| axum::body::Body::from_stream(body.into_data_stream().take_until(lost))))
+}
+
+/// Of two machines that show the credential of one site, one is obeyed.
+fn check_instance(hub: &Hub, site: &str, request: &Request) -> Result<(), ApiError> {
+    let instance = request.headers().get(sites::INSTANCE).and_then(|value| value.to_str().ok());
+    match instance {
+        Some(instance) if !request.uri().path().ends_with("/heartbeat") => hub
+            .heartbeats
+            .check(site, instance)
+            .map_err(|duplicate| ApiError::conflict(duplicate.to_string())),
+        _ => Ok(()),
+    }
 }
 
 /// What is answered is for who asked, unless the answer says more.

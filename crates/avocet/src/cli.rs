@@ -7,7 +7,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::engines::InstallOptions;
+use crate::join::{CertificateCommand, JoinTokenOptions, SiteCommand};
 use crate::model::ModelCommand;
+use crate::rollout::RolloutCommand;
 
 /// Runs AI applications over cloud and edge: one program, from a laptop to a tree of sites.
 #[derive(Parser)]
@@ -56,8 +58,14 @@ pub enum Command {
     Backup(BackupOptions),
     /// Make a hub's data folder from a backup
     Restore(RestoreOptions),
-    /// Make a single-use token that lets a machine join as a site
+    /// Make, list and revoke single-use tokens that let a machine join as a site
     JoinToken(JoinTokenOptions),
+    /// Revoke what a site proves itself with
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// Let in, or refuse, who asks for a certificate
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
     /// Make, list and revoke tokens for people and programs
     #[command(subcommand)]
     Token(TokenCommand),
@@ -83,6 +91,12 @@ pub enum Command {
     Ui,
     /// Say why a placement chose its sites and not the others
     Explain(ExplainOptions),
+    /// See how a change reaches its sites; pause, promote, abort and undo it
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    /// Look at what placements would decide
+    #[command(subcommand)]
+    Placement(PlacementCommand),
     /// Say which inference engines work on this machine, and why
     Engines(EnginesOptions),
     /// Look into a model file before it is served, and at what models are doing
@@ -143,6 +157,12 @@ pub struct ListenHub {
     /// Seconds without a heartbeat after which a site counts as silent
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub grace: u64,
+    /// For how long the certificate of a site is good; it is renewed from two thirds of that on
+    #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
+    pub site_certificate_ttl: u64,
+    /// For how long after its certificate ended a site that was away gets another without a person
+    #[arg(long, default_value = "90d", value_parser = duration, value_name = "DURATION")]
+    pub site_certificate_grace: u64,
     /// Where it is written down who changed what, and who was refused; off for nowhere [default: audit.log beside the
     /// hub's data]
     #[arg(long, value_name = "FILE|off")]
@@ -214,6 +234,12 @@ pub struct ListenSite {
     /// Labels to join with
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
+    /// Something that the site says of itself, for placements to select by; may be repeated
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    pub claims: Vec<String>,
+    /// A location to measure the way to, by opening a connection to its URL now and then; may be repeated
+    #[arg(long = "measure", value_name = "LOCATION=URL")]
+    pub measure: Vec<String>,
     /// The Python that runs functions [default: python3 in the path]
     #[arg(long, env = "AVOCET_PYTHON", value_name = "FILE")]
     pub python: Option<PathBuf>,
@@ -226,12 +252,18 @@ pub struct ListenSite {
     /// Run functions even where the kernel can't confine them
     #[arg(long)]
     pub allow_unconfined: bool,
+    /// Keep what runs here as it is: ask the hub to leave this site out of rollouts
+    #[arg(long, env = "AVOCET_ROLLOUT_OPT_OUT")]
+    pub rollout_opt_out: bool,
     /// Answer MLBuffet's clients with its own status codes, such as 200 for what failed
     #[arg(long)]
     pub mlbuffet_legacy: bool,
     /// Where results of inference may be sent, such as https://hooks.example.com; may be repeated
     #[arg(long = "callback-origin", value_name = "ORIGIN")]
     pub callback_origins: Vec<String>,
+    /// Where traces of inference are sent, such as http://127.0.0.1:4318; OpenTelemetry's variables say more
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// Seconds between heartbeats
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub heartbeat: u64,
@@ -272,7 +304,9 @@ pub struct HubOptions {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  avocet agent --join https://127.0.0.1:8080 --token $(avocet join-token --site plant-7) --tier edge"
+    after_help = "Example:\n  avocet agent --join https://127.0.0.1:8080 --token $(avocet join-token --site plant-7) --tier edge\n\n\
+    `avocet join-token create --site plant-7` at the hub prints the whole command. A site that joined needs neither \
+    --join nor --token again; a new token for the same name lets it join once more."
 )]
 pub struct AgentOptions {
     #[command(flatten)]
@@ -299,8 +333,21 @@ pub struct AgentOptions {
     \"data\": [5.1, 3.5, 1.4, 0.2]}]}'")]
 pub struct ServeOptions {
     /// Model files, and folders of models
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "data", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Take uploads of models (MLBuffet's API) and requests to be answered later (/v2/jobs), and keep them here
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// With --data: where results may be sent, such as https://hooks.example.com; may be repeated
+    #[arg(long = "callback-origin", value_name = "ORIGIN", requires = "data")]
+    pub callback_origins: Vec<String>,
+    /// With --data: answer MLBuffet's clients with its own status codes, such as 200 for what failed
+    #[arg(long, requires = "data")]
+    pub mlbuffet_legacy: bool,
+    /// Where traces are sent, such as http://127.0.0.1:4318; OpenTelemetry's variables (OTEL_EXPORTER_OTLP_ENDPOINT,
+    /// OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …) say it, too, and more
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub host: IpAddr,
@@ -403,19 +450,8 @@ pub struct RestoreOptions {
     pub output: Format,
 }
 
-#[derive(Args)]
-#[command(after_help = "Example:\n  avocet join-token --site plant-7 --ttl 1h")]
-pub struct JoinTokenOptions {
-    /// The name that the joining site gets
-    #[arg(long)]
-    pub site: String,
-    /// For how long the token is good: 30s, 15m, 1h or 2d
-    #[arg(long, default_value = "1h", value_parser = duration)]
-    pub ttl: u64,
-}
-
 /// Seconds, from 30s, 15m, 1h or 2d.
-fn duration(text: &str) -> Result<u64, String> {
+pub fn duration(text: &str) -> Result<u64, String> {
     let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
     let found = units.iter().find_map(|(unit, seconds)| {
         let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
@@ -598,6 +634,24 @@ pub struct ListOptions {
 pub struct ExplainOptions {
     /// placement/NAME
     pub what: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+#[derive(Subcommand)]
+pub enum PlacementCommand {
+    /// Show which sites placements would select if manifests were applied, and why; nothing is applied
+    Simulate(SimulateOptions),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  avocet placement simulate -f placement.yaml")]
+pub struct SimulateOptions {
+    /// A manifest of a Placement, Site, PlacementScore or Application, a folder of them, or - for standard input; may
+    /// be repeated
+    #[arg(short, long = "filename", required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

@@ -1,26 +1,23 @@
-//! Starting a hub, and its join tokens.
+//! Starting a hub.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::JoinToken;
 use anyhow::{Context, ensure};
-use api::authentication::{Oidc, OidcOptions, ServiceAccounts, Tokens, User};
+use api::authentication::{Identities, IdentityOptions, Oidc, OidcOptions, ServiceAccounts, Tokens, User};
 use api::{Hub, Mailbox, SiteTokens, audit::Audit, rbac::Rbac};
 use artifacts::Blobs;
 use controllers::{Applicant, Events, Heartbeats, Signer};
 use daemon::Tasks;
 use daemon::tls::{self, Authority, Served, Source, Usage};
-use reqwest::Method;
-use serde_json::{Value, json};
 use store::{Ledger, Seal, Store};
 use tokio::net::TcpListener;
 use types::Kind;
 use types::core::SecretBody;
 
-use crate::cli::{ClientOptions, JoinTokenOptions, ListenHub, OidcArgs};
+use crate::cli::{ListenHub, OidcArgs};
 use crate::config::{self, HubAccess};
 use crate::lock;
 
@@ -77,6 +74,7 @@ pub async fn start(
         site: site.to_owned(),
         store: store.clone(),
         tokens,
+        identities: identities(&ledger, &authority, options)?,
         site_tokens: SiteTokens::open(&folder.join("site-tokens.key"))?,
         service_accounts: ServiceAccounts::open(
             &folder.join("service-account.key"),
@@ -100,11 +98,16 @@ pub async fn start(
         shutdown: tasks.shutdown(),
     };
     api::bootstrap(&hub.store, daemon::now()).await?;
+    hub.identities.revoked().iter().for_each(|site| hub.heartbeats.revoked(site, true));
     let events = Events::new(hub.store.clone());
     let (store, heartbeats, recorder) = (hub.store.clone(), hub.heartbeats.clone(), events.clone());
+    let measurements = controllers::Measurements::default();
+    let measured = measurements.clone();
     tasks.supervise("controllers", move |shutdown| {
-        controllers::run(store.clone(), heartbeats.clone(), recorder.clone(), shutdown)
+        controllers::run(store.clone(), heartbeats.clone(), measured.clone(), recorder.clone(), shutdown)
     });
+    let (store, shutdown) = (hub.store.clone(), tasks.shutdown());
+    tasks.spawn("measurements", controllers::run_measurements(store, measurements, shutdown));
     let authority = controllers::Authority {
         certificate: access.authority.as_str().into(),
         signer: Arc::new(HubSigner(authority.clone())),
@@ -181,6 +184,19 @@ fn read_text(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
 }
 
+/// The keys of sites, and how long their certificates are good.
+fn identities(
+    ledger: &Ledger,
+    authority: &Arc<Authority>,
+    options: &ListenHub,
+) -> anyhow::Result<Identities> {
+    let identity = IdentityOptions {
+        ttl: Duration::from_secs(options.site_certificate_ttl),
+        grace: Duration::from_secs(options.site_certificate_grace),
+    };
+    Ok(Identities::open(ledger.clone(), authority.clone(), identity)?)
+}
+
 /// Signs with the hub's authority.
 struct HubSigner(Arc<Authority>);
 
@@ -215,17 +231,4 @@ fn identity(folder: &Path) -> anyhow::Result<String> {
     let id = daemon::random_hex(8)?;
     daemon::write_durably(&path, id.as_bytes())?;
     Ok(id)
-}
-
-pub async fn join_token(options: &ClientOptions, wanted: JoinTokenOptions) -> anyhow::Result<()> {
-    let access = config::hub_access(options)?;
-    let client = access.client()?;
-    let request = json!({"site": wanted.site, "ttlSeconds": wanted.ttl});
-    let answer: Value =
-        client.json(client.request(Method::POST, "/avocet/v1/join-tokens").json(&request)).await?;
-    let secret = answer.get("token").and_then(Value::as_str).unwrap_or_default().to_owned();
-    println!("{}", JoinToken { secret, authority: access.authority }.encode());
-    eprintln!("# on the machine that joins as `{}`, once, within {} s:", wanted.site, wanted.ttl);
-    eprintln!("#   avocet agent --join {} --token <the token above>", client.base());
-    Ok(())
 }

@@ -7,15 +7,17 @@ mod config;
 mod copy;
 mod describe;
 mod engines;
-mod explain;
 mod get;
 mod hub;
 mod invocations;
+mod join;
 mod lock;
 mod manifest;
 mod model;
 mod output;
+mod placement;
 mod restore;
+mod rollout;
 mod serve;
 mod tokens;
 mod ui;
@@ -25,7 +27,7 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Cli, Command, PlacementCommand};
 
 fn main() -> ExitCode {
     // The shim confines itself and becomes a function; it must come before any thread is there.
@@ -62,7 +64,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(options) => serve::serve(options).await,
         Command::Backup(options) => backup::backup(&options),
         Command::Restore(options) => restore::restore(&options),
-        Command::JoinToken(options) => hub::join_token(client, options).await,
+        Command::JoinToken(options) => join::join_token(client, options).await,
+        Command::Site(command) => join::site(client, command).await,
+        Command::Certificate(command) => join::certificate(client, command).await,
         Command::Token(command) => tokens::token(client, command).await,
         Command::Apply(options) => apply::apply(client, options).await,
         Command::Push(options) => apply::push(client, &options).await,
@@ -74,7 +78,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Cp(options) => copy::copy(client, options).await,
         Command::Ls(options) => copy::list(client, options).await,
         Command::Ui => ui::ui(client),
-        Command::Explain(options) => explain::explain(client, options).await,
+        Command::Explain(options) => placement::explain(client, options).await,
+        Command::Placement(PlacementCommand::Simulate(options)) => placement::simulate(client, options).await,
+        Command::Rollout(command) => rollout::rollout(client, command).await,
         Command::Engines(options) => engines::engines(&options).await,
         Command::Model(command) => model::model(client, &command).await,
         Command::Crds => output::print_documents(

@@ -1,5 +1,7 @@
 //! `serve`: models from disk, without a hub or a site.
 
+mod kept;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use daemon::Tasks;
 use inference::{EngineOptions, Engines, ModelStatus, Options, Repository, State};
-use serving::{ControlMode, Folder, PayloadLog, ServerState};
+use serving::{ControlMode, Folder, PayloadLog, ServerState, Tracer};
 use tokio::net::TcpListener;
 use types::Payloads;
 
 use crate::cli::{ModelControl, ServeOptions};
-use crate::worker;
+use crate::{up, worker};
 
 /// How long open requests get to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,6 +28,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
             options.host
         );
     }
+    let traces = up::traces(options.otlp_endpoint.as_deref())?;
     let tasks = Tasks::default();
     let http = listen(options.host, options.http_port).await?;
     let grpc = listen(options.host, options.grpc_port).await?;
@@ -45,7 +48,10 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     load(&folder, &options).await?;
     let limit = options.max_message_mib.saturating_mul(1 << 20);
     let mut state = ServerState::new(repository.clone()).body_limit(limit).control(folder.clone());
-    if let Some(file) = options.payload_log {
+    if let Some(settings) = traces {
+        state = state.traces(Tracer::start(settings, &tasks)?);
+    }
+    if let Some(file) = options.payload_log.clone() {
         let payloads = Payloads { percent: options.payload_percent, ..Payloads::default() };
         state = state.payloads(PayloadLog::start(file, Some(payloads), &tasks));
     }
@@ -55,7 +61,11 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         println!("metrics at http://{}/metrics", metrics.local_addr()?);
         tasks.spawn("metrics-front", serving::serve_metrics(metrics, state.clone(), tasks.shutdown()));
     }
-    tasks.spawn("rest-front", serving::serve(http, state.clone(), tasks.shutdown()));
+    let router = match &options.data {
+        Some(data) => kept::router(data, &options, state.clone(), &folder, &tasks)?,
+        None => serving::router(state.clone()),
+    };
+    tasks.spawn("rest-front", serving::serve(http, router, tasks.shutdown()));
     tasks.spawn("grpc-front", serving::grpc::serve(grpc, state, tasks.shutdown()));
     let every = Duration::from_secs(options.poll_seconds.max(1));
     tasks.spawn("models", folder.follow(every, tasks.shutdown()));
@@ -93,13 +103,13 @@ async fn load(folder: &Arc<Folder>, options: &ServeOptions) -> anyhow::Result<()
         true => options.load_models.clone(),
         false => folder.names(),
     };
-    if wanted.is_empty() && !explicit {
+    if wanted.is_empty() && options.data.is_none() && !explicit {
         bail!("there is no model in what was named; a folder holds NAME.onnx or NAME/1/model.onnx");
     }
     let (loader, names) = (folder.clone(), wanted.clone());
     let problems = tokio::task::spawn_blocking(move || loader.load_all(&names)).await?;
     problems.iter().for_each(|problem| eprintln!("error: {problem}"));
-    if problems.len() == wanted.len() && options.model_control == ModelControl::None {
+    if !wanted.is_empty() && problems.len() == wanted.len() && options.model_control == ModelControl::None {
         bail!("no model could be loaded");
     }
     Ok(())

@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use agent::{Access, Config, JoinToken};
+use agent::{Access, Config, JoinToken, Membership};
 use anyhow::{Context, bail};
+use api::Hub;
+use api::authentication::Invitation;
 use daemon::Tasks;
+use serving::TraceSettings;
 
 use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions};
 use crate::{config, hub as hubs, ui, worker};
@@ -21,13 +24,31 @@ const OWN_TOKEN: Duration = Duration::from_secs(600);
 pub async fn up(options: UpOptions) -> anyhow::Result<()> {
     let data = prepare(&options.data, &options.site.addresses())?;
     let tasks = Tasks::default();
+    let known = Membership::read(&data.join("site"))?;
+    if let Some(known) = known.as_ref().filter(|known| known.site != options.name) {
+        bail!(
+            "this machine is site `{}`, and --site says `{}`: a site keeps its name, for what it was assigned and what it \
+             holds go by it. Start it under its name, or give the other an empty --data folder",
+            known.site,
+            options.name
+        );
+    }
     let (reached, hub) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
-    let secret = hub.tokens.create_join_token(&options.name, daemon::now(), OWN_TOKEN).await?;
-    let token = JoinToken { secret, authority: reached.authority.clone() }.encode();
-    let site = site_config(&data, &options.site, reached.server.clone(), Some(token))?;
+    let token = match known {
+        Some(_) => None,
+        None => Some(own_token(&hub, &reached.authority).await?),
+    };
+    let site = site_config(&data, &options.site, reached.server.clone(), token)?;
     let access = start_site(site, &tasks).await?;
     greet(&data, &reached.server, Some(&access));
     end(tasks).await
+}
+
+/// A token for the hub's own site.
+async fn own_token(hub: &Hub, authority: &str) -> anyhow::Result<String> {
+    let invitation = Invitation { site: hub.site.clone(), ..Invitation::default() };
+    let (secret, _) = hub.tokens.create_join_token(invitation, daemon::now(), OWN_TOKEN).await?;
+    Ok(JoinToken { secret, authority: authority.to_owned(), site: hub.site.clone() }.encode())
 }
 
 pub async fn hub(options: HubOptions) -> anyhow::Result<()> {
@@ -78,18 +99,14 @@ fn site_config(
     hub: String,
     join_token: Option<String>,
 ) -> anyhow::Result<Config> {
-    let mut labels = BTreeMap::new();
-    for label in &options.labels {
-        let (key, value) =
-            label.split_once('=').with_context(|| format!("--label {label} is not KEY=VALUE"))?;
-        labels.insert(key.to_owned(), value.to_owned());
-    }
     Ok(Config {
         data: data.join("site"),
         hub: hub.trim_end_matches('/').to_owned(),
         join_token,
         tier: options.tier.clone(),
-        labels,
+        labels: pairs("label", &options.labels)?,
+        claims: pairs("claim", &options.claims)?,
+        measure: pairs("measure", &options.measure)?,
         listen: options.listen_inference,
         listen_grpc: options.listen_grpc,
         listen_objects: options.listen_objects,
@@ -97,10 +114,26 @@ fn site_config(
         onnxruntime: options.onnxruntime.clone(),
         tensorflow: options.tensorflow.clone(),
         allow_unconfined: options.allow_unconfined,
+        rollout_opt_out: options.rollout_opt_out,
         heartbeat: Duration::from_secs(options.heartbeat.max(1)),
         mlbuffet_legacy: options.mlbuffet_legacy,
         callback_origins: options.callback_origins.clone(),
+        traces: traces(options.otlp_endpoint.as_deref())?,
     })
+}
+
+/// How requests of inference are traced, as an option and OpenTelemetry's variables say it.
+pub fn traces(endpoint: Option<&str>) -> anyhow::Result<Option<TraceSettings>> {
+    Ok(TraceSettings::read(endpoint, |name| std::env::var(name).ok())?)
+}
+
+fn pairs(option: &str, texts: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let pair = |text: &String| {
+        let (key, value) =
+            text.split_once('=').with_context(|| format!("--{option} {text} is not KEY=VALUE"))?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(pair).collect()
 }
 
 async fn start_site(config: Config, tasks: &Tasks) -> anyhow::Result<std::sync::Arc<Access>> {

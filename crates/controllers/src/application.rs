@@ -1,230 +1,183 @@
-//! `Application` → `Assignment`s, and their reports back into its status.
+//! `Application` → `ApplicationRevision`s → `Assignment`s, site by site, and their reports back into its status.
+//!
+//! What is wanted becomes a revision first. Everything else follows from what is stored: the revisions, what the
+//! application's status says was gone back from, and of which revision each assignment is. A hub that ends at any
+//! step goes on from there.
 
-use planner::{ComponentPlan, Resolver, plan_application};
-use types::{
-    Application, Assignment, AssignmentSpec, ComponentStatus, Condition, ConditionStatus, FunctionSpec,
-    InvocationCounts, ModelSpec, ObjectMeta, Time, condition, names::label, set_condition,
-};
+mod content;
+mod drive;
+mod report;
+mod sites;
+mod target;
+#[cfg(test)]
+mod tests;
 
-use crate::{Occurrence, Snapshot, Write};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-pub(crate) fn reconcile(snapshot: &Snapshot, now: Time) -> Vec<Write> {
+use planner::rollout::{Outcome, Step};
+use types::{Application, ApplicationRevision, Assignment, Rejected, Rollout, Site};
+
+use content::{Wanted, is_same, new_revision, plan, wanted};
+use drive::{Assigned, Drive, Planned, revision_of};
+pub use sites::Moment;
+use target::{Target, instruction};
+
+use crate::{Snapshot, Write};
+
+/// Where an application is: namespace and name.
+type Place<'a> = (&'a str, &'a str);
+
+pub(crate) fn reconcile(snapshot: &Snapshot, moment: Moment) -> Vec<Write> {
     let mut writes = Vec::new();
-    for application in snapshot.applications.iter().filter(|application| !application.is_deleting()) {
-        let known = Known { snapshot, namespace: application.namespace() };
-        let plans = plan_application(application, &known, &snapshot.sites);
-        for plan in &plans {
-            assign(snapshot, application, plan, &mut writes);
-        }
-        report(snapshot, application, &plans, now, &mut writes);
-    }
+    let sites: BTreeMap<&str, &Site> = snapshot.sites.iter().map(|site| (site.name(), site)).collect();
+    let mut assigned: HashMap<Place, Assigned> = HashMap::new();
     for assignment in &snapshot.assignments {
-        if !is_wanted(snapshot, assignment) {
-            writes.push(Write::delete(assignment));
-        }
+        let spec = &assignment.spec;
+        let place = (spec.application_namespace.as_str(), spec.application.as_str());
+        let here = assigned.entry(place).or_default().entry(assignment.namespace()).or_default();
+        here.insert(&spec.component, assignment);
+    }
+    for application in snapshot.applications.iter().filter(|application| !application.is_deleting()) {
+        let here = assigned.remove(&(application.namespace(), application.name())).unwrap_or_default();
+        Controller { snapshot, application, assigned: &here, sites: &sites, moment }.reconcile(&mut writes);
+    }
+    for left in assigned.into_values().flat_map(BTreeMap::into_values).flat_map(BTreeMap::into_values) {
+        writes.push(Write::delete(left));
     }
     writes
 }
 
-struct Known<'a> {
-    snapshot: &'a Snapshot,
-    namespace: &'a str,
-}
-
-impl Resolver for Known<'_> {
-    fn sites_of(&self, placement: &str) -> Option<Vec<String>> {
-        let decision = self.snapshot.decisions.iter().find(|decision| {
-            decision.namespace() == self.namespace && decision.spec.placement == placement
-        })?;
-        Some(decision.status.decisions.iter().map(|chosen| chosen.site.clone()).collect())
-    }
-
-    fn function(&self, name: &str) -> Option<FunctionSpec> {
-        let mut functions = self.snapshot.functions.iter();
-        let found =
-            functions.find(|function| function.namespace() == self.namespace && function.name() == name)?;
-        Some(found.spec.clone())
-    }
-
-    fn model(&self, name: &str) -> Option<ModelSpec> {
-        let mut models = self.snapshot.models.iter();
-        let found = models.find(|model| model.namespace() == self.namespace && model.name() == name)?;
-        Some(found.spec.clone())
-    }
-}
-
-/// Whether the application and the component that an assignment is for still exist.
-fn is_wanted(snapshot: &Snapshot, assignment: &Assignment) -> bool {
-    snapshot.applications.iter().any(|application| {
-        !application.is_deleting()
-            && belongs(assignment, application)
-            && application.spec.components.iter().any(|part| part.name == assignment.spec.component)
-    })
-}
-
-fn belongs(assignment: &Assignment, application: &Application) -> bool {
-    assignment.spec.application == application.name()
-        && assignment.spec.application_namespace == application.namespace()
-}
-
-fn of_component<'a>(
+/// One application, and all that it depends on.
+struct Controller<'a> {
     snapshot: &'a Snapshot,
     application: &'a Application,
-    component: &'a str,
-) -> impl Iterator<Item = &'a Assignment> {
-    snapshot
-        .assignments
-        .iter()
-        .filter(move |assignment| belongs(assignment, application) && assignment.spec.component == component)
+    assigned: &'a Assigned<'a>,
+    sites: &'a BTreeMap<&'a str, &'a Site>,
+    moment: Moment,
 }
 
-/// Makes the assignments of a component what the plan says; leaves them alone where the plan is blocked.
-fn assign(snapshot: &Snapshot, application: &Application, plan: &ComponentPlan, writes: &mut Vec<Write>) {
-    let Ok(wanted) = &plan.assignments else { return };
-    for (site, spec) in wanted {
-        match of_component(snapshot, application, &plan.component).find(|old| old.namespace() == site) {
-            None => writes.push(Write::create(&new_assignment(site, spec))),
-            Some(old) if old.spec != *spec => {
-                let changed = Assignment { spec: spec.clone(), ..old.clone() };
-                writes.push(Write::spec(&changed));
-            }
-            Some(_) => {}
+/// How many revisions are kept if nobody says.
+const HISTORY: usize = 10;
+
+impl Controller<'_> {
+    fn reconcile(&self, writes: &mut Vec<Write>) {
+        let revisions = self.revisions();
+        let status = self.application.status.rollout.clone().unwrap_or_default();
+        let running = revisions.iter().find(|revision| revision.name() == status.revision);
+        let Wanted { mut content, problems } =
+            wanted(self.snapshot, self.application, running.map(|revision| &revision.spec));
+        let known = revisions.iter().copied().find(|revision| is_same(&revision.spec, &content));
+        let is_new = known.is_none() && !content.components.is_empty();
+        if is_new {
+            let newest = revisions.iter().map(|revision| revision.spec.number).max().unwrap_or_default();
+            content.number = newest.max(status.number) + 1;
+            writes.push(Write::create(&new_revision(self.application, content)));
+        }
+        // Until it is stored, and where nothing can be run, what runs stays.
+        let Some(wanted) = known.or(running.copied()) else {
+            self.report_nothing(&problems, writes);
+            return;
+        };
+        let target = Target::choose(self.application, &revisions, wanted);
+        let planned =
+            Planned::new(target.revision, plan(self.snapshot, self.application, &target.revision.spec));
+        let others = self.others(&revisions, target.revision);
+        let default = Rollout::default();
+        let drive = Drive {
+            target,
+            plan: &planned,
+            others: &others,
+            assigned: self.assigned,
+            sites: self.sites,
+            unknown: problems.keys().map(String::as_str).collect(),
+            rollout: self.application.spec.rollout.as_ref().unwrap_or(&default),
+            moment: self.moment,
+        };
+        let step = drive.step(writes);
+        // What is gone back from is noted before any site is: a hub that ends in between goes on going back.
+        let rejected = self.reject(&drive, &step);
+        if rejected.is_none() && !is_new {
+            drive.assign(&step, writes);
+        }
+        self.report(&drive, &step, rejected, &problems, writes);
+        if step.outcome == Outcome::Complete && !is_new {
+            self.prune(&revisions, &drive, writes);
         }
     }
-    for old in of_component(snapshot, application, &plan.component) {
-        if !wanted.contains_key(old.namespace()) {
-            writes.push(Write::delete(old));
-        }
+
+    /// The application's revisions, oldest first.
+    fn revisions(&self) -> Vec<&ApplicationRevision> {
+        let application = self.application;
+        let mut revisions: Vec<&ApplicationRevision> = self
+            .snapshot
+            .revisions
+            .iter()
+            .filter(|revision| {
+                let mut owners = revision.metadata.owner_references.iter();
+                revision.namespace() == application.namespace()
+                    && revision.spec.application == application.name()
+                    && owners.any(|owner| owner.uid == application.metadata.uid)
+            })
+            .collect();
+        revisions.sort_by_key(|revision| revision.spec.number);
+        revisions
     }
-}
 
-fn new_assignment(site: &str, spec: &AssignmentSpec) -> Assignment {
-    // Dots can't be in these names' parts except the application's, so the whole is unambiguous.
-    let metadata = ObjectMeta {
-        name: format!("{}.{}.{}", spec.component, spec.application, spec.application_namespace),
-        namespace: site.to_owned(),
-        labels: [
-            (label::APPLICATION.to_owned(), spec.application.clone()),
-            (label::APPLICATION_NAMESPACE.to_owned(), spec.application_namespace.clone()),
-            (label::COMPONENT.to_owned(), spec.component.clone()),
-        ]
-        .into(),
-        ..ObjectMeta::default()
-    };
-    Assignment::new(metadata, spec.clone())
-}
-
-fn report(
-    snapshot: &Snapshot,
-    application: &Application,
-    plans: &[ComponentPlan],
-    now: Time,
-    writes: &mut Vec<Write>,
-) {
-    let mut reported = application.clone();
-    let mut counts = InvocationCounts::default();
-    let mut components = Vec::new();
-    let mut unready = Vec::new();
-    for plan in plans {
-        let (component, is_ready) = component_status(snapshot, application, plan, &mut counts);
-        if !is_ready {
-            unready.push(format!("{}: {}", component.name, component.message));
-        }
-        components.push(component);
-    }
-    reported.status.ready = format!("{}/{}", components.len() - unready.len(), components.len());
-    reported.status.components = components;
-    reported.status.invocations = counts;
-    reported.status.observed_generation = application.metadata.generation;
-    let (status, reason) = match unready.is_empty() {
-        true => (ConditionStatus::True, "AllComponentsRun"),
-        false => (ConditionStatus::False, "ComponentsNotReady"),
-    };
-    let condition = Condition {
-        kind: "Ready".into(),
-        status,
-        observed_generation: application.metadata.generation,
-        last_transition_time: now,
-        reason: reason.into(),
-        message: unready.join("; "),
-    };
-    set_condition(&mut reported.status.conditions, condition);
-    if reported != *application {
-        let told = tell(application, &reported, &failures(snapshot, application, plans));
-        writes.push(Write::status(&reported).telling(told));
-    }
-}
-
-/// The components that a site reports to have failed.
-fn failures<'a>(snapshot: &Snapshot, application: &Application, plans: &'a [ComponentPlan]) -> Vec<&'a str> {
-    let failed = |assignment: &Assignment| {
-        condition(&assignment.status.conditions, "Available").is_some_and(|available| {
-            available.status != ConditionStatus::True && available.reason != "Preparing"
-        })
-    };
-    let components = plans.iter().map(|plan| plan.component.as_str());
-    components.filter(|component| of_component(snapshot, application, component).any(failed)).collect()
-}
-
-/// Which components became available, and which stopped to be or failed.
-fn tell(old: &Application, new: &Application, failures: &[&str]) -> Vec<Occurrence> {
-    let mut told = Vec::new();
-    for component in &new.status.components {
-        let name = &component.name;
-        let before = old.status.components.iter().find(|known| known.name == *name);
-        let was_ready = before.is_some_and(|before| before.message.is_empty());
-        let is_news = before.is_none_or(|before| before.message != component.message);
-        if component.message.is_empty() && !was_ready {
-            let message = format!("component {name} runs on {}", component.sites.join(", "));
-            told.push(Occurrence::normal(new, "ComponentAvailable", message));
-        } else if is_news && failures.contains(&name.as_str()) {
-            let message = format!("component {name}: {}", component.message);
-            told.push(Occurrence::warning(new, "ComponentFailed", message));
-        } else if is_news && was_ready {
-            let message = format!("component {name}: {}", component.message);
-            told.push(Occurrence::normal(new, "ComponentNotAvailable", message));
-        }
-    }
-    told
-}
-
-/// How a component stands: it is ready when every site it is assigned to runs its newest assignment.
-fn component_status(
-    snapshot: &Snapshot,
-    application: &Application,
-    plan: &ComponentPlan,
-    counts: &mut InvocationCounts,
-) -> (ComponentStatus, bool) {
-    let mut sites = Vec::new();
-    let mut ready_sites = 0;
-    let mut problems: Vec<String> = plan.assignments.as_ref().err().cloned().into_iter().collect();
-    for assignment in of_component(snapshot, application, &plan.component) {
-        let site = assignment.namespace();
-        sites.push(site.to_owned());
-        *counts += assignment.status.invocations;
-        let available = condition(&assignment.status.conditions, "Available");
-        let silent = snapshot.site(site).is_none_or(|site| {
-            condition(&site.status.conditions, "Ready")
-                .is_none_or(|ready| ready.status != ConditionStatus::True)
+    /// The revisions but this one that sites run.
+    fn others<'b>(
+        &self,
+        revisions: &[&'b ApplicationRevision],
+        target: &ApplicationRevision,
+    ) -> BTreeMap<i64, Planned<'b>> {
+        let numbers: BTreeSet<i64> =
+            self.assigned.values().flat_map(BTreeMap::values).copied().map(revision_of).collect();
+        let run = revisions.iter().filter(|revision| {
+            numbers.contains(&revision.spec.number) && revision.spec.number != target.spec.number
         });
-        match available {
-            Some(available)
-                if available.status == ConditionStatus::True
-                    && available.observed_generation == assignment.metadata.generation =>
-            {
-                ready_sites += 1;
-            }
-            _ if silent => problems.push(format!("site `{site}` is silent and has not confirmed it yet")),
-            Some(available) if available.status != ConditionStatus::True => {
-                problems.push(format!("site `{site}`: {}", available.message));
-            }
-            _ => problems.push(format!("site `{site}` is being set up")),
+        run.map(|revision| {
+            let plan = plan(self.snapshot, self.application, &revision.spec);
+            (revision.spec.number, Planned::new(revision, plan))
+        })
+        .collect()
+    }
+
+    /// Whether the candidate is to be gone back from now, and why.
+    fn reject(&self, drive: &Drive, step: &Step) -> Option<Rejected> {
+        let status = self.application.status.rollout.clone().unwrap_or_default();
+        let target = drive.target;
+        let is_breached = step.outcome == Outcome::Breached && !drive.rollout.no_rollback;
+        let can_go_back = !target.is_rollback && !target.is_proven && !status.last_good.is_empty();
+        if drive.rollout.paused || !can_go_back || !(is_breached || target.is_aborted) {
+            return None;
         }
+        let (reason, message) = if target.is_aborted {
+            ("Aborted", "somebody asked for it".to_owned())
+        } else {
+            ("FailureBudgetExceeded", step.message.clone())
+        };
+        Some(Rejected {
+            revision: target.candidate.name().to_owned(),
+            instead: status.last_good,
+            reason: reason.to_owned(),
+            message,
+            instruction: instruction(self.application).to_owned(),
+        })
     }
-    if sites.is_empty() && problems.is_empty() {
-        problems.push("is being assigned".into());
+
+    /// Deletes the oldest revisions that nobody runs or may go back to.
+    fn prune(&self, revisions: &[&ApplicationRevision], drive: &Drive, writes: &mut Vec<Write>) {
+        let limit = drive.rollout.revision_history_limit;
+        let limit = limit.map_or(HISTORY, |limit| usize::try_from(limit).unwrap_or(HISTORY));
+        let status = self.application.status.rollout.clone().unwrap_or_default();
+        let needed = |revision: &ApplicationRevision| {
+            let runs = |assignment: &Assignment| revision_of(assignment) == revision.spec.number;
+            revision.name() == drive.target.revision.name()
+                || revision.name() == drive.target.candidate.name()
+                || revision.name() == status.last_good
+                || self.assigned.values().flat_map(BTreeMap::values).copied().any(runs)
+        };
+        let surplus = revisions.len().saturating_sub(limit);
+        let old = revisions.iter().filter(|revision| !needed(revision)).take(surplus);
+        writes.extend(old.map(|revision| Write::delete(*revision)));
     }
-    let is_ready = problems.is_empty();
-    let message = problems.join("; ");
-    (ComponentStatus { name: plan.component.clone(), sites, ready_sites, message }, is_ready)
 }

@@ -1,7 +1,8 @@
 //! What makes resources true.
 //!
 //! Every controller is a function from what is to the [`Write`]s that bring it closer to what is wanted. It has no
-//! memory and waits for nothing, so it may run at any time, any number of times. [`run`] shows those of our own
+//! memory and waits for nothing, so it may run at any time, any number of times. (That of placements keeps an index of
+//! sites, which it could make again at any time.) [`run`] shows those of our own
 //! kinds a [`Snapshot`] of all their objects, whenever one of them changed, until they have nothing left to write;
 //! [`run_lifecycle`] leads those that work on objects of all kinds to the few that a change concerns.
 
@@ -13,7 +14,9 @@ mod events;
 mod garbage;
 #[cfg(test)]
 mod graph_tests;
+mod instances;
 mod lifecycle;
+mod measure;
 mod namespace;
 mod placement;
 mod quota;
@@ -25,9 +28,12 @@ mod write;
 pub use aggregation::aggregate;
 pub use certificate::{Applicant, Signer};
 pub use events::{Events, Occurrence, Subject};
+pub use instances::Duplicate;
 pub use lifecycle::{Authority, run_lifecycle};
+pub use measure::{Measurements, patient_client, run_measurements};
 pub use namespace::namespace_manifest;
+pub use placement::{Outlook, outlook};
 pub use run::run;
-pub use site::Heartbeats;
+pub use site::{Beat, Heartbeats};
 pub use snapshot::Snapshot;
 pub use write::{Action, Write};

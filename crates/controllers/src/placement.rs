@@ -1,133 +1,203 @@
 //! `Placement` → `PlacementDecision`.
 //!
-//! An empty selection never takes away what runs: the last good decision is kept, and the condition says so and
-//! what to do (promise 1).
+//! Neither an empty selection nor a spec that can't be followed takes away what runs: the last good decision is kept,
+//! and the condition says so and what to do (promise 1).
 
-use planner::Outcome;
+mod conditions;
+mod outlook;
+mod planning;
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
+use planner::{PlacementKey, groups};
 use types::{
-    Condition, ConditionStatus, ObjectMeta, OwnerReference, Placement, PlacementDecision,
-    PlacementDecisionSpec, PlacementDecisionStatus, SiteDecision, Time, condition, names::label,
-    set_condition,
+    DecisionGroup, ObjectMeta, OwnerReference, Placement, PlacementDecision, PlacementDecisionSpec,
+    PlacementDecisionStatus, SiteDecision, Time, names::label, set_condition,
 };
 
-use crate::{Occurrence, Snapshot, Write};
+pub use outlook::{Outlook, outlook};
+use planning::Planned;
+pub(crate) use planning::{Planning, update_columns};
 
-pub(crate) fn reconcile(snapshot: &Snapshot, now: Time) -> Vec<Write> {
+use crate::{Measurements, Occurrence, Snapshot, Write};
+
+pub(crate) fn reconcile(
+    planning: &mut Planning,
+    snapshot: &Snapshot,
+    measurements: &Measurements,
+    now: Time,
+) -> Vec<Write> {
     let mut writes = Vec::new();
+    planning.look(snapshot);
     for placement in snapshot.placements.iter().filter(|placement| !placement.is_deleting()) {
-        decide(snapshot, placement, now, &mut writes);
+        match snapshot_decision(snapshot, &key(placement)) {
+            None => writes.push(Write::create(&new_decision(placement))),
+            Some(decision) => {
+                let planned = planning.plan(snapshot, placement, Some(decision), measurements, now);
+                decide(snapshot, placement, decision, &planned, now, &mut writes);
+            }
+        }
     }
     for decision in &snapshot.decisions {
-        let answered = snapshot.placements.iter().any(|placement| {
-            placement.namespace() == decision.namespace() && placement.name() == decision.spec.placement
-        });
-        if !answered {
+        let key = (decision.namespace().to_owned(), decision.spec.placement.clone());
+        if snapshot_placement(snapshot, &key).is_none() {
             writes.push(Write::delete(decision));
         }
     }
     writes
 }
 
-fn decide(snapshot: &Snapshot, placement: &Placement, now: Time, writes: &mut Vec<Write>) {
-    let decision = snapshot.decisions.iter().find(|decision| {
-        decision.namespace() == placement.namespace() && decision.spec.placement == placement.name()
-    });
-    let Some(decision) = decision else {
-        writes.push(Write::create(&new_decision(placement)));
-        return;
+fn key(placement: &Placement) -> PlacementKey {
+    (placement.namespace().to_owned(), placement.name().to_owned())
+}
+
+/// The decision of a placement. It has its name, but for those that others made.
+fn snapshot_decision<'a>(snapshot: &'a Snapshot, key: &PlacementKey) -> Option<&'a PlacementDecision> {
+    let order = |decision: &PlacementDecision| {
+        decision.namespace().cmp(&key.0).then_with(|| decision.name().cmp(&key.1))
     };
-    let current: Vec<String> = decision.status.decisions.iter().map(|chosen| chosen.site.clone()).collect();
-    let outcome = planner::place(&placement.spec, &snapshot.sites, &current);
-    let frozen = outcome.selected.is_empty() && !current.is_empty();
-    let mut decided = decision.clone();
-    if !frozen {
-        let chosen = outcome
-            .verdicts
-            .iter()
-            .filter(|verdict| verdict.selected)
-            .map(|verdict| SiteDecision { site: verdict.site.clone(), reason: verdict.reason.clone() });
-        decided.status = PlacementDecisionStatus { decisions: chosen.collect() };
+    let by_name =
+        snapshot.decisions.binary_search_by(order).ok().and_then(|index| snapshot.decisions.get(index));
+    by_name.filter(|decision| decision.spec.placement == key.1).or_else(|| {
+        let is_its =
+            |decision: &&PlacementDecision| decision.namespace() == key.0 && decision.spec.placement == key.1;
+        snapshot.decisions.iter().find(is_its)
+    })
+}
+
+fn snapshot_placement<'a>(snapshot: &'a Snapshot, key: &PlacementKey) -> Option<&'a Placement> {
+    let order =
+        |placement: &Placement| placement.namespace().cmp(&key.0).then_with(|| placement.name().cmp(&key.1));
+    let index = snapshot.placements.binary_search_by(order).ok()?;
+    snapshot.placements.get(index)
+}
+
+fn decide(
+    snapshot: &Snapshot,
+    placement: &Placement,
+    decision: &PlacementDecision,
+    planned: &Planned,
+    now: Time,
+    writes: &mut Vec<Write>,
+) {
+    let mut misconfigured = planned.misconfigured.clone();
+    let mut decided = Cow::Borrowed(decision);
+    if let Some(selected) = &planned.selected {
+        decided.to_mut().status = selection(decision, selected, placement.metadata.generation, now);
     }
-    if decided != *decision {
-        let told = tell_decision(placement, &current, &decided);
-        writes.push(Write::status(&decided).telling(told));
+    if placement.spec.decision_groups.is_some() || !decided.status.groups.is_empty() {
+        let mut status = decided.status.clone();
+        match divide(snapshot, placement, &mut status) {
+            Ok(()) if status != decided.status => decided.to_mut().status = status,
+            Ok(()) => {}
+            Err(wrong) => misconfigured = Some(wrong),
+        }
+    }
+    if let Cow::Owned(decided) = &decided
+        && decided != decision
+    {
+        let told = tell_decision(placement, decision, decided);
+        writes.push(Write::status(decided).telling(told));
     }
     let mut reported = placement.clone();
     reported.status.observed_generation = placement.metadata.generation;
     reported.status.number_of_selected_sites =
         u32::try_from(decided.status.decisions.len()).unwrap_or(u32::MAX);
-    set_condition(
-        &mut reported.status.conditions,
-        satisfied(placement, &outcome, frozen.then_some(&current), now),
-    );
+    reported.status.decision_groups.clone_from(&decided.status.groups);
+    let standing = conditions::Standing {
+        placement,
+        kept: &decided.status.decisions,
+        is_kept: planned.is_kept,
+        wanted: planned.wanted,
+        misconfigured: misconfigured.as_ref(),
+        now,
+    };
+    set_condition(&mut reported.status.conditions, standing.satisfied());
+    if let Some(condition) = standing.misconfigured() {
+        set_condition(&mut reported.status.conditions, condition);
+    }
     if reported != *placement {
-        let told = tell_unsatisfied(placement, &reported);
+        let told = conditions::tell(placement, &reported);
         writes.push(Write::status(&reported).telling(told));
     }
 }
 
+/// These sites, those that were selected before since they were.
+fn selection(
+    before: &PlacementDecision,
+    selected: &[(String, String)],
+    generation: i64,
+    now: Time,
+) -> PlacementDecisionStatus {
+    let since: HashMap<&str, Option<Time>> =
+        before.status.decisions.iter().map(|chosen| (chosen.site.as_str(), chosen.since)).collect();
+    let decisions = selected.iter().map(|(site, reason)| SiteDecision {
+        site: site.clone(),
+        reason: reason.clone(),
+        since: since.get(site.as_str()).copied().unwrap_or(Some(now)),
+        group: 0,
+    });
+    PlacementDecisionStatus {
+        decisions: decisions.collect(),
+        groups: vec![],
+        observed_generation: generation,
+    }
+}
+
+/// Divides the selected sites into groups, where that is asked for.
+fn divide(
+    snapshot: &Snapshot,
+    placement: &Placement,
+    status: &mut PlacementDecisionStatus,
+) -> Result<(), planner::Misconfigured> {
+    let Some(wanted) = &placement.spec.decision_groups else {
+        status.groups.clear();
+        return Ok(());
+    };
+    let sites: Vec<_> = status.decisions.iter().filter_map(|chosen| snapshot.site(&chosen.site)).collect();
+    let divided = groups::divide(wanted, &sites)?;
+    let group_of: HashMap<&str, u32> = divided
+        .iter()
+        .flat_map(|group| group.sites.iter().map(|site| (site.as_str(), group.index)))
+        .collect();
+    for chosen in &mut status.decisions {
+        chosen.group = group_of.get(chosen.site.as_str()).copied().unwrap_or(0);
+    }
+    let groups = divided.into_iter().map(|group| DecisionGroup {
+        index: group.index,
+        sites: u32::try_from(group.sites.len()).unwrap_or(u32::MAX),
+        name: group.name,
+    });
+    status.groups = groups.collect();
+    Ok(())
+}
+
 /// Which sites came, and which went.
-fn tell_decision(placement: &Placement, old: &[String], decided: &PlacementDecision) -> Vec<Occurrence> {
-    let new: Vec<&String> = decided.status.decisions.iter().map(|chosen| &chosen.site).collect();
-    let came: Vec<&str> = new.iter().filter(|site| !old.contains(site)).map(|site| site.as_str()).collect();
-    let went: Vec<&str> = old.iter().filter(|site| !new.contains(site)).map(String::as_str).collect();
+fn tell_decision(placement: &Placement, old: &PlacementDecision, new: &PlacementDecision) -> Vec<Occurrence> {
+    let sites = |decision: &PlacementDecision| -> BTreeSet<String> {
+        decision.status.decisions.iter().map(|chosen| chosen.site.clone()).collect()
+    };
+    let (old, new) = (sites(old), sites(new));
+    let named = |sites: Vec<&String>| {
+        const MOST: usize = 20;
+        let names: Vec<&str> = sites.iter().take(MOST).map(|site| site.as_str()).collect();
+        let more = sites.len().saturating_sub(MOST);
+        if more == 0 { names.join(", ") } else { format!("{} and {more} more", names.join(", ")) }
+    };
+    let came: Vec<&String> = new.difference(&old).collect();
+    let went: Vec<&String> = old.difference(&new).collect();
     let mut parts = Vec::new();
     if !came.is_empty() {
-        parts.push(format!("selected {}", came.join(", ")));
+        parts.push(format!("selected {}", named(came)));
     }
     if !went.is_empty() {
-        parts.push(format!("no longer selects {}", went.join(", ")));
+        parts.push(format!("no longer selects {}", named(went)));
     }
     if parts.is_empty() {
         vec![]
     } else {
         vec![Occurrence::normal(placement, "DecisionChanged", parts.join("; "))]
-    }
-}
-
-/// What keeps a placement from being satisfied, if that is new.
-fn tell_unsatisfied(old: &Placement, new: &Placement) -> Vec<Occurrence> {
-    let unsatisfied = |placement: &Placement| {
-        let found = condition(&placement.status.conditions, "Satisfied").cloned();
-        found.filter(|found| found.status == ConditionStatus::False).map(|found| found.message)
-    };
-    match unsatisfied(new) {
-        Some(message) if unsatisfied(old).as_ref() != Some(&message) => {
-            vec![Occurrence::warning(new, "Unsatisfied", message)]
-        }
-        _ => vec![],
-    }
-}
-
-fn satisfied(placement: &Placement, outcome: &Outcome, kept: Option<&Vec<String>>, now: Time) -> Condition {
-    let explain = format!("see `avocet explain placement/{}`", placement.name());
-    let (status, reason, message) = match kept {
-        Some(kept) => (
-            ConditionStatus::False,
-            "LastDecisionKept",
-            format!("selects no site now; what was decided before is kept ({}); {explain}", kept.join(", ")),
-        ),
-        None if outcome.is_satisfied() => (ConditionStatus::True, "AllDecisionsScheduled", String::new()),
-        None if outcome.selected.is_empty() => {
-            (ConditionStatus::False, "NoSiteMatched", format!("selects no site; {explain}"))
-        }
-        None => (
-            ConditionStatus::False,
-            "NotAllDecisionsScheduled",
-            format!(
-                "selects {} of {} wanted sites; {explain}",
-                outcome.selected.len(),
-                outcome.wanted.unwrap_or_default()
-            ),
-        ),
-    };
-    Condition {
-        kind: "Satisfied".into(),
-        status,
-        observed_generation: placement.metadata.generation,
-        last_transition_time: now,
-        reason: reason.into(),
-        message,
     }
 }
 

@@ -1,15 +1,17 @@
 //! The loop of the controllers of our own kinds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemon::Shutdown;
 use store::{Error, Store, Watch};
 use tracing::{debug, warn};
-use types::Kind;
 use types::core::ClusterRoleBody;
+use types::{Kind, Time};
 
+use crate::application::Moment;
+use crate::placement::Planning;
 use crate::snapshot::Reader;
-use crate::{Events, Heartbeats, aggregation, application, placement, site};
+use crate::{Events, Heartbeats, Measurements, aggregation, application, placement, site};
 
 /// How often controllers look even if nothing changed: silence is a change that no watch tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -23,18 +25,23 @@ const GATHER: Duration = Duration::from_millis(5);
 pub async fn run(
     store: Store,
     heartbeats: Heartbeats,
+    measurements: Measurements,
     events: Events,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     // The version of the roles that were looked at last: they change rarely.
     let mut roles = u64::MAX;
     let mut reader = Reader::default();
+    let (began, started) = (daemon::now(), Instant::now());
+    let mut planning = Planning::default();
     loop {
         let (snapshot, version) = reader.read(&store);
         let now = daemon::now();
         let mut writes = site::reconcile(snapshot, &heartbeats, now);
-        writes.extend(placement::reconcile(snapshot, now));
-        writes.extend(application::reconcile(snapshot, now));
+        writes.extend(placement::reconcile(&mut planning, snapshot, &measurements, now));
+        // Rollouts measure time: by a clock that no one can set.
+        let steady = began.0.checked_add(started.elapsed()).map_or(now, Time);
+        writes.extend(application::reconcile(snapshot, Moment { now: steady, began }));
         let latest = store.latest_of(&[ClusterRoleBody::PLURAL]);
         if std::mem::replace(&mut roles, latest) != latest {
             writes.extend(aggregation::reconcile(&store));

@@ -1,12 +1,29 @@
 //! `Site`: ready while heartbeats arrive.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use types::{Condition, ConditionStatus, Site, Time, condition, set_condition};
 
+use crate::instances::{Duplicate, Instances};
 use crate::{Occurrence, Snapshot, Write};
+
+/// A site's clock counts as right while it differs from the hub's by no more than this, in seconds.
+const RIGHT: f64 = 10.0;
+/// By how much the difference must have changed to be told again: by this factor of it.
+const CHANGED: f64 = 0.2;
+
+/// What a heartbeat tells. Agents of older versions tell nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Beat {
+    /// A random name of the agent's process; empty if it has none.
+    pub instance: String,
+    /// The name that the process before it had.
+    pub previous: String,
+    /// By how many seconds the site's clock is ahead of the hub's.
+    pub skew: Option<f64>,
+}
 
 /// When each site was last heard, on this process's monotonic clock: no clock of another machine, and no jump
 /// of our own, makes a site silent.
@@ -14,7 +31,17 @@ use crate::{Occurrence, Snapshot, Write};
 pub struct Heartbeats {
     started: Instant,
     grace: Duration,
-    heard: Arc<Mutex<HashMap<String, Instant>>>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+#[derive(Default)]
+struct Heard {
+    at: HashMap<String, Instant>,
+    instances: Instances,
+    /// By how many seconds clocks are ahead, as it was last told.
+    skews: HashMap<String, f64>,
+    /// Sites whose credentials were revoked.
+    revoked: HashSet<String>,
 }
 
 impl Heartbeats {
@@ -24,51 +51,164 @@ impl Heartbeats {
         Self { started: Instant::now(), grace, heard: Arc::default() }
     }
 
-    /// A site was heard now.
-    pub fn hear(&self, site: &str) {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(site.to_owned(), Instant::now());
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a site is heard, silent, or not yet known.
-    fn state(&self, site: &str) -> Option<ConditionStatus> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(site).copied();
-        match heard {
-            Some(heard) if heard.elapsed() <= self.grace => Some(ConditionStatus::True),
-            None if self.started.elapsed() <= self.grace => None,
-            _ => Some(ConditionStatus::Unknown),
+    /// A machine joined as a site now: whichever was that site before is not any more.
+    pub fn join(&self, site: &str) {
+        let mut heard = self.heard();
+        heard.instances.forget(site);
+        heard.at.insert(site.to_owned(), Instant::now());
+    }
+
+    /// A site was heard now.
+    pub fn hear(&self, site: &str) {
+        self.heard().at.insert(site.to_owned(), Instant::now());
+    }
+
+    /// A site says that it lives, and more.
+    ///
+    /// # Errors
+    /// If it is the second machine that claims to be that site.
+    pub fn take(&self, site: &str, beat: Beat) -> Result<(), Duplicate> {
+        let (mut heard, now) = (self.heard(), Instant::now());
+        if !beat.instance.is_empty() {
+            heard.instances.hear(site, &beat.instance, &beat.previous, now, self.grace)?;
         }
+        heard.at.insert(site.to_owned(), now);
+        if let Some(skew) = beat.skew {
+            let told = heard.skews.entry(site.to_owned()).or_insert(skew);
+            if (skew.abs() > RIGHT) != (told.abs() > RIGHT)
+                || (skew - *told).abs() > CHANGED * told.abs().max(RIGHT)
+            {
+                *told = skew;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a machine may act for a site.
+    ///
+    /// # Errors
+    /// If another one is that site.
+    pub fn check(&self, site: &str, instance: &str) -> Result<(), Duplicate> {
+        self.heard().instances.check(site, instance, Instant::now(), self.grace)
+    }
+
+    /// A site's credentials were revoked, or it has new ones.
+    pub fn revoked(&self, site: &str, is_revoked: bool) {
+        let mut heard = self.heard();
+        if is_revoked {
+            heard.revoked.insert(site.to_owned());
+        } else {
+            heard.revoked.remove(site);
+        }
+    }
+}
+
+impl Heard {
+    /// Whether a site is heard, silent, or not yet known, and why.
+    fn ready(
+        &self,
+        site: &str,
+        since: Instant,
+        grace: Duration,
+    ) -> Option<(ConditionStatus, &'static str, String)> {
+        if self.revoked.contains(site) {
+            let message = format!(
+                "its certificates were revoked; what runs there goes on. To let a machine be this site again, make a \
+                 token with `avocet join-token create --site {site}`"
+            );
+            return Some((ConditionStatus::Unknown, "Revoked", message));
+        }
+        match self.at.get(site) {
+            Some(heard) if heard.elapsed() <= grace => {
+                Some((ConditionStatus::True, "HeartbeatsArrive", String::new()))
+            }
+            None if since.elapsed() <= grace => None,
+            _ => {
+                let seconds = grace.as_secs();
+                let message = format!(
+                    "no heartbeat for over {seconds} s; what runs there goes on, and reports when it is back"
+                );
+                Some((ConditionStatus::Unknown, "Silent", message))
+            }
+        }
+    }
+
+    /// Whether a site's clock is right. Nothing depends on it but people who compare times.
+    fn clock(&self, site: &str) -> Option<(ConditionStatus, &'static str, String)> {
+        let skew = *self.skews.get(site)?;
+        if skew.abs() <= RIGHT {
+            return Some((ConditionStatus::True, "ClockIsRight", String::new()));
+        }
+        let (seconds, side) = (skew.abs().round(), if skew > 0.0 { "ahead of" } else { "behind" });
+        let message =
+            format!("its clock is {seconds} s {side} the hub's; times that it tells are as much off");
+        Some((ConditionStatus::False, "ClockIsOff", message))
+    }
+
+    /// Whether two machines are one site; not told of sites that were never two.
+    fn duplicate(&self, site: &Site, grace: Duration) -> Option<(ConditionStatus, &'static str, String)> {
+        if self.instances.is_duplicate(site.name(), Instant::now(), grace) {
+            let message = "a second machine shows this site's credential and is refused; stop it, or give it an empty \
+                           data folder and a join token for a name of its own";
+            return Some((ConditionStatus::True, "TwoMachines", message.to_owned()));
+        }
+        condition(&site.status.conditions, "DuplicateIdentity")?;
+        Some((ConditionStatus::False, "OneMachine", String::new()))
     }
 }
 
 pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time) -> Vec<Write> {
     let mut writes = Vec::new();
+    let heard = heartbeats.heard();
     for site in &snapshot.sites {
-        let Some(status) = heartbeats.state(site.name()) else { continue };
-        let (reason, message) = if status == ConditionStatus::True {
-            ("HeartbeatsArrive", String::new())
-        } else {
-            let seconds = heartbeats.grace.as_secs();
-            let message = format!(
-                "no heartbeat for over {seconds} s; what runs there goes on, and reports when it is back"
-            );
-            ("Silent", message)
+        if site.spec.taints.iter().any(|taint| taint.time_added.is_none()) {
+            writes.push(Write::spec(&with_times(site, now)));
+            continue;
+        }
+        let Some((status, reason, message)) = heard.ready(site.name(), heartbeats.started, heartbeats.grace)
+        else {
+            continue;
         };
         let told = tell(site, status, &message);
+        let facts = [
+            Some(("Ready", status, reason, message)),
+            heard
+                .clock(site.name())
+                .map(|(status, reason, message)| ("ClockSynced", status, reason, message)),
+            heard
+                .duplicate(site, heartbeats.grace)
+                .map(|(status, reason, message)| ("DuplicateIdentity", status, reason, message)),
+        ];
         let mut changed = site.clone();
-        let condition = Condition {
-            kind: "Ready".into(),
-            status,
-            observed_generation: site.metadata.generation,
-            last_transition_time: now,
-            reason: reason.into(),
-            message,
-        };
-        set_condition(&mut changed.status.conditions, condition);
+        for (kind, status, reason, message) in facts.into_iter().flatten() {
+            let condition = Condition {
+                kind: kind.into(),
+                status,
+                observed_generation: site.metadata.generation,
+                last_transition_time: now,
+                reason: reason.into(),
+                message,
+            };
+            set_condition(&mut changed.status.conditions, condition);
+        }
         if changed != *site {
             writes.push(Write::status(&changed).telling(told));
         }
     }
     writes
+}
+
+/// Taints without a time came just now; tolerations with a limit count from then.
+fn with_times(site: &Site, now: Time) -> Site {
+    let mut changed = site.clone();
+    for taint in &mut changed.spec.taints {
+        taint.time_added.get_or_insert(now);
+    }
+    changed
 }
 
 /// What is to be told of a site that was or wasn't heard.

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use store::{Object, Store};
-use types::{Application, Assignment, Function, Kind, Model, Placement, PlacementDecision, Resource, Site};
+use store::{Key, Object, Store};
+use types::{
+    Application, ApplicationRevision, Assignment, Function, Kind, Model, Placement, PlacementDecision,
+    PlacementScore, Resource, Site,
+};
 
 /// All resources of our own kinds at one moment. Those that can't be read (written by a newer version) are left out and left alone.
 #[derive(Debug, Default)]
@@ -12,15 +15,28 @@ pub struct Snapshot {
     pub placements: Vec<Placement>,
     pub decisions: Vec<PlacementDecision>,
     pub applications: Vec<Application>,
+    pub revisions: Vec<ApplicationRevision>,
     pub assignments: Vec<Assignment>,
     pub functions: Vec<Function>,
     pub models: Vec<Model>,
+    /// By site, for they are in its namespace.
+    pub scores: Vec<PlacementScore>,
+    /// The sites that came, changed or went since the last read, or of which others told something new. By name.
+    pub changed_sites: Vec<String>,
 }
 
 impl Snapshot {
     /// The site of that name.
     pub fn site(&self, name: &str) -> Option<&Site> {
-        self.sites.iter().find(|site| site.name() == name)
+        let index = self.sites.binary_search_by(|site| site.name().cmp(name)).ok()?;
+        self.sites.get(index)
+    }
+
+    /// What others told of a site.
+    pub fn scores_of(&self, site: &str) -> Vec<&PlacementScore> {
+        let first = self.scores.partition_point(|told| told.namespace() < site);
+        let told = self.scores.get(first..).unwrap_or_default();
+        told.iter().take_while(|told| told.namespace() == site).collect()
     }
 }
 
@@ -32,19 +48,27 @@ pub struct Reader {
     placements: Source,
     decisions: Source,
     applications: Source,
+    revisions: Source,
     assignments: Source,
     functions: Source,
     models: Source,
+    scores: Source,
 }
 
 impl Reader {
     /// What a store holds now, and the version that it is at: a watch from there misses nothing.
     pub fn read(&mut self, store: &Store) -> (&Snapshot, u64) {
         let (version, snapshot) = (store.version(), &mut self.snapshot);
-        self.sites.refresh(store, &mut snapshot.sites);
+        let mut changed = self.sites.refresh(store, &mut snapshot.sites);
+        for told in &mut self.scores.refresh(store, &mut snapshot.scores) {
+            std::mem::swap(&mut told.name, &mut told.namespace);
+            changed.push(told.clone());
+        }
+        snapshot.changed_sites = changed.into_iter().map(|key| key.name).collect();
         self.placements.refresh(store, &mut snapshot.placements);
         self.decisions.refresh(store, &mut snapshot.decisions);
         self.applications.refresh(store, &mut snapshot.applications);
+        self.revisions.refresh(store, &mut snapshot.revisions);
         self.assignments.refresh(store, &mut snapshot.assignments);
         self.functions.refresh(store, &mut snapshot.functions);
         self.models.refresh(store, &mut snapshot.models);
@@ -62,31 +86,40 @@ struct Source {
 }
 
 impl Source {
-    fn refresh<S: Kind>(&mut self, store: &Store, resources: &mut Vec<Resource<S>>) {
+    /// Reads what changed, and answers the keys of that.
+    fn refresh<S: Kind>(&mut self, store: &Store, resources: &mut Vec<Resource<S>>) -> Vec<Key> {
         // Asked before the list: what changes in between is looked at next time, too.
         let version = Some(store.latest_of(&[S::PLURAL]));
         if std::mem::replace(&mut self.version, version) == version {
-            return;
+            return vec![];
         }
+        let mut changed = Vec::new();
         let (objects, _) = store.list(S::PLURAL, None);
         let mut known =
             std::mem::take(&mut self.objects).into_iter().zip(std::mem::take(resources)).peekable();
         for object in objects {
-            while known.next_if(|(was, _)| was.key < object.key).is_some() {}
+            while let Some((gone, _)) = known.next_if(|(was, _)| was.key < object.key) {
+                changed.push(gone.key.clone());
+            }
             let unchanged = known.next_if(|(was, _)| Arc::ptr_eq(was, &object));
-            let read = unchanged.map(|(_, resource)| resource).or_else(|| object.parse().ok());
+            let read = unchanged.map(|(_, resource)| resource).or_else(|| {
+                changed.push(object.key.clone());
+                object.parse().ok()
+            });
             if let Some(resource) = read {
                 resources.push(resource);
                 self.objects.push(object);
             }
         }
+        changed.extend(known.map(|(gone, _)| gone.key.clone()));
+        changed
     }
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use store::{Deletion, Key, Ledger};
+    use store::{Deletion, Ledger};
     use types::SiteSpec;
 
     use super::*;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use types::ModelSignature;
+
 use crate::{Format, InvalidInput, LoadError, Signature, Tensor};
 
 /// Name of an engine: lower case, as in a resource's field `engine`.
@@ -128,6 +130,20 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the file is not a model or needs what this engine lacks.
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError>;
+
+    /// The same for a model whose owner says what it takes and gives. What the file tells itself isn't changed by that;
+    /// an engine may need it where the file doesn't.
+    ///
+    /// # Errors
+    /// Those of [`Engine::load`], and where what is declared can't be.
+    fn load_declared(
+        &self,
+        path: &Path,
+        options: &LoadOptions,
+        _declared: &ModelSignature,
+    ) -> Result<Arc<dyn LoadedModel>, LoadError> {
+        self.load(path, options)
+    }
 
     /// Called once on each inference thread with that thread's whole life as `body`, so that an engine can put
     /// it inside a thread pool of its own and spare a hand-over per run. Must call `body` exactly once.

@@ -17,6 +17,9 @@ pub use check::{Checked, CheckedEngine, Measured, check};
 pub use library::user_folder;
 pub use trial::{Difference, Tried, Verdict};
 
+use types::ModelSignature;
+
+use crate::declared;
 use crate::engine::{chain, panic_text};
 use crate::{
     Engine, EngineChoice, EngineOptions, Format, FormatError, LoadError, LoadOptions, LoadedModel, Name,
@@ -125,6 +128,31 @@ impl Engines {
         path: &Path,
         options: &LoadOptions,
     ) -> Result<Loaded, LoadError> {
+        self.load_declared(choice, path, options, &ModelSignature::default())
+    }
+
+    /// The same for a model whose owner says what it takes and gives; it has to be so.
+    ///
+    /// # Errors
+    /// Those of [`Engines::load`], and when the model isn't as it is declared.
+    pub fn load_declared(
+        &self,
+        choice: EngineChoice,
+        path: &Path,
+        options: &LoadOptions,
+        declared: &ModelSignature,
+    ) -> Result<Loaded, LoadError> {
+        let loaded = self.load_chosen(choice, path, Wanted { options, declared })?;
+        declared::check(loaded.model.signature(), declared)?;
+        Ok(loaded)
+    }
+
+    fn load_chosen(
+        &self,
+        choice: EngineChoice,
+        path: &Path,
+        options: Wanted<'_>,
+    ) -> Result<Loaded, LoadError> {
         let format = |source| LoadError::Format { path: path.into(), source };
         let source = Source::open(path).map_err(format)?;
         let readable = if source.format.is_onnx() { read_signature(&source.path).map(drop) } else { Ok(()) };
@@ -139,7 +167,7 @@ impl Engines {
         }
     }
 
-    fn load_with(&self, name: Name, source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    fn load_with(&self, name: Name, source: &Source, options: Wanted<'_>) -> Result<Loaded, LoadError> {
         let slot = self.slots.iter().find(|slot| slot.name == name);
         let reason = slot.map_or("this build doesn't have it".into(), |slot| slot.reason.clone());
         let Some(engine) = slot.and_then(|slot| slot.engine.as_ref()) else {
@@ -153,7 +181,7 @@ impl Engines {
         Ok(Loaded { model, engine: name, why: "asked for by name".into(), tried: Vec::new() })
     }
 
-    fn load_auto(&self, source: &Source, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    fn load_auto(&self, source: &Source, options: Wanted<'_>) -> Result<Loaded, LoadError> {
         let (mut candidates, mut tried) = (Vec::new(), Vec::new());
         for slot in self.slots.iter().filter(|slot| slot.takes(source.format)) {
             let Slot { name, reason, engine, .. } = slot;
@@ -194,6 +222,13 @@ impl Engines {
         }
         nest(&self.slots, body);
     }
+}
+
+/// How a model is to be loaded.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    options: &'a LoadOptions,
+    declared: &'a ModelSignature,
 }
 
 /// A model that an engine loaded, in the race for being served.
@@ -243,10 +278,12 @@ impl Slot {
 fn load_caught(
     engine: &dyn Engine,
     source: &Source,
-    options: &LoadOptions,
+    Wanted { options, declared }: Wanted<'_>,
 ) -> Result<Arc<dyn LoadedModel>, LoadError> {
-    catch_unwind(AssertUnwindSafe(|| engine.load(&source.path, options))).unwrap_or_else(|payload| {
-        let reason = format!("it panicked: {}", panic_text(payload.as_ref()));
-        Err(LoadError::Engine { engine: engine.info().name, reason })
-    })
+    catch_unwind(AssertUnwindSafe(|| engine.load_declared(&source.path, options, declared))).unwrap_or_else(
+        |payload| {
+            let reason = format!("it panicked: {}", panic_text(payload.as_ref()));
+            Err(LoadError::Engine { engine: engine.info().name, reason })
+        },
+    )
 }

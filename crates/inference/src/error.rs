@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::engine::chain;
+use crate::ensemble::EnsembleError;
 use crate::steps::StepError;
 use crate::{EngineError, FormatError, InvalidInput};
 
@@ -23,6 +25,12 @@ pub enum LoadError {
     /// What it declares for plain content or readings doesn't fit it.
     #[error(transparent)]
     Steps(#[from] StepError),
+    /// Its owner says of it what isn't so.
+    #[error("{side} `{name}`: {problem}")]
+    Declared { side: &'static str, name: String, problem: String },
+    /// The steps of an ensemble don't fit each other, or their models can't be had.
+    #[error(transparent)]
+    Ensemble(#[from] EnsembleError),
     /// The program that embeds the repository didn't say how to start processes.
     #[error(
         "this server can't run models in processes of their own; set `isolation` to `none` if the model is trusted"
@@ -63,10 +71,27 @@ pub enum Error {
     Late { model: String },
     #[error("model `{model}` version `{version}` failed")]
     Engine { model: String, version: String, source: Box<EngineError> },
+    /// Plain content that can't be read, or outputs that aren't what is declared.
+    #[error("model `{model}`: {source}")]
+    Content { model: String, source: StepError },
+    /// A step of an ensemble went wrong.
+    #[error("model `{model}`: step `{step}`: {}", whole(.cause))]
+    Step { model: String, step: String, cause: Box<Error> },
+    /// Ensembles ask several models, which takes a runtime.
+    #[error("model `{model}` is an ensemble: await its answer instead")]
+    Ensemble { model: String },
     /// The repository is being dropped.
     #[error("the server is stopping; send the request to another site")]
     Stopped,
     /// The system refused a thread.
     #[error("can't start an inference thread")]
     Thread(#[source] std::io::Error),
+}
+
+/// An error with what an engine said.
+fn whole(error: &Error) -> String {
+    match error {
+        Error::Engine { source, .. } => format!("{error}: {}", chain(source.as_ref())),
+        other => other.to_string(),
+    }
 }

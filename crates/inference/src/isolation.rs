@@ -8,6 +8,7 @@ mod channel;
 mod frames;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -71,10 +72,10 @@ pub(crate) fn load(
     for _ in 1..instances.max(1) {
         seats.push(Seat::taken(launch.start()?.0));
     }
-    let Hello { engine, why, signature } = hello;
+    let Hello { engine, why, signature, labels } = hello;
     let why = format!("{why}; in a process of its own");
     let seats = seats.into_iter().map(Mutex::new).collect();
-    let model = Arc::new(IsolatedModel { launch, signature, seats });
+    let model = Arc::new(IsolatedModel { launch, signature, labels, seats });
     Ok(Loaded { model, engine: known_engine(&engine)?, why, tried: Vec::new() })
 }
 
@@ -216,6 +217,7 @@ impl Seat {
 struct IsolatedModel {
     launch: Launch,
     signature: Signature,
+    labels: BTreeMap<String, Vec<String>>,
     seats: Vec<Mutex<Seat>>,
 }
 
@@ -237,6 +239,10 @@ impl IsolatedModel {
 impl LoadedModel for IsolatedModel {
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn labels(&self, output: &str) -> Option<&[String]> {
+        self.labels.get(output).map(Vec::as_slice)
     }
 
     fn instances(&self) -> usize {

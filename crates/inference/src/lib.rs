@@ -26,6 +26,7 @@ compile_error!(
 mod datatype;
 mod tensor;
 
+mod declared;
 mod signature;
 
 mod format;
@@ -38,6 +39,7 @@ mod engines;
 mod isolation;
 mod memory;
 
+mod ensemble;
 mod error;
 mod repository;
 
@@ -65,12 +67,14 @@ pub use engines::{
     Checked, CheckedEngine, Difference, EngineStatus, Engines, Loaded, Measured, Tried, Verdict, check,
     user_folder,
 };
+pub use ensemble::{EnsembleError, Giver};
 pub use error::{Error, LoadError};
 pub use format::{Format, FormatError, Source};
 pub use isolation::{WorkerCommand, serve_worker};
 pub use onnx::read_signature;
 pub use repository::{
     Answer, LoadRequest, Model, ModelStatus, Observed, Options, Pending, Repository, Request, Routing, State,
+    StepTiming, Timing,
 };
 pub use signature::{InvalidInput, Limits, Signature, TensorSpec};
 pub use stats::{BatchStats, Failures, StatsSnapshot, Timed};

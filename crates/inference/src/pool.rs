@@ -1,7 +1,7 @@
 //! The threads that run models: a fixed few, fed by one bounded queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,14 @@ use crate::{EngineError, Engines, Tensor, batch};
 /// What a run gives back.
 pub(crate) struct Done {
     pub outputs: Result<Vec<Tensor>, EngineError>,
+    /// When the request was submitted.
+    pub begun: Instant,
     /// From submission to the beginning of the run.
     pub queue: Duration,
     /// From there to the end.
     pub compute: Duration,
+    /// Samples in the run.
+    pub samples: u64,
 }
 
 /// One request on its way to a thread.
@@ -87,7 +91,9 @@ impl Pool {
         let pushed = queue.push(entry);
         drop(queue);
         // Jobs may hold the last of a model, which takes a while to end: not under the lock.
-        drop(unwanted);
+        for job in unwanted {
+            job.count_canceled();
+        }
         if pushed.is_ok() {
             self.shared.wake.notify_one();
         }
@@ -189,9 +195,10 @@ fn run_together(jobs: Vec<Job>) -> Vec<Job> {
     };
     let spent = Spent { input: merged - started, infer: computed - merged, output: computed.elapsed() };
     let bytes = inputs.iter().map(|tensor| tensor.data().len()).sum();
-    model.stats.ran(sizes.iter().sum::<usize>() as u64, bytes, spent);
+    let samples = sizes.iter().sum::<usize>() as u64;
+    model.stats.ran(samples, bytes, spent);
     for (job, outputs) in jobs.into_iter().zip(answers) {
-        job.finish(Ok(outputs), started, spent);
+        job.finish(Ok(outputs), started, spent, samples);
     }
     Vec::new()
 }
@@ -200,11 +207,11 @@ fn run_alone(job: Job) {
     let started = Instant::now();
     let outputs = compute(&job.model, &job.inputs, &job.outputs);
     let spent = Spent { infer: started.elapsed(), ..Spent::default() };
+    let samples = job.model.model.signature().batch(&job.inputs);
     if outputs.is_ok() {
-        let samples = job.model.model.signature().batch(&job.inputs);
         job.model.stats.ran(samples, job.input_bytes(), spent);
     }
-    job.finish(outputs, started, spent);
+    job.finish(outputs, started, spent, samples);
 }
 
 fn compute(model: &Served, inputs: &[Tensor], outputs: &[String]) -> Result<Vec<Tensor>, EngineError> {
@@ -234,16 +241,28 @@ impl Job {
     fn begin(&self, now: Instant) -> bool {
         let in_time =
             |(deadline, decided): &(Instant, Arc<AtomicBool>)| now < *deadline && !decided.swap(true, AcqRel);
-        self.wanted() && self.deadline.as_ref().is_none_or(in_time)
+        if !self.wanted() {
+            return self.count_canceled();
+        }
+        self.deadline.as_ref().is_none_or(in_time)
     }
 
-    fn finish(self, outputs: Result<Vec<Tensor>, EngineError>, started: Instant, spent: Spent) {
+    /// Counts a request whose sender went away, unless it went because the time was over. It isn't run.
+    fn count_canceled(&self) -> bool {
+        let is_late = self.deadline.as_ref().is_some_and(|(_, decided)| decided.load(Acquire));
+        if !is_late {
+            self.model.stats.failed(Failure::Canceled, self.submitted.elapsed());
+        }
+        false
+    }
+
+    fn finish(self, outputs: Result<Vec<Tensor>, EngineError>, started: Instant, spent: Spent, samples: u64) {
         let Job { model, inputs, submitted, comparison, reply, .. } = self;
         drop(inputs);
         let queue = started.saturating_duration_since(submitted);
         match &outputs {
             Ok(outputs) => {
-                model.stats.succeeded(queue, spent);
+                model.stats.succeeded(queue + spent.total(), queue, spent);
                 if let Some(comparison) = comparison {
                     comparison.offer(outputs);
                 }
@@ -253,7 +272,7 @@ impl Job {
         }
         if let Reply::Caller(reply) = reply {
             // The caller may have gone: then nobody wants the answer.
-            let _ = reply.send(Done { outputs, queue, compute: spent.total() });
+            let _ = reply.send(Done { outputs, begun: submitted, queue, compute: spent.total(), samples });
         }
     }
 }

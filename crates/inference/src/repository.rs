@@ -4,7 +4,9 @@
 //! its memory goes when its last request ends.
 
 mod catalog;
+mod ensemble;
 mod infer;
+mod plain;
 mod served;
 mod shadow;
 mod traffic;
@@ -15,12 +17,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use types::{Isolation, Serving, Traffic};
+use types::{Ensemble, Isolation, ModelSignature, Serving, Traffic};
 
 pub use catalog::{ModelStatus, State};
-pub use infer::{Answer, Model, Pending, Request};
+pub use infer::{Answer, Model, Pending, Request, StepTiming, Timing};
 
 use crate::cache::Cache;
+use crate::declared;
 use crate::drift::FeatureDrift;
 use crate::engine::chain;
 use crate::engines::Loaded;
@@ -30,6 +33,7 @@ use crate::pool::Pool;
 use crate::queue::Capacity;
 use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, StatsSnapshot};
 use catalog::{Catalog, Chosen, Found, Purpose, Turn};
+use ensemble::Steps;
 pub(crate) use served::Served;
 use served::file_bytes;
 pub(crate) use shadow::Comparison;
@@ -86,6 +90,10 @@ pub struct LoadRequest {
     pub engine: EngineChoice,
     /// How it is run.
     pub serving: Serving,
+    /// The models that answer together as this one; then there is no file.
+    pub ensemble: Option<Ensemble>,
+    /// What its owner says that it takes and gives.
+    pub signature: Option<ModelSignature>,
     /// Whether requests without a version go to this one once it is loaded.
     pub default: bool,
 }
@@ -100,6 +108,8 @@ impl LoadRequest {
             path,
             engine: EngineChoice::Auto,
             serving: Serving::default(),
+            ensemble: None,
+            signature: None,
             default: true,
         }
     }
@@ -193,6 +203,8 @@ impl Repository {
         check_name(&request.version)?;
         let file_bytes = file_bytes(&request.path);
         let ticket = self.write(|catalog| catalog.begin(&request, file_bytes));
+        // The models of its steps are loaded one at a time, too: they go first.
+        let ensemble = request.ensemble.as_ref().map(|ensemble| self.load_ensemble(&request, ensemble));
         let _one_at_a_time = self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
         match self.write(|catalog| catalog.turn(&request, ticket, purpose)) {
             Turn::Load => {}
@@ -200,13 +212,24 @@ impl Repository {
             Turn::Failed(reason) => return Err(LoadError::Again { reason }),
             Turn::Void => return Err(LoadError::Unloaded),
         }
-        self.make_room(file_bytes);
         let resident = || memory::resident(std::process::id());
         let (started, before) = (Instant::now(), resident());
-        let served = self.load_where_it_belongs(&request).and_then(|loaded| {
+        let loaded = match ensemble {
+            Some(loaded) => loaded.and_then(|(loaded, steps)| {
+                self.refuse_nesting(&request)?;
+                Ok((loaded, Some(steps)))
+            }),
+            None => {
+                self.make_room(file_bytes);
+                self.load_where_it_belongs(&request).map(|loaded| (loaded, None))
+            }
+        };
+        let served = loaded.and_then(|(loaded, steps)| {
             let key = self.inner.next_key.fetch_add(1, Relaxed);
             let grown = resident().saturating_sub(before);
-            Served::new(key, &request, loaded, started.elapsed(), grown)
+            let mut served = Served::new(key, &request, loaded, started.elapsed(), grown)?;
+            served.steps = steps;
+            Ok(served)
         });
         match served {
             Ok(served) => {
@@ -238,10 +261,12 @@ impl Repository {
     fn load_where_it_belongs(&self, request: &LoadRequest) -> Result<Loaded, LoadError> {
         let Shared { options, .. } = self.inner.shared.as_ref();
         let LoadRequest { engine, path, serving, .. } = request;
+        let declared = request.signature.clone().unwrap_or_default();
         match (serving.isolation, &options.worker) {
             (Isolation::None, _) => {
                 let threads = usize::try_from(serving.threads).unwrap_or(0);
-                self.inner.engines.load(*engine, path, &LoadOptions { workers: options.workers, threads })
+                let options = LoadOptions { workers: options.workers, threads };
+                self.inner.engines.load_declared(*engine, path, &options, &declared)
             }
             (Isolation::Process, Some(command)) => {
                 let limit = match serving.run_timeout_milliseconds {
@@ -250,7 +275,9 @@ impl Repository {
                 };
                 let instances =
                     usize::try_from(serving.instances).unwrap_or(1).clamp(1, options.workers.max(1));
-                isolation::load(command, *engine, path, instances, limit)
+                let loaded = isolation::load(command, *engine, path, instances, limit)?;
+                declared::check(loaded.model.signature(), &declared)?;
+                Ok(loaded)
             }
             (Isolation::Process, None) => Err(LoadError::NoIsolation),
         }

@@ -24,6 +24,32 @@ impl TensorSpec {
     }
 }
 
+impl TensorSpec {
+    /// What is true of both, with this one's name; `None` where no tensor fits both.
+    pub(crate) fn join(&self, other: &TensorSpec) -> Option<TensorSpec> {
+        let shape = match (&self.shape, &other.shape) {
+            (None, shape) | (shape, None) => shape.clone(),
+            (Some(one), Some(other)) if one.len() == other.len() => {
+                let sizes = one.iter().zip(other).map(|(&one, &other)| match (one, other) {
+                    (-1, size) | (size, -1) => Some(size),
+                    (one, other) => (one == other).then_some(one),
+                });
+                Some(sizes.collect::<Option<_>>()?)
+            }
+            _ => return None,
+        };
+        (self.datatype == other.datatype).then(|| TensorSpec { shape, ..self.clone() })
+    }
+
+    /// Datatype and dimensions for people.
+    pub(crate) fn shown(&self) -> String {
+        match &self.shape {
+            Some(shape) => format!("{} {shape:?}", self.datatype),
+            None => format!("{} of any shape", self.datatype),
+        }
+    }
+}
+
 /// Inputs and outputs in the model's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signature {

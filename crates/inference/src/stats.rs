@@ -41,6 +41,8 @@ pub(crate) enum Failure {
     Engine,
     /// It didn't fit.
     Invalid,
+    /// Whoever asked went away before it ran.
+    Canceled,
 }
 
 /// Failed requests by what failed.
@@ -52,6 +54,8 @@ pub struct Failures {
     pub engine: u64,
     /// They didn't fit the model or the limits.
     pub invalid: u64,
+    /// Whoever asked went away before they ran.
+    pub canceled: u64,
 }
 
 /// The counters at one moment.
@@ -133,6 +137,7 @@ pub(crate) struct Stats {
     fail: Counter,
     rejected: AtomicU64,
     invalid: AtomicU64,
+    canceled: AtomicU64,
     queue: Counter,
     input: Counter,
     compute: Counter,
@@ -171,9 +176,8 @@ impl Stats {
         smooth(size, (bytes as u64).max(1));
     }
 
-    /// One request of such a run.
-    pub fn succeeded(&self, queue: Duration, spent: Spent) {
-        let all = queue + spent.total();
+    /// One request of such a run, and what it took in all.
+    pub fn succeeded(&self, all: Duration, queue: Duration, spent: Spent) {
         self.success.add(all);
         self.latency.record(all);
         self.queue.add(queue);
@@ -187,6 +191,7 @@ impl Stats {
         match why {
             Failure::Rejected => self.rejected.fetch_add(1, Relaxed),
             Failure::Invalid => self.invalid.fetch_add(1, Relaxed),
+            Failure::Canceled => self.canceled.fetch_add(1, Relaxed),
             Failure::Engine => 0,
         };
     }
@@ -215,16 +220,18 @@ impl Stats {
 
     pub fn snapshot(&self) -> StatsSnapshot {
         let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (fail, rejected, invalid) =
-            (self.fail.read(), self.rejected.load(Relaxed), self.invalid.load(Relaxed));
-        let engine = fail.count.saturating_sub(rejected.saturating_add(invalid));
+        let fail = self.fail.read();
+        let [rejected, invalid, canceled] =
+            [&self.rejected, &self.invalid, &self.canceled].map(|count| count.load(Relaxed));
+        let others = rejected.saturating_add(invalid).saturating_add(canceled);
+        let engine = fail.count.saturating_sub(others);
         StatsSnapshot {
             inference_count: self.inferences.load(Relaxed),
             execution_count: self.executions.load(Relaxed),
             last_inference: self.last.load(Relaxed),
             success: self.success.read(),
             fail,
-            failures: Failures { rejected, engine, invalid },
+            failures: Failures { rejected, engine, invalid, canceled },
             queue: self.queue.read(),
             compute_input: self.input.read(),
             compute: self.compute.read(),

@@ -115,6 +115,11 @@ impl Tensor {
         Tensor { name: name.into(), shape, datatype, data }
     }
 
+    /// The same elements, uncopied, under another name.
+    pub(crate) fn renamed(&self, name: &str) -> Tensor {
+        Tensor::trusted(name, self.datatype, self.shape.clone(), self.data.clone())
+    }
+
     /// Takes a vector over, without a copy.
     ///
     /// # Errors

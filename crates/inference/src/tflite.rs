@@ -9,6 +9,7 @@ mod flatbuffer;
 mod operators;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use flatbuffer::Table;
@@ -58,7 +59,7 @@ struct Translation<'a> {
 fn translate(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let root = Table::root(bytes).ok_or("it is cut off")?;
     let [subgraph] = root.tables(2).as_slice().try_into().map_err(|_| "it has not exactly one graph")?;
-    let (buffers, mut graph) = (root.tables(4), Graph::default());
+    let (buffers, mut graph) = (root.tables(4), Graph::of_file(bytes.len()));
     let (declared, operators) = (subgraph.tables(0), subgraph.tables(3));
     if declared.len().max(operators.len()) > MAXIMUM {
         return Err("it has too many tensors".into());
@@ -66,14 +67,10 @@ fn translate(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let tensors = declared.into_iter().map(|tensor| read_tensor(tensor, &buffers, &mut graph));
     let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
     let mut translation = Translation { graph, tensors };
-    let names = |field: usize| -> Vec<(i32, &str)> {
-        let signature = root.tables(7).into_iter().next();
-        let named = signature.map(|signature| signature.tables(field)).unwrap_or_default();
-        named.into_iter().filter_map(|map| Some((map.i32(1).unwrap_or(0), map.text(0)?))).collect()
-    };
-    let (input_names, output_names) = (names(0), names(1));
+    let input_names = names(root, 0, &mut translation.graph)?;
+    let output_names = names(root, 1, &mut translation.graph)?;
     for index in subgraph.i32s(1) {
-        translation.input(index, named(&input_names, index))?;
+        translation.input(index, input_names.get(&index).copied())?;
     }
     let codes = root.tables(1);
     for operator in operators {
@@ -86,13 +83,23 @@ fn translate(bytes: &[u8]) -> Result<Vec<u8>, String> {
         operators::translate(&mut translation, number, operator)?;
     }
     for index in subgraph.i32s(2) {
-        translation.output(index, named(&output_names, index))?;
+        translation.output(index, output_names.get(&index).copied())?;
     }
+    translation.graph.spend(0)?;
     Ok(translation.graph.finish())
 }
 
-fn named<'a>(names: &[(i32, &'a str)], index: i32) -> Option<&'a str> {
-    names.iter().find(|(known, _)| *known == index).map(|(_, name)| *name)
+/// What the model's signature calls tensors; the first name of each.
+fn names<'a>(root: Table<'a>, field: usize, graph: &mut Graph) -> Result<HashMap<i32, &'a str>, String> {
+    let signature = root.tables(7).into_iter().next();
+    let mut names = HashMap::new();
+    for map in signature.map(|signature| signature.tables(field)).unwrap_or_default() {
+        if let Some(name) = map.text(0) {
+            graph.spend(name.len())?;
+            names.entry(map.i32(1).unwrap_or(0)).or_insert(name);
+        }
+    }
+    Ok(names)
 }
 
 fn read_tensor<'a>(
@@ -105,11 +112,13 @@ fn read_tensor<'a>(
     let kind = kind(number).ok_or_else(|| format!("its tensor `{name}` is of TFLite's type {number}"))?;
     let open = tensor.i32s(7);
     let shape = if open.is_empty() { tensor.i32s(0) } else { open };
+    graph.spend(name.len() + shape.len() * size_of::<i64>())?;
     let buffer = buffers.get(usize::try_from(tensor.i32(2).unwrap_or(0)).unwrap_or(usize::MAX));
     let data = buffer.and_then(|buffer| buffer.bytes(0)).filter(|data| !data.is_empty());
     let mut quantized = None;
     if let Some(told) = tensor.table(4).filter(|told| !told.f32s(2).is_empty()) {
         let (scales, zeros) = (told.f32s(2), told.i64s(3));
+        graph.spend((scales.len() + zeros.len()) * size_of::<i64>())?;
         let shape: &[i64] = if scales.len() == 1 { &[] } else { &[scales.len() as i64] };
         let (scale, zero) = (graph.name(), graph.name());
         let bytes: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
@@ -149,6 +158,7 @@ impl Translation<'_> {
     fn input(&mut self, index: i32, name: Option<&str>) -> Result<(), String> {
         let (kind, shape) = (self.tensor(index)?.kind, self.tensor(index)?.shape.clone());
         let name = name.unwrap_or(self.tensor(index)?.name).to_owned();
+        self.graph.spend(shape.len())?;
         self.graph.input(&name, kind, &shape);
         self.set(index, name)
     }
@@ -157,6 +167,7 @@ impl Translation<'_> {
         let (kind, shape) = (self.tensor(index)?.kind, self.tensor(index)?.shape.clone());
         let name = name.unwrap_or(self.tensor(index)?.name).to_owned();
         let value = self.raw(index)?;
+        self.graph.spend(shape.len())?;
         self.graph.node_to(&name, "Identity", &[&value], &[]);
         self.graph.output(&name, kind, &shape);
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use types::{
     Application, AssignedFunction, AssignedModel, AssignedOutput, AssignmentSpec, Component, FunctionSpec,
-    ModelSpec, Site,
+    ModelReference, ModelSpec, Site,
 };
 
 use crate::Distances;
@@ -59,11 +59,7 @@ fn plan_component(
         Ok::<_, Blocked>(AssignedFunction { name: name.clone(), spec })
     });
     let function = function.transpose()?;
-    let models = component.models.iter().map(|name| {
-        let spec = resolver.model(name).ok_or_else(|| missing("Model", name))?;
-        Ok::<_, Blocked>(AssignedModel { name: name.clone(), spec })
-    });
-    let models: Vec<AssignedModel> = models.collect::<Result<_, _>>()?;
+    let models = models_of(component, resolver)?;
     placed
         .into_iter()
         .map(|site| {
@@ -82,8 +78,62 @@ fn plan_component(
         .collect()
 }
 
-fn missing(kind: &str, name: &str) -> Blocked {
+/// Most models of a component, those of ensembles among them.
+const MOST_MODELS: usize = 64;
+
+/// The component's models, each behind those that it needs: the members of an ensemble come before it.
+fn models_of(component: &Component, resolver: &impl Resolver) -> Result<Vec<AssignedModel>, Blocked> {
+    let mut models = Vec::new();
+    for model in component.model_references() {
+        add_model(model, &mut Vec::new(), &mut models, resolver)?;
+    }
+    Ok(models)
+}
+
+fn add_model(
+    model: ModelReference<'_>,
+    within: &mut Vec<String>,
+    models: &mut Vec<AssignedModel>,
+    resolver: &impl Resolver,
+) -> Result<(), Blocked> {
+    let ModelReference { name, version } = model;
+    if models.iter().any(|model| model.name == name) {
+        return Ok(());
+    }
+    if within.iter().any(|ensemble| ensemble == name) {
+        let way = within.join(" → ");
+        return Err(format!("ensembles can't use each other in a circle: {way} → {name}"));
+    }
+    let spec = resolver.model(name).ok_or_else(|| match within.last() {
+        Some(ensemble) => {
+            format!("Model `{name}`, a step of the ensemble `{ensemble}`, does not exist in this namespace; apply it")
+        }
+        None => missing("Model", name),
+    })?;
+    within.push(name.to_owned());
+    for step in spec.ensemble.iter().flat_map(|ensemble| &ensemble.steps) {
+        add_model(ModelReference { name: &step.model, version: None }, within, models, resolver)?;
+    }
+    within.pop();
+    if models.len() >= MOST_MODELS {
+        return Err(format!("its models, with those of ensembles, are more than {MOST_MODELS}; use fewer"));
+    }
+    let spec = match version {
+        Some(version) => spec.narrowed(&[version]).ok_or_else(|| missing_version(name, version))?,
+        None => spec,
+    };
+    models.push(AssignedModel { name: name.to_owned(), spec, pinned: version.is_some() });
+    Ok(())
+}
+
+/// Says that a resource is missing.
+pub fn missing(kind: &str, name: &str) -> Blocked {
     format!("{kind} `{name}` does not exist in this namespace; apply it")
+}
+
+/// Says that a model lacks the version that a component pins.
+pub fn missing_version(model: &str, version: &str) -> Blocked {
+    format!("Model `{model}` has no version `{version}`; add it to its spec.versions, or name another one")
 }
 
 fn sites_of(component: &Component, resolver: &impl Resolver) -> Result<Vec<String>, Blocked> {

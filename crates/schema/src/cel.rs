@@ -10,11 +10,13 @@ mod lists;
 mod operators;
 mod parser;
 mod quantity;
+mod semver;
 mod strings;
 mod syntax;
 mod value;
 
 pub use quantity::Quantity;
+pub use semver::Semver;
 pub use value::{List, Map, Value};
 
 /// The longest expression, in bytes.

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use avocet_serving::{ServerState, grpc};
+use avocet_serving::{ServerState, grpc, router};
 use inference::{EngineOptions, Engines, LoadRequest, Options, Repository};
 use tokio::net::TcpListener;
 
@@ -25,5 +25,5 @@ async fn main() {
     let listener = TcpListener::bind(grpc_port).await.unwrap();
     tasks.spawn("grpc", grpc::serve(listener, state.clone(), tasks.shutdown()));
     let listener = TcpListener::bind(http).await.unwrap();
-    avocet_serving::serve(listener, state, tasks.shutdown()).await;
+    avocet_serving::serve(listener, router(state), tasks.shutdown()).await;
 }

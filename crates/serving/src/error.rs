@@ -34,6 +34,12 @@ pub(crate) enum ApiError {
     /// The client's own deadline passed.
     #[error("the answer was not ready before the client's deadline; allow more time or send less at once")]
     Deadline,
+    /// Others are sending too much.
+    #[error("the requests that come at once are too large together; try again in a moment")]
+    Crowded,
+    /// The body didn't come to its end.
+    #[error("the body comes too slowly; send less at once")]
+    Slow,
     /// The server's own trouble, as text.
     #[error("{0}")]
     Failed(String),
@@ -96,22 +102,20 @@ impl ApiError {
 
     pub fn status(&self) -> StatusCode {
         match self {
+            ApiError::Inference(Error::Step { cause, .. }) => status_of_step(cause),
+            ApiError::Step(error) | ApiError::Inference(Error::Content { source: error, .. }) => {
+                status_of_content(error)
+            }
             ApiError::BadRequest(_)
             | ApiError::NotOffered(_)
             | ApiError::Inference(Error::Invalid { .. }) => StatusCode::BAD_REQUEST,
-            ApiError::BodyTooLarge { .. }
-            | ApiError::Inference(Error::TooLarge { .. })
-            | ApiError::Step(StepError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-            ApiError::Step(StepError::Picture { .. } | StepError::Table { .. } | StepError::Tensor(_)) => {
-                StatusCode::UNPROCESSABLE_ENTITY
+            ApiError::BodyTooLarge { .. } | ApiError::Inference(Error::TooLarge { .. }) => {
+                StatusCode::PAYLOAD_TOO_LARGE
             }
-            ApiError::Encoding(_)
-            | ApiError::MediaType(_)
-            | ApiError::Step(StepError::NotTaken { .. } | StepError::UnknownFormat) => {
-                StatusCode::UNSUPPORTED_MEDIA_TYPE
-            }
+            ApiError::Encoding(_) | ApiError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
             ApiError::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            ApiError::Slow => StatusCode::REQUEST_TIMEOUT,
             ApiError::NotFound(_)
             | ApiError::NoRoute
             | ApiError::Inference(Error::UnknownModel { .. } | Error::UnknownVersion { .. }) => {
@@ -120,11 +124,11 @@ impl ApiError {
             ApiError::Method => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::Inference(Error::Late { .. }) => StatusCode::GATEWAY_TIMEOUT,
             ApiError::NotReady { .. }
+            | ApiError::Crowded
             | ApiError::Inference(Error::NotReady { .. } | Error::Overloaded { .. } | Error::Stopped) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            ApiError::Inference(Error::Engine { .. } | Error::Thread(_))
-            | ApiError::Step(StepError::Answer { .. } | StepError::Declaration { .. })
+            ApiError::Inference(Error::Engine { .. } | Error::Thread(_) | Error::Ensemble { .. })
             | ApiError::Answer(_)
             | ApiError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -134,13 +138,18 @@ impl ApiError {
     pub fn code(&self) -> Code {
         match (self, self.status()) {
             (ApiError::NotOffered(_) | ApiError::Encoding(_), _) => Code::Unimplemented,
-            (_, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) => Code::InvalidArgument,
+            (
+                _,
+                StatusCode::BAD_REQUEST
+                | StatusCode::UNPROCESSABLE_ENTITY
+                | StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ) => Code::InvalidArgument,
             (_, StatusCode::FORBIDDEN) => Code::PermissionDenied,
             (_, StatusCode::NOT_FOUND) => Code::NotFound,
             (_, StatusCode::METHOD_NOT_ALLOWED) => Code::Unimplemented,
             (_, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS) => Code::ResourceExhausted,
             (_, StatusCode::SERVICE_UNAVAILABLE) => Code::Unavailable,
-            (_, StatusCode::GATEWAY_TIMEOUT) => Code::DeadlineExceeded,
+            (_, StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT) => Code::DeadlineExceeded,
             _ => Code::Internal,
         }
     }
@@ -158,6 +167,33 @@ impl ApiError {
             cause = error.source();
         }
         text
+    }
+}
+
+fn status_of_content(error: &StepError) -> StatusCode {
+    match error {
+        StepError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        StepError::Picture { .. } | StepError::Table { .. } | StepError::Tensor(_) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        StepError::NotTaken { .. } | StepError::UnknownFormat => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        StepError::Answer { .. } | StepError::Declaration { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// An ensemble whose model is gone isn't unknown: it isn't ready.
+fn status_of_step(cause: &Error) -> StatusCode {
+    match cause {
+        Error::UnknownModel { .. } | Error::UnknownVersion { .. } | Error::NotReady { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Error::Invalid { .. } => StatusCode::BAD_REQUEST,
+        Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::Overloaded { .. } | Error::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
+        Error::Step { cause, .. } => status_of_step(cause),
+        Error::Content { source, .. } => status_of_content(source),
+        Error::Engine { .. } | Error::Thread(_) | Error::Ensemble { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

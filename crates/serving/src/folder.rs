@@ -9,7 +9,7 @@ mod scan;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +48,8 @@ pub struct Folder {
     known: Mutex<Known>,
     /// By model and output.
     labels: RwLock<HashMap<(String, String), Labels>>,
+    /// Says which names belong to others.
+    others: OnceLock<Box<dyn Fn(&str) -> bool + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -74,8 +76,17 @@ impl Folder {
         let paths: Vec<PathBuf> = paths.iter().map(std::path::absolute).collect::<io::Result<_>>()?;
         scan::scan(&paths)?;
         let stage = tempfile::Builder::new().prefix("avocet-models-").tempdir()?;
-        let (known, labels) = (Mutex::default(), RwLock::default());
-        Ok(Folder { paths, repository, mode, stage, known, labels })
+        let (known, labels, others) = (Mutex::default(), RwLock::default(), OnceLock::new());
+        Ok(Folder { paths, repository, mode, stage, known, labels, others })
+    }
+
+    /// Leaves models alone that somebody else has loaded under these names. Only the first call counts.
+    pub fn leave(&self, others: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        let _ = self.others.set(Box::new(others));
+    }
+
+    fn belongs_to_others(&self, name: &str) -> bool {
+        self.others.get().is_some_and(|others| others(name))
     }
 
     /// Names of all models on disk, sorted.
@@ -85,8 +96,10 @@ impl Folder {
 
     /// Loads models from disk by name; blocks until all are loaded. Gives what could not be.
     pub fn load_all(&self, names: &[String]) -> Vec<ControlError> {
+        // The models of an ensemble come with it, perhaps before their turn.
+        let is_there = |name: &String| self.lock().models.contains_key(name);
         let load = |name: &String| self.load_now(name, LoadModel::default()).err();
-        names.iter().filter_map(load).collect()
+        names.iter().filter(|name| !is_there(name)).filter_map(load).collect()
     }
 
     /// Follows the folder until the shutdown, where that is the mode.
@@ -124,12 +137,45 @@ impl Folder {
         }
     }
 
+    /// Loads a model; before an ensemble those of its models that are on disk and not loaded yet.
     fn load_now(&self, name: &str, request: LoadModel) -> Result<(), ControlError> {
+        self.load_members(name, request.config.as_ref(), &mut Vec::new())?;
+        self.load_alone(name, request)
+    }
+
+    fn load_members(
+        &self,
+        name: &str,
+        config: Option<&ModelConfig>,
+        within: &mut Vec<String>,
+    ) -> Result<(), ControlError> {
+        let found = scan::scan(&self.paths).unwrap_or_default();
+        let config = config.or_else(|| found.get(name).map(|found| &found.config));
+        let Some(ensemble) = config.and_then(ModelConfig::ensemble) else { return Ok(()) };
+        within.push(name.to_owned());
+        for step in ensemble.steps {
+            let member = step.model;
+            // A circle is told of by the repository.
+            let is_wanted = found.contains_key(&member) && !within.contains(&member);
+            if is_wanted && !self.lock().models.contains_key(&member) {
+                self.load_members(&member, None, within)?;
+                self.load_alone(&member, LoadModel::default())?;
+            }
+        }
+        within.pop();
+        Ok(())
+    }
+
+    fn load_alone(&self, name: &str, request: LoadModel) -> Result<(), ControlError> {
         let refused = |reason: String| ControlError::Refused { name: name.to_owned(), reason };
         let failed =
             |error: io::Error| ControlError::Failed { name: name.to_owned(), reason: error.to_string() };
         if !scan::is_plain_name(name) {
             return Err(ControlError::Unknown { action: "load", name: name.chars().take(128).collect() });
+        }
+        if self.belongs_to_others(name) {
+            let problem = "a model of that name was uploaded; delete that, or name this one otherwise";
+            return Err(refused(problem.into()));
         }
         let mut known = self.lock();
         let LoadModel { config, files } = request;
@@ -217,6 +263,8 @@ impl Folder {
         }
         let serving = found.config.serving().map_err(|error| error.to_string())?;
         let engine = found.config.engine().map_err(|error| error.to_string())?;
+        let ensemble = found.config.ensemble();
+        let signature = found.config.signature().map_err(|error| error.to_string())?;
         let chosen = found.chosen();
         let newest = chosen.keys().next_back().copied().ok_or("no version of it is there")?;
         let labels = read_labels(found)?;
@@ -224,6 +272,8 @@ impl Folder {
             let request = LoadRequest {
                 engine,
                 serving: serving.clone(),
+                ensemble: ensemble.clone(),
+                signature: signature.clone(),
                 default: *version == newest,
                 ..LoadRequest::new(name, version.to_string(), path)
             };
@@ -242,6 +292,10 @@ impl Folder {
     }
 
     fn unload_now(&self, name: &str) -> Result<(), ControlError> {
+        let unknown = || ControlError::Unknown { action: "unload", name: name.chars().take(128).collect() };
+        if self.belongs_to_others(name) {
+            return Err(unknown());
+        }
         let mut known = self.lock();
         let loaded = self.repository.list().into_iter().filter(|status| status.name == name);
         let unloaded = loaded.filter(|status| self.repository.unload(name, &status.version).is_ok()).count();
@@ -250,7 +304,7 @@ impl Folder {
         }
         self.labels.write().unwrap_or_else(PoisonError::into_inner).retain(|(model, _), _| model != name);
         match unloaded {
-            0 => Err(ControlError::Unknown { action: "unload", name: name.chars().take(128).collect() }),
+            0 => Err(unknown()),
             _ => Ok(()),
         }
     }

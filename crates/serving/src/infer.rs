@@ -14,7 +14,7 @@ use crate::encode::encode;
 use crate::error::ApiError;
 use crate::plain::{self, Show, Wanted};
 use crate::state::ServerState;
-use crate::trace::TraceParent;
+use crate::trace::{Call, Trace, TraceParent};
 use crate::watch::Watch;
 
 /// Bytes of body from which decoding and encoding leave the async threads: some hundred microseconds of parsing.
@@ -59,6 +59,11 @@ pub(crate) fn bad_body(rejection: &BytesRejection, limit: usize) -> ApiError {
     }
 }
 
+const CALL: Call = Call {
+    name: "POST /v2/models/{model}/infer",
+    attributes: &[("http.request.method", "POST"), ("http.route", "/v2/models/{model}/infer")],
+};
+
 async fn infer(
     state: &ServerState,
     name: &str,
@@ -67,26 +72,47 @@ async fn infer(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
+    let mut trace = Trace::begin(state.tracer.as_ref(), &headers, &CALL);
+    let answer = answer(state, (name, version), query, headers, body, &mut trace).await;
+    trace.end(answer.as_ref());
+    answer
+}
+
+async fn answer(
+    state: &ServerState,
+    (name, version): (&str, Option<&str>),
+    query: Option<&str>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    trace: &mut Trace,
+) -> Result<Response, ApiError> {
     let limit = state.body_limit;
+    let begun = trace.now();
     let model = state.repository.obtain(name, version).await?;
+    trace.step("obtain", begun);
+    trace.model(&model);
     let body = body.map_err(|rejection| bad_body(&rejection, limit))?;
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
+    let watch = Watch::begin(state, &model, TraceParent::of(&headers));
     if length == HeaderLength::Absent
         && let Some(content) = plain::content(&headers)?
     {
         drop(headers);
         let inputs = plain::Body { content, packed, body, limit };
-        return plain::infer(model, inputs, Show::of(query), accepted).await;
+        return plain::infer(model, inputs, Show::of(query), accepted, watch, trace).await;
     }
-    let watch = Watch::begin(state, &model, TraceParent::of_http(&headers));
     drop(headers);
     let key = match watch.wants_tensors() {
         true => None,
         false => model.body_key(&[&length.to_bytes(), &[packed.map_or(0, Encoding::tag)], &body]),
     };
+    let begun = trace.now();
     if let Some(kept) = key.as_ref().and_then(|key| model.body(key)) {
-        return Ok(finish(kept, accepted, Some("avocet; hit")));
+        trace.hit(begun);
+        let large = accepted.is_some() && kept.bytes.len() > LARGE;
+        let write = move || Ok(finish(kept, accepted, Some("avocet; hit")));
+        return if large { aside(write).await } else { write() };
     }
     let large = body.len() > LARGE || packed.is_some();
     let model_of_read = model.clone();
@@ -97,8 +123,10 @@ async fn infer(
     let Decoded { id, mut request, binary, classes, reading } =
         if large { aside(read).await? } else { read()? };
     let wanted = if reading { Some(Wanted::of(&model, &mut request)?) } else { None };
-    let answer = watch.answer(&model, request).await?;
-    let status = key.map(|_| if answer.cached { "avocet; hit" } else { "avocet; fwd=miss; stored" });
+    trace.step("decode", begun);
+    let answer = watch.answer(&model, request, trace).await?;
+    let begun = trace.now();
+    let status = key.map(|_| if answer.timing.cached { "avocet; hit" } else { "avocet; fwd=miss; stored" });
     let large = answer.outputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > LARGE;
     let state = state.clone();
     let write = move || {
@@ -112,7 +140,9 @@ async fn infer(
         }
         Ok(finish(body, accepted, status))
     };
-    if large { aside(write).await } else { write() }
+    let written = if large { aside(write).await } else { write() };
+    trace.step("encode", begun);
+    written
 }
 
 fn header_length(headers: &HeaderMap) -> Result<HeaderLength, ApiError> {

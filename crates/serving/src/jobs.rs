@@ -10,7 +10,9 @@ mod callback;
 mod deliver;
 mod front;
 mod line;
+mod pauses;
 mod record;
+mod room;
 mod run;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,8 +28,11 @@ pub use callback::{InvalidOrigin, Origins};
 pub use record::Status;
 
 use crate::Guard;
+use crate::bodies::Bodies;
 use line::Line;
+use pauses::Pauses;
 use record::Job;
+use room::Room;
 
 const TABLE: &str = "inference-jobs";
 
@@ -36,7 +41,7 @@ const TABLE: &str = "inference-jobs";
 pub struct Options {
     /// Most jobs, finished ones included.
     pub jobs: usize,
-    /// Most bytes of requests and responses.
+    /// Most bytes of requests and responses. A response for which there is no room waits for some.
     pub bytes: u64,
     /// Largest request in bytes.
     pub body_limit: usize,
@@ -44,7 +49,7 @@ pub struct Options {
     pub at_once: usize,
     /// How long a response is kept.
     pub keep: Duration,
-    /// How long a job waits for a model that isn't ready or an overload to pass.
+    /// How long a job waits for a model that isn't ready, an overload to pass, or room for its response.
     pub patience: Duration,
     /// Where results may be sent.
     pub origins: Origins,
@@ -95,6 +100,8 @@ struct Inner {
     repository: Repository,
     guard: Arc<dyn Guard>,
     http: reqwest::Client,
+    /// Requests that are being accepted.
+    bodies: Bodies,
     table: Mutex<Table>,
     /// Those to be computed.
     runs: Line,
@@ -108,6 +115,8 @@ struct Table {
     jobs: BTreeMap<String, Job>,
     /// Stops those that are being computed.
     running: HashMap<String, CancellationToken>,
+    /// Addresses that can't answer now.
+    pauses: Pauses,
     /// Jobs and bytes that are about to be added.
     reserved: (usize, u64),
 }
@@ -133,21 +142,32 @@ impl Jobs {
     ) -> Result<Jobs, Error> {
         std::fs::create_dir_all(folder)?;
         let jobs: Vec<(String, Job)> = ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
-        let jobs: BTreeMap<String, Job> = jobs.into_iter().collect();
+        let jobs: BTreeMap<String, Job> = jobs.into_iter().map(|(id, job)| (id, job.reopened())).collect();
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let id = name.to_str().and_then(|name| name.split_once('.')).map_or("", |(id, _)| id);
-            if !jobs.contains_key(id) {
+            let (id, kind) = name.to_str().and_then(|name| name.split_once('.')).unwrap_or_default();
+            if jobs.get(id).is_none_or(|job| job.file_kind() != kind) {
                 std::fs::remove_file(entry.path())?;
             }
         }
         let table = Mutex::new(Table { jobs, ..Table::default() });
         let (runs, calls) = (Line::default(), Line::default());
-        let folder = folder.to_owned();
+        let (folder, bodies) = (folder.to_owned(), Bodies::of(options.body_limit));
         let http = deliver::client().map_err(Error::Client)?;
         Ok(Jobs {
-            inner: Arc::new(Inner { ledger, folder, options, repository, guard, http, table, runs, calls }),
+            inner: Arc::new(Inner {
+                ledger,
+                folder,
+                options,
+                repository,
+                guard,
+                http,
+                bodies,
+                table,
+                runs,
+                calls,
+            }),
         })
     }
 
@@ -164,8 +184,9 @@ impl Jobs {
         self.inner.folder.join(format!("{id}.{kind}"))
     }
 
-    /// Writes a changed job, and then shows it; one that was deleted meanwhile stays deleted.
-    async fn save(&self, job: Job) -> Result<(), Error> {
+    /// Writes a changed job, and then shows it; one that was deleted meanwhile stays deleted, and what was to be kept
+    /// with it goes.
+    async fn save(&self, job: Job, response: Option<Room>) -> Result<(), Error> {
         let (record, jobs) = (job.clone(), self.clone());
         let change = move |tables: &ledger::Tables| {
             if tables.get::<Job>(TABLE, &record.id)?.is_some() {
@@ -174,30 +195,33 @@ impl Jobs {
             Ok::<_, Error>(())
         };
         let show = move |()| {
-            if let Some(known) = jobs.table().jobs.get_mut(&job.id) {
-                *known = job;
+            let known = jobs.table().jobs.get_mut(&job.id).map(|known| *known = job);
+            if let (Some(()), Some(response)) = (known, response) {
+                response.keep();
             }
         };
         self.inner.ledger.write_then(change, show).await
     }
 
-    /// Forgets a job and what belongs to it; one that is being computed is stopped.
+    /// Forgets a job and what belongs to it; one that is being computed is stopped. Once the commit has begun all of
+    /// it is done even if nobody waits for it any more.
     async fn delete(&self, id: &str) -> Result<(), Error> {
         let (key, jobs) = (id.to_owned(), self.clone());
         let change = move |tables: &ledger::Tables| Ok::<_, Error>(tables.delete(TABLE, &key).map(drop)?);
-        let name = id.to_owned();
+        let (name, runtime) = (id.to_owned(), tokio::runtime::Handle::current());
         let hide = move |()| {
             let mut table = jobs.table();
             table.jobs.remove(&name);
             if let Some(running) = table.running.remove(&name) {
                 running.cancel();
             }
-        };
-        self.inner.ledger.write_then(change, hide).await?;
-        for kind in ["request", "response"] {
+            drop(table);
+            let files = ["request", "response"].map(|kind| jobs.file(&name, kind));
             // Those that aren't there needn't go, and the next start sweeps.
-            let _ = tokio::fs::remove_file(self.file(id, kind)).await;
-        }
+            runtime.spawn_blocking(move || files.map(std::fs::remove_file))
+        };
+        let removed = self.inner.ledger.write_then(change, hide).await?;
+        let _ = removed.await;
         Ok(())
     }
 }

@@ -16,15 +16,20 @@
 //!   forms with one file at the same address. Those that declare `serving.postprocessing` then answer with `classes`
 //!   or `boxes`, and with their outputs only if `?outputs=raw` is added; requests of tensors get such a reading with
 //!   the parameter `"reading": true`, and with it the outputs that they name.
+//!   The same as tensors, over both protocols: the input `picture` or `table` (BYTES, one element) in the place of the
+//!   model's own, and outputs such as `classes.labels`, `classes.scores`, `boxes.places`.
+//! - Models that answer as one are ensembles; a [`Folder`] reads Triton's `ensemble_scheduling`.
+//! - What was done for a request is told to OpenTelemetry's collectors by a [`Tracer`].
 //! - Clients may load and unload models only where a [`Control`] lets them; a [`Folder`] is one.
 //! - What may wait is answered later: [`jobs`] are durable, and their results can be sent to who asked.
 //! - Clients of [MLBuffet](mlbuffet) work, too; the models that they upload are on a [`Shelf`].
 //!
 //! ```no_run
-//! # async fn serve(repository: inference::Repository) -> std::io::Result<()> {
+//! # async fn serve(repository: inference::Repository, shutdown: daemon::Shutdown) -> std::io::Result<()> {
 //! let state = avocet_serving::ServerState::new(repository).ready_when(|| true);
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
-//! axum::serve(listener, avocet_serving::router(state)).await
+//! avocet_serving::serve(listener, avocet_serving::router(state), shutdown).await;
+//! # Ok(())
 //! # }
 //! ```
 
@@ -39,6 +44,7 @@ mod folder;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod grpc;
+mod listen;
 mod management;
 mod metrics;
 mod routes;
@@ -57,6 +63,7 @@ mod data;
 mod decode;
 mod encode;
 
+mod bodies;
 mod compression;
 
 mod error;
@@ -71,12 +78,14 @@ pub use control::{Control, ControlError, LoadModel};
 pub use folder::{ControlMode, Folder};
 pub use guard::{Guard, Unguarded};
 pub use jobs::Jobs;
+pub use listen::serve;
 pub use metrics::serve_metrics;
 pub use model_config::{ConfigError, ModelConfig, VersionPolicy};
 pub use payloads::PayloadLog;
-pub use routes::{router, serve};
+pub use routes::router;
 pub use shelf::Shelf;
 pub use state::ServerState;
+pub use trace::{InvalidSetting, Ratio, Sampler, TraceSettings, Tracer};
 
 /// Runs long work on a thread that may block.
 async fn aside<T: Send + 'static>(
@@ -84,4 +93,13 @@ async fn aside<T: Send + 'static>(
 ) -> Result<T, error::ApiError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| error::ApiError::Answer(error.to_string()))?
+}
+
+/// As good as random for picking requests and naming spans: SplitMix64's mixing of a counter. No two numbers give the
+/// same.
+fn scramble(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

@@ -23,10 +23,7 @@ pub(crate) fn routes() -> Router<ServerState> {
 
 /// Serves `/metrics` alone until the shutdown, for those who want it on a port of its own.
 pub async fn serve_metrics(listener: TcpListener, state: ServerState, shutdown: Shutdown) {
-    let served = axum::serve(listener, routes().with_state(state));
-    if let Err(error) = served.with_graceful_shutdown(async move { shutdown.wait().await }).await {
-        tracing::error!(%error, "the metrics front ended");
-    }
+    crate::serve(listener, routes().with_state(state), shutdown).await;
 }
 
 async fn metrics(State(state): State<ServerState>) -> Response {
@@ -55,6 +52,18 @@ fn render(state: &ServerState) -> String {
             Kind::Counter,
             "Requests for the payload log that came too fast or could not be written",
         );
+        text.sample(&[], dropped);
+    }
+    if let Some(tracer) = &state.tracer {
+        let (exported, dropped) = tracer.counts();
+        text.family(
+            "avocet_spans_exported_total",
+            Kind::Counter,
+            "Spans of requests that the collector took",
+        );
+        text.sample(&[], exported);
+        let help = "Spans of requests that came too fast, or that the collector didn't take";
+        text.family("avocet_spans_dropped_total", Kind::Counter, help);
         text.sample(&[], dropped);
     }
     process::write(&mut text);
@@ -152,14 +161,16 @@ fn counters(text: &mut Text, counter: &Counter, all: &[Observed]) {
     }
 }
 
-/// Nothing here counts as canceled: who hangs up before a run gets neither answer nor error.
 fn failures(text: &mut Text, all: &[Observed]) {
     text.family("nv_inference_request_failure", Kind::Counter, "Requests that were refused or failed");
     for Observed { name, version, stats, .. } in all {
         let of = stats.failures;
-        for (reason, count) in
-            [("REJECTED", of.rejected), ("CANCELED", 0), ("BACKEND", of.engine), ("OTHER", of.invalid)]
-        {
+        for (reason, count) in [
+            ("REJECTED", of.rejected),
+            ("CANCELED", of.canceled),
+            ("BACKEND", of.engine),
+            ("OTHER", of.invalid),
+        ] {
             text.sample(&[("model", name), ("reason", reason), ("version", version)], count);
         }
     }

@@ -27,7 +27,9 @@ use axum::response::Response;
 use axum::routing::{any, get, post};
 use inference::Repository;
 
-use crate::{Guard, Shelf};
+use crate::bodies::Bodies;
+use crate::error::ApiError;
+use crate::{Guard, PayloadLog, Shelf};
 use reply::Reply;
 
 /// What the routes need. Cheap to clone.
@@ -38,12 +40,13 @@ pub struct Buffet {
     guard: Arc<dyn Guard>,
     legacy: bool,
     body_limit: usize,
+    payloads: Option<PayloadLog>,
 }
 
 impl Buffet {
     /// Truthful status codes, and predictions up to 64 MiB.
     pub fn new(repository: Repository, shelf: Shelf, guard: Arc<dyn Guard>) -> Buffet {
-        Buffet { repository, shelf, guard, legacy: false, body_limit: 64 << 20 }
+        Buffet { repository, shelf, guard, legacy: false, body_limit: 64 << 20, payloads: None }
     }
 
     /// Whether to answer with MLBuffet's own codes, which are 200 for many failures and 500 for some mistakes of
@@ -58,6 +61,13 @@ impl Buffet {
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> Buffet {
         self.body_limit = bytes;
+        self
+    }
+
+    /// Where predictions are logged whose model says so; without it none is.
+    #[must_use]
+    pub fn payloads(mut self, log: PayloadLog) -> Buffet {
+        self.payloads = Some(log);
         self
     }
 
@@ -78,7 +88,8 @@ pub fn router(buffet: Buffet) -> Router {
         .route(&format!("{model}/prediction"), get(predict::by_get).post(predict::by_post))
         .route("/api/v1/train/{*rest}", any(training))
         .route("/api/{*rest}", any(no_route))
-        .layer(DefaultBodyLimit::max(buffet.body_limit));
+        .layer(DefaultBodyLimit::max(buffet.body_limit))
+        .layer(from_fn_with_state((buffet.clone(), Bodies::of(buffet.body_limit)), bounded));
     // A file and what is said about it.
     let file = usize::try_from(buffet.shelf.file_limit()).unwrap_or(usize::MAX);
     let form = file.saturating_add(1 << 20);
@@ -90,6 +101,11 @@ pub fn router(buffet: Buffet) -> Router {
         .route(&format!("{model}/information"), axum::routing::put(models::describe))
         .layer(from_fn_with_state(buffet.clone(), admit));
     open.merge(guarded).method_not_allowed_fallback(wrong_method).with_state(buffet)
+}
+
+async fn bounded(State((buffet, bodies)): State<(Buffet, Bodies)>, request: Request, next: Next) -> Response {
+    let refused = |error: ApiError| buffet.answer(Reply::new(error.status(), error.message()));
+    bodies.answer(request, next).await.unwrap_or_else(refused)
 }
 
 async fn admit(State(buffet): State<Buffet>, request: Request, next: Next) -> Response {

@@ -1,6 +1,7 @@
 //! Triton's model configuration, as far as it means something here: read from JSON or `config.pbtxt`, turned into how
 //! a model is served, and shown to clients.
 
+mod ensemble;
 mod number;
 mod show;
 mod text;
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use types::{Batching, Isolation, PredictionCache, QueuePolicy, Serving};
 
+pub use ensemble::EnsembleScheduling;
 pub(crate) use show::{show, show_json};
 
 /// A model's configuration. What isn't known here is skipped, but for what would change a model's answers.
@@ -39,9 +41,12 @@ pub struct ModelConfig {
     pub version_policy: Option<VersionPolicy>,
     /// The file in each version's folder; empty stands for `model.onnx`.
     pub default_model_filename: String,
-    /// The outputs; only their label files are used.
-    pub output: Vec<Output>,
-    ensemble_scheduling: Option<Value>,
+    /// The inputs, which the model has to have.
+    pub input: Vec<Tensor>,
+    /// The outputs, which the model has to have, and their label files.
+    pub output: Vec<Tensor>,
+    /// The steps of an ensemble; absent for a model with a file.
+    pub ensemble_scheduling: Option<EnsembleScheduling>,
     sequence_batching: Option<Value>,
     model_transaction_policy: TransactionPolicy,
 }
@@ -97,12 +102,17 @@ pub struct Parameter {
     pub string_value: String,
 }
 
-/// See [`ModelConfig::output`].
+/// See [`ModelConfig::input`] and [`ModelConfig::output`].
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Output {
-    /// The output's name.
+pub struct Tensor {
+    /// Its name.
     pub name: String,
+    /// Such as `TYPE_FP32`; empty says nothing.
+    pub data_type: String,
+    /// Its dimensions without that of the batch, -1 where any size goes; empty says nothing.
+    pub dims: Vec<i64>,
+    reshape: Option<Value>,
     /// A file beside the configuration with the name of one class a line.
     pub label_filename: String,
 }
@@ -163,6 +173,9 @@ pub enum ConfigError {
     /// A backend or platform of another sort.
     #[error("backend `{0}` is not offered here; use onnxruntime, or leave it out")]
     Backend(String),
+    /// A type of elements that isn't one.
+    #[error("data_type `{0}` is none of Triton's that are served here")]
+    DataType(String),
     /// A thread count that is no number, or an isolation that is none.
     #[error("parameter `{name}` can't be `{value}`")]
     Parameter {
@@ -197,7 +210,6 @@ impl ModelConfig {
     /// When a number is out of range, or the model asks for what isn't there.
     pub fn serving(&self) -> Result<Serving, ConfigError> {
         let refused = [
-            ("ensemble_scheduling", self.ensemble_scheduling.is_some()),
             ("sequence_batching", self.sequence_batching.is_some()),
             ("a decoupled model_transaction_policy", self.model_transaction_policy.decoupled),
         ];
@@ -211,12 +223,14 @@ impl ModelConfig {
         let delay =
             within("max_queue_delay_microseconds", batching.max_queue_delay_microseconds, 10_000_000)?;
         let max_size = within("max_batch_size", self.max_batch_size, 65_536)?;
+        // What an ensemble says of batches is said for its clients: its models have their own.
+        let merges = max_size > 1 && self.ensemble_scheduling.is_none();
         let timeout = policy.default_timeout_microseconds.div_ceil(1000);
         Ok(Serving {
             instances: within("instance_group.count", instances, 1024)?,
             threads: self.threads()?,
             isolation: self.isolation()?,
-            batching: (max_size > 1).then_some(Batching { max_size, max_delay_microseconds: delay }),
+            batching: merges.then_some(Batching { max_size, max_delay_microseconds: delay }),
             queue: QueuePolicy {
                 max_requests: within("max_queue_size", policy.max_queue_size, 1_000_000)?,
                 timeout_milliseconds: within("default_timeout_microseconds / 1000", timeout, 86_400_000)?,
@@ -259,6 +273,7 @@ impl ModelConfig {
             (backend, _) => backend,
         };
         match backend {
+            "ensemble" => Ok(EngineChoice::Auto),
             // Where the library isn't there another engine does as well.
             "" | "onnx" | "onnxruntime" => Ok(EngineChoice::Auto),
             other => other.parse().map_err(|_| ConfigError::Backend(other.chars().take(64).collect())),
@@ -326,10 +341,7 @@ mod tests {
     #[test]
     fn what_would_change_answers_is_refused_and_the_rest_skipped() {
         let serving = |json: &str| ModelConfig::from_json(json.as_bytes()).unwrap().serving();
-        assert_eq!(
-            serving(r#"{"ensemble_scheduling":{}}"#),
-            Err(ConfigError::NotOffered("ensemble_scheduling"))
-        );
+        assert_eq!(serving(r#"{"sequence_batching":{}}"#), Err(ConfigError::NotOffered("sequence_batching")));
         assert!(serving(r#"{"model_transaction_policy":{"decoupled":true}}"#).is_err());
         assert!(serving(r#"{"max_batch_size":100000}"#).is_err());
         assert!(serving(r#"{"parameters":{"intra_op_thread_count":{"string_value":"x"}}}"#).is_err());

@@ -16,6 +16,7 @@ use inference::Tensor;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use types::{Payloads, Time};
 
+use crate::scramble;
 use crate::trace::TraceParent;
 use file::LogFile;
 
@@ -110,14 +111,6 @@ impl PayloadLog {
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.counters.logged.load(Relaxed), self.counters.dropped.load(Relaxed))
     }
-}
-
-/// As good as random for picking requests: SplitMix64's mixing of a counter.
-fn scramble(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 async fn write_all(

@@ -13,6 +13,8 @@ use crate::encode::encode;
 use crate::error::ApiError;
 use crate::form;
 use crate::infer::finish;
+use crate::trace::Trace;
+use crate::watch::Watch;
 
 /// What a body is that is no request of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,9 +88,12 @@ pub(crate) async fn infer(
     body: Body,
     show: Show,
     accepted: Option<Encoding>,
+    watch: Watch,
+    trace: &mut Trace,
 ) -> Result<Response, ApiError> {
-    let reader = model.clone();
+    let (reader, begun) = (model.clone(), trace.now());
     let (inputs, frame) = aside(move || read(&reader, body)).await?;
+    trace.step("preprocess", begun);
     let mut request = Request::new(inputs);
     let wanted = match model.output_steps() {
         Some(_) if show == Show::Outputs => {
@@ -98,14 +103,17 @@ pub(crate) async fn infer(
         Some(_) => Some(Wanted::in_frame(&model, &mut request, frame)?),
         None => None,
     };
-    let mut outputs = model.answer(request).await?.outputs;
+    let answer = watch.answer(&model, request, trace).await?;
+    let (mut outputs, begun) = (answer.outputs, trace.now());
     let write = move || {
         let reading = wanted.map(|wanted| wanted.read(&model, &mut outputs)).transpose()?;
         let (name, version, binary) = (model.name(), model.version(), BinaryOutputs::default());
         let encoded = encode(name, version, None, &outputs, &binary, reading.as_ref())?;
         Ok(finish(encoded.body(), accepted, None))
     };
-    aside(write).await
+    let written = aside(write).await;
+    trace.step("postprocess", begun);
+    written
 }
 
 fn read(model: &Model, body: Body) -> Result<(Vec<Tensor>, Option<Frame>), ApiError> {

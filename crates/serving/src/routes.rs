@@ -2,16 +2,15 @@
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
-use daemon::Shutdown;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use wire::inference::{ModelStatistics, StatisticDuration, TensorMetadata};
 
+use crate::bodies::Bodies;
 use crate::error::ApiError;
 use crate::infer::{self, bad_path};
 use crate::state::ServerState;
@@ -43,18 +42,12 @@ pub fn router(state: ServerState) -> Router {
         .fallback(|| async { ApiError::NoRoute })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(DefaultBodyLimit::max(limit))
+        .layer(from_fn_with_state(Bodies::of(limit), bounded))
         .with_state(state)
 }
 
-/// Serves the routes until the shutdown; then open requests are answered.
-pub async fn serve(listener: TcpListener, state: ServerState, shutdown: Shutdown) {
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let served = axum::serve(listener, router(state));
-    if let Err(error) = served.with_graceful_shutdown(async move { shutdown.wait().await }).await {
-        tracing::error!(%error, "the REST front ended");
-    }
+async fn bounded(State(bodies): State<Bodies>, request: Request, next: Next) -> Result<Response, ApiError> {
+    bodies.answer(request, next).await
 }
 
 pub(crate) type Name = Result<Path<String>, PathRejection>;

@@ -1,7 +1,7 @@
 //! The settings that the logging and trace extensions show and change.
 //!
-//! They are checked, kept and shown, and change nothing: what is logged is said where the server is started, and
-//! requests are not traced, so the level of that is always `OFF`.
+//! They are checked, kept and shown, and change nothing: what is logged and traced is said where the server is started.
+//! Triton's own traces are not written, so the level of that is always `OFF`.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -90,7 +90,7 @@ impl Settings {
             let bad = |what: &str| ApiError::BadRequest(format!("trace setting '{name}' {what}"));
             match name.as_str() {
                 "trace_level" if values.iter().any(|level| level != "OFF") => {
-                    return Err(bad("can only be OFF: this server doesn't trace requests"));
+                    return Err(bad("can only be OFF: traces go to OpenTelemetry, as said at the start"));
                 }
                 "trace_level" => {}
                 "trace_rate" | "trace_count" | "log_frequency" => {

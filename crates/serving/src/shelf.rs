@@ -9,7 +9,7 @@ mod tag;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use artifacts::Blobs;
@@ -33,7 +33,8 @@ pub struct Options {
     pub tags: usize,
     /// Most versions of one tag.
     pub versions: usize,
-    /// Whether a name belongs to somebody else, even if it isn't loaded yet. Called on each upload of a new tag.
+    /// Whether a name belongs to somebody else, even if it isn't loaded yet. Called on each upload of a new tag, before
+    /// and after its model is tried out.
     pub taken: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
@@ -88,6 +89,8 @@ struct Inner {
     tags: RwLock<BTreeMap<String, Tag>>,
     /// One change at a time; reads don't wait for it.
     changing: Arc<Mutex<()>>,
+    /// The name under which a version is being tried out.
+    claimed: std::sync::Mutex<Option<String>>,
 }
 
 impl Shelf {
@@ -116,6 +119,7 @@ impl Shelf {
                 options,
                 tags: RwLock::new(tags),
                 changing: Arc::default(),
+                claimed: std::sync::Mutex::default(),
             }),
         };
         for (name, tag) in shelf.tags() {
@@ -137,6 +141,11 @@ impl Shelf {
     /// Whether there is a tag of this name.
     pub fn has(&self, name: &str) -> bool {
         self.inner.read(|tags| tags.contains_key(name))
+    }
+
+    /// Whether nobody else may load a model of this name: there is a tag of it, or one is being tried out.
+    pub fn holds(&self, name: &str) -> bool {
+        self.inner.claimed().as_deref() == Some(name) || self.has(name)
     }
 
     /// Largest file in bytes.
@@ -215,6 +224,7 @@ impl Shelf {
         Received { digest, size }: Received,
         turn: OwnedMutexGuard<()>,
     ) -> Result<u32, Error> {
+        let claim = Claim::of(&self.inner, name, turn);
         self.check(name)?;
         // Only now: outside of a turn, the one who serves it may be an upload that is being tried out.
         if self.tag(name).is_none() && self.inner.repository.list().iter().any(|model| model.name == name) {
@@ -224,7 +234,11 @@ impl Shelf {
             return Err(Error::Undone);
         }
         let mut tag = self.tag(name).unwrap_or_default();
-        let candidate = self.try_out(name, tag.next(), &digest, turn).await?;
+        let candidate = self.try_out(name, tag.next(), &digest, claim).await?;
+        // Who was promised the name meanwhile has waited for it.
+        if !self.has(name) && (self.inner.options.taken)(name) {
+            return Err(Error::Taken(name.into()));
+        }
         let Label { file, library, description } = label;
         let number = tag.add(Version { digest, size, file, library, description, time: daemon::now() });
         self.save(name, tag, move || candidate.keep()).await?;
@@ -237,14 +251,14 @@ impl Shelf {
         name: &str,
         number: u32,
         digest: &Digest,
-        turn: OwnedMutexGuard<()>,
+        claim: Claim,
     ) -> Result<Candidate, Error> {
         let request = LoadRequest { default: false, ..self.inner.request(name, number, digest) };
         let repository = self.inner.repository.clone();
         // Where the uploader goes away meanwhile, the candidate is dropped when it has loaded, and the turn ends.
         let load = move || {
             let candidate =
-                Candidate { repository, name: request.name.clone(), number, kept: false, _turn: turn };
+                Candidate { repository, name: request.name.clone(), number, kept: false, _claim: claim };
             candidate.repository.load(request).map(|_| candidate)
         };
         let loaded = tokio::task::spawn_blocking(load).await.map_err(|_| Error::CutOff)?;
@@ -357,10 +371,12 @@ impl Inner {
             engine: EngineChoice::Auto,
             serving: Serving::default(),
             default: true,
+            ensemble: None,
+            signature: None,
         }
     }
 
-    /// Makes all versions of a tag known, the default one last.
+    /// Makes all versions of a tag known, the default one last. Loads nothing: nobody else has loaded its name.
     fn register(&self, name: &str, tag: &Tag) {
         for (&number, version) in tag.versions() {
             let default = number == tag.default_version();
@@ -383,6 +399,10 @@ impl Inner {
         }
     }
 
+    fn claimed(&self) -> MutexGuard<'_, Option<String>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read<T>(&self, look: impl FnOnce(&BTreeMap<String, Tag>) -> T) -> T {
         look(&self.tags.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -398,8 +418,26 @@ struct Candidate {
     name: String,
     number: u32,
     kept: bool,
-    /// Nobody else loads or keeps this version meanwhile.
+    _claim: Claim,
+}
+
+/// Nobody else loads or keeps a version of this name meanwhile.
+struct Claim {
+    inner: Arc<Inner>,
     _turn: OwnedMutexGuard<()>,
+}
+
+impl Claim {
+    fn of(inner: &Arc<Inner>, name: &str, turn: OwnedMutexGuard<()>) -> Claim {
+        *inner.claimed() = Some(name.to_owned());
+        Claim { inner: Arc::clone(inner), _turn: turn }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        *self.inner.claimed() = None;
+    }
 }
 
 impl Candidate {

@@ -8,6 +8,7 @@ use crate::control::{Control, ControlError, NoControl};
 use crate::error::ApiError;
 use crate::payloads::PayloadLog;
 use crate::settings::Settings;
+use crate::trace::Tracer;
 
 /// The models, and what this server thinks of itself. Cheap to clone.
 #[derive(Clone)]
@@ -18,6 +19,7 @@ pub struct ServerState {
     pub(crate) control: Arc<dyn Control>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) payloads: Option<PayloadLog>,
+    pub(crate) tracer: Option<Tracer>,
 }
 
 impl ServerState {
@@ -31,7 +33,13 @@ impl ServerState {
             control: Arc::new(NoControl),
             settings: Arc::default(),
             payloads: None,
+            tracer: None,
         }
+    }
+
+    /// The models.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
     }
 
     /// When `/v2/health/ready` says yes: for an agent, once every model assigned to the site is loaded. Called
@@ -60,6 +68,13 @@ impl ServerState {
     #[must_use]
     pub fn payloads(mut self, log: PayloadLog) -> ServerState {
         self.payloads = Some(log);
+        self
+    }
+
+    /// Who is told what was done for requests; without it nobody is.
+    #[must_use]
+    pub fn traces(mut self, tracer: Tracer) -> ServerState {
+        self.tracer = Some(tracer);
         self
     }
 

@@ -1,6 +1,6 @@
 //! What both fronts tell of the server and its models, in the protocol's words.
 
-use inference::{Signature, State as ModelState, StatsSnapshot, TensorSpec, Timed};
+use inference::{Error, Signature, State as ModelState, StatsSnapshot, TensorSpec, Timed};
 use wire::inference::{
     InferBatchStatistics, InferStatistics, ModelIndex, ModelMetadataResponse, ModelStatistics,
     StatisticDuration, TensorMetadata,
@@ -29,11 +29,18 @@ pub(crate) const EXTENSIONS: [&str; 8] = [
 /// # Errors
 /// When they aren't, with the reason.
 pub(crate) fn ready(state: &ServerState, name: &str, version: Option<&str>) -> Result<(), ApiError> {
-    let Err(error) = state.repository.get(name, version) else { return Ok(()) };
-    let idle = (state.repository.list().into_iter())
-        .filter(|status| status.name == name && status.state == ModelState::Idle)
-        .any(|status| version.map_or(status.default, |version| status.version == version));
-    if idle { Ok(()) } else { Err(error.into()) }
+    match state.repository.get(name, version) {
+        Ok(_) => Ok(()),
+        // Not the version that was asked for, which may be an alias or none, but the one that would answer.
+        Err(Error::NotReady { version, .. }) if is_idle(state, name, &version) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_idle(state: &ServerState, name: &str, version: &str) -> bool {
+    let all = state.repository.list().into_iter();
+    all.filter(|status| status.name == name && status.version == version)
+        .any(|status| status.state == ModelState::Idle)
 }
 
 /// What a model takes and gives, and which of its versions are there.
@@ -59,7 +66,10 @@ pub(crate) async fn metadata(
     Ok(ModelMetadataResponse {
         name: name.to_owned(),
         versions,
-        platform: format!("{}_onnx", model.engine()),
+        platform: match model.ensemble() {
+            Some(_) => "ensemble".to_owned(),
+            None => format!("{}_onnx", model.engine()),
+        },
         inputs: inputs.iter().map(tensor).collect(),
         outputs: outputs.iter().map(tensor).collect(),
     })

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use inference::{Answer, Error, Model, Request};
 
-use crate::payloads::{Outcome, Record, Ticket};
+use crate::payloads::{Outcome, PayloadLog, Record, Ticket};
 use crate::state::ServerState;
-use crate::trace::TraceParent;
+use crate::trace::{Trace, TraceParent};
 
 /// A request that may be noted.
 pub(crate) struct Watch {
@@ -17,7 +17,12 @@ pub(crate) struct Watch {
 impl Watch {
     /// Decides whether it is.
     pub fn begin(state: &ServerState, model: &Model, trace: Option<TraceParent>) -> Watch {
-        let ticket = state.payloads.as_ref().and_then(|log| log.sample(model.serving().payloads.as_ref()));
+        Watch::of(state.payloads.as_ref(), model, trace)
+    }
+
+    /// The same for a front with a log of its own.
+    pub fn of(log: Option<&PayloadLog>, model: &Model, trace: Option<TraceParent>) -> Watch {
+        let ticket = log.and_then(|log| log.sample(model.serving().payloads.as_ref()));
         Watch { ticket, trace }
     }
 
@@ -30,7 +35,13 @@ impl Watch {
     ///
     /// # Errors
     /// Those of [`Model::answer`].
-    pub async fn answer(self, model: &Model, request: Request) -> Result<Answer, Error> {
+    pub async fn answer(self, model: &Model, request: Request, trace: &mut Trace) -> Result<Answer, Error> {
+        let answer = self.answer_and_log(model, request).await?;
+        trace.ran(&answer.timing);
+        Ok(answer)
+    }
+
+    async fn answer_and_log(self, model: &Model, request: Request) -> Result<Answer, Error> {
         let Some(ticket) = self.ticket else { return model.answer(request).await };
         let (time, started) = (daemon::now(), Instant::now());
         let inputs = request.inputs.clone();
@@ -43,7 +54,9 @@ impl Watch {
             took: started.elapsed(),
             inputs,
             outcome: match &answer {
-                Ok(answer) => Outcome::Answered { outputs: answer.outputs.clone(), cached: answer.cached },
+                Ok(answer) => {
+                    Outcome::Answered { outputs: answer.outputs.clone(), cached: answer.timing.cached }
+                }
                 Err(error) => Outcome::Failed(error.to_string()),
             },
         });

@@ -62,9 +62,18 @@ impl Tree {
 
     /// The same on a port of the caller's choice.
     pub fn hub_at(&self, name: &str, port: u16) -> Hub {
+        self.start_hub(name, port, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn hub_with(&self, name: &str, further: &[&str]) -> Hub {
+        self.start_hub(name, quiet_port(), further)
+    }
+
+    fn start_hub(&self, name: &str, port: u16, further: &[&str]) -> Hub {
         let listen = format!("127.0.0.1:{port}");
         let hub = ["up", "--site", name, "--tier", "cloud", "--grace", "3", "--listen", &listen];
-        let mut hub = Hub { site: self.process(name, &[&hub, &SITE[..]].concat()), port };
+        let mut hub = Hub { site: self.process(name, &[&hub, &SITE[..], further].concat()), port };
         hub.restart();
         hub
     }

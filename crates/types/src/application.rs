@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, FieldError, InvocationCounts, Kind, Resource, names};
+use crate::{Condition, FieldError, InvocationCounts, Kind, Resource, Rollout, RolloutStatus, names};
 
 /// An AI application over many sites.
 pub type Application = Resource<ApplicationSpec>;
@@ -18,6 +18,9 @@ pub struct ApplicationSpec {
     /// The application's parts.
     #[schemars(length(min = 1, max = 256))]
     pub components: Vec<Component>,
+    /// How changes of it, and of the functions and models that it names, reach its sites; absent changes all at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
 }
 
 /// One part of an application.
@@ -46,9 +49,10 @@ pub struct Component {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub function: Option<String>,
-    /// The Models, in the same namespace, that are served beside it.
+    /// The Models, in the same namespace, that are served beside it: `NAME` for what the Model says at any time,
+    /// `NAME@VERSION` for that version alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 317)))]
     pub models: Vec<String>,
     /// New objects there invoke the function.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -58,6 +62,25 @@ pub struct Component {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub outputs: Vec<BucketPath>,
+}
+
+/// A model that a component names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelReference<'a> {
+    /// The model's name.
+    pub name: &'a str,
+    /// The one version that is wanted of it; `None` for what the Model says.
+    pub version: Option<&'a str>,
+}
+
+impl Component {
+    /// The models that it names.
+    pub fn model_references(&self) -> impl Iterator<Item = ModelReference<'_>> {
+        self.models.iter().map(|text| match text.split_once('@') {
+            Some((name, version)) => ModelReference { name, version: Some(version) },
+            None => ModelReference { name: text, version: None },
+        })
+    }
 }
 
 /// A bucket, and folders that are none of empty, `.` and `..`.
@@ -118,8 +141,11 @@ impl BucketPath {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApplicationStatus {
-    /// `Ready`: every component runs where it should.
+    /// `Ready`: every component runs where it should. `Progressing`: a change is on its way to sites.
     pub conditions: Vec<Condition>,
+    /// How the last change reaches the sites.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
     /// How each component stands.
     pub components: Vec<ComponentStatus>,
     /// How many components are ready, of how many, for example `2/2`.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketPath, Condition, FunctionSpec, Kind, ModelSpec, Resource};
+use crate::{BucketPath, Condition, FunctionSpec, Kind, ModelSpec, Resource, SiteProgress};
 
 /// What one site must run of one component; its namespace is the site's name. Controllers write it, the
 /// site's agent reads it and reports back.
@@ -60,8 +60,11 @@ pub struct AssignedModel {
     /// The model's name.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// The model's spec.
+    /// The model's spec; of a pinned one just that version.
     pub spec: ModelSpec,
+    /// Whether the component pins the version, so that it is none of those that all requests may go to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
 }
 
 /// A path that outputs go to, and where it lives.
@@ -81,6 +84,9 @@ pub struct AssignedOutput {
 pub struct AssignmentStatus {
     /// `Available`: artifacts are there, models answer, triggers are armed.
     pub conditions: Vec<Condition>,
+    /// How far the site is, as the hub saw it; the hub's to write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<SiteProgress>,
     /// Invocations of its function so far.
     pub invocations: InvocationCounts,
     /// The generation that this status is about.

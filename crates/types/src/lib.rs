@@ -10,6 +10,7 @@
 pub mod core;
 pub mod names;
 
+mod amount;
 mod application;
 mod assignment;
 mod condition;
@@ -18,16 +19,22 @@ mod digest;
 mod field_error;
 mod function;
 mod kind;
+mod maintenance;
 mod meta;
 mod model;
 mod placement;
+mod portion;
 mod quantity;
 mod registry;
+mod revision;
+mod rollout;
+mod score;
 mod selector;
 mod site;
 
+pub use amount::Amount;
 pub use application::{
-    Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus,
+    Application, ApplicationSpec, ApplicationStatus, BucketPath, Component, ComponentStatus, ModelReference,
 };
 pub use assignment::{
     AssignedFunction, AssignedModel, AssignedOutput, Assignment, AssignmentSpec, AssignmentStatus,
@@ -39,21 +46,35 @@ pub use digest::{Digest, DigestWriter, InvalidDigest};
 pub use field_error::{FieldError, FieldErrors};
 pub use function::{Function, FunctionSpec, FunctionStatus, Runtime};
 pub use kind::{Kind, NoStatus, Plain, Resource};
+pub use maintenance::{MaintenanceWindow, Weekday};
 pub use meta::{ManagedFields, ObjectMeta, OwnerReference, Time};
 pub use model::{
     Activation, Align, Artifact, Batching, BoxFormat, BoxesOutput, Channels, ClassesOutput, CsvInput,
-    Decoder, Drift, Engine, Header, ImageInput, Interpolation, Isolation, Layout, Model, ModelSpec,
-    ModelStatus, ModelVersion, Payloads, Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize,
-    Rollback, Serving, Shadow, Share, Traffic,
+    DeclaredTensor, Decoder, Drift, ElementType, Engine, Ensemble, EnsembleStep, Header, ImageInput,
+    Interpolation, Isolation, Layout, Model, ModelSignature, ModelSpec, ModelStatus, ModelVersion, Payloads,
+    Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize, Rollback, Serving, Shadow, Share,
+    Traffic,
 };
 pub use placement::{
-    Near, Placement, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec,
-    PlacementStatus, SiteDecision,
+    AddOnScore, AntiAffinity, ComponentReference, Constraints, DecisionGroup, DecisionGroups, GroupSelector,
+    GroupSize, HttpJson, Metric, MetricProvider, Migration, Near, Placement, PlacementDecision,
+    PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec, PlacementStatus, Predicate, Prioritizer,
+    PrioritizerMode, PrioritizerPolicy, PrometheusQuery, ScoreCoordinate, ScoreType, SiteDecision, Spread,
+    WhenUnsatisfiable,
 };
+pub use portion::{Portion, Span};
 pub use quantity::Quantity;
 pub use registry::{Cell, Column, KEYED_LISTS, KindInfo, Scale, VERBS, kind_at, kind_named, kind_of, kinds};
+pub use revision::{ApplicationRevision, ApplicationRevisionSpec, ApplicationRevisionStatus};
+pub use rollout::{
+    Rejected, Rollout, RolloutCounts, RolloutGroup, RolloutKind, RolloutStatus, SiteProgress, SiteState,
+};
+pub use score::{PlacementScore, PlacementScoreSpec, Score};
 pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Selector};
-pub use site::{Capacity, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration};
+pub use site::{
+    Capacity, Claim, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration,
+    TolerationOperator,
+};
 
 /// The API group of Avocet's own kinds.
 pub const GROUP: &str = "avocet.dev";

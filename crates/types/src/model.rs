@@ -1,16 +1,20 @@
 //! `Model`: something that sites serve.
 
+mod ensemble;
 mod processing;
 mod serving;
+mod signature;
 mod traffic;
 
 use std::collections::BTreeMap;
 
+pub use ensemble::{Ensemble, EnsembleStep};
 pub use processing::{
     Activation, Align, BoxFormat, BoxesOutput, Channels, ClassesOutput, CsvInput, Decoder, Header,
     ImageInput, Interpolation, Layout, Postprocessing, Preprocessing, Resize,
 };
 pub use serving::{Batching, Drift, Isolation, Payloads, PredictionCache, QueuePolicy, Serving};
+pub use signature::{DeclaredTensor, ElementType, ModelSignature};
 pub use traffic::{Rollback, Shadow, Share, Traffic};
 
 use schemars::JsonSchema;
@@ -25,22 +29,36 @@ pub type Model = Resource<ModelSpec>;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!has(self.defaultVersion) || self.versions.exists(version, version.name == self.defaultVersion)",
+    "rule": "has(self.ensemble) || has(self.versions)",
+    "message": "name at least one version, or an ensemble", "fieldPath": ".versions", "reason": "FieldValueRequired",
+}, {
+    "rule": "!has(self.ensemble) || !has(self.versions)",
+    "message": "an ensemble has no versions: its steps name those of other models", "fieldPath": ".versions",
+    "reason": "FieldValueForbidden",
+}, {
+    "rule": "!has(self.defaultVersion) || has(self.versions) && self.versions.exists(version, version.name == self.defaultVersion)",
     "message": "is none of spec.versions: name one of them", "fieldPath": ".defaultVersion",
 }, {
-    "rule": "!has(self.aliases) || self.aliases.all(alias, self.versions.exists(version, version.name == self.aliases[alias]))",
+    "rule": "!has(self.aliases) || has(self.versions) && self.aliases.all(alias, self.versions.exists(version, version.name == self.aliases[alias]))",
     "message": "names a version that is none of spec.versions: name one of them", "fieldPath": ".aliases",
 }, {
-    "rule": "!has(self.traffic) || !has(self.traffic.split) || self.traffic.split.all(share, self.versions.exists(version, version.name == share.version))",
+    "rule": "!has(self.traffic) || !has(self.traffic.split) || has(self.versions) && self.traffic.split.all(share, self.versions.exists(version, version.name == share.version))",
     "message": "names a version that is none of spec.versions: name one of them", "fieldPath": ".traffic",
 }, {
-    "rule": "!has(self.traffic) || !has(self.traffic.shadow) || self.versions.exists(version, version.name == self.traffic.shadow.version)",
+    "rule": "!has(self.traffic) || !has(self.traffic.shadow) || has(self.versions) && self.versions.exists(version, version.name == self.traffic.shadow.version)",
     "message": "names a version that is none of spec.versions: name one of them", "fieldPath": ".traffic",
 }]))]
 pub struct ModelSpec {
-    /// The versions; each is immutable by its digest.
+    /// The versions; each is immutable by its digest. An ensemble has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 256))]
     pub versions: Vec<ModelVersion>,
+    /// Other models that answer together as this one, in the place of versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ensemble: Option<Ensemble>,
+    /// What the model takes and gives, where its file doesn't tell or is to be held to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<ModelSignature>,
     /// The version that answers where a request names none; absent means the last of `versions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -119,6 +137,19 @@ pub struct Artifact {
 }
 
 impl ModelSpec {
+    /// The same with these versions alone, without a say about which requests go to which; `None` where it lacks one.
+    pub fn narrowed(&self, versions: &[&str]) -> Option<Self> {
+        let is_kept = |name: &str| versions.contains(&name);
+        let kept: Vec<ModelVersion> =
+            self.versions.iter().filter(|version| is_kept(&version.name)).cloned().collect();
+        if versions.iter().any(|name| kept.iter().all(|version| version.name != *name)) {
+            return None;
+        }
+        let aliases = self.aliases.iter().filter(|(_, version)| is_kept(version));
+        let aliases = aliases.map(|(alias, version)| (alias.clone(), version.clone())).collect();
+        Some(Self { versions: kept, default_version: None, aliases, traffic: None, ..self.clone() })
+    }
+
     /// The name of the version that answers where a request names none.
     pub fn default_version(&self) -> Option<&str> {
         self.default_version.as_deref().or_else(|| self.versions.last().map(|version| version.name.as_str()))

@@ -10,8 +10,21 @@ pub mod label {
     pub const COMPONENT: &str = "avocet.dev/component";
     /// The Placement that a PlacementDecision answers.
     pub const PLACEMENT: &str = "avocet.dev/placement";
+    /// The number of the ApplicationRevision that an Assignment is of.
+    pub const REVISION: &str = "avocet.dev/revision";
     /// Set on every Site to its own tier, so that selectors can use it.
     pub const TIER: &str = "avocet.dev/tier";
+}
+
+/// Annotations of an Application that say what its rollout is to do.
+pub mod annotation {
+    /// `FROM:TO`, numbers of revisions: as long as FROM is what the manifests say, sites run TO. Anything behind an `@`
+    /// makes it a new word.
+    pub const UNDO: &str = "avocet.dev/rollout-undo";
+    /// The number of a revision that is to reach all remaining sites now.
+    pub const PROMOTE: &str = "avocet.dev/rollout-promote";
+    /// The number of a revision that is to be taken back.
+    pub const ABORT: &str = "avocet.dev/rollout-abort";
 }
 
 /// What keeps an object that is being deleted until somebody has dealt with its dependents, as Kubernetes names it.

@@ -1,9 +1,28 @@
 //! `Placement` and `PlacementDecision`: which sites.
 
+mod decision;
+mod metrics;
+mod order;
+mod terms;
+
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Kind, LabelSelector, Resource, Toleration};
+use crate::{Amount, Condition, FieldError, Kind, LabelSelector, Resource, Toleration};
+
+pub use decision::{
+    DecisionGroup, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, SiteDecision,
+};
+pub use metrics::{HttpJson, Metric, MetricProvider, PrometheusQuery};
+pub use order::{
+    AddOnScore, Migration, Prioritizer, PrioritizerMode, PrioritizerPolicy, ScoreCoordinate, ScoreType,
+};
+pub use terms::{
+    AntiAffinity, ComponentReference, Constraints, DecisionGroups, GroupSelector, GroupSize, Near, Predicate,
+    Spread, WhenUnsatisfiable,
+};
 
 /// A policy that selects sites.
 pub type Placement = Resource<PlacementSpec>;
@@ -18,40 +37,68 @@ pub struct PlacementSpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63)))]
     pub tiers: Vec<String>,
+    /// Selects sites that meet at least one of these; empty takes any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub predicates: Vec<Predicate>,
+    /// Selects sites that meet all of these.
+    #[serde(skip_serializing_if = "Constraints::is_empty")]
+    pub constraints: Constraints,
     /// How many sites at most; absent takes all that match.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub number_of_sites: Option<u32>,
+    /// Sites that are taken before all others, whatever their score. Without `numberOfSites`, only these are taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(length(min = 1, max = 253)))]
+    pub pinned_sites: Vec<String>,
     /// Taints that are accepted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub tolerations: Vec<Toleration>,
-    /// Prefers sites with a short round trip to a given one.
+    /// Prefers sites with a good connection to somewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub near: Option<Near>,
-}
-
-/// A preference for low latency.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Near {
-    /// The site to be near to.
-    #[schemars(length(min = 1, max = 253))]
-    pub site: String,
-    /// Sites farther away than this are not selected, nor are those whose distance isn't known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 0, "exclusiveMinimum" = true))]
-    pub max_round_trip_milliseconds: Option<f64>,
+    /// What a site must have free, by resource: `cpu`, `memory` or any other that sites report. What other
+    /// placements request on their sites is not free.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub requests: BTreeMap<String, Amount>,
+    /// How sites that match are put in order.
+    #[serde(skip_serializing_if = "PrioritizerPolicy::is_default")]
+    pub prioritizer_policy: PrioritizerPolicy,
+    /// Measurements that count in the order and can be constrained.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub metrics: Vec<Metric>,
+    /// Spreads the selected sites over regions, zones, or whatever a label names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub spread: Vec<Spread>,
+    /// Keeps away from sites of other placements or applications.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub anti_affinity: Vec<AntiAffinity>,
+    /// When a selected site gives way to a better one.
+    #[serde(skip_serializing_if = "Migration::is_default")]
+    pub migration: Migration,
+    /// Divides the selected sites into groups, for example for a rollout in steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_groups: Option<DecisionGroups>,
 }
 
 /// How a placement stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PlacementStatus {
-    /// `Satisfied`: as many sites as wanted are selected.
+    /// `Satisfied`: as many sites as wanted are selected. `Misconfigured`: the spec can't be followed, and the
+    /// last good decision is kept.
     pub conditions: Vec<Condition>,
     /// How many sites are selected.
     pub number_of_selected_sites: u32,
+    /// The groups that they are divided into.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decision_groups: Vec<DecisionGroup>,
     /// The generation that this status is about.
     pub observed_generation: i64,
 }
@@ -60,43 +107,8 @@ impl Kind for PlacementSpec {
     const KIND: &'static str = "Placement";
     const PLURAL: &'static str = "placements";
     type Status = PlacementStatus;
-}
 
-/// The sites that a placement selected.
-pub type PlacementDecision = Resource<PlacementDecisionSpec>;
-
-/// Which placement is answered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PlacementDecisionSpec {
-    /// The placement, in the same namespace.
-    #[schemars(
-        length(min = 1, max = 253),
-        extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "Value is immutable"}])
-    )]
-    pub placement: String,
-}
-
-/// The selected sites.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PlacementDecisionStatus {
-    /// Selected sites, best first.
-    pub decisions: Vec<SiteDecision>,
-}
-
-/// One selected site.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SiteDecision {
-    /// The site's name.
-    pub site: String,
-    /// Why it was selected.
-    pub reason: String,
-}
-
-impl Kind for PlacementDecisionSpec {
-    const KIND: &'static str = "PlacementDecision";
-    const PLURAL: &'static str = "placementdecisions";
-    type Status = PlacementDecisionStatus;
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        terms::check(self, errors);
+    }
 }

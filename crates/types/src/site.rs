@@ -1,9 +1,11 @@
 //! `Site`: a place where Avocet runs.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Kind, Resource, names};
+use crate::{Amount, Condition, FieldError, Kind, MaintenanceWindow, Resource, Time, names};
 
 /// A place where Avocet runs: a cloud region, a plant, a gateway.
 pub type Site = Resource<SiteSpec>;
@@ -26,6 +28,25 @@ pub struct SiteSpec {
     /// Cordoned: what runs there stays, nothing new is placed there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unschedulable: bool,
+    /// When rollouts may change it; empty for at any time. Roll-backs don't wait.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub maintenance: Vec<MaintenanceWindow>,
+    /// Keeps what runs there as it is: rollouts leave it out. The site itself can say so too, see `status.rolloutOptOut`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rollout_opt_out: bool,
+    /// Where it is: sites of one location are at no distance from one another.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub location: String,
+    /// What an hour of it costs, in a currency that is the same for all sites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0))]
+    pub cost_per_hour: Option<f64>,
+    /// Watts that it draws, or whatever else is to be saved, in a unit that is the same for all sites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0))]
+    pub energy_watts: Option<f64>,
 }
 
 /// What a taint does to placements that don't tolerate it.
@@ -52,6 +73,18 @@ pub struct Taint {
     pub value: String,
     /// What it does.
     pub effect: TaintEffect,
+    /// Since when the site has it, for tolerations with a limit; filled in by the hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_added: Option<Time>,
+}
+
+/// How a toleration compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TolerationOperator {
+    /// The taint has just this value; none stated is the empty one.
+    Equal,
+    /// The taint may have any value.
+    Exists,
 }
 
 /// Lets a placement use sites with a taint.
@@ -61,6 +94,9 @@ pub struct Toleration {
     /// The taint's key; empty tolerates every key.
     #[schemars(length(max = 317))]
     pub key: String,
+    /// How to compare; absent tolerates the value that is stated, or every one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<TolerationOperator>,
     /// The taint's value; absent tolerates every value.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -68,13 +104,21 @@ pub struct Toleration {
     /// The taint's effect; absent tolerates every effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<TaintEffect>,
+    /// For how many seconds after the site got the taint; absent tolerates it for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub toleration_seconds: Option<i64>,
 }
 
 impl Toleration {
-    /// Whether this tolerates the taint.
+    /// Whether this tolerates the taint, for as long as `toleration_seconds` allow.
     pub fn tolerates(&self, taint: &Taint) -> bool {
+        let value = match self.operator {
+            Some(TolerationOperator::Exists) => None,
+            Some(TolerationOperator::Equal) => Some(self.value.as_deref().unwrap_or_default()),
+            None => self.value.as_deref(),
+        };
         (self.key.is_empty() || self.key == taint.key)
-            && self.value.as_ref().is_none_or(|value| *value == taint.value)
+            && value.is_none_or(|value| value == taint.value)
             && self.effect.is_none_or(|effect| effect == taint.effect)
     }
 }
@@ -91,6 +135,12 @@ pub struct SiteStatus {
     pub endpoints: Endpoints,
     /// What the machine has.
     pub capacity: Capacity,
+    /// What of it can be given to components, by resource: `cpu`, `memory` and others; what is absent is all there is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub allocatable: BTreeMap<String, Amount>,
+    /// What the site says of itself, for selectors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Claim>,
     /// CPU architecture, for example `x86_64`.
     pub architecture: String,
     /// Operating system, for example `linux`.
@@ -101,6 +151,8 @@ pub struct SiteStatus {
     pub runtimes: Vec<String>,
     /// Measured connections to other sites.
     pub links: Vec<Link>,
+    /// The site's operator wants it left out of rollouts (`avocet agent --rollout-opt-out`).
+    pub rollout_opt_out: bool,
 }
 
 /// Where a site's services listen, as URLs; empty where off.
@@ -121,16 +173,41 @@ pub struct Capacity {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Other resources by name, for example `gpu`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub extended: BTreeMap<String, Amount>,
+}
+
+/// Something that a site says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Claim {
+    /// What is said.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its value.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub value: String,
 }
 
 /// A measured connection.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Link {
-    /// The site at the other end.
+    /// The site at the other end; empty where a location is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub site: String,
+    /// The location at the other end; empty where a site is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub location: String,
     /// Median round-trip time in milliseconds.
     pub round_trip_milliseconds: f64,
+    /// How far round-trip times are from the median, in milliseconds, in the median; absent where too few were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter_milliseconds: Option<f64>,
+    /// Megabits per second; absent where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub megabits_per_second: Option<f64>,
 }
 
 impl Kind for SiteSpec {
@@ -138,4 +215,10 @@ impl Kind for SiteSpec {
     const PLURAL: &'static str = "sites";
     const NAMESPACED: bool = false;
     type Status = SiteStatus;
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        for (index, window) in self.maintenance.iter().enumerate() {
+            window.check(&format!("spec.maintenance[{index}]"), errors);
+        }
+    }
 }

@@ -44,7 +44,7 @@ const HEAVY: [(&str, &[&str]); 16] = [
     ("landlock", &["avocet-runtimes"]),
     ("seccompiler", &["avocet-runtimes"]),
     ("axum", &["avocet-serving", "avocet-api", "avocet-agent"]),
-    ("reqwest", &["avocet-serving", "avocet-api", "avocet-agent", "avocet"]),
+    ("reqwest", &["avocet-serving", "avocet-controllers", "avocet-api", "avocet-agent", "avocet"]),
     ("clap", &["avocet"]),
 ];
 

@@ -2,8 +2,10 @@
 
 mod certificates;
 mod granting;
+mod identities;
 mod impersonation;
 mod issuer_keys;
+mod join_tokens;
 mod jwt;
 mod oidc;
 mod published;
@@ -21,13 +23,15 @@ use tracing::debug;
 use types::{Kind, SiteSpec, Time};
 
 pub(crate) use granting::routes as token_routes;
+pub use identities::{Identities, IdentityOptions, Standing};
 pub(crate) use impersonation::impersonate;
+pub use join_tokens::{Invitation, JoinTokenInfo};
 pub use jwt::Refusal;
 pub use oidc::{Oidc, OidcError, OidcOptions};
 pub(crate) use published::routes as open_routes;
 pub use service_accounts::{Account, DEFAULT_ISSUER, ServiceAccounts};
 pub use tokens::{TokenInfo, Tokens};
-pub use user::{CREDENTIAL_ID, MASTERS, User};
+pub use user::{CREDENTIAL_ID, MASTERS, SITES, User};
 
 use crate::listener::Peer;
 use crate::{ApiError, Hub};
@@ -40,13 +44,19 @@ const SERVICE_ACCOUNTS: &str = "serviceaccounts";
 /// # Errors
 /// 401, with the words that Kubernetes has for it: why it was refused is told in the log alone.
 pub async fn authenticate(hub: &Hub, credentials: Credentials) -> Result<Arc<User>, ApiError> {
-    let user = identify(hub, credentials, daemon::now()).await?;
-    if let Some(site) = user.site()
-        && hub.store.get(&Key::new(SiteSpec::PLURAL, "", site)).is_none()
-    {
-        return Err(ApiError::unauthorized(format!(
-            "site `{site}` was deleted here; join again with a new token"
-        )));
+    let key = credentials.certificate.as_ref().map(|certificate| certificate.key);
+    let (user, is_certified) = identify(hub, credentials, daemon::now()).await?;
+    if let Some(site) = user.site() {
+        let Some(found) = hub.store.get(&Key::new(SiteSpec::PLURAL, "", site)) else {
+            return Err(ApiError::unauthorized(format!(
+                "site `{site}` was deleted here; join again with a new token"
+            )));
+        };
+        let shown = key.filter(|_| is_certified);
+        let standing = shown.map(|key| hub.identities.standing(site, &found.metadata.uid, key));
+        if let Some(refusal) = standing.and_then(|standing| standing.refusal(site)) {
+            return Err(ApiError::unauthorized(refusal));
+        }
     }
     Ok(Arc::new(user))
 }
@@ -65,13 +75,14 @@ impl Credentials {
     }
 }
 
-async fn identify(hub: &Hub, credentials: Credentials, now: Time) -> Result<User, ApiError> {
+/// The user, and whether it is a certificate that says so.
+async fn identify(hub: &Hub, credentials: Credentials, now: Time) -> Result<(User, bool), ApiError> {
     let named = credentials.certificate.and_then(|certificate| certificates::user(&certificate, now));
     if let Some(user) = named {
-        return Ok(user);
+        return Ok((user, true));
     }
     match credentials.token {
-        Some(token) => bearer(hub, &token, &[hub.service_accounts.issuer()], now).await,
+        Some(token) => Ok((bearer(hub, &token, &[hub.service_accounts.issuer()], now).await?, false)),
         None => {
             debug!("a request without a credential was refused");
             Err(unauthorized())

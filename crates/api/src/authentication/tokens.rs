@@ -1,4 +1,4 @@
-//! Bearer tokens, kept as hashes, and the single-use tokens that sites join with.
+//! Bearer tokens, kept as hashes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,6 @@ use super::User;
 use crate::ApiError;
 
 const TOKENS: &str = "tokens";
-const JOIN_TOKENS: &str = "join-tokens";
 /// How many digits of a token's hash are its id.
 const ID_DIGITS: usize = 12;
 
@@ -52,16 +51,6 @@ impl From<Stored> for Grant {
     }
 }
 
-/// A join token as it is kept: for which site, until when, and who used it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct JoinToken {
-    site: String,
-    expires: Time,
-    /// The hash of the secret of the agent that joined with it. The same agent may repeat its request, which it
-    /// must if the answer was lost; nobody else may use the token again.
-    used_by: Option<Digest>,
-}
-
 /// What may be told of a token: everything but the token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,7 +68,7 @@ pub struct TokenInfo {
 /// The tokens of a hub. Only hashes are kept: who reads the disk can't use them.
 #[derive(Clone)]
 pub struct Tokens {
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -127,7 +116,7 @@ impl Tokens {
     }
 
     /// Writes tokens. Once that is durable, nothing is remembered that may have changed.
-    async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Tables) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
@@ -204,62 +193,18 @@ impl Tokens {
         .await
     }
 
-    /// Makes a token that lets one agent join as that site.
+    /// Takes away what the hub granted to a site that has a certificate now; answers whether it had something.
     ///
     /// # Errors
-    /// If it can't be stored.
-    pub async fn create_join_token(&self, site: &str, now: Time, ttl: Duration) -> Result<String, ApiError> {
-        let token = random_token()?;
-        let record = JoinToken { site: site.to_owned(), expires: after(now, ttl)?, used_by: None };
-        let key = hash(&token).hex();
-        let write = move |tables: &Tables| {
-            forget_expired(tables, now)?;
-            tables.put(JOIN_TOKENS, &key, &record)?;
-            Ok::<_, ApiError>(())
-        };
-        self.write(write).await?;
-        Ok(token)
-    }
-
-    /// Uses a join token: from then on `secret` is the bearer token of the site whose name this answers.
-    ///
-    /// # Errors
-    /// 401 if the token is not known, has expired, or was used by another agent.
-    pub async fn join(&self, token: &str, secret: &str, now: Time) -> Result<String, ApiError> {
-        if secret.len() < 32 {
-            return Err(ApiError::bad_request("`secret` is too short: send at least 32 random characters"));
-        }
-        let (token, secret) = (hash(token), hash(secret));
-        self.write(move |tables| {
-            let unknown = || ApiError::unauthorized("the join token is not known here; make another");
-            let mut record: JoinToken = tables.get(JOIN_TOKENS, &token.hex())?.ok_or_else(unknown)?;
-            match record.used_by {
-                Some(user) if user == secret => return Ok(record.site),
-                Some(_) => {
-                    let message = "the join token was used already, and each works once; make another";
-                    return Err(ApiError::unauthorized(message));
-                }
-                None => {}
-            }
-            if record.expires < now {
-                let message = format!("the join token expired at {}; make another", record.expires);
-                return Err(ApiError::unauthorized(message));
-            }
-            record.used_by = Some(secret);
-            tables.put(JOIN_TOKENS, &token.hex(), &record)?;
-            replace_token(tables, &secret.hex(), User::site_agent(&record.site))?;
-            Ok(record.site)
-        })
-        .await
+    /// If that can't be stored.
+    pub async fn withdraw(&self, site: &str) -> Result<bool, ApiError> {
+        let user = User::site_agent(site).name;
+        self.write(move |tables| Ok(forget_granted(tables, &user)? > 0)).await
     }
 }
 
 /// Expired tokens are of no use to anybody.
 fn forget_expired(tables: &Tables, now: Time) -> Result<(), ledger::Error> {
-    let all: Vec<(String, JoinToken)> = tables.range(JOIN_TOKENS, "", "", usize::MAX)?;
-    for (key, _) in all.iter().filter(|(_, record)| record.expires < now) {
-        tables.delete(JOIN_TOKENS, key)?;
-    }
     let all: Vec<(String, Grant)> = tables.range(TOKENS, "", "", usize::MAX)?;
     for (key, _) in all.iter().filter(|(_, grant)| grant.expires.is_some_and(|expires| expires < now)) {
         tables.delete(TOKENS, key)?;
@@ -267,19 +212,19 @@ fn forget_expired(tables: &Tables, now: Time) -> Result<(), ledger::Error> {
     Ok(())
 }
 
-fn random_token() -> Result<String, ApiError> {
+pub(super) fn random_token() -> Result<String, ApiError> {
     daemon::random_hex(24).map_err(|error| ApiError::internal(&error))
 }
 
-fn after(now: Time, ttl: Duration) -> Result<Time, ApiError> {
+pub(super) fn after(now: Time, ttl: Duration) -> Result<Time, ApiError> {
     now.0.checked_add(ttl).map(Time).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
-fn hash(token: &str) -> Digest {
+pub(super) fn hash(token: &str) -> Digest {
     Digest::of(token.as_bytes())
 }
 
-fn id_of(key: &str) -> &str {
+pub(super) fn id_of(key: &str) -> &str {
     key.get(..ID_DIGITS).unwrap_or(key)
 }
 
@@ -288,20 +233,27 @@ fn info(key: &str, grant: Grant) -> TokenInfo {
     TokenInfo { id: id_of(key).to_owned(), user, created, expires }
 }
 
-fn replace_token(tables: &Tables, key: &str, user: User) -> Result<(), ApiError> {
-    let all: Vec<(String, Grant)> = tables.range(TOKENS, "", "", usize::MAX)?;
-    for (old, _) in all.iter().filter(|(_, old)| old.expires.is_none() && old.user.name == user.name) {
-        tables.delete(TOKENS, old)?;
-    }
+pub(super) fn replace_token(tables: &Tables, key: &str, user: User) -> Result<(), ApiError> {
+    forget_granted(tables, &user.name)?;
     tables.put(TOKENS, key, &Grant { user, created: Some(daemon::now()), expires: None })?;
     Ok(())
+}
+
+/// Takes away what the hub granted to a user; answers how much that was.
+fn forget_granted(tables: &Tables, user: &str) -> Result<usize, ApiError> {
+    let all: Vec<(String, Grant)> = tables.range(TOKENS, "", "", usize::MAX)?;
+    let granted = all.iter().filter(|(_, grant)| grant.expires.is_none() && grant.user.name == user);
+    let keys: Vec<&String> = granted.map(|(key, _)| key).collect();
+    for key in &keys {
+        tables.delete(TOKENS, key)?;
+    }
+    Ok(keys.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SECRET: &str = "0123456789abcdef0123456789abcdef";
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn tokens() -> Tokens {
@@ -310,38 +262,6 @@ mod tests {
 
     fn later(now: Time, seconds: u64) -> Time {
         Time(now.0.checked_add(Duration::from_secs(seconds)).unwrap())
-    }
-
-    #[tokio::test]
-    async fn promise_7_a_join_token_works_once_and_for_its_user_alone() {
-        let (tokens, now) = (tokens(), daemon::now());
-        let token = tokens.create_join_token("plant", now, Duration::from_secs(60)).await.unwrap();
-        assert_eq!(tokens.join(&token, SECRET, now).await.unwrap(), "plant");
-        assert_eq!(tokens.join(&token, SECRET, now).await.unwrap(), "plant", "the answer may have been lost");
-        let thief = "f".repeat(32);
-        assert_eq!(tokens.join(&token, &thief, now).await.unwrap_err().code, 401);
-        assert_eq!(tokens.identify(SECRET, now).unwrap(), Some(User::site_agent("plant")));
-        assert_eq!(tokens.identify(&token, now).unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn an_expired_join_token_is_refused() {
-        let (tokens, now) = (tokens(), daemon::now());
-        let token = tokens.create_join_token("plant", now, Duration::from_secs(60)).await.unwrap();
-        let refused = tokens.join(&token, SECRET, later(now, 61)).await.unwrap_err();
-        assert!(refused.message.contains("expired"));
-    }
-
-    #[tokio::test]
-    async fn joining_again_revokes_what_the_site_had() {
-        let (tokens, now) = (tokens(), daemon::now());
-        let other = "e".repeat(32);
-        for secret in [SECRET, &other] {
-            let token = tokens.create_join_token("plant", now, Duration::from_secs(60)).await.unwrap();
-            tokens.join(&token, secret, now).await.unwrap();
-        }
-        assert_eq!(tokens.identify(SECRET, now).unwrap(), None);
-        assert!(tokens.identify(&other, now).unwrap().is_some());
     }
 
     #[tokio::test]

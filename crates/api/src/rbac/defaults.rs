@@ -22,7 +22,9 @@ const ALL: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "
 /// Our kinds that people write, and parts of them.
 const STATED: [&str; 5] = ["applications", "functions", "models", "placements", "placements/scale"];
 /// Our kinds that people only look at.
-const SHOWN: [&str; 9] = [
+const SHOWN: [&str; 12] = [
+    "applicationrevisions",
+    "applicationrevisions/status",
     "applications/status",
     "assignments",
     "assignments/status",
@@ -31,6 +33,7 @@ const SHOWN: [&str; 9] = [
     "placementdecisions",
     "placementdecisions/status",
     "placements/status",
+    "placementscores",
     "sites",
 ];
 

@@ -50,7 +50,11 @@ fn rules_everywhere(site: &str) -> Value {
     json!([
         {"verbs": READ, "apiGroups": [types::GROUP], "resources": ["sites"], "resourceNames": [site]},
         {"verbs": REPORT, "apiGroups": [types::GROUP], "resources": ["sites/status"], "resourceNames": [site]},
-        {"verbs": ["post"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/heartbeat")]},
+        {
+            "verbs": ["post"],
+            "nonResourceURLs": [own("/avocet/v1/sites/SITE/heartbeat"), own("/avocet/v1/sites/SITE/certificate")],
+        },
+        {"verbs": ["get"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/probe")]},
         {
             "verbs": ["get", "head", "delete"],
             "nonResourceURLs": [own("/avocet/v1/mailbox/SITE"), own("/avocet/v1/mailbox/SITE/*")],

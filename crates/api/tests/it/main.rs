@@ -16,6 +16,7 @@ mod definitions;
 mod forms;
 mod health;
 mod impersonation;
+mod joining;
 mod lifecycle;
 mod limits;
 mod malformed;

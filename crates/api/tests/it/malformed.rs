@@ -211,6 +211,8 @@ fn promise_6_json_patches() {
 fn promise_6_what_sites_ask() {
     let endpoint = prop::sample::select(vec![
         ("POST", "/avocet/v1/join", ""),
+        ("POST", "/avocet/v1/renew", ""),
+        ("POST", "/avocet/v1/sites/plant/certificate", PLANT),
         ("POST", "/avocet/v1/join-tokens", ADMIN),
         ("POST", "/avocet/v1/sites/plant/heartbeat", PLANT),
         ("POST", "/apis/authentication.k8s.io/v1/tokenreviews", PLANT),

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use artifacts::Blobs;
 use avocet_api::audit::{Audit, Options};
-use avocet_api::authentication::{DEFAULT_ISSUER, Oidc, ServiceAccounts, Tokens, User};
+use avocet_api::authentication::{
+    DEFAULT_ISSUER, Identities, IdentityOptions, Oidc, ServiceAccounts, Tokens, User,
+};
 use avocet_api::rbac::Rbac;
 use avocet_api::{Hub, Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens};
 use controllers::Heartbeats;
 use daemon::Tasks;
+use daemon::tls::Authority;
 use reqwest::Method;
 use serde_json::{Value, json};
 use store::{Ledger, Store};
@@ -88,11 +91,13 @@ impl TestHub {
         let audit = Audit::start(Options::to(folder.path().join("audit.log")), &tasks).unwrap();
         let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
         let store = Store::open(ledger.clone(), &plurals).unwrap();
+        let authority = Arc::new(Authority::open(&folder.path().join("authority")).unwrap());
         let hub = Hub {
             id: "hub-1".into(),
             site: "cloud".into(),
             store: store.clone(),
             tokens: Tokens::new(ledger.clone()),
+            identities: Identities::open(ledger.clone(), authority, IdentityOptions::default()).unwrap(),
             site_tokens: SiteTokens::open(&folder.path().join("site-tokens.key")).unwrap(),
             service_accounts: ServiceAccounts::open(
                 &folder.path().join("service-account.key"),

@@ -6,7 +6,7 @@ use testkit::{LIMIT, Ran, Site, wait_until};
 use crate::support::{application, apply, model, placement, serving, tree, wait_until_model_answers};
 
 #[track_caller]
-fn wait_until_it_says(site: &Site, words: &str) {
+pub fn wait_until_it_says(site: &Site, words: &str) {
     wait_until(&format!("{} says `{words}`", site.name), LIMIT, || {
         let said = site.process.output();
         if said.contains(words) { Ok(()) } else { Err(said) }

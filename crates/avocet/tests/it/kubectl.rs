@@ -113,8 +113,17 @@ fn kubectl_reads_and_writes_resources() {
     let resources = kubectl.ok(&["api-resources", "--api-group=avocet.dev", "-o", "name"]);
     let mut names: Vec<&str> = resources.lines().collect();
     names.sort_unstable();
-    let plurals =
-        ["applications", "assignments", "functions", "models", "placementdecisions", "placements", "sites"];
+    let plurals = [
+        "applicationrevisions",
+        "applications",
+        "assignments",
+        "functions",
+        "models",
+        "placementdecisions",
+        "placements",
+        "placementscores",
+        "sites",
+    ];
     assert_eq!(names, plurals.map(|plural| format!("{plural}.avocet.dev")));
     let explained = kubectl.ok(&["explain", "application.spec.components"]);
     assert!(explained.contains("placement") && explained.contains("-required-"), "{explained}");

@@ -1,7 +1,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::support::tree;
 
@@ -138,4 +138,111 @@ fn promise_8_onnx_runtime_works_in_a_confined_process() {
         return;
     };
     a_confined_process_answers_and_is_replaced("onnxruntime", &library);
+}
+
+/// `avocet serve` with a folder of its own, as often as it is started.
+struct Kept {
+    server: Child,
+    address: String,
+    /// Open, so that the server can go on printing.
+    _said: BufReader<ChildStdout>,
+}
+
+impl Kept {
+    fn start(tree: &testkit::Tree, options: &[&str]) -> Kept {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_avocet"));
+        command.args(["serve", "--data", "kept", "--http-port", "0", "--grpc-port", "0"]).args(options);
+        let mut server = command.current_dir(tree.folder()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(server.stdout.take().unwrap());
+        let mut first = String::new();
+        said.read_line(&mut first).unwrap();
+        let address = first
+            .strip_prefix("REST at ")
+            .and_then(|rest| rest.split_once(", gRPC at "))
+            .unwrap()
+            .0
+            .to_owned();
+        Kept { server, address, _said: said }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.address)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_data_folder_uploads_and_jobs_survive_the_server() {
+    let (tree, client) = (tree(), api::client::http(None).unwrap());
+    let affine = include_bytes!("../../../inference/tests/data/affine.onnx").to_vec();
+    tree.write("fixed.onnx", &affine);
+    let boundary = "b";
+    let part = |name: &str, file: &str| {
+        format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n")
+    };
+    let mut form = part("path", "; filename=\"m.onnx\"").into_bytes();
+    form.extend(&affine);
+    form.extend(format!("\r\n{}1\r\n--b--\r\n", part("library_version", "")).bytes());
+    let upload = |server: &Kept, tag: &str| {
+        let request = client.post(server.url(&format!("/api/v1/models/{tag}")));
+        request.header("content-type", format!("multipart/form-data; boundary={boundary}")).body(form.clone())
+    };
+    let ask = r#"{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
+
+    let server = Kept::start(&tree, &["fixed.onnx"]);
+    assert_eq!(upload(&server, "mine").send().await.unwrap().status(), 201);
+    assert_eq!(upload(&server, "fixed").send().await.unwrap().status(), 409, "the name is a file's");
+    let infer = server.url("/v2/models/mine/infer");
+    let right = client.post(&infer).body(ask).send().await.unwrap();
+    assert_eq!(right.status(), 200);
+    let right: serde_json::Value = serde_json::from_slice(&right.bytes().await.unwrap()).unwrap();
+    let accepted = client.post(&infer).header("prefer", "respond-async").body(ask).send().await.unwrap();
+    assert_eq!(accepted.status(), 202);
+    let location = accepted.headers()["location"].to_str().unwrap().to_owned();
+    drop(server);
+
+    let server = Kept::start(&tree, &[]);
+    let job = loop {
+        let answer = client.get(server.url(&location)).send().await.unwrap().bytes().await.unwrap();
+        let job: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        if job["status"] == "succeeded" || job["status"] == "failed" {
+            break job;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert_eq!(job["response"]["outputs"], right["outputs"], "{job}");
+    let second = Command::new(env!("CARGO_BIN_EXE_avocet"))
+        .args(["serve", "--data", "kept", "--http-port", "0", "--grpc-port", "0"])
+        .current_dir(tree.folder())
+        .output();
+    let second = second.unwrap();
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another server uses kept"), "{second:?}");
+}
+
+#[test]
+fn settings_of_traces_that_can_not_be_followed_end_the_server_at_its_start() {
+    let tree = tree();
+    tree.write("m.onnx", include_bytes!("../../../inference/tests/data/affine.onnx"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_avocet"));
+    command.args([
+        "serve",
+        "m.onnx",
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
+        "--otlp-endpoint",
+        "collector:4318",
+    ]);
+    let ran = command.current_dir(tree.folder()).output().unwrap();
+    assert!(!ran.status.success());
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(said.contains("--otlp-endpoint can't be `collector:4318`: write http://HOST:4318"), "{said}");
 }

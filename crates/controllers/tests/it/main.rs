@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod lifecycle;
+mod sites;
 
 use std::time::Duration;
 
-use avocet_controllers::{Events, Heartbeats, run};
+use avocet_controllers::{Events, Heartbeats, Measurements, run};
 use daemon::Tasks;
 use serde_json::{Value, json};
 use store::{Deletion, Key, Ledger, Object, Store};
@@ -25,7 +26,7 @@ impl Hub {
         let tasks = Tasks::default();
         let (running, heard, events) = (store.clone(), heartbeats.clone(), Events::new(store.clone()));
         tasks.supervise("controllers", move |shutdown| {
-            run(running.clone(), heard.clone(), events.clone(), shutdown)
+            run(running.clone(), heard.clone(), Measurements::default(), events.clone(), shutdown)
         });
         Self { store, heartbeats, tasks }
     }
@@ -46,6 +47,11 @@ impl Hub {
     async fn site(&self, name: &str, tier: &str) {
         self.heartbeats.hear(name);
         self.apply("site", name, json!({"tier": tier})).await;
+        let key = Key::new("sites", "", name);
+        let mut told = self.store.get(&key).unwrap().manifest();
+        told["status"]["version"] = json!("1");
+        told["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        self.store.update(key, told, true).await.unwrap();
     }
 
     async fn application(&self) {
@@ -127,6 +133,57 @@ async fn promise_1_a_policy_that_selects_nothing_keeps_the_last_good_decision() 
     })
     .await;
     assert_eq!(hub.assigned("plant"), 1);
+}
+
+#[tokio::test]
+async fn promise_1_a_policy_that_cannot_be_followed_keeps_the_last_decision_and_says_what_to_correct() {
+    let hub = Hub::start(Duration::from_secs(60));
+    hub.site("plant", "edge").await;
+    hub.application().await;
+    hub.until("assignments", "plant", ASSIGNMENT, |_| true).await;
+    for (spec, complaint) in [
+        (
+            json!({"predicates": [{"celExpressions": ["site.spec.tier =="]}]}),
+            "celExpressions: `site.spec.tier ==`",
+        ),
+        (
+            json!({"tolerations": [{"key": "", "operator": "Equal"}]}),
+            "If the key is empty, operator must be Exists.",
+        ),
+        (json!({"constraints": {"labels": ["location = (DE)"]}}), "`location = (DE)` is not a constraint"),
+        (json!({"constraints": {"metrics": ["load > 5"]}}), "names a metric that spec.metrics does not have"),
+    ] {
+        hub.apply("placement", "edges", spec).await;
+        hub.until("placements", "default", "edges", |placement| {
+            let told = message(placement, "Misconfigured");
+            told.contains(complaint) && told.contains("what was decided before is kept (plant)")
+        })
+        .await;
+        assert_eq!(hub.assigned("plant"), 1);
+    }
+    hub.apply("placement", "edges", json!({"tiers": ["edge"]})).await;
+    hub.until("placements", "default", "edges", |placement| {
+        message(placement, "Misconfigured").is_empty() && message(placement, "Satisfied").is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn decisions_say_since_when_and_in_which_group_a_site_is() {
+    let hub = Hub::start(Duration::from_secs(60));
+    for name in ["a", "b", "c"] {
+        hub.site(name, "edge").await;
+    }
+    let groups = json!({"sitesPerGroup": 1, "groups": [{"name": "canary", "labelSelector":
+        {"matchLabels": {"avocet.dev/tier": "edge"}}}]});
+    hub.apply("placement", "grouped", json!({"numberOfSites": 2, "decisionGroups": groups})).await;
+    hub.until("placementdecisions", "default", "grouped", |decision| {
+        let status = decision.manifest()["status"].clone();
+        status["decisions"][1]["group"] == 1
+            && status["decisions"][0]["since"].is_string()
+            && status["groups"][1] == json!({"index": 1, "name": "canary", "sites": 1})
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod authority;
 mod encoding;
+mod key;
 mod peer;
 mod serving;
 mod signing;
@@ -16,6 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 pub use authority::{Authority, signing_key};
+pub use key::{is_refused, key_of, new_key, request, requested_key};
 pub use peer::ClientCertificate;
 pub use serving::{Served, Source, server};
 pub use signing::{RequestError, Usage, applicant};

@@ -1,8 +1,12 @@
 //! What a client's certificate says of the client.
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use types::{Digest, Time};
+
+use super::signing::EARLIER;
 
 /// A client's certificate, already verified: whom it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +17,10 @@ pub struct ClientCertificate {
     pub organizations: Vec<String>,
     /// What the whole certificate hashes to.
     pub digest: Digest,
+    /// What its public key hashes to: certificates that follow one another for one key have the same.
+    pub key: Digest,
+    /// Since when it is good, in seconds since 1970.
+    begins: i64,
     /// Until when it is good, in seconds since 1970.
     ends: i64,
 }
@@ -31,8 +39,25 @@ impl ClientCertificate {
             common_name,
             organizations: organizations.collect::<Result<_, _>>().ok()?,
             digest: Digest::of(der),
+            key: Digest::of(certificate.public_key().raw),
+            begins: certificate.validity().not_before.timestamp() + EARLIER,
             ends: certificate.validity().not_after.timestamp(),
         })
+    }
+
+    /// The first certificate in a text of PEM; none if it can't be read or names nobody.
+    pub fn of_pem(text: &str) -> Option<Self> {
+        Self::read(&CertificateDer::from_pem_slice(text.as_bytes()).ok()?)
+    }
+
+    /// Whether it is time for the next one: from two thirds of its life on, for some a little earlier, so that those
+    /// who began together don't come together.
+    pub fn is_to_be_renewed(&self, now: Time) -> bool {
+        let spread =
+            self.digest.hex().get(..2).and_then(|hex| i64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+        let life = self.ends - self.begins;
+        let rest = life / 3 + life / 15 * spread / 255;
+        self.ends - now.0.as_second() <= rest
     }
 
     /// Whether it is still good: connections may live longer than certificates.
@@ -45,6 +70,24 @@ impl ClientCertificate {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn it_is_renewed_in_the_last_third_of_its_life_or_a_little_earlier() {
+        let at = |second| Time(jiff::Timestamp::from_second(second).unwrap());
+        for text in ["a", "b", "c", "d", "e", "f"] {
+            let certificate = ClientCertificate {
+                common_name: "site:plant".to_owned(),
+                organizations: vec![],
+                digest: Digest::of(text.as_bytes()),
+                key: Digest::of(b"key"),
+                begins: 1_000_000,
+                ends: 1_000_000 + 3000,
+            };
+            assert!(!certificate.is_to_be_renewed(at(1_000_000 + 1799)));
+            assert!(certificate.is_to_be_renewed(at(1_000_000 + 2000)));
+            assert!(certificate.is_to_be_renewed(at(1_000_000 + 9000)));
+        }
+    }
 
     proptest! {
         #[test]

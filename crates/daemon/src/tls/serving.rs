@@ -222,6 +222,28 @@ mod tests {
         assert!(!served.refresh(later(now, 369)).unwrap());
     }
 
+    #[test]
+    fn promise_1_a_clock_that_is_wrong_by_an_hour_knows_the_hub_all_the_same() {
+        use rustls::client::WebPkiServerVerifier;
+        use rustls::client::danger::ServerCertVerifier;
+        use rustls::pki_types::{ServerName, UnixTime};
+        let (authority, now) = (authority(), crate::now());
+        let source = Source::Authority { authority: authority.clone(), names: vec!["localhost".to_owned()] };
+        let served = Served::open(source, now).unwrap();
+        let roots = Arc::new(roots(authority.certificate()).unwrap());
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build().unwrap();
+        let (certificate, name) =
+            (CertificateDer::from(shown(&served)), ServerName::try_from("localhost").unwrap());
+        let is_known = |seconds: i64| {
+            let clock = u64::try_from(now.0.as_second() + seconds).unwrap();
+            let clock = UnixTime::since_unix_epoch(Duration::from_secs(clock));
+            verifier.verify_server_cert(&certificate, &[], &name, &[], clock).is_ok()
+        };
+        assert!([-3600, -7200, 0, 3600, 30 * 24 * 3600].into_iter().all(is_known));
+        assert!(!is_known(-2 * 24 * 3600));
+        assert!(!is_known(400 * 24 * 3600));
+    }
+
     fn write_pair(folder: &Path) -> (Vec<u8>, Vec<u8>) {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate =

@@ -21,8 +21,9 @@ const LONGEST_REQUEST: usize = 64 << 10;
 const MOST_NAMES: usize = 100;
 /// How long a common name or organization may be, in bytes.
 const LONGEST_NAME: usize = 256;
-/// Certificates are good from a little earlier, in seconds, so that a clock that is late still takes them.
-const EARLIER: i64 = 300;
+/// Certificates are good from a little earlier, in seconds: no clock that is late, and no hub whose own clock is set
+/// back an hour, takes them for those of tomorrow.
+pub const EARLIER: i64 = 2 * 3600;
 
 /// What a certificate may be used for, as Kubernetes words it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +135,7 @@ pub fn applicant(request: &str) -> Result<(String, Vec<String>), RequestError> {
     Ok((common_name, organizations))
 }
 
-fn decode(request: &str) -> Result<CertificateSigningRequestDer<'static>, RequestError> {
+pub fn decode(request: &str) -> Result<CertificateSigningRequestDer<'static>, RequestError> {
     if request.len() > LONGEST_REQUEST {
         return Err(RequestError::Unreadable(format!("it is longer than {LONGEST_REQUEST} bytes")));
     }
@@ -142,7 +143,7 @@ fn decode(request: &str) -> Result<CertificateSigningRequestDer<'static>, Reques
         .map_err(|error| RequestError::Unreadable(error.to_string()))
 }
 
-fn read<'a>(der: &'a CertificateSigningRequestDer) -> Result<X509CertificationRequest<'a>, RequestError> {
+pub fn read<'a>(der: &'a CertificateSigningRequestDer) -> Result<X509CertificationRequest<'a>, RequestError> {
     let (rest, request) = X509CertificationRequest::from_der(der)
         .map_err(|error| RequestError::Unreadable(error.to_string()))?;
     if rest.is_empty() {
@@ -153,7 +154,7 @@ fn read<'a>(der: &'a CertificateSigningRequestDer) -> Result<X509CertificationRe
 }
 
 /// The key of a request that was signed with it, in DER.
-fn verified_key<'a>(request: &X509CertificationRequest<'a>) -> Result<&'a [u8], RequestError> {
+pub fn verified_key<'a>(request: &X509CertificationRequest<'a>) -> Result<&'a [u8], RequestError> {
     let signed_with = &request.signature_algorithm.algorithm;
     if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(signed_with) {
         return Err(RequestError::Signature("SHA-1 is no proof any more".to_owned()));

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::trial::{run_in_threads_of, sample};
-use super::{Engines, Slot, load_caught};
+use super::{Engines, Slot, Wanted, load_caught};
 use crate::engine::chain;
 use crate::onnx::nodes::read_nodes;
+use types::ModelSignature;
+
 use crate::{EngineOptions, Format, FormatError, LoadOptions, LoadedModel, Name, Signature, Source, Tensor};
 
 /// How long the runs with one setting are measured.
@@ -110,7 +112,8 @@ fn load(
     engine: &dyn crate::Engine,
     source: &Source,
 ) -> Result<std::sync::Arc<dyn LoadedModel>, crate::LoadError> {
-    load_caught(engine, source, &LoadOptions { workers: 1, threads: 0 })
+    let (options, declared) = (LoadOptions { workers: 1, threads: 0 }, ModelSignature::default());
+    load_caught(engine, source, Wanted { options: &options, declared: &declared })
 }
 
 fn first_look(

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use tensorflow::{DataType, Feed, Payload, Port, Session, Tensorflow as Library, Value};
 
 use super::library::{Lazy, Places, Wanted};
+use types::{DeclaredTensor, ModelSignature};
+
+use crate::declared;
 use crate::format::{read_graph_def, read_saved_model};
 use crate::{
     Datatype, Engine, EngineError, EngineInfo, EngineOptions, Format, LoadError, LoadOptions, LoadedModel,
@@ -67,6 +70,15 @@ impl Engine for Tensorflow {
     }
 
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
+        self.load_declared(path, options, &ModelSignature::default())
+    }
+
+    fn load_declared(
+        &self,
+        path: &Path,
+        options: &LoadOptions,
+        declared: &ModelSignature,
+    ) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let library =
             self.library().map_err(|reason| LoadError::EngineUnavailable { engine: NAME, reason })?;
         let threads = match options.threads {
@@ -76,7 +88,7 @@ impl Engine for Tensorflow {
         let model = if path.is_dir() {
             saved_model(library, path, threads)
         } else {
-            frozen_graph(library, path, threads)
+            frozen_graph(library, path, threads, declared)
         };
         Ok(Arc::new(model?))
     }
@@ -110,26 +122,64 @@ fn saved_model(library: &Arc<Library>, path: &Path, threads: u8) -> Result<TfMod
     Ok(TfModel { session, signature, inputs, outputs })
 }
 
-fn frozen_graph(library: &Arc<Library>, path: &Path, threads: u8) -> Result<TfModel, LoadError> {
+/// A graph with the inputs and outputs that its owner declares, or else with its placeholders and ends.
+fn frozen_graph(
+    library: &Arc<Library>,
+    path: &Path,
+    threads: u8,
+    declared: &ModelSignature,
+) -> Result<TfModel, LoadError> {
     let format = |source| LoadError::Format { path: path.into(), source };
     let ends = read_graph_def(path).map_err(format)?;
     let content = std::fs::read(path).map_err(|error| format(crate::FormatError::Io(error)))?;
     let session = Session::graph(library, &content, threads).map_err(refused)?;
-    let inputs = ends.inputs.iter().map(|spec| session.port(&spec.name)).collect::<Result<_, _>>();
-    let inputs: Vec<Port> = inputs.map_err(refused)?;
-    let (mut specs, mut outputs) = (Vec::new(), Vec::new());
-    for name in ends.outputs {
-        // A node without outputs, or with one that can't cross, is no answer.
-        let Ok(port) = session.port(&name) else { continue };
-        let (Some(kind), shape) = session.describe(port) else { continue };
-        specs.push(TensorSpec { name, datatype: datatype(kind), shape });
-        outputs.push(port);
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    for tensor in &declared.inputs {
+        inputs.push(declared_port(&session, tensor, "input")?);
+    }
+    if inputs.is_empty() {
+        for spec in ends.inputs {
+            inputs.push((session.port(&spec.name).map_err(refused)?, spec));
+        }
+    }
+    for tensor in &declared.outputs {
+        outputs.push(declared_port(&session, tensor, "output")?);
     }
     if outputs.is_empty() {
-        return Err(format(crate::FormatError::NoOutput));
+        for name in ends.outputs {
+            // A node without outputs, or with one that can't cross, is no answer.
+            let Ok(port) = session.port(&name) else { continue };
+            let (Some(kind), shape) = session.describe(port) else { continue };
+            outputs.push((port, TensorSpec { name, datatype: datatype(kind), shape }));
+        }
     }
-    let signature = Signature { inputs: ends.inputs, outputs: specs };
+    if outputs.is_empty() {
+        return Err(refused(
+            "the graph doesn't tell what it gives: every node is used by another one; name inputs and outputs in \
+             the model's `signature`"
+                .into(),
+        ));
+    }
+    let (inputs, input_specs) = inputs.into_iter().unzip();
+    let (outputs, output_specs) = outputs.into_iter().unzip();
+    let signature = Signature { inputs: input_specs, outputs: output_specs };
     Ok(TfModel { session, signature, inputs, outputs })
+}
+
+/// Where a declared tensor is in the graph, and what is known of it by both.
+fn declared_port(
+    session: &Session,
+    declared: &DeclaredTensor,
+    side: &'static str,
+) -> Result<(Port, TensorSpec), LoadError> {
+    let name = declared.name.clone();
+    let port = session.port(&name).map_err(refused)?;
+    let (Some(kind), shape) = session.describe(port) else {
+        return Err(refused(format!("{side} `{name}` is of a type that can't be served")));
+    };
+    let own = TensorSpec { name, datatype: datatype(kind), shape };
+    let spec = declared::joined(side, &own, declared)?;
+    Ok((port, spec))
 }
 
 impl LoadedModel for TfModel {

@@ -60,9 +60,6 @@ fn parse(source: impl BufRead + Seek, length: u64) -> Result<Ends, FormatError> 
             ends.outputs.push(node.name);
         }
     }
-    if ends.outputs.is_empty() {
-        return Err(FormatError::NoOutput);
-    }
     Ok(ends)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The reader trusts nobody: every length is bounded, and memory is reserved as bytes arrive.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use crate::{Datatype, Signature, Tensor, TensorSpec};
 const MAX_DATA: u64 = 2 << 30;
 const MAX_TEXT: u64 = 1 << 20;
 /// Most tensors in a frame.
-const MAX_ITEMS: u64 = 4096;
+pub(super) const MAX_ITEMS: u64 = 4096;
 /// Most dimensions of a tensor.
 const MAX_RANK: u64 = 32;
 /// Most bytes of a greeting.
@@ -26,6 +27,8 @@ pub(super) struct Hello {
     pub engine: String,
     pub why: String,
     pub signature: Signature,
+    /// The classes that an output's columns stand for, where the model's file names them.
+    pub labels: BTreeMap<String, Vec<String>>,
 }
 
 /// What a worker answers.
@@ -37,12 +40,18 @@ pub(super) enum Reply {
 
 pub(super) fn write_hello(to: &mut impl Write, hello: Result<&Hello, &str>) -> io::Result<()> {
     match hello {
-        Ok(Hello { engine, why, signature }) => {
+        Ok(Hello { engine, why, signature, labels }) => {
             to.write_all(&[1])?;
             write_text(to, engine)?;
             write_text(to, why)?;
             write_specs(to, &signature.inputs)?;
             write_specs(to, &signature.outputs)?;
+            write_number(to, labels.len())?;
+            for (output, labels) in labels {
+                write_text(to, output)?;
+                write_number(to, labels.len())?;
+                labels.iter().try_for_each(|label| write_text(to, label))?;
+            }
         }
         Err(reason) => {
             to.write_all(&[0])?;
@@ -76,7 +85,13 @@ fn read_hello_unbounded(from: &mut impl Read) -> io::Result<Result<Hello, String
     }
     let (engine, why) = (read_text(from)?, read_text(from)?);
     let signature = Signature { inputs: read_specs(from)?, outputs: read_specs(from)? };
-    Ok(Ok(Hello { engine, why, signature }))
+    let labels = (0..read_count(from, MAX_ITEMS)?).map(|_| {
+        let output = read_text(from)?;
+        let labels = (0..read_count(from, MAX_ITEMS)?).map(|_| read_text(from)).collect::<io::Result<_>>()?;
+        Ok((output, labels))
+    });
+    let labels = labels.collect::<io::Result<_>>()?;
+    Ok(Ok(Hello { engine, why, signature, labels }))
 }
 
 pub(super) fn write_request(to: &mut impl Write, inputs: &[Tensor], outputs: &[&str]) -> io::Result<()> {
@@ -258,7 +273,8 @@ mod tests {
         assert_eq!(outputs, ["y", "z"]);
         let spec = |shape| TensorSpec { name: "x".into(), datatype: Datatype::Bf16, shape };
         let signature = Signature { inputs: vec![spec(None)], outputs: vec![spec(Some(vec![-1, 3]))] };
-        let hello = Hello { engine: "rten".into(), why: "because".into(), signature };
+        let labels = [("y".to_owned(), vec!["ant".to_owned(), "bee".to_owned()])].into();
+        let hello = Hello { engine: "rten".into(), why: "because".into(), signature, labels };
         let mut frame = Vec::new();
         write_hello(&mut frame, Ok(&hello)).unwrap();
         assert_eq!(read_hello(&mut frame.as_slice()).unwrap(), Ok(hello));

@@ -25,7 +25,13 @@ pub fn serve_worker(engines: &Engines, choice: EngineChoice, path: &Path) -> std
     };
     let model = loaded.model;
     let signature = model.signature().clone();
-    let hello = Hello { engine: loaded.engine.into(), why: loaded.why, signature };
+    // More labels than the other side takes are left out.
+    let named = signature.outputs.iter().filter_map(|spec| {
+        let labels = model.labels(&spec.name).filter(|labels| labels.len() as u64 <= frames::MAX_ITEMS)?;
+        Some((spec.name.clone(), labels.to_vec()))
+    });
+    let labels = named.collect();
+    let hello = Hello { engine: loaded.engine.into(), why: loaded.why, signature, labels };
     frames::write_hello(&mut writer, Ok(&hello))?;
     let mut outcome = Ok(());
     engines.enter(Box::new(|| {

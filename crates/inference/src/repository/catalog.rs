@@ -307,7 +307,11 @@ impl Catalog {
     pub fn evict_one(&mut self) -> Option<Arc<Served>> {
         let versions = self.models.values_mut().flat_map(|model| model.versions.values_mut());
         let evictable = versions.filter(|version| version.lazy.is_some() && version.served.is_some());
-        let used = |version: &&mut Version| version.served.as_ref().map(|served| served.last_used());
+        // What is in use comes last: it keeps its memory until its requests end, those of ensembles among them.
+        let in_use = |served: &Arc<Served>| Arc::strong_count(served) > 1;
+        let used = |version: &&mut Version| {
+            version.served.as_ref().map(|served| (in_use(served), served.last_used()))
+        };
         evictable.min_by_key(used)?.served.take()
     }
 
@@ -346,6 +350,17 @@ impl Catalog {
         let Some(asked) = version else { return model.route(name) };
         let version = model.aliases.get(asked).map_or(asked, String::as_str);
         model.find(name, version)
+    }
+
+    /// The models that any version of this one asks, where it is an ensemble.
+    pub fn members(&self, name: &str) -> Vec<String> {
+        let versions = self.models.get(name).into_iter().flat_map(|model| model.versions.values());
+        let requests = versions.flat_map(|version| {
+            version.served.as_ref().map(|served| &served.request).into_iter().chain(&version.lazy)
+        });
+        let steps =
+            requests.filter_map(|request| request.ensemble.as_ref()).flat_map(|ensemble| &ensemble.steps);
+        steps.map(|step| step.model.clone()).collect()
     }
 
     pub fn list(&self) -> Vec<ModelStatus> {

@@ -54,12 +54,47 @@ impl Request {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     pub outputs: Vec<Tensor>,
-    /// Waiting for a thread and for company; zero for an answer out of the cache.
+    pub timing: Timing,
+}
+
+/// Where the time of a request went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timing {
+    /// When the request was accepted.
+    pub begun: Instant,
+    /// From there to the answer.
+    pub took: Duration,
+    /// Of that, until it was known whether the cache has the answer; zero where the model keeps none.
+    pub cache: Duration,
+    /// From `begun` to the run: waiting for a thread and for company. Zero for an answer out of the cache.
     pub queue: Duration,
     /// In the engine; zero for an answer out of the cache.
     pub compute: Duration,
     /// Whether it was computed for an earlier request.
     pub cached: bool,
+    /// Samples of all requests in the same run; 0 for an answer out of the cache.
+    pub samples: u64,
+    /// Those of an ensemble, in the order in which they ended.
+    pub steps: Vec<StepTiming>,
+}
+
+/// Where the time of an ensemble's step went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepTiming {
+    /// The step's name.
+    pub name: String,
+    /// The model that it ran.
+    pub model: String,
+    pub version: String,
+    pub timing: Timing,
+}
+
+impl Timing {
+    pub(super) fn begun(begun: Instant) -> Timing {
+        let zero = Duration::ZERO;
+        let (took, cache, queue, compute) = (zero, zero, zero, zero);
+        Timing { begun, took, cache, queue, compute, cached: false, samples: 0, steps: Vec::new() }
+    }
 }
 
 /// A model version to send requests to. Holding it keeps the model in memory: take it per request.
@@ -70,12 +105,13 @@ pub struct Model {
 }
 
 /// A request that fits the model.
-struct Checked {
-    inputs: Vec<Tensor>,
-    outputs: Arc<[String]>,
-    priority: u32,
-    timeout: Option<Duration>,
-    submitted: Instant,
+pub(super) struct Checked {
+    pub inputs: Vec<Tensor>,
+    pub outputs: Arc<[String]>,
+    /// As the request or the model says it; 0 is neither.
+    pub asked_priority: u32,
+    pub timeout: Option<Duration>,
+    pub submitted: Instant,
 }
 
 impl Model {
@@ -83,7 +119,7 @@ impl Model {
         Model { chosen, shared: Arc::clone(shared) }
     }
 
-    fn served(&self) -> &Served {
+    pub(super) fn served(&self) -> &Served {
         &self.chosen.served
     }
 
@@ -127,6 +163,11 @@ impl Model {
     /// Runs that may go on at once.
     pub fn instances(&self) -> usize {
         self.served().policy.instances
+    }
+
+    /// The models that answer together as this one; `None` for one with a file of its own.
+    pub fn ensemble(&self) -> Option<&types::Ensemble> {
+        self.served().request.ensemble.as_ref()
     }
 
     /// The file that it was loaded from.
@@ -176,10 +217,21 @@ impl Model {
     /// Answers a request: out of the cache where the model has one and an equal request came before, else by a run.
     /// Dropping the future gives the request up if it hasn't started. Must be awaited inside a tokio runtime.
     ///
+    /// A model that declares how it takes plain content takes that as the input `picture` or `table`, too: BYTES, one
+    /// element. One whose outputs can be read gives `classes.labels`, `boxes.places` and what else
+    /// [`steps::Output::specs`] lists where a request names them.
+    ///
     /// # Errors
     /// When the request doesn't fit the model or the limits, too many are waiting, it waited for too long, or the
     /// engine fails.
     pub async fn answer(&self, request: Request) -> Result<Answer, Error> {
+        match self.is_of_tensors(&request) {
+            true => self.answer_tensors(request).await,
+            false => self.answer_plain(request).await,
+        }
+    }
+
+    pub(super) async fn answer_tensors(&self, request: Request) -> Result<Answer, Error> {
         let checked = self.check(request)?;
         let Some(policy) = &self.served().serving.cache else { return self.run(checked).await };
         let (asked, cache) = (checked.submitted, &self.shared.cache);
@@ -193,15 +245,17 @@ impl Model {
         };
         match found {
             Found::Outputs(outputs) => {
-                self.served().stats.hit(asked.elapsed());
-                let (queue, compute) = (Duration::ZERO, Duration::ZERO);
-                Ok(Answer { outputs: outputs.to_vec(), queue, compute, cached: true })
+                let took = asked.elapsed();
+                self.served().stats.hit(took);
+                let timing = Timing { took, cache: took, cached: true, ..Timing::begun(asked) };
+                Ok(Answer { outputs: outputs.to_vec(), timing })
             }
             // Together with others who waited in vain, instead of one after the other.
             Found::Failed => self.run(checked).await,
             Found::Nothing(vacancy) => {
                 let looked = asked.elapsed();
-                let answer = self.run(checked).await?;
+                let mut answer = self.run(checked).await?;
+                answer.timing.cache = looked;
                 let done = Instant::now();
                 vacancy.fill(answer.outputs.clone().into(), cache::expiry(done, policy.ttl_seconds));
                 self.served().stats.missed(looked + done.elapsed());
@@ -212,9 +266,9 @@ impl Model {
 
     async fn run(&self, checked: Checked) -> Result<Answer, Error> {
         let submitted = checked.submitted;
-        let answer = match self.submit(checked) {
-            Ok(pending) => pending.within_deadline().await,
-            Err(refused) => return Err(refused),
+        let answer = match &self.served().steps {
+            Some(steps) => self.run_steps(steps, checked).await,
+            None => self.submit(checked)?.within_deadline().await,
         };
         if let Some(trial) = &self.chosen.trial {
             self.judge(trial, &answer, submitted.elapsed());
@@ -239,13 +293,17 @@ impl Model {
     /// Dropping the returned future gives the request up if it hasn't started.
     ///
     /// # Errors
-    /// When the request doesn't fit the model or the limits, or too many are waiting.
+    /// When the request doesn't fit the model or the limits, too many are waiting, or the model is an ensemble.
     pub fn infer(&self, request: Request) -> Result<Pending, Error> {
         self.submit(self.check(request)?)
     }
 
     fn submit(&self, checked: Checked) -> Result<Pending, Error> {
-        let Checked { inputs, outputs, priority, timeout, submitted } = checked;
+        if self.served().steps.is_some() {
+            return Err(Error::Ensemble { model: self.name().into() });
+        }
+        let Checked { inputs, outputs, asked_priority, timeout, submitted } = checked;
+        let priority = or(asked_priority, MIDDLE).min(LAST);
         let (reply, answer) = oneshot::channel();
         let deadline = timeout.map(|timeout| (submitted + timeout, Arc::new(AtomicBool::new(false))));
         let comparison = self.chosen.shadow.clone().map(Comparison::with);
@@ -305,13 +363,12 @@ impl Model {
         let policy = &self.served().serving.queue;
         let outputs =
             if outputs.is_empty() { Arc::clone(&self.served().all_outputs) } else { outputs.into() };
-        let chosen = |first: u32, second: u32| if first == 0 { second } else { first };
-        let priority = chosen(chosen(priority, policy.default_priority), MIDDLE).min(LAST);
+        let asked_priority = or(priority, policy.default_priority);
         let default = Duration::from_millis(policy.timeout_milliseconds.into());
         let timeout = timeout.or(Some(default)).filter(|timeout| !timeout.is_zero());
         let inputs = self.served().in_order(inputs);
         self.served().observe(&inputs);
-        Ok(Checked { inputs, outputs, priority, timeout, submitted })
+        Ok(Checked { inputs, outputs, asked_priority, timeout, submitted })
     }
 
     fn check_against_limits(&self, request: &Request) -> Result<(), Error> {
@@ -330,6 +387,11 @@ impl Model {
         }
         checked.map_err(|source| Error::Invalid { model: self.name().into(), source })
     }
+}
+
+/// The first number, or the second where that is 0.
+fn or(first: u32, second: u32) -> u32 {
+    if first == 0 { second } else { first }
 }
 
 /// The answer to come: a future on any executor, or [`Pending::wait`] on a plain thread.
@@ -383,12 +445,15 @@ fn settle(
     model: &Served,
 ) -> Result<Answer, Error> {
     let name = || model.name.clone();
-    let Some(Done { outputs, queue, compute }) = done else {
+    let Some(Done { outputs, begun, queue, compute, samples }) = done else {
         let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
         return Err(if is_late { late(model, submitted) } else { Error::Stopped });
     };
     match outputs {
-        Ok(outputs) => Ok(Answer { outputs, queue, compute, cached: false }),
+        Ok(outputs) => {
+            let took = begun.elapsed();
+            Ok(Answer { outputs, timing: Timing { took, queue, compute, samples, ..Timing::begun(begun) } })
+        }
         Err(EngineError::Input(source)) => Err(Error::Invalid { model: name(), source }),
         Err(source) => {
             let (version, source) = (model.version.clone(), Box::new(source));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use types::Serving;
 
-use super::LoadRequest;
+use super::{LoadRequest, Steps};
 use crate::drift::{Drift, FeatureDrift};
 use crate::engines::Loaded;
 use crate::queue::Policy;
@@ -29,6 +29,8 @@ pub(crate) struct Served {
     /// Bytes that the process grew by, with those of the model's own processes; at least the file's size.
     pub memory: u64,
     pub model: Arc<dyn LoadedModel>,
+    /// What an ensemble asks in its place.
+    pub steps: Option<Steps>,
     /// How it takes plain content, where it does.
     pub input_steps: Option<steps::Input>,
     /// How its outputs are read, where they can be.
@@ -82,6 +84,7 @@ impl Served {
             took,
             memory: memory.saturating_add(loaded.model.outside_memory()).max(file_bytes(&request.path)),
             model: loaded.model,
+            steps: None,
             input_steps,
             output_steps,
             stats: Stats::default(),
@@ -102,8 +105,10 @@ impl Served {
 
     /// Whether it is what this request asks for.
     pub fn answers(&self, request: &LoadRequest) -> bool {
-        let LoadRequest { path, engine, serving, .. } = &self.request;
-        *path == request.path && *engine == request.engine && *serving == request.serving
+        let LoadRequest { path, engine, serving, ensemble, signature, .. } = &self.request;
+        let same_file = *path == request.path && *engine == request.engine;
+        let same_use = *serving == request.serving && *signature == request.signature;
+        same_file && same_use && *ensemble == request.ensemble
     }
 
     /// Whether a run on this many bytes is best done where it is asked for.
@@ -129,7 +134,9 @@ impl Served {
     pub fn warm_up(&self) {
         const RUNS: usize = 3;
         const PATIENCE: Duration = Duration::from_millis(500);
-        let Some(Request { inputs, .. }) = zeros(self.model.signature()) else { return };
+        // The models of an ensemble are warm.
+        let zeros = zeros(self.model.signature()).filter(|_| self.steps.is_none());
+        let Some(Request { inputs, .. }) = zeros else { return };
         let names: Vec<&str> = self.all_outputs.iter().map(String::as_str).collect();
         let bytes = inputs.iter().map(|tensor| tensor.data().len()).sum();
         let started = Instant::now();

@@ -39,6 +39,7 @@ pub(super) fn translate(to: &mut Translation<'_>, number: i32, operator: Table<'
         return Err(format!("its operator {number} has {} outputs", outputs.len()));
     };
     let operator = Operator { inputs: operator.i32s(1), output: *output, options: operator.table(4) };
+    to.graph.spend(operator.inputs.len() * size_of::<i32>())?;
     let value = match number {
         0 => binary(to, &operator, "Add")?,
         18 => binary(to, &operator, "Mul")?,

@@ -46,16 +46,38 @@ pub enum Attribute<'a> {
     Ints(&'a [i64]),
 }
 
-#[derive(Default)]
+/// Bytes that a translation may take for each of the file: nodes are longer here than there.
+const GROWTH: usize = 16;
+/// Bytes that it may take beside those.
+const BESIDE: usize = 1 << 20;
+
 pub struct Graph {
     nodes: Vec<Vec<u8>>,
     weights: Vec<Vec<u8>>,
     inputs: Vec<Vec<u8>>,
     outputs: Vec<Vec<u8>>,
     names: usize,
+    /// Bytes that may still be read and written. In a file, many may share what each of them has here.
+    left: usize,
 }
 
 impl Graph {
+    /// An empty one for a file of that many bytes.
+    pub fn of_file(bytes: usize) -> Graph {
+        let left = bytes.saturating_mul(GROWTH).saturating_add(BESIDE);
+        Graph { nodes: vec![], weights: vec![], inputs: vec![], outputs: vec![], names: 0, left }
+    }
+
+    /// Counts what is read before it is written. To be asked for each tensor and operator; what is added once nothing
+    /// is left is not kept.
+    ///
+    /// # Errors
+    /// When the file is to become many times as large.
+    pub fn spend(&mut self, bytes: usize) -> Result<(), String> {
+        self.left = self.left.saturating_sub(bytes);
+        if self.left > 0 { Ok(()) } else { Err("its tensors and operators share too much".into()) }
+    }
+
     /// A name that nothing has yet.
     pub fn name(&mut self) -> String {
         self.names += 1;
@@ -63,6 +85,9 @@ impl Graph {
     }
 
     pub fn weight(&mut self, name: &str, kind: u64, shape: &[i64], data: &[u8]) {
+        if self.spend(data.len()).is_err() {
+            return;
+        }
         let mut tensor = Message::default();
         for size in shape {
             tensor = tensor.number(1, size.cast_unsigned());
@@ -99,6 +124,14 @@ impl Graph {
         inputs: &[&str],
         attributes: &[(&str, Attribute<'_>)],
     ) {
+        let lists = attributes.iter().map(|(_, attribute)| match attribute {
+            Attribute::Ints(values) => values.len() * 10,
+            _ => 0,
+        });
+        let length = lists.chain(inputs.iter().map(|input| input.len())).sum::<usize>() + operator.len();
+        if self.spend(length).is_err() {
+            return;
+        }
         let mut node = Message::default();
         for input in inputs {
             node = node.bytes(1, input.as_bytes());
@@ -121,11 +154,19 @@ impl Graph {
     }
 
     pub fn input(&mut self, name: &str, kind: u64, shape: &[i64]) {
-        self.inputs.push(value_info(name, kind, shape));
+        let info = self.value_info(name, kind, shape);
+        self.inputs.extend(info);
     }
 
     pub fn output(&mut self, name: &str, kind: u64, shape: &[i64]) {
-        self.outputs.push(value_info(name, kind, shape));
+        let info = self.value_info(name, kind, shape);
+        self.outputs.extend(info);
+    }
+
+    /// Each open dimension is named after its tensor.
+    fn value_info(&mut self, name: &str, kind: u64, shape: &[i64]) -> Option<Vec<u8>> {
+        self.spend(name.len().saturating_mul(shape.len() + 1)).ok()?;
+        Some(value_info(name, kind, shape))
     }
 
     /// The model's bytes, for ONNX's operators of version 18.
@@ -154,4 +195,26 @@ fn value_info(name: &str, kind: u64, shape: &[i64]) -> Vec<u8> {
     let tensor = Message::default().number(1, kind).bytes(2, &shape.0);
     let declared = Message::default().bytes(1, &tensor.0);
     Message::default().bytes(1, name.as_bytes()).bytes(2, &declared.0).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_share_in_a_file_does_not_grow_without_bound() {
+        let (mut graph, shared) = (Graph::of_file(1000), vec![0; 10_000]);
+        let taken = (0..1_000_000).take_while(|_| {
+            graph.weight("w", FLOAT, &[10_000], &shared);
+            graph.node("Relu", &["a", "b"], &[]);
+            graph.spend(0).is_ok()
+        });
+        assert!((50..=120).contains(&taken.count()));
+        for _ in 0..100_000 {
+            graph.weight("w", FLOAT, &[10_000], &shared);
+            graph.node("Relu", &["a", "b"], &[("axes", Attribute::Ints(&[0; 1000]))]);
+            graph.input("x", FLOAT, &[-1; 1000]);
+        }
+        assert!(graph.finish().len() < 2 << 20);
+    }
 }

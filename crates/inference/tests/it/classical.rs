@@ -225,6 +225,33 @@ fn deep_nesting_and_great_promises_are_refused() {
 }
 
 #[test]
+fn sets_of_categories_that_overlap_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |name: &str, change: &dyn Fn(String) -> String| {
+        let model = std::fs::read_to_string(self::folder().join(name)).unwrap();
+        let place = folder.path().join(name);
+        std::fs::write(&place, change(model)).unwrap();
+        discovered().load(EngineChoice::Native, &place, &OPTIONS).err().map(|error| error.to_string())
+    };
+    assert_eq!(refused("lgb_categories.txt", &|model| model), None);
+    let error =
+        refused("lgb_categories.txt", &|model| model.replace("cat_boundaries=0 ", "cat_boundaries=9 0 "));
+    assert!(error.unwrap().contains("sets of categories"));
+    assert_eq!(refused("xgb_one_category.json", &|model| model), None);
+    let twice = |model: String| {
+        let mut model: Value = serde_json::from_str(&model).unwrap();
+        for tree in model["learner"]["gradient_booster"]["model"]["trees"].as_array_mut().unwrap() {
+            let all = tree["categories"].as_array().unwrap().len();
+            for (list, value) in [("categories_segments", 0), ("categories_sizes", all)] {
+                tree[list].as_array_mut().unwrap().iter_mut().for_each(|x| *x = value.into());
+            }
+        }
+        model.to_string()
+    };
+    assert!(refused("xgb_one_category.json", &twice).unwrap().contains("categories are out of range"));
+}
+
+#[test]
 fn other_engines_refuse_what_only_native_reads() {
     let error =
         discovered().load(EngineChoice::Rten, &folder().join("xgb_binary.json"), &OPTIONS).err().unwrap();

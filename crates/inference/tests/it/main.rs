@@ -10,6 +10,7 @@
 mod classical;
 mod conformance;
 mod engines;
+mod ensembles;
 mod isolation;
 mod parity;
 mod repository;

@@ -149,9 +149,9 @@ async fn equal_requests_are_computed_once_even_at_the_same_time() {
     let open = async { bench.gate.open() };
     let (one, two, ()) = tokio::join!(one, two, open);
     let (one, two) = (one.unwrap(), two.unwrap());
-    assert_eq!((one.cached, two.cached), (false, true));
+    assert_eq!((one.timing.cached, two.timing.cached), (false, true));
     assert_eq!(one.outputs, two.outputs);
-    assert!(!bench.model.answer(row(3.0)).await.unwrap().cached);
+    assert!(!bench.model.answer(row(3.0)).await.unwrap().timing.cached);
     assert_eq!(bench.runs.lock().unwrap().concat(), [-1.0, 3.0]);
     let stats = bench.model.stats();
     assert_eq!((stats.cache_hit.count, stats.cache_miss.count, stats.success.count), (1, 2, 3));
@@ -170,7 +170,7 @@ async fn failures_are_not_kept_and_a_new_version_starts_with_nothing_kept() {
     std::fs::copy(model("affine"), &other).unwrap();
     bench.repository.load(LoadRequest { serving, ..LoadRequest::new("m", "1", other) }).unwrap();
     let reloaded = bench.repository.get("m", None).unwrap();
-    assert!(!reloaded.answer(row(1.0)).await.unwrap().cached);
+    assert!(!reloaded.answer(row(1.0)).await.unwrap().timing.cached);
 }
 
 #[test]

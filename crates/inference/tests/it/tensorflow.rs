@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use avocet_inference::{EngineChoice, Engines, Format, FormatError, LoadError, LoadOptions, Source, Tensor};
 use serde_json::Value;
+use types::{DeclaredTensor, ElementType, ModelSignature};
 
 use crate::support::discovered;
 
@@ -103,6 +104,44 @@ fn saved_models_of_keras_3_and_of_tensorflow_1_and_2_answer_as_tensorflow_does()
 fn a_frozen_graph_answers_by_its_placeholders_and_ends() {
     let Some(engines) = with_tensorflow() else { return };
     assert_answers(&engines, &data("frozen.pb"), "frozen.pb");
+}
+
+#[test]
+fn a_graph_that_does_not_tell_its_outputs_is_served_with_declared_ones() {
+    let Some(engines) = with_tensorflow() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.pb");
+    // A node that does nothing uses `y`, so that nothing is left over.
+    let end = b"\x0a\x0f\x0a\x03end\x12\x04NoOp\x1a\x02^y";
+    std::fs::write(&graph, [std::fs::read(data("frozen.pb")).unwrap(), end.to_vec()].concat()).unwrap();
+    let load = |declared: &ModelSignature| {
+        let loaded = engines.load_declared(EngineChoice::Tensorflow, &graph, &OPTIONS, declared);
+        loaded.map(|loaded| loaded.model).map_err(|error| error.to_string())
+    };
+    let refused = load(&ModelSignature::default()).err().unwrap();
+    assert!(refused.contains("name inputs and outputs in the model's `signature`"), "{refused}");
+    let tensor = |name: &str, datatype, shape: &[i64]| DeclaredTensor {
+        name: name.into(),
+        datatype: Some(datatype),
+        shape: Some(shape.to_vec()),
+    };
+    let declared = |output: &str, datatype| ModelSignature {
+        inputs: vec![tensor("x", ElementType::Fp32, &[2, 4])],
+        outputs: vec![tensor(output, datatype, &[-1, -1])],
+    };
+    let model = load(&declared("MatMul", ElementType::Fp32)).unwrap();
+    let signature = model.signature();
+    assert_eq!(signature.inputs[0].shape, Some(vec![2, 4]), "what is declared is more than the graph tells");
+    assert_eq!(signature.outputs[0].name, "MatMul");
+    let zeros = Tensor::from_vec("x", [2, 4], vec![0.0_f32; 8]).unwrap();
+    let given = model.run(&[zeros], &["MatMul"]).unwrap();
+    assert!(given[0].elements::<f32>().unwrap().iter().all(|value| *value == 0.0));
+    let wrong = load(&declared("MatMul", ElementType::Int64)).err().unwrap();
+    assert!(
+        wrong.contains("output `MatMul`: it is declared as INT64 [-1, -1] but the model has FP32"),
+        "{wrong}"
+    );
+    assert!(load(&declared("nowhere", ElementType::Fp32)).err().unwrap().contains("nowhere"));
 }
 
 #[test]

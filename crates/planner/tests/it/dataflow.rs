@@ -19,8 +19,24 @@ impl Resolver for Known {
         (name != "absent").then(|| serde_json::from_value(spec).unwrap())
     }
 
-    fn model(&self, _: &str) -> Option<ModelSpec> {
-        None
+    /// `pipe` uses `inner` and `leaf`, `inner` uses `leaf`; `loop` uses itself.
+    fn model(&self, name: &str) -> Option<ModelSpec> {
+        let steps = |models: &[&str]| {
+            let step = |model| json!({"name": model, "model": model, "inputs": {"x": "in"}, "outputs": {"y": model}});
+            let steps: Vec<_> = models.iter().map(step).collect();
+            json!({"ensemble": {"inputs": ["in"], "steps": steps, "outputs": [models[0]]}})
+        };
+        let spec = match name {
+            "leaf" => {
+                json!({"versions": [{"name": "1", "artifact": {"digest": Digest::of(b"leaf"), "size": 1}}]})
+            }
+            "inner" => steps(&["leaf"]),
+            "pipe" => steps(&["inner", "leaf"]),
+            "loop" => steps(&["loop"]),
+            "lost" => steps(&["absent"]),
+            _ => return None,
+        };
+        Some(serde_json::from_value(spec).unwrap())
     }
 }
 
@@ -75,5 +91,24 @@ fn promise_1_what_is_missing_blocks_its_component_alone_and_says_what_to_do() {
         plan[0].assignments.as_ref().unwrap_err(),
         "its output `photos/blurred` has nowhere to go: Placement `clouds` selects no site; see \
          `avocet explain placement/clouds`"
+    );
+}
+
+#[test]
+fn an_ensemble_is_assigned_behind_the_models_that_it_needs() {
+    let known = Known(BTreeMap::from([("edges", vec!["shop"]), ("clouds", vec!["east"])]));
+    let plan = |models: &[&str]| {
+        let mut application = application("f");
+        application.spec.components[0].models = models.iter().map(|model| (*model).to_owned()).collect();
+        let assignments = plan_application(&application, &known, &sites()).remove(0).assignments;
+        assignments
+            .map(|sites| sites["shop"].models.iter().map(|model| model.name.clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(plan(&["pipe", "leaf"]).unwrap(), ["leaf", "inner", "pipe"]);
+    assert_eq!(plan(&["loop"]).unwrap_err(), "ensembles can't use each other in a circle: loop → loop");
+    let missing = plan(&["lost"]).unwrap_err();
+    assert!(
+        missing.starts_with("Model `absent`, a step of the ensemble `lost`, does not exist"),
+        "{missing}"
     );
 }

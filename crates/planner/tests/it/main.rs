@@ -1,8 +1,11 @@
 //! Decisions, as a reviewer reads them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod board;
 mod dataflow;
 mod placement;
+mod rollout;
+mod vectors;
 
 use serde_json::{Value, json};
 use types::Site;

@@ -9,7 +9,7 @@ use super::{silent, site};
 fn decide(spec: Value, sites: &[Site], current: &[&str]) -> Outcome {
     let spec: PlacementSpec = serde_json::from_value(spec).unwrap();
     let current: Vec<String> = current.iter().map(|name| (*name).to_owned()).collect();
-    place(&spec, sites, &current)
+    place(&spec, sites, &current).unwrap()
 }
 
 fn check(spec: Value, sites: &[Site], current: &[&str], expected: &Expect) {
@@ -26,8 +26,12 @@ fn check(spec: Value, sites: &[Site], current: &[&str], expected: &Expect) {
 #[test]
 fn promise_5_every_site_gets_a_reason_and_a_remedy() {
     let mut tainted = site("d", "edge", &[]);
-    tainted.spec.taints =
-        vec![types::Taint { key: "gpu".into(), value: "only".into(), effect: types::TaintEffect::NoSelect }];
+    tainted.spec.taints = vec![types::Taint {
+        key: "gpu".into(),
+        value: "only".into(),
+        effect: types::TaintEffect::NoSelect,
+        time_added: None,
+    }];
     let mut cordoned = site("e", "edge", &[]);
     cordoned.spec.unschedulable = true;
     let sites = [

@@ -37,7 +37,7 @@ impl Budget<'_> {
 
     /// For looking at a text of so many bytes.
     pub fn spend_text(&mut self, bytes: usize) -> Result<(), EvaluationError> {
-        self.spend(bytes / 10 + 1)
+        self.spend(bytes.div_ceil(10).max(1))
     }
 }
 
@@ -59,7 +59,6 @@ struct Evaluator<'e, 'a> {
 
 impl<'a> Evaluator<'_, 'a> {
     fn eval(&mut self, expr: &'a Expr, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
-        self.budget.spend(1)?;
         match &expr.kind {
             Kind::Null => Ok(Value::Null),
             Kind::Bool(value) => Ok(Value::Bool(*value)),
@@ -67,14 +66,24 @@ impl<'a> Evaluator<'_, 'a> {
             Kind::Uint(number) => Ok(Value::Uint(*number)),
             Kind::Double(number) => Ok(Value::Double(*number)),
             Kind::String(text) => Ok(Value::String(Text::Borrowed(text))),
-            Kind::Variable(name) => self.variable(name, scope),
-            Kind::List(entries) => self.all(entries, scope).map(Value::list),
-            Kind::Map(entries) => self.map(entries, scope),
+            Kind::Variable(name) => {
+                self.budget.spend(1)?;
+                self.variable(name, scope)
+            }
+            Kind::List(entries) => {
+                self.budget.spend(1 + entries.len())?;
+                self.all(entries, scope).map(Value::list)
+            }
+            Kind::Map(entries) => {
+                self.budget.spend(1 + entries.len())?;
+                self.map(entries, scope)
+            }
             Kind::Select { operand, field, is_optional } => {
                 let operand = self.eval(operand, scope)?;
+                self.budget.spend(1)?;
                 self.select(operand, field, *is_optional)
             }
-            Kind::Has { operand, field } => match self.eval(operand, scope)? {
+            Kind::Has { operand, field } => match self.eval_and_spend(operand, scope)? {
                 Value::Map(map) => Ok(Value::Bool(field_of(&map, field).is_some())),
                 Value::Optional(None) => Ok(Value::Bool(false)),
                 Value::Optional(Some(inner)) => match *inner {
@@ -88,11 +97,11 @@ impl<'a> Evaluator<'_, 'a> {
                 let index = self.eval(index, scope)?;
                 self.index(operand, index, *is_optional)
             }
-            Kind::Not(operand) => match self.eval(operand, scope)? {
+            Kind::Not(operand) => match self.eval_and_spend(operand, scope)? {
                 Value::Bool(value) => Ok(Value::Bool(!value)),
                 _ => no_overload(),
             },
-            Kind::Negate(operand) => match self.eval(operand, scope)? {
+            Kind::Negate(operand) => match self.eval_and_spend(operand, scope)? {
                 Value::Int(number) => {
                     number.checked_neg().map(Value::Int).map_or_else(|| failed("integer overflow"), Ok)
                 }
@@ -113,10 +122,18 @@ impl<'a> Evaluator<'_, 'a> {
             },
             Kind::Call(call) => {
                 let arguments = self.all(&call.arguments, scope)?;
+                self.budget.spend(1)?;
                 functions::call(call, arguments, &mut self.budget)
             }
             Kind::Comprehension(one) => self.comprehension(one, scope),
         }
+    }
+
+    /// Evaluates what an operation of its own is done with.
+    fn eval_and_spend(&mut self, operand: &'a Expr, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+        let operand = self.eval(operand, scope)?;
+        self.budget.spend(1)?;
+        Ok(operand)
     }
 
     fn variable(&mut self, name: &str, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
@@ -201,6 +218,7 @@ impl<'a> Evaluator<'_, 'a> {
         };
         let (found, problem) = match &operand {
             Value::List(list) => {
+                self.budget.spend(1)?;
                 let position = match index {
                     Value::Int(number) => number,
                     Value::Uint(number) => i64::try_from(number).unwrap_or(i64::MAX),
@@ -224,7 +242,7 @@ impl<'a> Evaluator<'_, 'a> {
     }
 
     fn comprehension(&mut self, one: &'a Comprehension, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
-        let range = match self.eval(&one.range, scope)? {
+        let range = match self.eval_and_spend(&one.range, scope)? {
             Value::List(list) => list,
             Value::Map(map) => {
                 self.budget.spend(map.len())?;
@@ -269,6 +287,7 @@ impl<'a> Evaluator<'_, 'a> {
                         None => true,
                     };
                     if is_taken {
+                        self.budget.spend(1)?;
                         let inner = Scope { name: &one.variable, value, outer: scope };
                         results.push(self.eval(&one.body, Some(&inner))?);
                     }
@@ -305,6 +324,7 @@ impl<'a> Evaluator<'_, 'a> {
         value: &Value<'a>,
         scope: Option<&Scope<'_, 'a>>,
     ) -> Result<bool, EvaluationError> {
+        self.budget.spend(1)?;
         let inner = Scope { name: &one.variable, value: value.clone(), outer: scope };
         match self.eval(test, Some(&inner))? {
             Value::Bool(holds) => Ok(holds),

@@ -2,12 +2,13 @@
 
 use super::eval::{Budget, Outcome, failed, no_overload};
 use super::quantity::Quantity;
+use super::semver::Semver;
 use super::syntax::Call;
 use super::value::Value;
 use super::{lists, operators, strings};
 
 /// Name, whether it stands behind a dot, and with how many arguments, fewest and most.
-const KNOWN: [(&str, bool, usize, usize); 60] = [
+const KNOWN: [(&str, bool, usize, usize); 66] = [
     ("size", false, 1, 1),
     ("size", true, 0, 0),
     ("type", false, 1, 1),
@@ -39,6 +40,12 @@ const KNOWN: [(&str, bool, usize, usize); 60] = [
     ("min", true, 0, 0),
     ("max", true, 0, 0),
     ("quantity", false, 1, 1),
+    ("semver", false, 1, 2),
+    ("isSemver", false, 1, 2),
+    ("major", true, 0, 0),
+    ("minor", true, 0, 0),
+    ("patch", true, 0, 0),
+    ("scores", true, 1, 1),
     ("isQuantity", false, 1, 1),
     ("isGreaterThan", true, 1, 1),
     ("isLessThan", true, 1, 1),
@@ -136,6 +143,26 @@ pub fn call<'a>(call: &Call, arguments: Vec<Value<'a>>, budget: &mut Budget) -> 
             ),
         },
         ("isQuantity", [String(text)]) => Ok(Bool(Quantity::parse(text.as_str()).is_some())),
+        ("semver" | "isSemver", [String(text), rest @ ..]) => {
+            let version = match rest {
+                [Bool(true)] => Semver::parse_normalized(text.as_str()),
+                _ => Semver::parse(text.as_str()),
+            };
+            match (call.function.as_str(), version) {
+                ("isSemver", version) => Ok(Bool(version.is_some())),
+                (_, Some(version)) => Ok(Value::Semver(version.into())),
+                (_, None) => failed(format!("{:?} is not a semantic version", text.as_str())),
+            }
+        }
+        (function, [Value::Semver(own), others @ ..]) => of_semver(function, own, others),
+        // Of a site: what others told of it. Only where its document has them.
+        ("scores", [Map(map), String(name)]) => {
+            let found = match map.get("scores") {
+                Some(Map(scores)) => scores.get(name.as_str()),
+                _ => None,
+            };
+            found.map_or_else(|| failed(format!("no such scores: {}", name.as_str())), Ok)
+        }
         (function, [Value::Quantity(own), others @ ..]) => of_quantity(function, *own, others),
         ("math.greatest" | "math.least", [first, rest @ ..]) => {
             let all = match (first, rest) {
@@ -191,6 +218,18 @@ fn of_quantity<'a>(function: &str, own: Quantity, others: &[Value<'a>]) -> Outco
             own.integer().map(Value::Int).map_or_else(|| failed("cannot convert value to integer"), Ok)
         }
         ("asApproximateFloat", None) => Ok(Value::Double(own.approximate())),
+        _ => no_overload(),
+    }
+}
+
+fn of_semver<'a>(function: &str, own: &Semver, others: &[Value<'a>]) -> Outcome<'a> {
+    match (function, others) {
+        ("isGreaterThan", [Value::Semver(other)]) => Ok(Value::Bool(own > other.as_ref())),
+        ("isLessThan", [Value::Semver(other)]) => Ok(Value::Bool(own < other.as_ref())),
+        ("compareTo", [Value::Semver(other)]) => Ok(Value::Int(own.cmp(other) as i64)),
+        ("major", []) => Ok(Value::Int(own.major)),
+        ("minor", []) => Ok(Value::Int(own.minor)),
+        ("patch", []) => Ok(Value::Int(own.patch)),
         _ => no_overload(),
     }
 }

@@ -16,7 +16,10 @@ pub fn apply<'a>(operator: Operator, left: Value<'a>, right: Value<'a>, budget: 
         Operator::LessOrEqual => ordered(&left, &right, budget, Ordering::is_le),
         Operator::Greater => ordered(&left, &right, budget, Ordering::is_gt),
         Operator::GreaterOrEqual => ordered(&left, &right, budget, Ordering::is_ge),
-        _ => arithmetic(operator, left, right, budget),
+        _ => {
+            budget.spend(1)?;
+            arithmetic(operator, left, right, budget)
+        }
     }
 }
 
@@ -83,7 +86,9 @@ fn floating<'a>(operator: Operator, left: f64, right: f64) -> Outcome<'a> {
 
 /// Whether both are the same; values of different types are not, numbers are compared as numbers.
 pub fn equal(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget) -> Result<bool, EvaluationError> {
-    budget.spend(1)?;
+    if !matches!((left, right), (Value::String(_), Value::String(_))) {
+        budget.spend(1)?;
+    }
     Ok(match (left, right) {
         (Value::Null, Value::Null) => true,
         (Value::Bool(left), Value::Bool(right)) => left == right,
@@ -92,6 +97,7 @@ pub fn equal(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget) -> Result
             left.as_str() == right.as_str()
         }
         (Value::Quantity(left), Value::Quantity(right)) => left == right,
+        (Value::Semver(left), Value::Semver(right)) => left == right,
         (Value::Type(left), Value::Type(right)) => left == right,
         (Value::Optional(left), Value::Optional(right)) => match (left, right) {
             (Some(left), Some(right)) => equal(left, right, budget)?,
@@ -147,7 +153,9 @@ pub fn order(
     right: &Value<'_>,
     budget: &mut Budget,
 ) -> Result<Option<Ordering>, EvaluationError> {
-    budget.spend(1)?;
+    if !matches!((left, right), (Value::String(_), Value::String(_))) {
+        budget.spend(1)?;
+    }
     Ok(match (left, right) {
         (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
         (Value::String(left), Value::String(right)) => {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::Quantity;
+use super::{Quantity, Semver};
 
 type Json = serde_json::Value;
 
@@ -28,6 +28,8 @@ pub enum Value<'a> {
     Map(Map<'a>),
     /// An amount, as Kubernetes writes them.
     Quantity(Quantity),
+    /// A version.
+    Semver(Arc<Semver>),
     /// A value that may be missing.
     Optional(Option<Box<Value<'a>>>),
     /// The type of a value.
@@ -186,6 +188,7 @@ impl<'a> Value<'a> {
             Self::List(_) => "list",
             Self::Map(_) => "map",
             Self::Quantity(_) => "kubernetes.Quantity",
+            Self::Semver(_) => "kubernetes.Semver",
             Self::Optional(_) => "optional_type",
             Self::Type(_) => "type",
         }

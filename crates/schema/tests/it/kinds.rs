@@ -172,6 +172,23 @@ fn mistakes_are_told_as_kubernetes_tells_them() {
         ),
         (
             "Model",
+            json!({"engine": "auto"}),
+            "spec.versions: Required value: name at least one version, or an ensemble",
+        ),
+        (
+            "Model",
+            json!({"versions": [{"name": "1", "artifact": {"digest": DIGEST}}], "ensemble": {
+                "inputs": ["x"], "outputs": ["y"],
+                "steps": [{"name": "s", "model": "m", "inputs": {"a": "x"}, "outputs": {"b": "y"}}]}}),
+            "spec.versions: Forbidden: an ensemble has no versions: its steps name those of other models",
+        ),
+        (
+            "Model",
+            json!({"ensemble": {"inputs": ["x"], "outputs": ["y"], "steps": []}}),
+            "spec.ensemble.steps: Invalid value: 0: spec.ensemble.steps in body should have at least 1 items",
+        ),
+        (
+            "Model",
             json!({"versions": [{"name": "1", "artifact": {}}]}),
             "spec.versions[0].artifact.digest: Required value: run `avocet push FILE` and write the digest that it prints",
         ),

@@ -181,14 +181,21 @@ fn likely(schema: &Value, name: &str, dice: &mut Dice) -> Value {
     if let Some(choices) = schema["enum"].as_array() {
         return choices[dice.below(choices.len() as u64) as usize].clone();
     }
+    if schema["x-kubernetes-int-or-string"] == true {
+        let is_portion = schema["pattern"].as_str().is_some_and(|pattern| pattern.ends_with("%$"));
+        return if is_portion && dice.below(2) == 0 { "25%".into() } else { Value::from(1 + dice.below(50)) };
+    }
     match schema["type"].as_str().unwrap() {
         "boolean" => Value::from(dice.below(2) == 0),
         "integer" | "number" => Value::from(1 + dice.below(50)),
         "string" => Value::from(match name {
             "digest" => format!("sha256:{}", "0".repeat(64)),
             "path" => "photos/in".into(),
+            "url" => "http://a/b".into(),
             "memory" => format!("{}Mi", dice.below(64)),
-            "lastTransitionTime" => "2024-01-01T00:00:00Z".into(),
+            "lastTransitionTime" | "succeeded" | "started" | "since" => "2024-01-01T00:00:00Z".into(),
+            "start" => "22:00".into(),
+            "duration" | "minSuccessTime" | "progressDeadline" => format!("{}m", 1 + dice.below(50)),
             _ => format!("a{}", dice.below(3)),
         }),
         "array" => {

@@ -1,6 +1,7 @@
 //! What is in a repository's folders, by looking.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,13 +47,21 @@ pub(super) fn scan(paths: &[PathBuf]) -> io::Result<BTreeMap<String, Found>> {
             if name.starts_with('.') {
                 continue;
             }
-            if path.is_dir() {
-                let model = read_model(&path, None);
-                if model.problem.is_some() || !model.versions.is_empty() {
-                    found.insert(name, model);
+            let is_model_file = path.extension().is_some_and(|end| end == "onnx");
+            match metadata(&path) {
+                Ok(Some(metadata)) if metadata.is_dir() => {
+                    let model = read_model(&path, None);
+                    if model.problem.is_some() || !model.versions.is_empty() {
+                        found.insert(name, model);
+                    }
                 }
-            } else if path.extension().is_some_and(|end| end == "onnx") {
-                add_file(&mut found, &path);
+                Ok(_) if is_model_file => add_file(&mut found, &path),
+                Ok(_) => {}
+                Err(error) => {
+                    let problem = Some(format!("can't look at {}: {error}", path.display()));
+                    let name = if is_model_file { model_name(&path) } else { name };
+                    found.insert(name, Found { problem, ..Found::default() });
+                }
             }
         }
     }
@@ -63,8 +72,13 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// The name of the model in a lone file.
+fn model_name(file: &Path) -> String {
+    file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn add_file(found: &mut BTreeMap<String, Found>, file: &Path) {
-    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = model_name(file);
     let versions = BTreeMap::from([(1, file.to_owned())]);
     found.entry(name).or_insert(Found { versions, ..Found::default() });
 }
@@ -80,16 +94,47 @@ pub(super) fn read_model(folder: &Path, config: Option<ModelConfig>) -> Found {
         "" => DEFAULT_FILE,
         named => named,
     };
-    let entries = folder.read_dir().into_iter().flatten().take(MOST).flatten();
-    for version in entries.map(|entry| entry.path()).filter(|path| path.is_dir()) {
-        if let (Ok(number), true) = (file_name(&version).parse::<u64>(), is_plain_name(file)) {
-            let path = version.join(file);
-            if number > 0 && path.is_file() {
-                model.versions.insert(number, path);
+    if is_plain_name(file) {
+        match read_versions(folder, file, model.config.ensemble_scheduling.is_some()) {
+            Ok(versions) => model.versions = versions,
+            Err(error) => {
+                model.problem.get_or_insert(format!("can't read {}: {error}", folder.display()));
             }
         }
     }
+    let is_ensemble = model.config.ensemble_scheduling.is_some();
+    if is_ensemble && model.versions.is_empty() {
+        model.versions.insert(1, folder.to_owned());
+    }
     model
+}
+
+/// The model files of a folder by version number; the folders of an ensemble's versions are empty. What can't be read
+/// is not taken for gone.
+fn read_versions(folder: &Path, file: &str, is_ensemble: bool) -> io::Result<BTreeMap<u64, PathBuf>> {
+    let mut versions = BTreeMap::new();
+    for entry in folder.read_dir()?.take(MOST) {
+        let version = entry?.path();
+        let Some(number) = file_name(&version).parse::<u64>().ok().filter(|number| *number > 0) else {
+            continue;
+        };
+        let path = if is_ensemble { version } else { version.join(file) };
+        if metadata(&path)?.is_some_and(|metadata| metadata.is_file() != is_ensemble) {
+            versions.insert(number, path);
+        }
+    }
+    Ok(versions)
+}
+
+/// Of what a path leads to; `None` where nothing is there.
+fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
+    match path.metadata() {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig, String> {

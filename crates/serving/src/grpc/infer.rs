@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use inference::{Limits, Model, Request, Tensor};
 use tonic::metadata::MetadataMap;
@@ -17,10 +18,19 @@ use crate::classify::Classes;
 use crate::error::ApiError;
 use crate::parameters::Parameters;
 use crate::state::ServerState;
-use crate::trace::TraceParent;
+use crate::trace::{Call, Trace, TraceParent};
 use crate::watch::Watch;
 
 type Given = BTreeMap<String, InferParameter>;
+
+const CALL: Call = Call {
+    name: "inference.GRPCInferenceService/ModelInfer",
+    attributes: &[
+        ("rpc.system", "grpc"),
+        ("rpc.service", "inference.GRPCInferenceService"),
+        ("rpc.method", "ModelInfer"),
+    ],
+};
 
 /// Runs one request.
 ///
@@ -30,18 +40,38 @@ pub(super) async fn infer(
     state: &ServerState,
     message: ModelInferRequest,
     deadline: Option<Duration>,
-    trace: Option<TraceParent>,
+    headers: &HeaderMap,
 ) -> Result<ModelInferResponse, ApiError> {
+    let mut trace = Trace::begin(state.tracer.as_ref(), headers, &CALL);
+    let answer = answer(state, message, TraceParent::of(headers), &mut trace);
+    let answer = match deadline {
+        None => answer.await,
+        Some(deadline) => tokio::time::timeout(deadline, answer).await.unwrap_or(Err(ApiError::Deadline)),
+    };
+    trace.end(answer.as_ref());
+    answer
+}
+
+async fn answer(
+    state: &ServerState,
+    message: ModelInferRequest,
+    parent: Option<TraceParent>,
+    trace: &mut Trace,
+) -> Result<ModelInferResponse, ApiError> {
+    let begun = trace.now();
     let version = (!message.model_version.is_empty()).then_some(message.model_version.as_str());
     let model = state.repository.obtain(&message.model_name, version).await?;
+    trace.step("obtain", begun);
+    trace.model(&model);
+    let begun = trace.now();
     let Decoded { id, request, classes } = decode(message, &model.limits())?;
-    let answer = Watch::begin(state, &model, trace).answer(&model, request);
-    let answer = match deadline {
-        None => answer.await?,
-        Some(deadline) => tokio::time::timeout(deadline, answer).await.map_err(|_| ApiError::Deadline)??,
-    };
+    trace.step("decode", begun);
+    let answer = Watch::begin(state, &model, parent).answer(&model, request, trace).await?;
+    let begun = trace.now();
     let outputs = classes.apply(state, &model, answer.outputs)?;
-    Ok(encode(&model, id, outputs))
+    let encoded = encode(&model, id, outputs);
+    trace.step("encode", begun);
+    Ok(encoded)
 }
 
 /// A decoded message.
@@ -159,7 +189,21 @@ fn bad(message: String) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use inference::{EngineOptions, Engines, LoadRequest, Options, Repository};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_deadline_holds_while_the_model_is_loaded_too() {
+        let engines = Engines::discover(&EngineOptions::default());
+        let repository = Repository::new(engines, Options { workers: 1, ..Options::default() }).unwrap();
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/label.onnx");
+        repository.register(LoadRequest::new("m", "1", file)).unwrap();
+        let message = ModelInferRequest { model_name: "m".into(), ..ModelInferRequest::default() };
+        let answer =
+            infer(&ServerState::new(repository), message, Some(Duration::ZERO), &HeaderMap::new()).await;
+        assert!(matches!(answer, Err(ApiError::Deadline)), "{answer:?}");
+    }
 
     #[test]
     fn deadlines_are_read_in_every_unit_and_nonsense_is_none() {

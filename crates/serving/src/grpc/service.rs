@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use futures::{Stream, StreamExt};
 use serde_json::Value;
 use tonic::{Request, Response, Status, Streaming};
@@ -19,7 +21,6 @@ use crate::control::LoadModel;
 use crate::error::ApiError;
 use crate::model_config::{self, ModelConfig as LoadConfig};
 use crate::state::ServerState;
-use crate::trace::TraceParent;
 use crate::views;
 
 /// Requests of one stream that are worked on at once; their answers keep the order of the requests.
@@ -72,8 +73,9 @@ impl GrpcInferenceService for Methods {
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
-        let (deadline, trace) = (deadline(request.metadata()), TraceParent::of_grpc(request.metadata()));
-        Ok(Response::new(infer(&self.0, request.into_inner(), deadline, trace).await?))
+        let deadline = deadline(request.metadata());
+        let (metadata, _, message) = request.into_parts();
+        Ok(Response::new(infer(&self.0, message, deadline, metadata.as_ref()).await?))
     }
 
     /// What is wrong with one request is told in its own answer, and the stream goes on.
@@ -82,13 +84,14 @@ impl GrpcInferenceService for Methods {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let deadline = deadline(request.metadata()).map(|patience| tokio::time::Instant::now() + patience);
-        let trace = TraceParent::of_grpc(request.metadata());
         let state = self.0.clone();
-        let answers = request.into_inner().map(move |message| {
-            let state = state.clone();
+        let (metadata, _, messages) = request.into_parts();
+        let headers = Arc::new(metadata.into_headers());
+        let answers = messages.map(move |message| {
+            let (state, headers) = (state.clone(), Arc::clone(&headers));
             async move {
                 let left = deadline.map(|end| end.saturating_duration_since(tokio::time::Instant::now()));
-                Ok(stream_infer(&state, message?, left, trace).await)
+                Ok(stream_infer(&state, message?, left, &headers).await)
             }
         });
         Ok(Response::new(Box::pin(answers.buffered(AHEAD))))
@@ -209,13 +212,13 @@ async fn stream_infer(
     state: &ServerState,
     message: ModelInferRequest,
     deadline: Option<Duration>,
-    trace: Option<TraceParent>,
+    headers: &HeaderMap,
 ) -> ModelStreamInferResponse {
     let flag =
         |parameter: &InferParameter| parameter.parameter_choice == Some(ParameterChoice::BoolParam(true));
     let says_final = message.parameters.get("triton_enable_empty_final_response").is_some_and(flag);
     let id = message.id.clone();
-    match infer(state, message, deadline, trace).await {
+    match infer(state, message, deadline, headers).await {
         Ok(mut answer) => {
             if says_final {
                 let yes = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };

@@ -1,5 +1,7 @@
 //! A request that prefers to be answered later becomes a job.
 
+use std::time::Instant;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -10,7 +12,9 @@ use store::ledger;
 
 use super::callback::Refused;
 use super::record::{Callback, Job, Status, Told, pick};
+use super::room::{Full, Room};
 use super::{Error, Jobs, TABLE};
+use crate::error::ApiError;
 
 /// What a job keeps of its request's headers: what the body is. How the answer may be packed isn't kept, so that
 /// responses are kept unpacked.
@@ -36,6 +40,8 @@ pub(super) enum Problem {
     #[error("there are {jobs} jobs of {bytes} bytes already; fetch and delete some, or try again later")]
     Full { jobs: usize, bytes: u64 },
     #[error(transparent)]
+    Bounded(ApiError),
+    #[error(transparent)]
     Kept(#[from] Error),
 }
 
@@ -47,11 +53,12 @@ impl IntoResponse for Problem {
             Problem::Callback(_) | Problem::NotLater | Problem::Long => StatusCode::BAD_REQUEST,
             Problem::Body { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Problem::Full { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Problem::Bounded(error) => error.status(),
             Problem::Kept(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let text = daemon::chain(&self);
         let mut response = super::front::refusal(status, &text);
-        if status == StatusCode::TOO_MANY_REQUESTS {
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             let seconds = axum::http::HeaderValue::from_static(RETRY_AFTER);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
@@ -124,7 +131,10 @@ impl Jobs {
             return Err(Problem::Long);
         }
         let headers = pick(request.headers(), &KEPT);
-        let body = self.body(request.into_body()).await?;
+        let (body, held) = self.inner.bodies.bound(request.into_body());
+        let body = self.body(body).await;
+        held.check().map_err(Problem::Bounded)?;
+        let body = body?;
         let accepted = daemon::now();
         let random = daemon::random_hex(12).map_err(Error::Disk)?;
         let job = Job {
@@ -139,10 +149,12 @@ impl Jobs {
             begun: 0,
             response: None,
             callback,
+            since: Instant::now(),
         };
         let (id, location) = (job.id.clone(), format!("/v2/jobs/{}", job.id));
-        let reservation = self.reserve(job.bytes())?;
-        self.keep(job, body, reservation).await?;
+        let room = self.room_for_request(&id, job.request_bytes);
+        let room = room.map_err(|Full { jobs, bytes }| Problem::Full { jobs, bytes })?;
+        self.keep(job, body, room).await?;
         let answer = json!({ "id": id, "status": Status::Queued });
         let headers = [
             ("location", location.as_str()),
@@ -167,47 +179,21 @@ impl Jobs {
         axum::body::to_bytes(body, limit).await.map_err(|_| Problem::Body { limit })
     }
 
-    /// Makes a job durable and puts it in line, even if nobody waits for that any more.
-    async fn keep(&self, job: Job, body: axum::body::Bytes, reservation: Reservation) -> Result<(), Error> {
-        let file = self.file(&job.id, "request");
-        let written = tokio::task::spawn_blocking(move || daemon::write_private(&file, &body)).await;
-        written.map_err(std::io::Error::other)??;
+    /// Makes a job durable and puts it in line. Once the commit has begun it is done even if nobody waits for it any
+    /// more; before, nothing stays.
+    async fn keep(&self, job: Job, body: axum::body::Bytes, room: Room) -> Result<(), Error> {
+        let written = tokio::task::spawn_blocking(move || room.fill(&body)).await;
+        let room = written.map_err(std::io::Error::other)??;
         let (record, jobs) = (job.clone(), self.clone());
         let change = move |tables: &ledger::Tables| Ok::<_, Error>(tables.put(TABLE, &record.id, &record)?);
         let show = move |()| {
-            let id = job.id.clone();
-            jobs.table().jobs.insert(id.clone(), job);
-            drop(reservation);
-            jobs.inner.runs.push(id);
+            let mut table = jobs.table();
+            jobs.inner.runs.push(job.id.clone());
+            table.jobs.insert(job.id.clone(), job);
+            drop(table);
+            room.keep();
         };
         self.inner.ledger.write_then(change, show).await
-    }
-
-    fn reserve(&self, bytes: u64) -> Result<Reservation, Problem> {
-        let (mut table, options) = (self.table(), &self.inner.options);
-        let jobs = table.jobs.len() + table.reserved.0;
-        let taken = table.bytes() + table.reserved.1;
-        if jobs >= options.jobs || taken.saturating_add(bytes) > options.bytes {
-            return Err(Problem::Full { jobs, bytes: taken });
-        }
-        table.reserved.0 += 1;
-        table.reserved.1 += bytes;
-        drop(table);
-        Ok(Reservation { jobs: self.clone(), bytes })
-    }
-}
-
-/// Room for one more job.
-struct Reservation {
-    jobs: Jobs,
-    bytes: u64,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let mut table = self.jobs.table();
-        table.reserved.0 = table.reserved.0.saturating_sub(1);
-        table.reserved.1 = table.reserved.1.saturating_sub(self.bytes);
     }
 }
 

@@ -43,7 +43,7 @@ impl Jobs {
             tracing::warn!(job = id, tries, problem, "the result was not delivered");
         }
         let callback = Callback { tries, state, error: outcome.err(), ..callback };
-        self.save(Job { callback: Some(callback), ..job }).await?;
+        self.save(Job { callback: Some(callback), ..job }, None).await?;
         if state == Told::Waiting {
             let wait = FIRST_WAIT.saturating_mul(1 << tries.min(16)).min(LONGEST_WAIT);
             self.inner.calls.push_later(id.to_owned(), wait);

@@ -1,6 +1,6 @@
 //! Who waits for their turn, some of them not before a certain time.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use daemon::Shutdown;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+/// Turns in the order in which they are due, whether that is at once or later: nobody overtakes.
 #[derive(Default)]
 pub(super) struct Line {
     waiting: Mutex<Waiting>,
@@ -16,22 +17,31 @@ pub(super) struct Line {
 
 #[derive(Default)]
 struct Waiting {
-    now: VecDeque<String>,
-    later: BTreeSet<(Instant, String)>,
+    /// By when they are due, and then in the order of their coming.
+    turns: BTreeMap<(Instant, u64), String>,
+    came: u64,
 }
 
 impl Line {
     /// Takes everybody out and these in.
     pub fn reset(&self, ids: impl IntoIterator<Item = String>) {
-        self.change(|waiting| *waiting = Waiting { now: ids.into_iter().collect(), later: BTreeSet::new() });
+        let now = Instant::now();
+        self.change(|waiting| {
+            waiting.turns.clear();
+            ids.into_iter().for_each(|id| waiting.add(id, now));
+        });
     }
 
     pub fn push(&self, id: String) {
-        self.change(|waiting| waiting.now.push_back(id));
+        self.push_at(id, Instant::now());
     }
 
     pub fn push_later(&self, id: String, wait: Duration) {
-        self.change(|waiting| waiting.later.insert((Instant::now() + wait, id)));
+        self.push_at(id, Instant::now() + wait);
+    }
+
+    pub fn push_at(&self, id: String, due: Instant) {
+        self.change(|waiting| waiting.add(id, due));
     }
 
     /// The next one, once there is one; `None` when it is time to end.
@@ -67,15 +77,16 @@ impl Line {
 }
 
 impl Waiting {
+    fn add(&mut self, id: String, due: Instant) {
+        self.came += 1;
+        self.turns.insert((due, self.came), id);
+    }
+
     /// Somebody whose turn it is, or when that will be.
     fn take(&mut self) -> Result<String, Option<Instant>> {
-        let first = self.later.first().map(|(due, _)| *due);
-        if first.is_some_and(|due| due <= Instant::now())
-            && let Some((_, id)) = self.later.pop_first()
-        {
-            return Ok(id);
-        }
-        self.now.pop_front().ok_or(first)
+        let Some(first) = self.turns.first_entry() else { return Err(None) };
+        let due = first.key().0;
+        if due <= Instant::now() { Ok(first.remove()) } else { Err(Some(due)) }
     }
 }
 
@@ -84,14 +95,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn turns_come_in_order_and_later_ones_come_too() {
+    async fn turns_come_in_the_order_in_which_they_are_due() {
         let (line, shutdown) = (Line::default(), Shutdown::default());
         line.push("first".into());
-        line.push("second".into());
-        assert_eq!(line.next(&shutdown).await.as_deref(), Some("first"));
-        assert_eq!(line.next(&shutdown).await.as_deref(), Some("second"));
         line.push_later("late".into(), Duration::from_millis(5));
-        assert_eq!(line.next(&shutdown).await.as_deref(), Some("late"));
+        line.push("second".into());
+        for expected in ["first", "second", "late"] {
+            assert_eq!(line.next(&shutdown).await.as_deref(), Some(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_try_again_and_again_let_others_pass() {
+        let (line, shutdown) = (Line::default(), Shutdown::default());
+        line.push("again".into());
+        line.push("once".into());
+        for expected in ["again", "once", "again"] {
+            let next = line.next(&shutdown).await.unwrap();
+            assert_eq!(next, expected);
+            line.push_later(next, Duration::ZERO);
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! One job as it is kept.
 
+use std::time::{Duration, Instant};
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use types::Time;
@@ -37,11 +39,14 @@ pub(super) struct Job {
     pub request_bytes: u64,
     pub accepted: Time,
     pub finished: Option<Time>,
-    /// How often it was begun by processes that ended meanwhile, and by this one.
+    /// How many processes ended that had begun it.
     pub begun: u32,
     /// What the response's body is.
     pub response: Option<Response>,
     pub callback: Option<Callback>,
+    /// When this process accepted, read or finished it: ages are told by this clock, which never jumps.
+    #[serde(skip, default = "Instant::now")]
+    pub since: Instant,
 }
 
 /// An answer whose body is in a file.
@@ -88,6 +93,30 @@ pub(super) enum Told {
 }
 
 impl Job {
+    /// As it is found after the process that kept it has ended.
+    pub fn reopened(self) -> Job {
+        match self.status {
+            Status::Running => Job { status: Status::Queued, begun: self.begun + 1, ..self },
+            Status::Queued => self,
+            Status::Succeeded | Status::Failed => {
+                let age = self.finished.map(|finished| daemon::now().0.duration_since(finished.0));
+                let age =
+                    age.filter(|age| age.is_positive()).map_or(Duration::ZERO, |age| age.unsigned_abs());
+                Job { since: self.since.checked_sub(age).unwrap_or(self.since), ..self }
+            }
+        }
+    }
+
+    /// What it asks, without the query: the version of a model, by one of its names.
+    pub fn address(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The kind of file that it needs.
+    pub fn file_kind(&self) -> &'static str {
+        if self.status.is_final() { "response" } else { "request" }
+    }
+
     /// Bytes that it takes on the disk.
     pub fn bytes(&self) -> u64 {
         self.request_bytes + self.response.as_ref().map_or(0, |response| response.bytes)
@@ -112,4 +141,34 @@ pub(super) fn headers(kept: &[(String, String)]) -> HeaderMap {
         Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
     };
     kept.iter().filter_map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(status: &str, finished: Option<Time>) -> Job {
+        let json = serde_json::json!({
+            "id": "a", "status": status, "target": "/v2/models/m/infer?x=y", "headers": [], "request_bytes": 1,
+            "accepted": "2026-01-01T00:00:00Z", "finished": finished, "begun": 0, "response": null, "callback": null,
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn only_a_process_that_ended_while_it_computed_a_job_counts_against_it() {
+        assert_eq!(job("queued", None).reopened().begun, 0);
+        let once = job("running", None).reopened();
+        assert_eq!((once.begun, once.status), (1, Status::Queued));
+        assert_eq!(once.reopened().begun, 1);
+    }
+
+    #[test]
+    fn a_result_is_as_old_as_the_clock_says_at_the_start_but_never_of_tomorrow() {
+        let hour = Duration::from_secs(3600);
+        let age = |finished| job("succeeded", Some(Time(finished))).reopened().since.elapsed();
+        assert!(age(daemon::now().0 - hour) >= hour);
+        assert!(age(daemon::now().0 + hour) < hour);
+        assert!(job("queued", None).reopened().since.elapsed() < hour, "waiting counts from the start");
+    }
 }

@@ -1,6 +1,6 @@
 //! Pictures: what the model declares about them, or else what its input's shape tells.
 
-use inference::steps::{Frame, Input, Output, Reading, StepError};
+use inference::steps::{Frame, Input, Reading, StepError};
 use inference::{Model, Tensor};
 use types::{ImageInput, Preprocessing};
 
@@ -11,9 +11,11 @@ use super::reply::Reply;
 /// # Errors
 /// When it is none, or the model takes none.
 pub(super) fn read(model: &Model, content: &[u8]) -> Result<(Vec<Tensor>, Frame), Reply> {
-    let plain = || Box::new(Preprocessing { image: Some(ImageInput::default()), csv: None });
-    let declared = model.serving().preprocessing.clone().unwrap_or_else(plain);
-    let input = Input::compile(&declared, model.signature()).map_err(|error| {
+    if let Some(declared) = model.input_steps() {
+        return declared.image(content).map_err(|error| refused(&error));
+    }
+    let plain = Preprocessing { image: Some(ImageInput::default()), csv: None };
+    let input = Input::compile(&plain, model.signature()).map_err(|error| {
         Reply::unprocessable(format!("Model {} takes no pictures: {error}", model.name()))
     })?;
     input.image(content).map_err(|error| refused(&error))
@@ -28,9 +30,8 @@ pub(super) fn interpret(
     outputs: &[Tensor],
     frame: Option<&Frame>,
 ) -> Result<Option<Reading>, Reply> {
-    let Some(declared) = &model.serving().postprocessing else { return Ok(None) };
-    let output = Output::compile(declared, model.signature()).map_err(|error| refused(&error))?;
-    output.read(outputs, frame).map(Some).map_err(|error| refused(&error))
+    let reading = model.output_steps().map(|steps| steps.read(outputs, frame));
+    reading.transpose().map_err(|error| refused(&error))
 }
 
 fn refused(error: &StepError) -> Reply {

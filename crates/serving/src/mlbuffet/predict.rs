@@ -16,6 +16,8 @@ use super::tag::{TagRef, no_tag, no_version};
 use super::values::{self, Inputs};
 use super::{Buffet, images};
 use crate::error::ApiError;
+use crate::trace::{Trace, TraceParent};
+use crate::watch::Watch;
 
 /// Bytes of JSON from which it is read on a thread that may block.
 const LARGE: usize = 256 << 10;
@@ -23,10 +25,11 @@ const LARGE: usize = 256 << 10;
 pub(super) async fn by_post(state: State<Buffet>, tag: Path<String>, request: Request) -> Response {
     let (State(buffet), Path(tag)) = (state, tag);
     let wanted = TagRef::parse(&tag);
+    let trace = TraceParent::of(request.headers());
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let reply = match kind.starts_with("multipart/form-data") {
-        true => of_picture(&buffet, wanted, request).await,
-        false => of_values(&buffet, wanted, request.into_body()).await,
+        true => of_picture(&buffet, wanted, trace, request).await,
+        false => of_values(&buffet, wanted, trace, request.into_body()).await,
     };
     buffet.answer(reply.unwrap_or_else(|refusal| refusal))
 }
@@ -39,7 +42,12 @@ pub(super) async fn by_get(state: State<Buffet>, tag: Path<String>, request: Req
     by_post(state, tag, request).await
 }
 
-async fn of_values(buffet: &Buffet, wanted: TagRef<'_>, body: Body) -> Result<Reply, Reply> {
+async fn of_values(
+    buffet: &Buffet,
+    wanted: TagRef<'_>,
+    trace: Option<TraceParent>,
+    body: Body,
+) -> Result<Reply, Reply> {
     let limit = buffet.body_limit;
     let body = axum::body::to_bytes(body, limit).await.map_err(|error| match error.into_inner() {
         error if error.to_string().contains("length limit") => Reply::too_large(limit),
@@ -54,7 +62,8 @@ async fn of_values(buffet: &Buffet, wanted: TagRef<'_>, body: Body) -> Result<Re
         let given = inputs.tensors.first().map(Tensor::shape).unwrap_or_default();
         return Err(values::misfit(spec, given));
     }
-    run(&model, inputs, None).await
+    let watch = Watch::of(buffet.payloads.as_ref(), &model, trace);
+    run(&model, watch, inputs, None).await
 }
 
 /// The member `values` of a body.
@@ -75,13 +84,19 @@ fn find_values(body: &[u8], legacy: bool) -> Result<Box<RawValue>, Reply> {
     Ok((*values).to_owned())
 }
 
-async fn of_picture(buffet: &Buffet, wanted: TagRef<'_>, request: Request) -> Result<Reply, Reply> {
+async fn of_picture(
+    buffet: &Buffet,
+    wanted: TagRef<'_>,
+    trace: Option<TraceParent>,
+    request: Request,
+) -> Result<Reply, Reply> {
     let content = find_picture(buffet, request).await?;
     let model = obtain(buffet, wanted).await?;
     let reader = model.clone();
     let read = aside(move || images::read(&reader, &content)).await;
     let (tensors, frame) = read.map_err(Reply::theirs_stumbles)?;
-    run(&model, Inputs { tensors, batched: false }, Some(frame)).await
+    let watch = Watch::of(buffet.payloads.as_ref(), &model, trace);
+    run(&model, watch, Inputs { tensors, batched: false }, Some(frame)).await
 }
 
 async fn find_picture(buffet: &Buffet, request: Request) -> Result<Bytes, Reply> {
@@ -118,9 +133,10 @@ async fn obtain(buffet: &Buffet, wanted: TagRef<'_>) -> Result<Model, Reply> {
     })
 }
 
-async fn run(model: &Model, inputs: Inputs, frame: Option<Frame>) -> Result<Reply, Reply> {
+async fn run(model: &Model, watch: Watch, inputs: Inputs, frame: Option<Frame>) -> Result<Reply, Reply> {
     let Inputs { tensors, batched } = inputs;
-    let outputs = model.answer(Inference::new(tensors)).await.map_err(refused)?.outputs;
+    let outputs =
+        watch.answer(model, Inference::new(tensors), &mut Trace::none()).await.map_err(refused)?.outputs;
     let first = outputs.first().map(|output| values::write(output, batched)).transpose()?;
     let mut reply = Reply::ok("Prediction successful").with("values", first.unwrap_or_default());
     if outputs.len() > 1 {

@@ -2,12 +2,14 @@
 
 use inference::{Datatype, Model, TensorSpec};
 use serde_json::{Value, json};
-use types::{QueuePolicy, Serving};
+use types::{Ensemble, EnsembleStep, QueuePolicy, Serving};
+use wire::inference::model_ensembling::Step;
 use wire::inference::model_instance_group::Kind;
 use wire::inference::model_version_policy::PolicyChoice;
 use wire::inference::{
-    DataType, LatestVersions, ModelConfig, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput,
-    ModelParameter, ModelQueuePolicy, ModelResponseCache, ModelVersionPolicy,
+    DataType, LatestVersions, ModelConfig, ModelDynamicBatching, ModelEnsembling, ModelInput,
+    ModelInstanceGroup, ModelOutput, ModelParameter, ModelQueuePolicy, ModelResponseCache,
+    ModelVersionPolicy,
 };
 
 /// The configuration as protobuf.
@@ -25,10 +27,23 @@ pub(crate) fn show(model: &Model) -> ModelConfig {
         let string_value = serving.threads.to_string();
         ("intra_op_thread_count".to_owned(), ModelParameter { string_value })
     });
+    let ensemble = model.ensemble();
+    let (platform, backend) = match ensemble {
+        Some(_) => ("ensemble".to_owned(), String::new()),
+        None => (format!("{}_onnx", model.engine()), model.engine().to_owned()),
+    };
+    // An ensemble runs nothing itself.
+    let file = file.filter(|_| ensemble.is_none());
+    let group = || ModelInstanceGroup {
+        name: format!("{}_0", model.name()),
+        count: i32::try_from(model.instances()).unwrap_or(i32::MAX),
+        kind: Kind::Cpu.into(),
+    };
     ModelConfig {
         name: model.name().to_owned(),
-        platform: format!("{}_onnx", model.engine()),
-        backend: model.engine().to_owned(),
+        platform,
+        backend,
+        ensemble_scheduling: ensemble.map(ensembling),
         version_policy: Some(ModelVersionPolicy {
             policy_choice: Some(PolicyChoice::Latest(LatestVersions { num_versions: 1 })),
         }),
@@ -48,16 +63,22 @@ pub(crate) fn show(model: &Model) -> ModelConfig {
                 label_filename: String::new(),
             })
             .collect(),
-        instance_group: vec![ModelInstanceGroup {
-            name: format!("{}_0", model.name()),
-            count: i32::try_from(model.instances()).unwrap_or(i32::MAX),
-            kind: Kind::Cpu.into(),
-        }],
+        instance_group: ensemble.is_none().then(group).into_iter().collect(),
         default_model_filename: file.unwrap_or_default(),
         dynamic_batching: queue(serving),
         parameters: threads.into_iter().collect(),
         response_cache: serving.cache.as_ref().map(|_| ModelResponseCache { enable: true }),
     }
+}
+
+fn ensembling(ensemble: &Ensemble) -> ModelEnsembling {
+    let step = |step: &EnsembleStep| Step {
+        model_name: step.model.clone(),
+        model_version: step.version.as_ref().and_then(|version| version.parse().ok()).unwrap_or(-1),
+        input_map: step.inputs.clone(),
+        output_map: step.outputs.clone(),
+    };
+    ModelEnsembling { step: ensemble.steps.iter().map(step).collect() }
 }
 
 fn has_open_batch(spec: &TensorSpec) -> bool {
@@ -160,7 +181,17 @@ pub(crate) fn show_json(model: &Model) -> Value {
         }
         shown
     });
+    let ensemble = config.ensemble_scheduling.map(|ensemble| {
+        let step = |step: Step| {
+            json!({
+                "model_name": step.model_name, "model_version": step.model_version,
+                "input_map": step.input_map, "output_map": step.output_map, "model_namespace": "",
+            })
+        };
+        json!({"step": ensemble.step.into_iter().map(step).collect::<Vec<_>>()})
+    });
     let optional = [
+        ("ensemble_scheduling", ensemble),
         ("dynamic_batching", batching),
         ("response_cache", config.response_cache.map(|_| json!({"enable": true}))),
     ];

@@ -8,7 +8,7 @@ const LARGEST: usize = 1 << 20;
 const DEEPEST: usize = 32;
 
 /// Fields of the configuration that may be given several times.
-const REPEATED: [&str; 21] = [
+const REPEATED: [&str; 22] = [
     "agents",
     "batch_input",
     "batch_output",
@@ -29,6 +29,7 @@ const REPEATED: [&str; 21] = [
     "preferred_batch_size",
     "profile",
     "shape",
+    "step",
     "versions",
 ];
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use avocet_serving::{ControlMode, Folder, ServerState, grpc, serve};
+use avocet_serving::{ControlMode, Folder, ServerState, grpc, router, serve};
 use inference::{EngineOptions, Engines, Options, Repository};
 use tokio::net::TcpListener;
 
@@ -59,7 +59,7 @@ async fn run_client(engine: &str, onnxruntime: Option<PathBuf>, datatypes: usize
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let rpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addresses = [&http, &rpc].map(|listener| listener.local_addr().unwrap().to_string());
-    tasks.spawn("rest", serve(http, state.clone(), tasks.shutdown()));
+    tasks.spawn("rest", serve(http, router(state.clone()), tasks.shutdown()));
     tasks.spawn("grpc", grpc::serve(rpc, state, tasks.shutdown()));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/tritonclient_all.py");
     let client = tokio::task::spawn_blocking(move || {

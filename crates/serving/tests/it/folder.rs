@@ -82,6 +82,28 @@ fn what_is_damaged_or_cannot_be_read_takes_nothing_away() {
 }
 
 #[test]
+fn one_model_that_cannot_be_read_stays_as_it_was() {
+    let disk = disk(ControlMode::Poll);
+    let (model, away) = (disk.place.path().join("m"), tempfile::tempdir().unwrap());
+    disk.folder.poll();
+    // A link to itself can't be followed, whoever tries.
+    for broken in ["m", "m/1", "m/1/model.onnx"] {
+        let (broken, away) = (disk.place.path().join(broken), away.path().join("away"));
+        std::fs::rename(&broken, &away).unwrap();
+        std::os::unix::fs::symlink(&broken, &broken).unwrap();
+        disk.folder.poll();
+        assert_eq!(disk.served(), [line("m", "1", &[-1])], "{}", broken.display());
+        std::fs::remove_file(&broken).unwrap();
+        std::fs::rename(&away, &broken).unwrap();
+        disk.folder.poll();
+        assert_eq!(disk.served(), [line("m", "1", &[-1])]);
+    }
+    std::fs::remove_dir_all(model).unwrap();
+    disk.folder.poll();
+    assert_eq!(disk.served(), []);
+}
+
+#[test]
 fn clients_may_change_models_only_where_the_mode_says_so() {
     for mode in [ControlMode::None, ControlMode::Poll] {
         let disk = disk(mode);

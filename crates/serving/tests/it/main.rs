@@ -9,10 +9,12 @@
 
 mod clients;
 mod conformance;
+mod ensembles;
 mod errors;
 mod folder;
 mod infer;
 mod jobs;
+mod jobs_waiting;
 mod metadata;
 mod metrics;
 mod mlbuffet;
@@ -23,3 +25,4 @@ mod plain;
 mod replay;
 mod shelf;
 mod support;
+mod traces;

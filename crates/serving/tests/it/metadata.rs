@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use inference::LoadRequest;
+use inference::{LoadRequest, Routing};
 use serde_json::json;
 
 use avocet_serving::{ServerState, router};
@@ -102,4 +102,24 @@ async fn the_index_lists_failed_models_with_their_reason_unless_only_ready_ones_
     let infer = post(&app, "/v2/models/broken/infer", x("[1]", "[1]")).await;
     assert_eq!(infer.status, 503);
     assert!(infer.error().contains("loading failed"));
+}
+
+#[tokio::test]
+async fn what_is_loaded_by_its_first_request_is_ready_under_all_its_names() {
+    let repository = repository();
+    let (idle, share) = (LoadRequest::new("affine", "3", model("affine")), |version: &str, weight| {
+        types::Share { version: version.into(), weight }
+    });
+    repository.register(LoadRequest { default: false, ..idle }).unwrap();
+    let aliases = [("next".to_owned(), "3".to_owned())].into();
+    let traffic = types::Traffic { split: vec![share("2", 1), share("3", 1)], ..types::Traffic::default() };
+    repository.set_routing("affine", Routing { aliases, traffic: Some(traffic) }).unwrap();
+    let app = router(ServerState::new(repository));
+    for path in ["/ready", "/stats", "/versions/3/ready", "/versions/next/ready", "/versions/next/stats"] {
+        // Whichever version the split picks.
+        for _ in 0..4 {
+            assert_eq!(get(&app, &format!("/v2/models/affine{path}")).await.status, 200, "{path}");
+        }
+    }
+    assert_eq!(get(&app, "/v2/models/affine/versions/4/ready").await.status, 404);
 }

@@ -2,10 +2,12 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, StatusCode};
 use futures::future::BoxFuture;
+use inference::LoadRequest;
 use serde_json::json;
+use types::{ClassesOutput, Postprocessing, Serving};
 
 use crate::replay::picture;
-use crate::support::{Kept, Reply, Setup, form, get, model, own_model, post, send, upload};
+use crate::support::{Kept, Reply, Setup, form, get, model, own_model, post, repository, send, upload};
 use avocet_serving::Guard;
 
 fn told(reply: &Reply) -> (u16, String) {
@@ -71,6 +73,21 @@ async fn pictures_are_fitted_to_the_models_input() {
     let kind = [("content-type", kind.as_str())];
     let (code, text) = told(&send(&server.app, "POST", "/api/v1/models/eyes/prediction", &kind, body).await);
     assert_eq!((code, text.contains("no JPEG, PNG or WebP")), (422, true), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn classes_are_named_as_the_models_file_names_them() {
+    let (folder, repository) = (tempfile::tempdir().unwrap(), repository());
+    let classes =
+        Some(ClassesOutput { output: Some("output_probability".into()), ..ClassesOutput::default() });
+    let postprocessing = Some(Box::new(Postprocessing { classes, boxes: None }));
+    let serving = Serving { postprocessing, ..Serving::default() };
+    let request = LoadRequest::new("iris", "1", model("classical/iris_forest_names"));
+    repository.load(LoadRequest { serving, ..request }).unwrap();
+    let server = Kept::on(folder.path(), repository, Setup::default());
+    let reply =
+        post(&server.app, "/api/v1/models/iris/prediction", r#"{"values": [5.1, 3.5, 1.4, 0.2]}"#).await;
+    assert_eq!(reply.json()["classes"][0][0]["label"], "setosa", "{:?}", reply.body);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

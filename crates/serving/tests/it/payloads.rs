@@ -1,14 +1,19 @@
 //! The payload log as its readers see it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use avocet_serving::{PayloadLog, ServerState, router};
+use avocet_serving::mlbuffet::{self, Buffet};
+use avocet_serving::{PayloadLog, ServerState, Shelf, Unguarded, router};
 use daemon::Tasks;
 use inference::{EngineChoice, LoadRequest};
 use serde_json::{Value, json};
-use types::{Payloads, Serving};
+use store::Ledger;
+use types::{CsvInput, Payloads, Preprocessing, Serving};
 
 use crate::support::{get, model, post, repository, send, x};
+
+const TRACED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 #[tokio::test]
 async fn requests_of_models_that_ask_are_logged_with_their_trace_and_others_are_not() {
@@ -21,9 +26,7 @@ async fn requests_of_models_that_ask_are_logged_with_their_trace_and_others_are_
     let request = LoadRequest::new("logged", "1", model("affine"));
     repository.load(LoadRequest { engine: EngineChoice::Rten, serving, ..request }).unwrap();
     let app = router(ServerState::new(repository).payloads(PayloadLog::start(path.clone(), None, &tasks)));
-    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let headers = [("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))];
-    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let headers = [("traceparent", TRACED)];
     let body = x("[1,4]", "[1,2,3,4]");
     assert_eq!(send(&app, "POST", "/v2/models/logged/infer", &headers, body.clone()).await.status, 200);
     assert_eq!(post(&app, "/v2/models/affine/infer", body).await.status, 200);
@@ -33,7 +36,7 @@ async fn requests_of_models_that_ask_are_logged_with_their_trace_and_others_are_
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{text}");
     assert_eq!((&lines[0]["model"], &lines[0]["version"]), (&json!("logged"), &json!("1")));
-    assert_eq!(lines[0]["traceId"], trace);
+    assert_eq!(lines[0]["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!(lines[0]["inputs"][0]["data"], json!([1.0, 2.0]));
     assert_eq!(lines[0]["inputs"][0]["shape"], json!([1, 4]));
     assert_eq!(lines[0]["outputs"][0]["data"], "redacted");
@@ -42,4 +45,31 @@ async fn requests_of_models_that_ask_are_logged_with_their_trace_and_others_are_
     let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
     assert!(metrics.contains("avocet_payloads_logged_total 2\n"), "{metrics}");
     assert!(metrics.contains("avocet_payloads_dropped_total 0\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn plain_content_and_mlbuffets_predictions_are_logged_like_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("payloads.jsonl");
+    let (tasks, repository) = (Tasks::default(), repository());
+    let preprocessing = Some(Box::new(Preprocessing { csv: Some(CsvInput::default()), image: None }));
+    let serving = Serving { payloads: Some(Payloads::default()), preprocessing, ..Serving::default() };
+    let request = LoadRequest::new("logged", "1", model("affine"));
+    repository.load(LoadRequest { engine: EngineChoice::Rten, serving, ..request }).unwrap();
+    let (ledger, bounds) = (Ledger::memory().unwrap(), avocet_serving::shelf::Options::default());
+    let shelf = Shelf::open(&folder.path().join("models"), ledger, repository.clone(), bounds).unwrap();
+    let log = PayloadLog::start(path.clone(), None, &tasks);
+    let buffet = Buffet::new(repository.clone(), shelf, Arc::new(Unguarded)).payloads(log.clone());
+    let app = router(ServerState::new(repository).payloads(log)).merge(mlbuffet::router(buffet));
+    let table = [("content-type", "text/csv"), ("traceparent", TRACED)];
+    let reply = send(&app, "POST", "/v2/models/logged/infer", &table, "a,b,c,d\n1,2,3,4\n").await;
+    assert_eq!(reply.status, 200, "{:?}", reply.body);
+    let values = r#"{"values": [5, 6, 7, 8]}"#;
+    assert_eq!(post(&app, "/api/v1/models/logged/prediction", values).await.status, 200);
+    assert!(tasks.end(Duration::from_secs(30)).await);
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let inputs: Vec<&Value> = lines.iter().map(|line| &line["inputs"][0]["data"]).collect();
+    assert_eq!(inputs, [&json!([1.0, 2.0, 3.0, 4.0]), &json!([5.0, 6.0, 7.0, 8.0])]);
+    assert_eq!(lines[0]["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
 }

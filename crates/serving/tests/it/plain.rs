@@ -233,7 +233,7 @@ async fn a_file_goes_up_with_two_lines_of_python() {
     let tasks = daemon::Tasks::default();
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = http.local_addr().unwrap().to_string();
-    tasks.spawn("rest", serve(http, ServerState::new(repository()), tasks.shutdown()));
+    tasks.spawn("rest", serve(http, app(), tasks.shutdown()));
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("teal.png");
     std::fs::write(&picture, png(TEAL)).unwrap();
@@ -250,4 +250,44 @@ async fn a_file_goes_up_with_two_lines_of_python() {
         "{err}"
     );
     assert!(tasks.end(std::time::Duration::from_secs(10)).await);
+}
+
+/// Set AVOCET_TEST_PYTHON to a Python that has `tritonclient[http,grpc]` and `numpy`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pictures_and_readings_are_tensors_for_tritons_clients() {
+    let Some(python) = std::env::var_os("AVOCET_TEST_PYTHON") else {
+        println!("skipped: tritonclient; AVOCET_TEST_PYTHON is not set");
+        return;
+    };
+    let tasks = daemon::Tasks::default();
+    let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addresses = [&http, &rpc].map(|listener| listener.local_addr().unwrap().to_string());
+    let repository = repository();
+    // An ensemble takes and gives the same.
+    let pairs = |name: &str, tensor: &str| [(name.to_owned(), tensor.to_owned())].into();
+    let step = types::EnsembleStep {
+        name: "colours".into(),
+        model: "colours".into(),
+        version: None,
+        inputs: pairs("picture", "photo"),
+        outputs: pairs("classes.labels", "best"),
+    };
+    let ensemble =
+        types::Ensemble { inputs: vec!["photo".into()], steps: vec![step], outputs: vec!["best".into()] };
+    let request = LoadRequest { ensemble: Some(ensemble), ..LoadRequest::new("pipe", "1", "") };
+    repository.load(request).unwrap();
+    let state = ServerState::new(repository);
+    tasks.spawn("rest", serve(http, router(state.clone()), tasks.shutdown()));
+    tasks.spawn("grpc", avocet_serving::grpc::serve(rpc, state, tasks.shutdown()));
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("teal.png");
+    std::fs::write(&picture, png(TEAL)).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/pictures.py");
+    let client = tokio::task::spawn_blocking(move || {
+        Command::new(python).arg(script).args(addresses).arg(picture).output().unwrap()
+    });
+    let output = client.await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("ok: pictures"), "{out}{err}");
 }

@@ -1,9 +1,10 @@
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use inference::State;
 
 use crate::support::{Kept, Setup, get, model, own_model, post, send, upload};
+use avocet_serving::Shelf;
 use avocet_serving::shelf::{Error, Label, Options};
 
 fn blobs(folder: &Path) -> usize {
@@ -104,5 +105,48 @@ async fn an_uploader_who_goes_away_leaves_a_whole_version_or_none() {
     assert_eq!(tag.versions().keys().copied().collect::<Vec<_>>(), (1..=last).collect::<Vec<_>>());
     for number in tag.versions().keys() {
         server.repository.obtain("t", Some(&number.to_string())).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_promised_to_somebody_while_an_upload_is_tried_out_is_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shelf, held) = (Arc::new(OnceLock::<Shelf>::new()), Arc::new(Mutex::new(Vec::new())));
+    let (of_taken, asked) = (Arc::clone(&shelf), Arc::clone(&held));
+    // The hub assigns it after the first question, and looks whether it may load its model.
+    let taken = Arc::new(move |name: &str| {
+        let mut asked = asked.lock().unwrap();
+        asked.push(of_taken.get().unwrap().holds(name));
+        asked.len() > 1
+    });
+    let options = Options { taken, ..Options::default() };
+    let server = Kept::open(folder.path(), Setup { shelf: options, ..Setup::default() });
+    assert!(shelf.set(server.shelf.clone()).is_ok());
+    let received = server.shelf.receive(own_model("label").as_slice()).await.unwrap();
+    let refused = server.shelf.publish("t", Label::default(), received).await;
+    assert!(matches!(refused, Err(Error::Taken(_))), "{refused:?}");
+    assert_eq!(*held.lock().unwrap(), [true, true], "nobody else loads it meanwhile");
+    assert!(!server.shelf.holds("t"));
+    assert!(server.repository.list().iter().all(|model| model.name != "t"));
+    assert_eq!(blobs(folder.path()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_while_it_is_loaded_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Kept::open(folder.path(), Setup::default());
+    for polls in 0..8 {
+        upload(&server.app, "t", "m.onnx", &own_model("label")).await;
+        server.end().await;
+        server = Kept::open(folder.path(), Setup::default());
+        let mut loading = Box::pin(futures::future::maybe_done(server.repository.obtain("t", None)));
+        for _ in 0..polls {
+            let _ = futures::poll!(loading.as_mut());
+            tokio::task::yield_now().await;
+        }
+        let (_, deleted) = futures::future::join(loading, server.shelf.delete("t")).await;
+        deleted.unwrap();
+        assert_eq!(blobs(folder.path()), 0);
+        assert!(server.repository.list().iter().all(|model| model.name != "t"));
     }
 }

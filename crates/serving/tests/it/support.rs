@@ -111,6 +111,8 @@ pub struct Setup {
     pub guard: Option<Arc<dyn Guard>>,
     /// Accepts jobs without computing any.
     pub idle: bool,
+    /// Computes jobs in place of the routes that answer at once.
+    pub later: Option<Router>,
 }
 
 impl Kept {
@@ -127,9 +129,10 @@ impl Kept {
         let answering = router(ServerState::new(repository.clone())).merge(mlbuffet::router(buffet));
         let jobs = Jobs::open(&folder.join("jobs"), ledger, repository.clone(), guard, setup.jobs).unwrap();
         let (app, tasks) = (jobs.router(answering.clone()), Tasks::default());
+        let answering = setup.later.unwrap_or(answering);
         if !setup.idle {
             let shutdown = tasks.shutdown();
-            tasks.spawn("jobs", async move { jobs.run(answering, || true, shutdown).await.unwrap() });
+            tasks.spawn("jobs", async move { jobs.run(answering, || true, shutdown).await });
         }
         Kept { app, shelf, repository, tasks }
     }

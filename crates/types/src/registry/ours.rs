@@ -2,8 +2,8 @@
 
 use super::{AGE, Column, KindInfo, NAME, Scale, column};
 use crate::{
-    ApplicationSpec, AssignmentSpec, FunctionSpec, Kind, ModelSpec, PlacementDecisionSpec, PlacementSpec,
-    SiteSpec,
+    ApplicationRevisionSpec, ApplicationSpec, AssignmentSpec, FunctionSpec, Kind, ModelSpec,
+    PlacementDecisionSpec, PlacementScoreSpec, PlacementSpec, SiteSpec,
 };
 
 /// In the order that Kubernetes has for custom resources.
@@ -21,7 +21,7 @@ const fn ours<S: Kind>(
     }
 }
 
-pub(super) static OURS: [KindInfo; 7] = [
+pub(super) static OURS: [KindInfo; 9] = [
     ours::<SiteSpec>(
         "site",
         &[],
@@ -91,12 +91,24 @@ pub(super) static OURS: [KindInfo; 7] = [
         ],
     )
     .selectable_by(&["spec.placement"]),
+    ours::<PlacementScoreSpec>(
+        "placementscore",
+        &[],
+        &[
+            NAME,
+            column("Valid Until", "string", ".spec.validUntil", 0, "when it stops to count; empty for never"),
+            AGE,
+        ],
+    )
+    .without_status(),
     ours::<ApplicationSpec>(
         "application",
         &["app"],
         &[
             NAME,
             column("Ready", "string", ".status.ready", 0, "components that run where they should"),
+            column("Revision", "integer", ".status.rollout.number", 1, "what its sites are to run"),
+            column("Rollout", "string", ".status.rollout.message", 1, "what its rollout waits for"),
             column("Succeeded", "integer", ".status.invocations.succeeded", 0, "invocations that succeeded"),
             column("Failed", "integer", ".status.invocations.failed", 0, "invocations that failed"),
             column("Pending", "integer", ".status.invocations.pending", 0, "invocations that wait or run"),
@@ -110,6 +122,19 @@ pub(super) static OURS: [KindInfo; 7] = [
             AGE,
         ],
     ),
+    ours::<ApplicationRevisionSpec>(
+        "applicationrevision",
+        &["apprev"],
+        &[
+            NAME,
+            column("Application", "string", ".spec.application", 0, "what it is a revision of"),
+            column("Number", "integer", ".spec.number", 0, "counts the revisions"),
+            column("Succeeded", "date", ".status.succeeded", 0, "when all sites ran it last"),
+            column("Rejected", "string", ".status.rejected", 0, "why it was gone back from"),
+            AGE,
+        ],
+    )
+    .selectable_by(&["spec.application"]),
     ours::<AssignmentSpec>(
         "assignment",
         &["asg"],

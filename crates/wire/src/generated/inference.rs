@@ -222,10 +222,37 @@ pub struct ModelConfig {
         ::prost::alloc::string::String,
         ModelParameter,
     >,
+    #[prost(message, optional, tag = "15")]
+    pub ensemble_scheduling: ::core::option::Option<ModelEnsembling>,
     #[prost(string, tag = "17")]
     pub backend: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "24")]
     pub response_cache: ::core::option::Option<ModelResponseCache>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ModelEnsembling {
+    #[prost(message, repeated, tag = "1")]
+    pub step: ::prost::alloc::vec::Vec<model_ensembling::Step>,
+}
+/// Nested message and enum types in `ModelEnsembling`.
+pub mod model_ensembling {
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Step {
+        #[prost(string, tag = "1")]
+        pub model_name: ::prost::alloc::string::String,
+        #[prost(int64, tag = "2")]
+        pub model_version: i64,
+        #[prost(btree_map = "string, string", tag = "3")]
+        pub input_map: ::prost::alloc::collections::BTreeMap<
+            ::prost::alloc::string::String,
+            ::prost::alloc::string::String,
+        >,
+        #[prost(btree_map = "string, string", tag = "4")]
+        pub output_map: ::prost::alloc::collections::BTreeMap<
+            ::prost::alloc::string::String,
+            ::prost::alloc::string::String,
+        >,
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelVersionPolicy {

@@ -7,6 +7,7 @@
 mod build;
 
 use std::ops::{AddAssign, Not};
+use std::sync::Arc;
 
 pub(super) use build::{Builder, Draft, Set, Split, Test};
 
@@ -100,7 +101,7 @@ pub(super) struct Forest<T> {
     /// The leaf at each place; meaningless where a split is.
     leaves: Vec<u32>,
     roots: Vec<u32>,
-    sets: Vec<Set>,
+    sets: Vec<Arc<Set>>,
     /// Whether a split needs more than a comparison.
     mixed: bool,
     features: usize,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::Refused;
 use super::boosted::{Boosted, Link, MAX_SCORES, Scorer};
@@ -138,14 +139,16 @@ impl Tree {
             };
             place.ok_or_else(|| broken("a child is not there"))
         };
+        let sets = self.sets().ok_or_else(|| broken("its sets of categories overlap or end too early"))?;
         let mut drafts = Vec::with_capacity(count + leaves.len());
         let columns = self.split_feature.iter().zip(&self.threshold).zip(&self.decision_type);
         let children = self.left_child.iter().zip(&self.right_child);
         for (((&feature, &threshold), &kind), (&left, &right)) in columns.zip(children) {
             let missing = (kind >> 2) & 3;
             let (test, nan_yes) = if kind & CATEGORICAL != 0 {
-                let set = self.set(threshold).ok_or_else(|| broken("a set of categories is not there"))?;
-                (Test::In(set), false)
+                let set = sets.get(threshold as usize);
+                let set = set.ok_or_else(|| broken("a set of categories is not there"))?;
+                (Test::In(Arc::clone(set)), false)
             } else if missing == MISSING_ZERO || missing == MISSING_NAN {
                 (Test::AtMost(threshold), kind & DEFAULT_LEFT != 0)
             } else {
@@ -166,9 +169,12 @@ impl Tree {
         Ok(drafts)
     }
 
-    fn set(&self, number: f64) -> Option<Set> {
-        let at = number as usize;
-        let (&start, &end) = (self.cat_boundaries.get(at)?, self.cat_boundaries.get(at + 1)?);
-        Some(Set { bits: self.cat_threshold.get(start..end)?.to_vec(), values: Vec::new() })
+    /// Sets of categories, which lie one behind the other.
+    fn sets(&self) -> Option<Vec<Arc<Set>>> {
+        let ends = self.cat_boundaries.iter().zip(self.cat_boundaries.iter().skip(1));
+        let set = |(&start, &end): (&usize, &usize)| {
+            Some(Arc::new(Set::of_bits(self.cat_threshold.get(start..end)?.to_vec())))
+        };
+        ends.map(set).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! XGBoost's own model files, in JSON and in UBJSON: two spellings of one document.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, de};
 
@@ -299,7 +300,7 @@ impl Tree {
             let categorical = self.split_type.get(index).is_some_and(|flag| flag.0);
             let test = if categorical {
                 // The categories of a set go right.
-                Test::NotIn(sets.get(&index).cloned().unwrap_or_default())
+                Test::NotIn(sets.get(&index).map(Arc::clone).unwrap_or_default())
             } else {
                 Test::Less(condition)
             };
@@ -315,17 +316,15 @@ impl Tree {
         Ok(drafts)
     }
 
-    /// The categories of each node that has some.
-    fn sets(&self) -> Option<HashMap<usize, Set>> {
-        let mut sets = HashMap::new();
+    /// The categories of each node that has some; no two nodes share theirs.
+    fn sets(&self) -> Option<HashMap<usize, Arc<Set>>> {
+        let (mut sets, mut left) = (HashMap::new(), self.categories.len());
         let segments = self.categories_segments.iter().zip(&self.categories_sizes);
         for (&node, (&start, &size)) in self.categories_nodes.iter().zip(segments) {
             let (start, size) = (usize::try_from(start).ok()?, usize::try_from(size).ok()?);
-            let mut set = Set::default();
-            for &category in self.categories.get(start..start.checked_add(size)?)? {
-                set.insert(category)?;
-            }
-            sets.insert(usize::try_from(node).ok()?, set);
+            left = left.checked_sub(size)?;
+            let set = Set::of_categories(self.categories.get(start..start.checked_add(size)?)?)?;
+            sets.insert(usize::try_from(node).ok()?, Arc::new(set));
         }
         Some(sets)
     }

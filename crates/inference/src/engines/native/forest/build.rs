@@ -1,6 +1,7 @@
 //! From trees as files describe them to the flat form; whatever is no tree is refused here.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::super::Refused;
 use super::{FEATURE, Forest, IN_SET, NAN_RIGHT, Node, Number, ZERO_IS_NAN};
@@ -33,40 +34,61 @@ pub(in super::super) enum Test<T> {
     Less(T),
     AtLeast(T),
     Greater(T),
-    In(Set),
-    NotIn(Set),
+    In(Arc<Set>),
+    NotIn(Arc<Set>),
 }
 
 /// Numbers that go one way.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(in super::super) struct Set {
     /// Small whole numbers, one bit each; what is asked is cut to a whole number.
-    pub bits: Vec<u32>,
+    bits: Vec<u32>,
+    /// The same, in order, where bits would take more room.
+    sparse: Vec<u32>,
     /// Any numbers.
-    pub values: Vec<f64>,
+    values: Vec<f64>,
 }
 
-/// Greatest category; a set of it takes 128 KiB.
-const MAX_CATEGORY: usize = 1 << 20;
+/// Greatest category.
+const MAX_CATEGORY: u32 = 1 << 20;
 
 impl Set {
-    /// Puts a category in; `None` where it is negative or too great.
-    pub fn insert(&mut self, category: i64) -> Option<()> {
-        let category = usize::try_from(category).ok().filter(|&category| category < MAX_CATEGORY)?;
-        let word = category / 32;
-        if self.bits.len() <= word {
-            self.bits.resize(word + 1, 0);
+    pub fn of_bits(bits: Vec<u32>) -> Set {
+        Set { bits, ..Set::default() }
+    }
+
+    pub fn of_values(values: Vec<f64>) -> Set {
+        Set { values, ..Set::default() }
+    }
+
+    /// These categories, in no more room than they take in a file; `None` where one is negative or too great.
+    pub fn of_categories(categories: &[i64]) -> Option<Set> {
+        let categories = categories.iter().map(|&category| u32::try_from(category).ok());
+        let mut sparse: Vec<u32> = categories
+            .map(|category| category.filter(|&category| category < MAX_CATEGORY))
+            .collect::<Option<_>>()?;
+        sparse.sort_unstable();
+        sparse.dedup();
+        let words = sparse.last().map_or(0, |&last| last as usize / 32 + 1);
+        if words > sparse.len() {
+            return Some(Set { sparse, ..Set::default() });
         }
-        *self.bits.get_mut(word)? |= 1 << (category % 32);
-        Some(())
+        let mut bits = vec![0_u32; words];
+        for category in sparse {
+            if let Some(word) = bits.get_mut(category as usize / 32) {
+                *word |= 1 << (category % 32);
+            }
+        }
+        Some(Set::of_bits(bits))
     }
 
     pub fn contains(&self, value: f64) -> bool {
-        let in_bits = value >= 0.0 && {
+        let is_category = value >= 0.0 && {
             let whole = value as usize;
             self.bits.get(whole / 32).is_some_and(|word| word >> (whole % 32) & 1 == 1)
+                || u32::try_from(whole).is_ok_and(|whole| self.sparse.binary_search(&whole).is_ok())
         };
-        in_bits || self.values.contains(&value)
+        is_category || self.values.contains(&value)
     }
 }
 
@@ -159,12 +181,12 @@ impl<T: Number> Builder<T> {
             Test::Greater(threshold) => (*threshold, true, None),
             // Nothing is less than minus infinity: the empty set says so.
             Test::Less(threshold) | Test::AtLeast(threshold) if (*threshold).into() == f64::NEG_INFINITY => {
-                (T::default(), matches!(split.test, Test::AtLeast(_)), Some(Set::default()))
+                (T::default(), matches!(split.test, Test::AtLeast(_)), Some(Arc::default()))
             }
             Test::Less(threshold) => (threshold.next_down(), false, None),
             Test::AtLeast(threshold) => (threshold.next_down(), true, None),
-            Test::In(set) => (T::default(), false, Some(set.clone())),
-            Test::NotIn(set) => (T::default(), true, Some(set.clone())),
+            Test::In(set) => (T::default(), false, Some(Arc::clone(set))),
+            Test::NotIn(set) => (T::default(), true, Some(Arc::clone(set))),
         };
         if threshold.is_nan() {
             return Err(broken(tree, "a threshold is not a number"));
@@ -231,13 +253,30 @@ mod tests {
 
     #[test]
     fn sets_hold_whole_numbers_as_bits_and_others_as_they_are() {
-        let set = Set { bits: vec![0b101, 1], values: vec![2.5] };
+        let set = Arc::new(Set { bits: vec![0b101, 1], values: vec![2.5], ..Set::default() });
         for (x, inside) in
             [(0.0, 1), (1.0, 0), (2.0, 1), (2.5, 1), (32.0, 1), (33.0, 0), (-1.0, 0), (1e20, 0)]
         {
             assert_eq!(leaf_of(Test::In(set.clone()), false, x), inside, "{x}");
             assert_eq!(leaf_of(Test::NotIn(set.clone()), false, x), 1 - inside, "{x}");
         }
+    }
+
+    #[test]
+    fn sets_of_categories_take_no_more_room_than_the_file() {
+        for categories in [vec![], vec![0, 2, 32], vec![2, 1_000_000, 0, 2], (0..500).collect::<Vec<i64>>()] {
+            let set = Set::of_categories(&categories).unwrap();
+            assert!(set.bits.len() + set.sparse.len() <= categories.len());
+            for asked in (0..600).chain([999_999, 1_000_000, 1_048_575]) {
+                assert_eq!(set.contains(asked as f64), categories.contains(&asked), "{asked}");
+            }
+            assert_eq!(set.contains(2.5), categories.contains(&2), "it is cut to a whole number");
+        }
+        assert!(
+            Set::of_categories(&[-1]).is_none()
+                && Set::of_categories(&[1 << 20]).is_none()
+                && Set::of_categories(&[1 << 40]).is_none()
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::super::array::{Array, Data, room};
 use super::super::forest::{Builder, Draft, Forest, Number, Set, Split, Test, Weights, add_up};
@@ -166,7 +167,7 @@ fn listed<T: Floats>(node: &Node, leaves: &str, targets: usize) -> Result<Ensemb
 }
 
 fn test<T: Number>(node: &Node, mode: &[u8], value: T) -> Result<Test<T>, Refused> {
-    let only = || Set { bits: Vec::new(), values: vec![value.into()] };
+    let only = || Arc::new(Set::of_values(vec![value.into()]));
     Ok(match mode {
         b"BRANCH_LEQ" => Test::AtMost(value),
         b"BRANCH_LT" => Test::Less(value),
@@ -437,7 +438,7 @@ fn splits<T: Floats>(node: &Node, leaves: &[Draft<T>], drafts: &mut Vec<Draft<T>
         .zip(no.iter().zip(no_leaf));
     for (index, ((((&feature, &threshold), &mode), yes), no)) in columns.enumerate() {
         let value = T::nearest(threshold);
-        let set = |values: &[f64]| Set { bits: Vec::new(), values: values.to_vec() };
+        let set = |values: &[f64]| Arc::new(Set::of_values(values.to_vec()));
         let test = match mode {
             0 => Test::AtMost(value),
             1 => Test::Less(value),

@@ -1,0 +1,123 @@
+//! Tells the hub that the site lives and what it has, and keeps the site's certificate fresh.
+
+use std::time::{Duration, Instant};
+
+use api::{Client, Heartbeat, HeartbeatAnswer, client};
+use daemon::Shutdown;
+use reqwest::Method;
+use tracing::warn;
+use types::{Kind, SiteSpec, SiteStatus};
+
+use crate::facts::Facts;
+use crate::identity::Identity;
+use crate::links::{self, Links};
+use crate::{Error, Membership};
+
+/// How long the hub may take to answer.
+const LONGEST_ANSWER: Duration = Duration::from_secs(15);
+
+/// Asks the hub who it is: an agent obeys only the one that it joined.
+pub(crate) async fn check_hub(client: &Client, membership: &Membership) -> Result<(), Error> {
+    ask(client, membership, &Heartbeat::default()).await.map(drop)
+}
+
+async fn ask(client: &Client, membership: &Membership, told: &Heartbeat) -> Result<HeartbeatAnswer, Error> {
+    let path = format!("/avocet/v1/sites/{}/heartbeat", membership.site);
+    let request = client.request(Method::POST, &path).timeout(LONGEST_ANSWER);
+    let answer: HeartbeatAnswer = client.json(request.json(told)).await?;
+    if answer.hub == membership.hub {
+        return Ok(answer);
+    }
+    Err(Error::AnotherHub {
+        url: membership.url.clone(),
+        expected: membership.hub.clone(),
+        found: answer.hub,
+    })
+}
+
+/// Heartbeats until one fails; each is a round trip measured. Tells the site's status when it changed.
+pub(crate) async fn beat(
+    identity: Identity,
+    membership: Membership,
+    facts: Facts,
+    links: Links,
+    every: Duration,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let mut told: Option<SiteStatus> = None;
+    let previous = identity.previous();
+    let client = identity.client();
+    loop {
+        let beat = Heartbeat {
+            instance: identity.instance.to_string(),
+            previous: previous.clone(),
+            now: Some(daemon::now()),
+        };
+        let started = Instant::now();
+        let answer = match ask(client, &membership, &beat).await {
+            Err(Error::Hub(error)) if error.is_unproven() || identity.may_have_ended() => {
+                regain(&identity, error).await?;
+                ask(client, &membership, &beat).await?
+            }
+            answer => answer?,
+        };
+        links.answered(started.elapsed());
+        keep_fresh(&identity, &answer).await;
+        let status = SiteStatus { links: links.told(), ..facts.now() };
+        if told.as_ref().is_none_or(|told| is_news(told, &status)) {
+            tell_site(client, &membership.site, &status).await?;
+            if told.is_none() && previous != *identity.instance {
+                identity.reached()?;
+            }
+            told = Some(status);
+        }
+        // A fifth of jitter, so that sites that started together don't stay together.
+        let jitter = every.mul_f64(f64::from(started.elapsed().subsec_nanos() % 200) / 1000.0);
+        if !shutdown.sleep(every + jitter).await {
+            return Ok(());
+        }
+    }
+}
+
+/// The hub doesn't take the certificate, perhaps because it ended while nobody could renew it: the key gets another.
+async fn regain(identity: &Identity, refused: client::Error) -> Result<(), Error> {
+    match identity.renew().await {
+        Ok(()) => Ok(()),
+        // What the hub says of the key tells more than that a certificate was refused.
+        Err(Error::Hub(error @ client::Error::Refused { .. })) => Err(Error::Hub(error)),
+        Err(_) => Err(Error::Hub(refused)),
+    }
+}
+
+/// Gets the next certificate while there is time. That it fails now is no harm yet.
+async fn keep_fresh(identity: &Identity, answer: &HeartbeatAnswer) {
+    let done = if identity.is_old() {
+        identity.upgrade().await
+    } else if answer.renew {
+        identity.renew().await
+    } else {
+        return;
+    };
+    if let Err(error) = done {
+        warn!(error = %daemon::chain(&error), "can't get a new certificate yet");
+    }
+}
+
+/// Whether anything changed that matters to anybody.
+fn is_news(told: &SiteStatus, now: &SiteStatus) -> bool {
+    links::is_news(&told.links, &now.links)
+        || SiteStatus { links: vec![], ..told.clone() } != SiteStatus { links: vec![], ..now.clone() }
+}
+
+async fn tell_site(client: &Client, site: &str, status: &SiteStatus) -> Result<(), Error> {
+    let mut patch = serde_json::to_value(status).map_err(Error::Assignment)?;
+    if let Some(fields) = patch.as_object_mut() {
+        // Readiness is the hub's to judge.
+        fields.remove("conditions");
+    }
+    let path = format!("{}/status", api::client::path(SiteSpec::PLURAL, "", site));
+    let body = serde_json::json!({"status": patch}).to_string();
+    let request = client.request(Method::PATCH, &path).header("content-type", "application/merge-patch+json");
+    client.send(request.timeout(LONGEST_ANSWER).body(body)).await?;
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! What the site proves to its hub with who it is: a key that never leaves the machine, and a certificate that the hub
+//! renews while there is time, by the hub's own clock.
+//!
+//! Whoever has the key gets the next certificate, also where the last one ended while the hub was away for weeks.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::{CertificateRequest, CertificateResponse, Client, client};
+use daemon::tls;
+use reqwest::Method;
+use tracing::{info, warn};
+
+use crate::{Error, Membership};
+
+/// The group of all sites, as certificates have it.
+const SITES: &str = "avocet:sites";
+
+/// The key and the certificate, in one file so that they always belong together.
+fn credential_file(data: &Path) -> PathBuf {
+    data.join("credential.pem")
+}
+
+/// The key that the hub was asked to take, until it is known that it did.
+fn pending_file(data: &Path) -> PathBuf {
+    data.join("joining-key.pem")
+}
+
+fn read(path: &Path) -> Result<Option<String>, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::disk(path, error)),
+    }
+}
+
+/// A key that is on the disk before the hub hears of it: if the answer is lost, the same one is sent again.
+pub(crate) fn pending_key(data: &Path) -> Result<String, Error> {
+    let path = pending_file(data);
+    if let Some(key) = read(&path)? {
+        return Ok(key);
+    }
+    let key = tls::new_key().map_err(|error| Error::disk(&path, error))?;
+    daemon::write_private(&path, key.as_bytes()).map_err(|error| Error::disk(&path, error))?;
+    Ok(key)
+}
+
+/// A request for a certificate of a site.
+pub(crate) fn request(site: &str, key: &str) -> Result<String, Error> {
+    tls::request(key, &format!("site:{site}"), SITES).map_err(Error::Key)
+}
+
+/// Keeps a key with its certificate; from now on this is what the site shows.
+pub(crate) fn keep(data: &Path, key: &str, certificate: &str) -> Result<(), Error> {
+    let path = credential_file(data);
+    let both = format!("{}\n{certificate}", key.trim_end());
+    daemon::write_private(&path, both.as_bytes()).map_err(|error| Error::disk(&path, error))
+}
+
+/// The key that was to be taken has been, or is not wanted any more.
+pub(crate) fn forget_pending(data: &Path) {
+    let _ = std::fs::remove_file(pending_file(data));
+}
+
+/// The site's identity towards its hub, and the client that shows it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    data: PathBuf,
+    membership: Arc<Mutex<Membership>>,
+    client: Client,
+    /// Random, and another one each time that the agent starts.
+    pub(crate) instance: Arc<str>,
+}
+
+impl Identity {
+    /// What is on the disk: a certificate, or the secret of older versions.
+    pub(crate) fn open(data: &Path, membership: &Membership) -> Result<Self, Error> {
+        let Membership { url, authority, secret, .. } = membership;
+        let client = match read(&credential_file(data))? {
+            Some(credential) => Client::with_certificate(url, authority, &credential)?,
+            None => Client::new(url, secret, Some(authority))?,
+        };
+        let instance = daemon::random_hex(8).map_err(|error| Error::disk(data, error))?;
+        Ok(Self {
+            data: data.to_owned(),
+            membership: Arc::new(Mutex::new(membership.clone())),
+            client: client.on_machine(&instance),
+            instance: instance.into(),
+        })
+    }
+
+    /// Shows the newest certificate, always.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn membership(&self) -> Membership {
+        self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The instance that the agent was when it last reached the hub; empty if it never did.
+    pub(crate) fn previous(&self) -> String {
+        std::fs::read_to_string(self.data.join("instance")).unwrap_or_default()
+    }
+
+    /// Notes that this instance reached the hub.
+    pub(crate) fn reached(&self) -> Result<(), Error> {
+        let path = self.data.join("instance");
+        daemon::write_private(&path, self.instance.as_bytes()).map_err(|error| Error::disk(&path, error))
+    }
+
+    /// Whether the site shows a bearer secret, as sites did before there were certificates.
+    pub(crate) fn is_old(&self) -> bool {
+        !self.membership().secret.is_empty()
+    }
+
+    /// Whether the certificate has ended by this machine's clock, which may be wrong.
+    pub(crate) fn may_have_ended(&self) -> bool {
+        let Ok(Some(credential)) = read(&credential_file(&self.data)) else { return false };
+        !tls::ClientCertificate::of_pem(&credential)
+            .is_some_and(|certificate| certificate.is_good(daemon::now()))
+    }
+
+    /// Gets the next certificate for the key that the site has.
+    pub(crate) async fn renew(&self) -> Result<(), Error> {
+        let credential = read(&credential_file(&self.data))?;
+        // Where the answer to an upgrade was lost, the hub has the key already.
+        let Some(key) = credential.or(read(&pending_file(&self.data))?) else { return Err(Error::NoKey) };
+        let key = tls::key_of(&key).map_err(Error::Key)?;
+        let Membership { site, url, authority, .. } = self.membership();
+        // The old certificate may have ended, and would not be let in.
+        let client = Client::new(&encrypted(&url), "", Some(&authority))?;
+        let asked = CertificateRequest { request: request(&site, &key)?, site };
+        let answer: CertificateResponse =
+            client.json(client.request(Method::POST, "/avocet/v1/renew").json(&asked)).await?;
+        self.show(&key, &answer.certificate)?;
+        info!("the hub renewed the site's certificate");
+        Ok(())
+    }
+
+    /// Gets a certificate in place of the secret.
+    pub(crate) async fn upgrade(&self) -> Result<(), Error> {
+        let key = pending_key(&self.data)?;
+        let Membership { site, .. } = self.membership();
+        let path = format!("/avocet/v1/sites/{site}/certificate");
+        let asked = CertificateRequest { request: request(&site, &key)?, site };
+        let asked = self.client.request(Method::POST, &path).json(&asked);
+        let answer: CertificateResponse = match self.client.json(asked).await {
+            // Hubs of older versions know no certificates.
+            Err(client::Error::Refused { code: 403 | 404 | 405, .. }) => return Ok(()),
+            answer => answer?,
+        };
+        self.show(&key, &answer.certificate)?;
+        info!("the site has a certificate now, in place of its secret");
+        Ok(())
+    }
+
+    /// Keeps a certificate, and shows it from the next request on.
+    fn show(&self, key: &str, certificate: &str) -> Result<(), Error> {
+        keep(&self.data, key, certificate)?;
+        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        if !membership.secret.is_empty() {
+            membership.secret.clear();
+            membership.url = encrypted(&membership.url);
+            membership.keep(&self.data)?;
+        }
+        forget_pending(&self.data);
+        let both = format!("{key}\n{certificate}");
+        let shown = Client::with_certificate(&membership.url, &membership.authority, &both)?;
+        self.client.become_like(&shown);
+        Ok(())
+    }
+}
+
+/// The same hub over TLS: on loopback one port speaks both, and certificates are shown over TLS alone.
+pub(crate) fn encrypted(url: &str) -> String {
+    match url.strip_prefix("http://") {
+        Some(rest) => {
+            warn!(url, "certificates are shown over TLS alone; asking the hub there");
+            format!("https://{rest}")
+        }
+        None => url.to_owned(),
+    }
+}

@@ -1,0 +1,331 @@
+//! What sites prove with who they are: each has one key, and its certificates are good for that key alone.
+//!
+//! A certificate is short-lived and of no use without the key, which never leaves the site. So whoever asks for the
+//! next one with a request that is signed with the key gets it, even if the last one has expired meanwhile; and to
+//! revoke all certificates of a site, it is enough to forget its key.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use daemon::tls::{self, Authority, Usage};
+use serde::{Deserialize, Serialize};
+use store::ledger::{Ledger, Tables};
+use tokio::sync::watch;
+use types::{Digest, Time};
+
+use super::{SITES, User};
+use crate::ApiError;
+
+const TABLE: &str = "site-identities";
+const USAGES: &[Usage] = &[Usage::DigitalSignature, Usage::ClientAuth];
+
+/// For how long certificates of sites are good.
+#[derive(Debug, Clone, Copy)]
+pub struct IdentityOptions {
+    /// One certificate.
+    pub ttl: Duration,
+    /// How long after the end of its last certificate a site still gets another without a person.
+    pub grace: Duration,
+}
+
+impl Default for IdentityOptions {
+    /// A day, and 90 days.
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(24 * 3600), grace: Duration::from_secs(90 * 24 * 3600) }
+    }
+}
+
+/// What is kept of a site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Identity {
+    /// The uid of its Site: one that was deleted and made anew is another.
+    uid: String,
+    /// What its key hashes to; none once it was revoked.
+    key: Option<Digest>,
+    /// Whether it was revoked because an agent of an older version joined with a secret.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    by_secret: bool,
+    /// Since when it is so.
+    since: Time,
+    /// Until when the newest certificate is good.
+    until: Time,
+}
+
+/// How a key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is the site's.
+    Good,
+    /// No key is known of the site: it never joined with one.
+    Unknown,
+    /// The site has another by now.
+    Replaced,
+    /// The site's was revoked.
+    Revoked,
+    /// The site was deleted, and another of its name was made.
+    Another,
+}
+
+impl Standing {
+    /// Why such a key is refused; none if it is not.
+    pub fn refusal(self, site: &str) -> Option<String> {
+        let remedy =
+            format!("make a token with `avocet join-token create --site {site}` and join again with it");
+        match self {
+            Self::Good | Self::Unknown => None,
+            Self::Replaced => Some(format!(
+                "site `{site}` joined anew with another key, and this one is good no longer; if this is the right \
+                 machine, {remedy}"
+            )),
+            Self::Revoked => Some(format!("the certificates of site `{site}` were revoked; {remedy}")),
+            Self::Another => Some(format!("site `{site}` was deleted here and made anew; {remedy}")),
+        }
+    }
+}
+
+/// The keys of all sites. Cheap to clone.
+#[derive(Clone)]
+pub struct Identities {
+    ledger: Ledger,
+    authority: Arc<Authority>,
+    options: IdentityOptions,
+    known: Arc<RwLock<HashMap<String, Identity>>>,
+    /// How often each site lost what it proved itself with. Sites that never did are missing.
+    losses: watch::Sender<HashMap<String, u64>>,
+}
+
+impl Identities {
+    /// Those that a ledger holds; the authority signs for them.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub fn open(
+        ledger: Ledger,
+        authority: Arc<Authority>,
+        options: IdentityOptions,
+    ) -> Result<Self, store::ledger::Error> {
+        let rows: Vec<(String, Identity)> = ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
+        let known = Arc::new(RwLock::new(rows.into_iter().collect()));
+        Ok(Self { ledger, authority, options, known, losses: watch::Sender::default() })
+    }
+
+    /// How a key stands that proves to be the key of a site, whose Site has this uid.
+    pub fn standing(&self, site: &str, uid: &str, key: Digest) -> Standing {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        match known.get(site) {
+            None => Standing::Unknown,
+            Some(identity) if identity.uid != uid => Standing::Another,
+            Some(Identity { key: None, by_secret: false, .. }) => Standing::Revoked,
+            Some(identity) if identity.key == Some(key) => Standing::Good,
+            Some(_) => Standing::Replaced,
+        }
+    }
+
+    /// The sites whose certificates were revoked.
+    pub fn revoked(&self) -> Vec<String> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let revoked = known.iter().filter(|(_, identity)| identity.key.is_none() && !identity.by_secret);
+        revoked.map(|(site, _)| site.clone()).collect()
+    }
+
+    /// Makes the key of a request the key of a site, in place of the one before; answers its first certificate.
+    ///
+    /// # Errors
+    /// 400 for a request that is damaged or for somebody else.
+    pub async fn enroll(&self, site: &str, uid: &str, request: &str, now: Time) -> Result<String, ApiError> {
+        let key = check(site, request)?;
+        let (certificate, until) = self.sign(request, now)?;
+        let before = self.identity(site);
+        let identity = Identity { uid: uid.to_owned(), key: Some(key), by_secret: false, since: now, until };
+        self.keep(site, identity).await?;
+        if before.is_some_and(|before| before.key.is_some_and(|old| old != key)) {
+            self.lose(site);
+        }
+        Ok(certificate)
+    }
+
+    /// The next certificate for a site's key; who has the key is proven by the request's signature.
+    ///
+    /// # Errors
+    /// 401 if it is not the site's key, or the last certificate ended too long ago; 400 for a damaged request.
+    pub async fn renew(&self, site: &str, uid: &str, request: &str, now: Time) -> Result<String, ApiError> {
+        let key = check(site, request)?;
+        let standing = self.standing(site, uid, key);
+        if let Some(refusal) = standing.refusal(site) {
+            return Err(ApiError::unauthorized(refusal));
+        }
+        let Some(known) = self.identity(site).filter(|_| standing == Standing::Good) else {
+            return Err(ApiError::unauthorized(format!("no key of site `{site}` is known here; join first")));
+        };
+        let late = now.0.as_second() - known.until.0.as_second();
+        if late > i64::try_from(self.options.grace.as_secs()).unwrap_or(i64::MAX) {
+            let message = format!(
+                "the last certificate of site `{site}` ended {} days ago, which is too long; make a token with `avocet \
+                 join-token create --site {site}` and join again with it",
+                late / (24 * 3600)
+            );
+            return Err(ApiError::unauthorized(message));
+        }
+        let (certificate, until) = self.sign(request, now)?;
+        // Nothing that was decided meanwhile is undone.
+        let unless = move |now: Option<Identity>| match now {
+            Some(now) if now.key == Some(key) && now.uid == known.uid => Ok(Identity { until, ..now }),
+            _ => Err(ApiError::unauthorized("the key was replaced or revoked just now")),
+        };
+        self.change(site, unless).await?;
+        Ok(certificate)
+    }
+
+    /// Revokes all certificates of a site.
+    ///
+    /// # Errors
+    /// If that can't be stored.
+    pub async fn revoke(&self, site: &str, uid: &str, now: Time) -> Result<(), ApiError> {
+        self.withdraw(site, uid, false, now).await
+    }
+
+    /// An agent of an older version joined with a secret: certificates that the site had before are another machine's.
+    ///
+    /// # Errors
+    /// If that can't be stored.
+    pub async fn replace_by_secret(&self, site: &str, uid: &str, now: Time) -> Result<(), ApiError> {
+        match self.identity(site) {
+            Some(known) if !known.by_secret => self.withdraw(site, uid, true, now).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn withdraw(&self, site: &str, uid: &str, by_secret: bool, now: Time) -> Result<(), ApiError> {
+        let identity = Identity { uid: uid.to_owned(), key: None, by_secret, since: now, until: now };
+        self.keep(site, identity).await?;
+        self.lose(site);
+        Ok(())
+    }
+
+    /// Waits until a site loses what it proved itself with: its key, or its bearer token.
+    pub async fn lost(&self, site: &str) {
+        let mut losses = self.losses.subscribe();
+        let count = |losses: &HashMap<String, u64>| losses.get(site).copied();
+        let before = count(&losses.borrow_and_update());
+        while losses.changed().await.is_ok() {
+            if count(&losses.borrow_and_update()) != before {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    fn lose(&self, site: &str) {
+        self.losses.send_modify(|losses| *losses.entry(site.to_owned()).or_default() += 1);
+    }
+
+    fn identity(&self, site: &str) -> Option<Identity> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(site).cloned()
+    }
+
+    fn sign(&self, request: &str, now: Time) -> Result<(String, Time), ApiError> {
+        let ttl = self.options.ttl;
+        let certificate = self.authority.sign(request, ttl, USAGES, now).map_err(refused)?;
+        Ok((certificate, now.0.checked_add(ttl).map_or(now, Time)))
+    }
+
+    async fn keep(&self, site: &str, identity: Identity) -> Result<(), ApiError> {
+        self.change(site, move |_| Ok(identity)).await
+    }
+
+    async fn change(
+        &self,
+        site: &str,
+        change: impl FnOnce(Option<Identity>) -> Result<Identity, ApiError> + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let (key, name, known) = (site.to_owned(), site.to_owned(), self.known.clone());
+        let write = move |tables: &Tables| {
+            let identity = change(tables.get(TABLE, &key)?)?;
+            tables.put(TABLE, &key, &identity)?;
+            Ok::<_, ApiError>(identity)
+        };
+        let show = move |identity| {
+            known.write().unwrap_or_else(PoisonError::into_inner).insert(name, identity);
+        };
+        self.ledger.write_then(write, show).await
+    }
+}
+
+/// What the key of a request hashes to, which must be for that site and nobody else.
+fn check(site: &str, request: &str) -> Result<Digest, ApiError> {
+    let user = User::site_agent(site).name;
+    let (name, groups) = tls::applicant(request).map_err(refused)?;
+    if name != user || groups != [SITES] {
+        return Err(ApiError::bad_request(format!(
+            "the request is for CN={name:?}, O={groups:?}; this is for CN={user:?}, O=[{SITES:?}] alone"
+        )));
+    }
+    tls::requested_key(request).map_err(refused)
+}
+
+fn refused(error: tls::RequestError) -> ApiError {
+    ApiError::bad_request(daemon::chain(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * 3600;
+
+    fn identities(ledger: &Ledger) -> Identities {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Authority::open(folder.path()).unwrap());
+        Identities::open(ledger.clone(), authority, IdentityOptions::default()).unwrap()
+    }
+
+    fn request(key: &str, site: &str) -> String {
+        tls::request(key, &format!("site:{site}"), SITES).unwrap()
+    }
+
+    fn later(now: Time, seconds: u64) -> Time {
+        Time(now.0.checked_add(Duration::from_secs(seconds)).unwrap())
+    }
+
+    #[tokio::test]
+    async fn promise_1_weeks_after_its_end_a_certificate_is_renewed_by_who_has_the_key_alone() {
+        let (all, now) = (identities(&Ledger::memory().unwrap()), daemon::now());
+        let (mine, other) = (tls::new_key().unwrap(), tls::new_key().unwrap());
+        all.enroll("plant", "u1", &request(&mine, "plant"), now).await.unwrap();
+        let weeks = later(now, 60 * DAY);
+        let renew = async |key: &str, site: &str, uid: &str, now: Time| {
+            all.renew("plant", uid, &request(key, site), now).await.map_err(|error| error.code)
+        };
+        assert_eq!(renew(&other, "plant", "u1", weeks).await, Err(401));
+        assert_eq!(renew(&mine, "plant", "u2", weeks).await, Err(401), "another Site of that name");
+        assert_eq!(renew(&mine, "shop", "u1", weeks).await, Err(400));
+        assert!(renew(&mine, "plant", "u1", weeks).await.is_ok());
+        assert!(renew(&mine, "plant", "u1", later(weeks, 91 * DAY)).await.is_ok(), "counted from the last");
+        assert_eq!(renew(&mine, "plant", "u1", later(weeks, 184 * DAY)).await, Err(401));
+    }
+
+    #[tokio::test]
+    async fn promise_7_what_is_replaced_or_revoked_is_refused_also_after_a_restart_of_the_hub() {
+        let (ledger, now) = (Ledger::memory().unwrap(), daemon::now());
+        let all = identities(&ledger);
+        let (first, second) = (tls::new_key().unwrap(), tls::new_key().unwrap());
+        let key = |key: &str| tls::requested_key(&request(key, "plant")).unwrap();
+        assert_eq!(all.standing("plant", "u1", key(&first)), Standing::Unknown);
+        all.enroll("plant", "u1", &request(&first, "plant"), now).await.unwrap();
+        assert_eq!(all.standing("plant", "u1", key(&first)), Standing::Good);
+        let lost = tokio::spawn({
+            let all = all.clone();
+            async move { all.lost("plant").await }
+        });
+        tokio::task::yield_now().await;
+        all.enroll("plant", "u1", &request(&second, "plant"), now).await.unwrap();
+        lost.await.unwrap();
+        assert_eq!(all.standing("plant", "u1", key(&first)), Standing::Replaced);
+        all.revoke("plant", "u1", now).await.unwrap();
+        let all = identities(&ledger);
+        assert_eq!(all.standing("plant", "u1", key(&second)), Standing::Revoked);
+        assert_eq!(all.revoked(), ["plant"]);
+        assert!(all.renew("plant", "u1", &request(&second, "plant"), now).await.is_err());
+    }
+}

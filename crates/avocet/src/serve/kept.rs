@@ -1,0 +1,75 @@
+//! What a server keeps in a folder: uploaded models, and requests that are answered later.
+//!
+//!     DATA/server.db         records of both          DATA/models/  uploaded models by digest
+//!     DATA/jobs/             requests, responses      DATA/callback-secret  signs results that are sent (0600)
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use daemon::Tasks;
+use serving::mlbuffet::{self, Buffet};
+use serving::{Folder, Jobs, ServerState, Shelf, Unguarded, jobs, shelf};
+use store::Ledger;
+
+use crate::cli::ServeOptions;
+
+/// Every route of the server, and those of what is kept; jobs are computed until the tasks end.
+pub fn router(
+    data: &Path,
+    options: &ServeOptions,
+    state: ServerState,
+    folder: &Arc<Folder>,
+    tasks: &Tasks,
+) -> anyhow::Result<Router> {
+    std::fs::create_dir_all(data).with_context(|| format!("can't make {}", data.display()))?;
+    let lock = std::fs::File::create(data.join("lock"))?;
+    if lock.try_lock().is_err() {
+        bail!("another server uses {}; end that one, or name another folder with --data", data.display());
+    }
+    let ledger = Ledger::open(&data.join("server.db"))?;
+    let repository = state.repository().clone();
+    let on_disk = Arc::clone(folder);
+    let taken = Arc::new(move |name: &str| on_disk.names().iter().any(|known| known == name));
+    let limits = shelf::Options { taken, ..shelf::Options::default() };
+    let shelf = Shelf::open(&data.join("models"), ledger.clone(), repository.clone(), limits)?;
+    let uploaded = shelf.clone();
+    folder.leave(move |name| uploaded.has(name));
+    // Whoever reaches this server may do everything: that is why it listens at this machine only.
+    let guard = Arc::new(Unguarded);
+    let limit = options.max_message_mib.saturating_mul(1 << 20);
+    let buffet = Buffet::new(repository.clone(), shelf, guard.clone()).legacy(options.mlbuffet_legacy);
+    let answering = serving::router(state).merge(mlbuffet::router(buffet.body_limit(limit)));
+    let limits = jobs::Options {
+        origins: jobs::Origins::new(&options.callback_origins)?,
+        secret: callback_secret(&data.join("callback-secret"))?,
+        body_limit: limit,
+        ..jobs::Options::default()
+    };
+    let later = Jobs::open(&data.join("jobs"), ledger, repository, guard, limits)?;
+    let router = later.router(answering.clone());
+    let lock = Arc::new(lock);
+    tasks.supervise("jobs", move |shutdown| {
+        let (later, answering, lock) = (later.clone(), answering.clone(), Arc::clone(&lock));
+        async move {
+            later.run(answering, || true, shutdown).await;
+            drop(lock);
+            Ok::<(), std::convert::Infallible>(())
+        }
+    });
+    Ok(router)
+}
+
+fn callback_secret(file: &Path) -> anyhow::Result<String> {
+    match std::fs::read_to_string(file) {
+        Ok(secret) => Ok(secret.trim().to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let secret = daemon::random_hex(24)?;
+            daemon::write_private(file, secret.as_bytes())?;
+            Ok(secret)
+        }
+        Err(error) => Err(error).with_context(|| format!("can't read {}", file.display())),
+    }
+}

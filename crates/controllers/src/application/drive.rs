@@ -1,0 +1,299 @@
+//! Brings a revision of an application to its sites, site by site.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use planner::ComponentPlan;
+use planner::rollout::{Budget, Member, Outcome, Stage, State, Step, advance};
+use types::{
+    ApplicationRevision, Assignment, AssignmentSpec, ObjectMeta, Portion, Rollout, RolloutKind, Site,
+    names::label,
+};
+
+use super::sites::{self, Moment};
+use super::target::Target;
+use crate::Write;
+
+/// What sites have to run: by site and component.
+type Desired = BTreeMap<String, BTreeMap<String, AssignmentSpec>>;
+/// The assignments of an application: by site and component.
+pub(super) type Assigned<'a> = BTreeMap<&'a str, BTreeMap<&'a str, &'a Assignment>>;
+
+/// A revision, and what it is for sites.
+pub(super) struct Planned<'a> {
+    pub revision: &'a ApplicationRevision,
+    pub components: Vec<ComponentPlan>,
+    desired: Desired,
+    /// Components that can't be planned now: what is assigned of them stays as it is.
+    blocked: BTreeSet<String>,
+}
+
+impl<'a> Planned<'a> {
+    pub fn new(revision: &'a ApplicationRevision, components: Vec<ComponentPlan>) -> Self {
+        let (mut desired, mut blocked) = (Desired::new(), BTreeSet::new());
+        for plan in &components {
+            match &plan.assignments {
+                Ok(sites) => {
+                    for (site, spec) in sites {
+                        let here = desired.entry(site.clone()).or_default();
+                        here.insert(plan.component.clone(), spec.clone());
+                    }
+                }
+                Err(_) => {
+                    blocked.insert(plan.component.clone());
+                }
+            }
+        }
+        Self { revision, components, desired, blocked }
+    }
+}
+
+/// Everything that bringing a revision to sites depends on.
+pub(super) struct Drive<'a> {
+    pub target: Target<'a>,
+    pub plan: &'a Planned<'a>,
+    /// Other revisions that sites run still.
+    pub others: &'a BTreeMap<i64, Planned<'a>>,
+    pub assigned: &'a Assigned<'a>,
+    pub sites: &'a BTreeMap<&'a str, &'a Site>,
+    /// Components of which nobody knows what they should be: they stay as they are.
+    pub unknown: BTreeSet<&'a str>,
+    pub rollout: &'a Rollout,
+    pub moment: Moment,
+}
+
+/// How an assignment is to be.
+enum Change<'a> {
+    Create(&'a str, &'a AssignmentSpec),
+    Become(&'a Assignment, &'a AssignmentSpec),
+    Delete(&'a Assignment),
+}
+
+impl Drive<'_> {
+    /// How the rollout stands and which sites are next; and notes of how far they are.
+    pub fn step(&self, writes: &mut Vec<Write>) -> Step {
+        let budget = self.budget();
+        let stages = self.stages();
+        let mut members = Vec::new();
+        for site in self.plan.desired.keys() {
+            let state = self.state(site, &budget, writes);
+            members.push(Member { site: site.clone(), stage: self.stage_of(site, &stages), state });
+        }
+        advance(&stages, &members, &budget, self.moment.now.0)
+    }
+
+    fn budget(&self) -> Budget {
+        let rollout = self.rollout;
+        let fast = self.target.is_rollback || self.target.is_promoted;
+        let span = |span: &Option<types::Span>| span.as_ref().map(types::Span::duration);
+        let failures = match (&rollout.max_failures, rollout.kind) {
+            (None, RolloutKind::All) => None,
+            (None, _) => Some(Portion::Number(0)),
+            (Some(amount), _) => Some(amount.clone()),
+        };
+        Budget {
+            concurrency: rollout.max_concurrency.clone().filter(|_| !fast),
+            failures: failures.filter(|_| !self.may_fail()),
+            failures_per_stage: rollout.kind == RolloutKind::ProgressivePerGroup,
+            soak: span(&rollout.min_success_time).filter(|_| !fast).unwrap_or_default(),
+            deadline: span(&rollout.progress_deadline),
+        }
+    }
+
+    /// Whether failures are no reason to stop: there is nothing better to go back to.
+    fn may_fail(&self) -> bool {
+        self.target.is_rollback || self.target.is_proven
+    }
+
+    fn stages(&self) -> Vec<Stage> {
+        if self.target.is_rollback || self.target.is_promoted {
+            return vec![Stage::default()];
+        }
+        let rollout = self.rollout;
+        let mandatory = rollout.mandatory_groups.iter();
+        let mut stages: Vec<Stage> =
+            mandatory.map(|name| Stage { name: name.clone(), mandatory: !self.may_fail() }).collect();
+        if rollout.kind == RolloutKind::ProgressivePerGroup {
+            let others =
+                rollout.groups.iter().filter(|group| !rollout.mandatory_groups.contains(&group.name));
+            stages.extend(others.map(|group| Stage { name: group.name.clone(), mandatory: false }));
+        }
+        stages.push(Stage::default());
+        stages
+    }
+
+    /// The stage of the first group that selects a site; the last one for all others.
+    fn stage_of(&self, name: &str, stages: &[Stage]) -> usize {
+        let last = stages.len().saturating_sub(1);
+        let Some(site) = self.sites.get(name) else { return last };
+        let mut labels = site.metadata.labels.clone();
+        labels.insert(label::TIER.into(), site.spec.tier.clone());
+        let group = self.rollout.groups.iter().find(|group| group.site_selector.matches(&labels));
+        let stage = group.and_then(|group| stages.iter().position(|stage| stage.name == group.name));
+        stage.unwrap_or(last)
+    }
+
+    /// How far a site is with the target. A site that has all of it by another name has it.
+    fn state(&self, name: &str, budget: &Budget, writes: &mut Vec<Write>) -> State {
+        let site = self.sites.get(name).copied();
+        if !self.is_told(name) && !self.has_all(name) {
+            return sites::untold(site, !self.target.is_rollback, self.moment);
+        }
+        let here = self.assigned.get(name);
+        let mut components = Vec::new();
+        for component in self.desired(name).keys() {
+            let Some(assignment) = here.and_then(|here| here.get(component.as_str())) else { continue };
+            let (progress, note) = sites::progress(assignment, self.moment.now);
+            // What is to be written anyhow is noted of next time.
+            writes.extend(note);
+            components.push(progress);
+        }
+        let is_whole = components.len() == self.desired(name).len();
+        sites::told(site, &components, is_whole, budget.soak, self.moment)
+    }
+
+    fn desired(&self, site: &str) -> &BTreeMap<String, AssignmentSpec> {
+        static NOTHING: BTreeMap<String, AssignmentSpec> = BTreeMap::new();
+        self.plan.desired.get(site).unwrap_or(&NOTHING)
+    }
+
+    /// Whether a site was told of the target: some of its assignments are of it.
+    fn is_told(&self, site: &str) -> bool {
+        let here = self.assigned.get(site).into_iter().flatten();
+        here.filter(|(component, _)| !self.stays(component))
+            .any(|(_, assignment)| revision_of(assignment) == self.plan.revision.spec.number)
+    }
+
+    /// Whether a site's assignments say just what the target does.
+    fn has_all(&self, site: &str) -> bool {
+        let Some(here) = self.assigned.get(site) else { return false };
+        let here: BTreeMap<&str, &AssignmentSpec> = here
+            .iter()
+            .filter(|(component, _)| !self.stays(component))
+            .map(|(component, assignment)| (*component, &assignment.spec))
+            .collect();
+        let desired = self.desired(site);
+        here.len() == desired.len()
+            && desired.iter().all(|(component, spec)| here.get(component.as_str()) == Some(&spec))
+    }
+
+    /// Whether what is assigned of a component is to stay as it is.
+    fn stays(&self, component: &str) -> bool {
+        self.plan.blocked.contains(component) || self.unknown.contains(component)
+    }
+
+    /// Makes the assignments of all sites what they should be after this step.
+    pub fn assign(&self, step: &Step, writes: &mut Vec<Write>) {
+        let names: BTreeSet<&str> =
+            self.plan.desired.keys().map(String::as_str).chain(self.assigned.keys().copied()).collect();
+        let next: BTreeSet<&str> = step.start.iter().map(String::as_str).collect();
+        let may_start = !self.rollout.paused;
+        for name in names {
+            let starts = may_start && (next.contains(name) || self.must_go_back(name));
+            if self.is_told(name) || self.has_all(name) || starts {
+                self.write(name, self.plan, writes);
+            } else {
+                self.keep(name, step.outcome, writes);
+            }
+        }
+    }
+
+    /// Whether a site that can't be reached would find what was gone back from when it is back.
+    fn must_go_back(&self, name: &str) -> bool {
+        let is_bad = |assignment: &&Assignment| revision_of(assignment) == self.target.candidate.spec.number;
+        let here = self.assigned.get(name).into_iter().flat_map(BTreeMap::values);
+        let is_held = self.sites.get(name).is_some_and(|site| sites::is_opted_out(site));
+        self.target.is_rollback
+            && !is_held
+            && self.plan.desired.contains_key(name)
+            && here.copied().any(|one| is_bad(&one))
+    }
+
+    /// Makes a site's assignments those of a revision.
+    fn write(&self, name: &str, planned: &Planned, writes: &mut Vec<Write>) {
+        static NOTHING: BTreeMap<String, AssignmentSpec> = BTreeMap::new();
+        let desired = planned.desired.get(name).unwrap_or(&NOTHING);
+        let here = self.assigned.get(name);
+        for (component, spec) in desired {
+            let change = match here.and_then(|here| here.get(component.as_str())) {
+                None => Change::Create(name, spec),
+                Some(old) => Change::Become(old, spec),
+            };
+            writes.extend(change.write(planned.revision));
+        }
+        for (component, old) in here.into_iter().flatten() {
+            if !desired.contains_key(*component) && !self.stays(component) {
+                writes.extend(Change::Delete(old).write(planned.revision));
+            }
+        }
+    }
+
+    /// Keeps a site at what it runs, wherever its outputs go now. What the target has no place for goes when the
+    /// rollout is through.
+    fn keep(&self, name: &str, outcome: Outcome, writes: &mut Vec<Write>) {
+        let is_member = self.plan.desired.contains_key(name);
+        for (component, old) in self.assigned.get(name).into_iter().flatten() {
+            if self.stays(component) {
+                continue;
+            }
+            let change = match self.others.get(&revision_of(old)) {
+                Some(other) if other.blocked.contains(*component) => None,
+                Some(other) => {
+                    let spec = other.desired.get(name).and_then(|here| here.get(*component));
+                    match spec {
+                        Some(_) if !is_member && outcome == Outcome::Complete => Some(Change::Delete(old)),
+                        Some(spec) => {
+                            writes.extend(Change::Become(old, spec).write(other.revision));
+                            None
+                        }
+                        None => Some(Change::Delete(old)),
+                    }
+                }
+                // Nobody knows what it is of: it goes with its site.
+                None if !is_member => Some(Change::Delete(old)),
+                None => None,
+            };
+            writes.extend(change.and_then(|change| change.write(self.plan.revision)));
+        }
+    }
+}
+
+impl Change<'_> {
+    /// The write that makes it so, if it isn't.
+    fn write(&self, revision: &ApplicationRevision) -> Option<Write> {
+        match self {
+            Change::Create(site, spec) => Some(Write::create(&new_assignment(site, spec, revision))),
+            Change::Become(old, spec) => {
+                if old.spec == **spec && revision_of(old) == revision.spec.number {
+                    return None;
+                }
+                let mut changed = Assignment { spec: (*spec).clone(), ..(*old).clone() };
+                changed.metadata.labels.insert(label::REVISION.to_owned(), revision.spec.number.to_string());
+                Some(Write::spec(&changed))
+            }
+            Change::Delete(old) => Some(Write::delete(*old)),
+        }
+    }
+}
+
+/// The number of the revision that an assignment is of; 0 if nobody noted it.
+pub(super) fn revision_of(assignment: &Assignment) -> i64 {
+    let noted = assignment.metadata.labels.get(label::REVISION);
+    noted.and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+fn new_assignment(site: &str, spec: &AssignmentSpec, revision: &ApplicationRevision) -> Assignment {
+    // Dots can't be in these names' parts except the application's, so the whole is unambiguous.
+    let metadata = ObjectMeta {
+        name: format!("{}.{}.{}", spec.component, spec.application, spec.application_namespace),
+        namespace: site.to_owned(),
+        labels: [
+            (label::APPLICATION.to_owned(), spec.application.clone()),
+            (label::APPLICATION_NAMESPACE.to_owned(), spec.application_namespace.clone()),
+            (label::COMPONENT.to_owned(), spec.component.clone()),
+            (label::REVISION.to_owned(), revision.spec.number.to_string()),
+        ]
+        .into(),
+        ..ObjectMeta::default()
+    };
+    Assignment::new(metadata, spec.clone())
+}

@@ -1,0 +1,304 @@
+//! What an application's status says.
+
+use std::collections::BTreeMap;
+
+use planner::rollout::{Outcome, Step};
+use types::{
+    Application, Assignment, ComponentStatus, Condition, ConditionStatus, InvocationCounts, Rejected,
+    RolloutStatus, condition, set_condition,
+};
+
+use super::Controller;
+use super::drive::Drive;
+use super::target::is_rejected;
+use crate::{Occurrence, Write};
+
+/// Why components can't be run, by component.
+type Problems = BTreeMap<String, String>;
+
+impl Controller<'_> {
+    /// Says that nothing of the application can be run, and why.
+    pub(super) fn report_nothing(&self, problems: &Problems, writes: &mut Vec<Write>) {
+        let parts = self.application.spec.components.iter().map(|component| {
+            let problem = problems.get(&component.name).cloned();
+            (component.name.clone(), problem)
+        });
+        let mut reported = self.application.clone();
+        self.describe(&mut reported, parts.collect());
+        self.write_status(reported, vec![], writes);
+    }
+
+    /// Says how components stand, and how the rollout does.
+    pub(super) fn report(
+        &self,
+        drive: &Drive,
+        step: &Step,
+        rejected: Option<Rejected>,
+        problems: &Problems,
+        writes: &mut Vec<Write>,
+    ) {
+        let planned = drive.plan.components.iter().map(|plan| {
+            let problem = plan.assignments.as_ref().err().cloned();
+            (plan.component.clone(), problem)
+        });
+        let mut parts: BTreeMap<String, Option<String>> = planned.collect();
+        for (component, problem) in problems {
+            let problem = Some(problem.clone());
+            parts
+                .entry(component.clone())
+                .and_modify(|known| *known = known.take().or(problem.clone()))
+                .or_insert(problem);
+        }
+        // In the order of the manifest; what was gone back to may have further ones.
+        let order = |name: &str| {
+            self.application
+                .spec
+                .components
+                .iter()
+                .position(|component| component.name == name)
+                .unwrap_or(usize::MAX)
+        };
+        let mut parts: Vec<(String, Option<String>)> = parts.into_iter().collect();
+        parts.sort_by_key(|(name, _)| order(name));
+        let mut reported = self.application.clone();
+        self.describe(&mut reported, parts);
+        let rollout = self.rollout_status(drive, step, rejected);
+        let (status, reason, message) = progressing(drive, step, &rollout);
+        set_condition(
+            &mut reported.status.conditions,
+            Condition {
+                kind: "Progressing".into(),
+                status,
+                observed_generation: self.application.metadata.generation,
+                last_transition_time: self.moment.now,
+                reason: reason.into(),
+                message,
+            },
+        );
+        let told = tell_rollout(self.application, &rollout, reason, drive, writes, self.moment.now);
+        reported.status.rollout = Some(rollout);
+        self.write_status(reported, told, writes);
+    }
+
+    fn write_status(&self, reported: Application, told: Vec<Occurrence>, writes: &mut Vec<Write>) {
+        if reported != *self.application {
+            let mut all = tell(self.application, &reported, &self.failures(&reported));
+            all.extend(told);
+            writes.push(Write::status(&reported).telling(all));
+        }
+    }
+
+    fn of_component<'b>(&'b self, component: &'b str) -> impl Iterator<Item = &'b Assignment> {
+        self.assigned.values().filter_map(move |here| here.get(component).copied())
+    }
+
+    /// How the components stand: each with what keeps it from being assigned, if anything.
+    fn describe(&self, reported: &mut Application, parts: Vec<(String, Option<String>)>) {
+        let mut counts = InvocationCounts::default();
+        let mut components = Vec::new();
+        let mut unready = Vec::new();
+        for (name, problem) in parts {
+            let component = self.component_status(name, problem, &mut counts);
+            if !component.message.is_empty() {
+                unready.push(format!("{}: {}", component.name, component.message));
+            }
+            components.push(component);
+        }
+        reported.status.ready = format!("{}/{}", components.len() - unready.len(), components.len());
+        reported.status.components = components;
+        reported.status.invocations = counts;
+        reported.status.observed_generation = self.application.metadata.generation;
+        let (status, reason) = match unready.is_empty() {
+            true => (ConditionStatus::True, "AllComponentsRun"),
+            false => (ConditionStatus::False, "ComponentsNotReady"),
+        };
+        let condition = Condition {
+            kind: "Ready".into(),
+            status,
+            observed_generation: self.application.metadata.generation,
+            last_transition_time: self.moment.now,
+            reason: reason.into(),
+            message: unready.join("; "),
+        };
+        set_condition(&mut reported.status.conditions, condition);
+    }
+
+    /// How a component stands: it is ready when every site it is assigned to runs its newest assignment.
+    fn component_status(
+        &self,
+        name: String,
+        problem: Option<String>,
+        counts: &mut InvocationCounts,
+    ) -> ComponentStatus {
+        let mut sites = Vec::new();
+        let mut ready_sites = 0;
+        let mut problems: Vec<String> = problem.into_iter().collect();
+        for assignment in self.of_component(&name) {
+            let site = assignment.namespace();
+            sites.push(site.to_owned());
+            *counts += assignment.status.invocations;
+            let available = condition(&assignment.status.conditions, "Available");
+            let is_heard = self.sites.get(site).is_some_and(|site| {
+                condition(&site.status.conditions, "Ready")
+                    .is_some_and(|ready| ready.status == ConditionStatus::True)
+            });
+            match available {
+                Some(available)
+                    if available.status == ConditionStatus::True
+                        && available.observed_generation == assignment.metadata.generation =>
+                {
+                    ready_sites += 1;
+                }
+                _ if !is_heard => {
+                    problems.push(format!("site `{site}` is silent and has not confirmed it yet"));
+                }
+                Some(available) if available.status != ConditionStatus::True => {
+                    problems.push(format!("site `{site}`: {}", available.message));
+                }
+                _ => problems.push(format!("site `{site}` is being set up")),
+            }
+        }
+        if sites.is_empty() && problems.is_empty() {
+            problems.push("is being assigned".into());
+        }
+        ComponentStatus { name, sites, ready_sites, message: problems.join("; ") }
+    }
+
+    /// The components that a site reports to have failed.
+    fn failures(&self, reported: &Application) -> Vec<String> {
+        let failed = |assignment: &Assignment| {
+            condition(&assignment.status.conditions, "Available").is_some_and(|available| {
+                available.status != ConditionStatus::True && available.reason != "Preparing"
+            })
+        };
+        let names = reported.status.components.iter().map(|component| component.name.clone());
+        names.filter(|name| self.of_component(name).any(failed)).collect()
+    }
+
+    fn rollout_status(&self, drive: &Drive, step: &Step, rejected: Option<Rejected>) -> RolloutStatus {
+        let before = self.application.status.rollout.clone().unwrap_or_default();
+        let target = drive.target;
+        let is_another = before.revision != target.revision.name();
+        let is_complete = step.outcome == Outcome::Complete;
+        let is_good = is_complete && rejected.is_none();
+        // It stays known as long as the manifests ask for what was gone back from.
+        let kept = before.rejected.filter(|kept| is_rejected(kept, self.application, target.candidate));
+        RolloutStatus {
+            revision: target.revision.name().to_owned(),
+            number: target.revision.spec.number,
+            wanted: target.wanted,
+            last_good: if is_good { target.revision.name().to_owned() } else { before.last_good },
+            started: if is_another { Some(self.moment.now) } else { before.started },
+            complete: is_complete,
+            rejected: rejected.or(kept),
+            sites: step.counts,
+            message: match (drive.rollout.paused && !is_complete, step.message.is_empty()) {
+                (true, true) => "paused".into(),
+                (true, false) => format!("paused; {}", step.message),
+                (false, _) => step.message.clone(),
+            },
+        }
+    }
+}
+
+/// The condition `Progressing`: whether it holds, a word for programs, a sentence for people.
+fn progressing(
+    drive: &Drive,
+    step: &Step,
+    rollout: &RolloutStatus,
+) -> (ConditionStatus, &'static str, String) {
+    let number = rollout.number;
+    let back = rollout.rejected.as_ref().map(|rejected| {
+        let from = drive.target.candidate.spec.number;
+        format!("revision {from} was gone back from: {}", rejected.message)
+    });
+    let with_rest = |said: String| {
+        if rollout.message.is_empty() { said } else { format!("{said}; {}", rollout.message) }
+    };
+    match step.outcome {
+        Outcome::Complete => match back {
+            Some(back) => (
+                ConditionStatus::False,
+                "RolledBack",
+                with_rest(format!("sites run revision {number}; {back}")),
+            ),
+            None => (ConditionStatus::False, "Complete", with_rest(format!("sites run revision {number}"))),
+        },
+        _ if drive.rollout.paused => {
+            (ConditionStatus::Unknown, "Paused", format!("revision {number}: {}", rollout.message))
+        }
+        Outcome::Breached if rollout.rejected.is_none() => (
+            ConditionStatus::False,
+            "FailureBudgetExceeded",
+            format!("revision {number}: {}", rollout.message),
+        ),
+        _ => match back {
+            Some(back) => (ConditionStatus::True, "RollingBack", with_rest(back)),
+            None => (ConditionStatus::True, "RollingOut", with_rest(format!("revision {number}"))),
+        },
+    }
+}
+
+/// What is to be told of a rollout; notes at its revision how it ended.
+fn tell_rollout(
+    application: &Application,
+    rollout: &RolloutStatus,
+    reason: &'static str,
+    drive: &Drive,
+    writes: &mut Vec<Write>,
+    now: types::Time,
+) -> Vec<Occurrence> {
+    let before = application.status.rollout.clone().unwrap_or_default();
+    let number = rollout.number;
+    let mut told = Vec::new();
+    if rollout.rejected != before.rejected
+        && let Some(rejected) = &rollout.rejected
+    {
+        let candidate = drive.target.candidate;
+        let message = format!("revision {} is gone back from: {}", candidate.spec.number, rejected.message);
+        told.push(Occurrence::warning(application, "RollingBack", message));
+        let mut noted = candidate.clone();
+        noted.status.rejected = format!("{}: {}", rejected.reason, rejected.message);
+        writes.push(Write::status(&noted));
+    } else if rollout.revision != before.revision && before.number > 0 {
+        let message = format!("revision {number} goes to its sites");
+        told.push(Occurrence::normal(application, "RolloutStarted", message));
+    }
+    if rollout.complete && !(before.complete && before.revision == rollout.revision) {
+        let mut noted = drive.target.revision.clone();
+        noted.status.succeeded = Some(now);
+        noted.status.rejected.clear();
+        writes.push(Write::status(&noted));
+        if before.number > 0 {
+            let message = format!("sites run revision {number}");
+            told.push(Occurrence::normal(application, "RolloutComplete", message));
+        }
+    }
+    let was = condition(&application.status.conditions, "Progressing").map(|was| was.reason.as_str());
+    if reason == "FailureBudgetExceeded" && was != Some(reason) {
+        told.push(Occurrence::warning(application, "RolloutStopped", rollout.message.clone()));
+    }
+    told
+}
+
+/// Which components became available, and which stopped to be or failed.
+fn tell(old: &Application, new: &Application, failures: &[String]) -> Vec<Occurrence> {
+    let mut told = Vec::new();
+    for component in &new.status.components {
+        let name = &component.name;
+        let before = old.status.components.iter().find(|known| known.name == *name);
+        let was_ready = before.is_some_and(|before| before.message.is_empty());
+        let is_news = before.is_none_or(|before| before.message != component.message);
+        if component.message.is_empty() && !was_ready {
+            let message = format!("component {name} runs on {}", component.sites.join(", "));
+            told.push(Occurrence::normal(new, "ComponentAvailable", message));
+        } else if is_news && failures.contains(name) {
+            let message = format!("component {name}: {}", component.message);
+            told.push(Occurrence::warning(new, "ComponentFailed", message));
+        } else if is_news && was_ready {
+            let message = format!("component {name}: {}", component.message);
+            told.push(Occurrence::normal(new, "ComponentNotAvailable", message));
+        }
+    }
+    told
+}

@@ -1,0 +1,250 @@
+//! Values of metrics that placements look at, asked of those who know them.
+//!
+//! Who does not answer in time, or answers too much, costs nothing but the freshness of the values: those known last
+//! count for a while, then the metric is missing, and what is selected stays.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use daemon::Shutdown;
+use futures::StreamExt;
+use planner::{Fleet, MetricColumn, metrics};
+use serde_json::Value;
+use store::Store;
+use tracing::{debug, warn};
+use types::{HttpJson, Kind, Metric, MetricProvider, Placement, PlacementSpec, PrometheusQuery};
+
+use crate::Snapshot;
+use crate::placement::update_columns;
+
+/// How often values are asked for.
+const PERIOD: Duration = Duration::from_secs(15);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long values count after they were told.
+const FRESH: Duration = Duration::from_secs(120);
+/// The longest answer, in bytes.
+const LONGEST: usize = 16 << 20;
+/// How many are asked at once.
+const AT_ONCE: usize = 8;
+
+type Values = BTreeMap<String, f64>;
+
+/// Values that were told, by who told them.
+#[derive(Clone, Default)]
+pub struct Measurements {
+    told: Arc<Mutex<HashMap<Asked, (Instant, Arc<Values>)>>>,
+}
+
+/// A question to somebody outside.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Asked {
+    Prometheus { url: String, query: String, label: String },
+    Json { url: String, pointer: String },
+}
+
+impl Asked {
+    fn of(provider: &MetricProvider) -> Option<Self> {
+        if let Some(PrometheusQuery { url, query, label }) = &provider.prometheus {
+            return Some(Self::Prometheus { url: url.clone(), query: query.clone(), label: label.clone() });
+        }
+        let HttpJson { url, pointer } = provider.http.as_ref()?;
+        Some(Self::Json { url: url.clone(), pointer: pointer.clone() })
+    }
+
+    fn url(&self) -> &str {
+        match self {
+            Self::Prometheus { url, .. } | Self::Json { url, .. } => url,
+        }
+    }
+}
+
+impl Measurements {
+    /// The values of a placement's metrics, from 0 to 1, as columns of a fleet.
+    pub(crate) fn columns(
+        &self,
+        spec: &PlacementSpec,
+        snapshot: &Snapshot,
+        fleet: &Fleet,
+        columns: &mut Vec<MetricColumn>,
+    ) {
+        if spec.metrics.is_empty() {
+            columns.clear();
+            return;
+        }
+        let values = spec.metrics.iter().map(|metric| normalized(metric, &self.raw(metric, snapshot)));
+        update_columns(columns, values, fleet);
+    }
+
+    fn raw(&self, metric: &Metric, snapshot: &Snapshot) -> Values {
+        if let Some(values) = &metric.provider.fixed {
+            return values.clone();
+        }
+        if let Some(claim) = &metric.provider.claim {
+            let number = |site: &types::Site| {
+                let claim = site.status.claims.iter().find(|known| known.name == *claim)?;
+                Some((site.name().to_owned(), claim.value.trim().parse().ok()?))
+            };
+            return snapshot.sites.iter().filter_map(number).collect();
+        }
+        let Some(asked) = Asked::of(&metric.provider) else { return Values::new() };
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match told.get(&asked) {
+            Some((when, values)) if when.elapsed() <= FRESH => values.as_ref().clone(),
+            _ => Values::new(),
+        }
+    }
+
+    /// Asks once for the values of all metrics of placements. Those that can't be had are missing.
+    pub async fn refresh(&self, client: &reqwest::Client, placements: &[Placement]) {
+        let mut asked: Vec<Asked> = Vec::new();
+        let metrics = placements.iter().flat_map(|placement| &placement.spec.metrics);
+        for question in metrics.filter_map(|metric| Asked::of(&metric.provider)) {
+            if !asked.contains(&question) {
+                asked.push(question);
+            }
+        }
+        self.forget_all_but(&asked);
+        let answers = futures::stream::iter(asked).map(|asked| async {
+            let answer = ask(client, &asked).await;
+            (asked, answer)
+        });
+        let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
+        while let Some((asked, answer)) = answers.next().await {
+            match answer {
+                Ok(values) => self.tell(asked, values),
+                Err(problem) => debug!(url = asked.url(), problem, "no values of a metric"),
+            }
+        }
+    }
+
+    fn tell(&self, asked: Asked, values: Values) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(asked, (Instant::now(), Arc::new(values)));
+    }
+
+    fn forget_all_but(&self, asked: &[Asked]) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|known, _| asked.contains(known));
+    }
+}
+
+/// Values that may be, as shares. Others count as missing.
+fn normalized(metric: &Metric, values: &Values) -> Values {
+    let shares = values.iter().filter_map(|(site, value)| {
+        let share = metrics::normalize(*value, metric.min, metric.max, &metric.allowed_values).ok()?;
+        Some((site.clone(), share))
+    });
+    shares.collect()
+}
+
+/// A client that waits for nobody for long.
+///
+/// # Errors
+/// If there is no TLS: what is wrong with it.
+pub fn patient_client() -> Result<reqwest::Client, String> {
+    // A machine without a list of authorities can still ask over plain HTTP.
+    let tls = daemon::tls::client_of_all().or_else(|_| daemon::tls::client_of_nobody());
+    let tls = tls.map_err(|error| error.to_string())?;
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .timeout(PATIENCE)
+        .connect_timeout(PATIENCE)
+        .redirect(reqwest::redirect::Policy::limited(3))
+        .build();
+    client.map_err(|error| error.to_string())
+}
+
+/// Asks for the values of all placements' metrics, again and again, until the shutdown.
+pub async fn run_measurements(store: Store, measurements: Measurements, shutdown: Shutdown) {
+    // Made when it is needed: most hubs ask nobody.
+    let mut client = None;
+    loop {
+        let (objects, _) = store.list(PlacementSpec::PLURAL, None);
+        let placements: Vec<Placement> = objects.iter().filter_map(|object| object.parse().ok()).collect();
+        let mut metrics = placements.iter().flat_map(|placement| &placement.spec.metrics);
+        if client.is_none() && metrics.any(|metric| Asked::of(&metric.provider).is_some()) {
+            match patient_client() {
+                Ok(made) => client = Some(made),
+                Err(problem) => warn!(problem, "can't ask for metrics"),
+            }
+        }
+        if let Some(client) = &client {
+            measurements.refresh(client, &placements).await;
+        }
+        if !shutdown.sleep(PERIOD).await {
+            return;
+        }
+    }
+}
+
+async fn ask(client: &reqwest::Client, asked: &Asked) -> Result<Values, String> {
+    match asked {
+        Asked::Prometheus { url, query, label } => {
+            let url = format!("{}/api/v1/query", url.trim_end_matches('/'));
+            let answer = fetch(client.get(url).query(&[("query", query)])).await?;
+            prometheus_values(&answer, label)
+                .ok_or_else(|| "is no answer of Prometheus to a query".to_owned())
+        }
+        Asked::Json { url, pointer } => {
+            let answer = fetch(client.get(url)).await?;
+            let numbers = answer.pointer(pointer).and_then(Value::as_object);
+            let numbers = numbers.ok_or_else(|| format!("has no object at `{pointer}`"))?;
+            Ok(numbers.iter().filter_map(|(site, value)| Some((site.clone(), value.as_f64()?))).collect())
+        }
+    }
+}
+
+async fn fetch(request: reqwest::RequestBuilder) -> Result<Value, String> {
+    let answer = request.send().await.and_then(reqwest::Response::error_for_status);
+    let mut chunks = answer.map_err(|error| error.to_string())?.bytes_stream();
+    let mut body = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        body.extend_from_slice(&chunk.map_err(|error| error.to_string())?);
+        if body.len() > LONGEST {
+            return Err(format!("answers more than {LONGEST} bytes"));
+        }
+    }
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
+}
+
+/// The samples of an instant query, by the label that names the site.
+fn prometheus_values(answer: &Value, label: &str) -> Option<Values> {
+    let samples = answer.pointer("/data/result")?.as_array()?;
+    let value = |sample: &Value| {
+        let site = sample.pointer("/metric")?.get(label)?.as_str()?.to_owned();
+        Some((site, sample.pointer("/value/1")?.as_str()?.parse().ok()?))
+    };
+    Some(samples.iter().filter_map(value).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn samples_of_prometheus_are_read_by_the_label_that_names_the_site() {
+        let answer = json!({"status": "success", "data": {"resultType": "vector", "result": [
+            {"metric": {"site": "plant", "job": "x"}, "value": [1.0, "0.25"]},
+            {"metric": {"job": "x"}, "value": [1.0, "7"]},
+            {"metric": {"site": "shop"}, "value": [1.0, "NaN"]},
+        ]}});
+        let values = prometheus_values(&answer, "site").unwrap();
+        assert_eq!(values.get("plant"), Some(&0.25));
+        assert!(values["shop"].is_nan());
+        assert_eq!(values.len(), 2);
+        assert_eq!(prometheus_values(&json!({"status": "error"}), "site"), None);
+    }
+
+    #[test]
+    fn values_that_may_not_be_count_as_missing() {
+        let metric: Metric = serde_json::from_value(json!({"name": "load", "min": 0, "max": 10,
+            "provider": {"claim": "load"}}))
+        .unwrap();
+        let values = Values::from([("a".into(), 5.0), ("b".into(), 11.0), ("c".into(), f64::NAN)]);
+        assert_eq!(normalized(&metric, &values), Values::from([("a".into(), 0.5)]));
+    }
+}

@@ -1,0 +1,352 @@
+//! Their clusters as sites, their placements as ours. What they have and we don't (cluster sets) stays here.
+
+use std::collections::BTreeMap;
+
+use avocet_planner::{Dialect, Fleet, Outcome, PlacementKey, Question, answer};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use types::{
+    DecisionGroups, LabelSelector, Migration, PlacementScore, PlacementSpec, Predicate, PrioritizerMode,
+    PrioritizerPolicy, Site, TaintEffect, Toleration, TolerationOperator,
+};
+
+/// The members of all kinds of input.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    pub placement: Option<Placement>,
+    #[serde(default)]
+    pub clusters: Vec<Cluster>,
+    #[serde(default)]
+    pub selected: Vec<Cluster>,
+    #[serde(default)]
+    pub unscheduled: i64,
+    #[serde(default)]
+    pub existing_decisions: Vec<Decision>,
+    #[serde(default)]
+    pub add_on_scores: Vec<AddOnScores>,
+    #[serde(default)]
+    pub cluster_sets: Vec<ClusterSet>,
+    #[serde(default)]
+    pub bindings: Vec<Binding>,
+    #[serde(default)]
+    pub valid_bindings: Vec<Binding>,
+    #[serde(default)]
+    pub eligible_cluster_sets: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+pub struct Placement {
+    #[serde(default)]
+    pub namespace: String,
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    pub spec: Value,
+    #[serde(default)]
+    pub status: Value,
+}
+
+#[derive(Deserialize, Clone)]
+pub struct Cluster {
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub claims: BTreeMap<String, String>,
+    #[serde(default)]
+    pub allocatable: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub capacity: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub taints: Vec<Value>,
+    #[serde(default)]
+    pub deleting: bool,
+}
+
+#[derive(Deserialize)]
+pub struct Decision {
+    #[serde(default)]
+    pub namespace: String,
+    #[serde(default)]
+    pub name: String,
+    pub placement: Option<String>,
+    #[serde(default)]
+    pub clusters: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddOnScores {
+    pub cluster: String,
+    pub resource: String,
+    #[serde(default)]
+    pub scores: BTreeMap<String, i32>,
+    pub valid_until: Option<Value>,
+}
+
+#[derive(Deserialize)]
+pub struct ClusterSet {
+    pub name: String,
+    pub selector: Option<SetSelector>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetSelector {
+    #[serde(default)]
+    pub selector_type: String,
+    pub label_selector: Option<LabelSelector>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Binding {
+    #[serde(default)]
+    pub namespace: String,
+    pub cluster_set: String,
+}
+
+/// Their words for what we can't read: who says so, and what.
+pub struct Unreadable {
+    pub plugin: &'static str,
+    pub message: String,
+}
+
+fn read<T: for<'de> Deserialize<'de>>(value: Value, plugin: &'static str) -> Result<T, Unreadable> {
+    serde_json::from_value(value).map_err(|error| Unreadable { plugin, message: error.to_string() })
+}
+
+fn take(from: &Value, path: &str) -> Value {
+    from.pointer(path).cloned().unwrap_or(Value::Null)
+}
+
+/// A selector without what is null or empty.
+fn selector(value: Value, plugin: &'static str) -> Result<LabelSelector, Unreadable> {
+    match value {
+        Value::Null => Ok(LabelSelector::default()),
+        Value::Object(mut fields) => {
+            fields.retain(|_, field| !field.is_null());
+            read(Value::Object(fields), plugin)
+        }
+        other => read(other, plugin),
+    }
+}
+
+pub fn predicate(selectors: &Value) -> Result<Predicate, Unreadable> {
+    let expressions = take(selectors, "/celSelector/celExpressions");
+    Ok(Predicate {
+        label_selector: selector(take(selectors, "/labelSelector"), "Predicate")?,
+        claim_selector: selector(take(selectors, "/claimSelector"), "Predicate")?,
+        cel_expressions: if expressions.is_null() { vec![] } else { read(expressions, "Predicate")? },
+    })
+}
+
+fn tolerations(spec: &Value) -> Result<Vec<Toleration>, Unreadable> {
+    let tolerations = spec.get("tolerations").and_then(Value::as_array).cloned().unwrap_or_default();
+    let tolerations = tolerations.into_iter().map(|toleration| {
+        let mut fields = toleration.as_object().cloned().unwrap_or_default();
+        fields.retain(|_, field| !field.is_null() && *field != json!(""));
+        let mut toleration: Toleration = read(Value::Object(fields), "TaintToleration")?;
+        // Theirs is Equal, and to nothing, where nothing is said.
+        toleration.operator.get_or_insert(TolerationOperator::Equal);
+        Ok(toleration)
+    });
+    let mut tolerations: Vec<Toleration> = tolerations.collect::<Result<_, _>>()?;
+    // They select sites with a PreferNoSelect taint as gladly as others.
+    tolerations.push(Toleration {
+        operator: Some(TolerationOperator::Exists),
+        effect: Some(TaintEffect::PreferNoSelect),
+        ..Toleration::default()
+    });
+    Ok(tolerations)
+}
+
+fn prioritizers(spec: &Value) -> Result<PrioritizerPolicy, Unreadable> {
+    let plugin = "";
+    let mode = match take(spec, "/prioritizerPolicy/mode").as_str().unwrap_or_default() {
+        "" | "Additive" => PrioritizerMode::Additive,
+        "Exact" => PrioritizerMode::Exact,
+        other => {
+            return Err(Unreadable {
+                plugin,
+                message: format!("incorrect prioritizer policy mode: {other}"),
+            });
+        }
+    };
+    let configurations = take(spec, "/prioritizerPolicy/configurations");
+    let configurations = configurations.as_array().cloned().unwrap_or_default();
+    let configurations = configurations.into_iter().map(|configuration| {
+        let mut coordinate = take(&configuration, "/scoreCoordinate");
+        let Some(fields) = coordinate.as_object_mut() else {
+            let message = "scoreCoordinate field is required".to_owned();
+            return Err(Unreadable { plugin, message });
+        };
+        fields.retain(|_, field| !field.is_null());
+        // All that isn't built in is an add-on's to them.
+        if fields.get("type").is_none_or(|kind| kind != "BuiltIn") {
+            fields.insert("type".into(), json!("AddOn"));
+        }
+        read(json!({"scoreCoordinate": coordinate, "weight": configuration.get("weight").unwrap_or(&json!(0))}), plugin)
+    });
+    Ok(PrioritizerPolicy { mode, configurations: configurations.collect::<Result<_, _>>()? })
+}
+
+pub fn decision_groups(spec: &Value) -> Result<DecisionGroups, Unreadable> {
+    let strategy = take(spec, "/decisionStrategy/groupStrategy");
+    let groups = strategy.get("decisionGroups").and_then(Value::as_array).cloned().unwrap_or_default();
+    let groups = groups.into_iter().map(|group| {
+        Ok(types::GroupSelector {
+            name: take(&group, "/groupName").as_str().unwrap_or_default().to_owned(),
+            label_selector: selector(take(&group, "/groupClusterSelector/labelSelector"), "")?,
+            claim_selector: selector(take(&group, "/groupClusterSelector/claimSelector"), "")?,
+        })
+    });
+    let size = take(&strategy, "/clustersPerDecisionGroup");
+    let size = if size.is_null() { None } else { read(size, "")? };
+    Ok(DecisionGroups { sites_per_group: size, groups: groups.collect::<Result<_, _>>()? })
+}
+
+/// What filters in a placement of theirs: in their order, so that the first that can't be read is told of.
+pub fn filters(spec: &Value) -> Result<PlacementSpec, Unreadable> {
+    let predicates = spec.get("predicates").and_then(Value::as_array).cloned().unwrap_or_default();
+    let predicates = predicates.iter().map(|one| predicate(&take(one, "/requiredClusterSelector")));
+    Ok(PlacementSpec {
+        predicates: predicates.collect::<Result<_, _>>()?,
+        tolerations: tolerations(spec)?,
+        migration: Migration { minimum_gain: 0.0, minimum_dwell_seconds: 0, ..Migration::default() },
+        ..PlacementSpec::default()
+    })
+}
+
+/// A placement of theirs as one of ours. They move for any gain, at once.
+pub fn placement(spec: &Value) -> Result<PlacementSpec, Unreadable> {
+    let number = spec.get("numberOfClusters").and_then(Value::as_i64);
+    Ok(PlacementSpec {
+        number_of_sites: number.map(|number| u32::try_from(number).unwrap_or(0)),
+        prioritizer_policy: prioritizers(spec)?,
+        ..filters(spec)?
+    })
+}
+
+/// A cluster of theirs as a site.
+pub fn site(cluster: &Cluster) -> Result<Site, String> {
+    let claims: Vec<Value> =
+        cluster.claims.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let taints = cluster.taints.iter().cloned().map(|mut taint| {
+        if let Some(fields) = taint.as_object_mut() {
+            fields.retain(|_, field| !field.is_null());
+            // The zero of their times.
+            fields.entry("timeAdded").or_insert_with(|| json!("0001-01-01T00:00:00Z"));
+        }
+        taint
+    });
+    let mut metadata = json!({"name": cluster.name, "labels": cluster.labels});
+    if cluster.deleting {
+        metadata["deletionTimestamp"] = json!("2020-01-01T00:00:00Z");
+    }
+    let site = json!({
+        "apiVersion": types::API_VERSION, "kind": "Site", "metadata": metadata,
+        "spec": {"tier": "", "taints": taints.collect::<Vec<_>>()},
+        "status": {
+            "claims": claims, "allocatable": cluster.allocatable, "capacity": {"extended": cluster.capacity},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Given",
+                "lastTransitionTime": "2020-01-01T00:00:00Z"}],
+        },
+    });
+    serde_json::from_value(site).map_err(|error| error.to_string())
+}
+
+/// A site as their expressions see it.
+pub fn document(site: &Site) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("name".into(), json!(site.name()));
+    if !site.metadata.labels.is_empty() {
+        metadata.insert("labels".into(), json!(site.metadata.labels));
+    }
+    let mut status = Map::new();
+    if !site.status.claims.is_empty() {
+        status.insert("clusterClaims".into(), json!(site.status.claims));
+    }
+    if !site.status.allocatable.is_empty() {
+        status.insert("allocatable".into(), json!(site.status.allocatable));
+    }
+    if !site.status.capacity.extended.is_empty() {
+        status.insert("capacity".into(), json!(site.status.capacity.extended));
+    }
+    let mut spec = Map::from_iter([("hubAcceptsClient".to_owned(), json!(true))]);
+    if !site.spec.taints.is_empty() {
+        spec.insert("taints".into(), json!(site.spec.taints));
+    }
+    json!({
+        "apiVersion": "cluster.open-cluster-management.io/v1", "kind": "ManagedCluster",
+        "metadata": metadata, "spec": spec, "status": status,
+    })
+}
+
+pub const DIALECT: Dialect = Dialect { variable: "managedCluster", document };
+
+/// What others told, as resources of ours.
+pub fn told(scores: &[AddOnScores]) -> Result<Vec<PlacementScore>, String> {
+    let told = scores.iter().map(|told| {
+        let scores: Vec<Value> =
+            told.scores.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let mut spec = json!({"scores": scores});
+        if let Some(until) = told.valid_until.clone().filter(|until| !until.is_null()) {
+            spec["validUntil"] = until;
+        }
+        serde_json::from_value(json!({
+            "apiVersion": types::API_VERSION, "kind": "PlacementScore",
+            "metadata": {"name": told.resource, "namespace": told.cluster}, "spec": spec,
+        }))
+        .map_err(|error: serde_json::Error| error.to_string())
+    });
+    told.collect()
+}
+
+impl Input {
+    /// Decides for a placement over these clusters.
+    pub fn decide(
+        &self,
+        spec: &PlacementSpec,
+        clusters: &[Cluster],
+        now: Timestamp,
+    ) -> Result<Result<Outcome, Unreadable>, String> {
+        let sites: Vec<Site> = clusters.iter().map(site).collect::<Result<_, _>>()?;
+        let told = told(&self.add_on_scores)?;
+        let nobody = Placement::default();
+        let placement = self.placement.as_ref().unwrap_or(&nobody);
+        let is_own = |decision: &&Decision| {
+            decision.namespace == placement.namespace && decision.placement.as_ref() == Some(&placement.name)
+        };
+        let mut current: Vec<(String, Option<Timestamp>)> = Vec::new();
+        for cluster in self.existing_decisions.iter().filter(is_own).flat_map(|decision| &decision.clusters) {
+            if !current.iter().any(|(known, _)| known == cluster) {
+                current.push((cluster.clone(), None));
+            }
+        }
+        let others: Vec<_> = self
+            .existing_decisions
+            .iter()
+            .enumerate()
+            .filter(|(_, decision)| !is_own(decision))
+            .map(|(index, decision)| {
+                let key: PlacementKey = (decision.namespace.clone(), format!("{}/{index}", decision.name));
+                (key, decision.clusters.clone(), BTreeMap::new())
+            })
+            .collect();
+        let question = Question {
+            told: &told,
+            key: (placement.namespace.clone(), placement.name.clone()),
+            current: &current,
+            others: &others,
+            ..Question::new(spec, &sites, now)
+        };
+        let outcome = answer(&question, Fleet::with_dialect(DIALECT));
+        Ok(outcome.map_err(|wrong| Unreadable { plugin: wrong.plugin, message: wrong.message }))
+    }
+}

@@ -1,0 +1,171 @@
+//! What clients send at once: so many bytes are in memory at most, and nobody sends for ever.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use hyper::body::{Body as _, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::error::ApiError;
+
+/// Bodies of the largest size that there is room for.
+const LARGEST: u64 = 8;
+/// Bytes that there is room for at least.
+const LEAST: u64 = 64 << 20;
+/// How long a body may rest.
+const QUIET: Duration = Duration::from_secs(30);
+/// How long it may take: 64 MiB over a slow line.
+const WHOLE: Duration = Duration::from_secs(600);
+
+/// The bodies that a front holds. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Bodies {
+    held: Arc<AtomicU64>,
+    limit: u64,
+}
+
+/// What one request holds, until it is answered.
+pub(crate) struct Held {
+    bodies: Bodies,
+    bytes: AtomicU64,
+    refused: OnceLock<Refused>,
+}
+
+/// Why a body is not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Refused {
+    #[error("there is no room for it")]
+    Full,
+    #[error("it comes too slowly")]
+    Slow,
+}
+
+impl Bodies {
+    /// For a front whose bodies have up to so many bytes.
+    pub fn of(largest: usize) -> Bodies {
+        Bodies { held: Arc::default(), limit: (largest as u64).saturating_mul(LARGEST).max(LEAST) }
+    }
+
+    /// The body as it is to be read, and what it holds.
+    pub fn bound(&self, body: Body) -> (Body, Arc<Held>) {
+        let bodies = self.clone();
+        let held = Arc::new(Held { bodies, bytes: AtomicU64::new(0), refused: OnceLock::new() });
+        if body.is_end_stream() {
+            return (body, held);
+        }
+        let end = Instant::now() + WHOLE;
+        (Body::new(Bound { body, held: held.clone(), rest: None, end }), held)
+    }
+
+    /// Answers a request whose body is bounded.
+    ///
+    /// # Errors
+    /// When it wasn't read to its end for that.
+    pub async fn answer(&self, request: Request, next: Next) -> Result<Response, ApiError> {
+        let (parts, body) = request.into_parts();
+        let (body, held) = self.bound(body);
+        let response = next.run(Request::from_parts(parts, body)).await;
+        held.check().map(|()| response)
+    }
+}
+
+impl Held {
+    /// # Errors
+    /// When the body was not read to its end because there was no room or it came too slowly.
+    pub fn check(&self) -> Result<(), ApiError> {
+        match self.refused.get() {
+            None => Ok(()),
+            Some(Refused::Full) => Err(ApiError::Crowded),
+            Some(Refused::Slow) => Err(ApiError::Slow),
+        }
+    }
+
+    fn refuse(&self, why: Refused) -> Refused {
+        *self.refused.get_or_init(|| why)
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), Refused> {
+        let bytes = bytes as u64;
+        self.bytes.fetch_add(bytes, Relaxed);
+        let before = self.bodies.held.fetch_add(bytes, Relaxed);
+        if before + bytes > self.bodies.limit { Err(self.refuse(Refused::Full)) } else { Ok(()) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.bodies.held.fetch_sub(*self.bytes.get_mut(), Relaxed);
+    }
+}
+
+/// A body on its way.
+struct Bound {
+    body: Body,
+    held: Arc<Held>,
+    /// Set while nothing comes.
+    rest: Option<Pin<Box<Sleep>>>,
+    end: Instant,
+}
+
+impl hyper::body::Body for Bound {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            let end = self.end.min(Instant::now() + QUIET);
+            ready!(self.rest.get_or_insert_with(|| Box::pin(sleep_until(end))).as_mut().poll(context));
+            return Poll::Ready(Some(Err(self.held.refuse(Refused::Slow).into())));
+        };
+        self.rest = None;
+        let Some(Ok(frame)) = frame else { return Poll::Ready(frame.map(|frame| frame.map_err(Into::into))) };
+        let taken = self.held.take(frame.data_ref().map_or(0, Bytes::len));
+        Poll::Ready(Some(taken.map(|()| frame).map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunks(sizes: &[usize]) -> Body {
+        let chunks: Vec<_> = sizes.iter().map(|&size| Ok::<_, std::io::Error>(vec![0; size])).collect();
+        Body::from_stream(futures::stream::iter(chunks))
+    }
+
+    async fn read(body: Body) -> Option<usize> {
+        axum::body::to_bytes(body, usize::MAX).await.ok().map(|bytes| bytes.len())
+    }
+
+    #[tokio::test]
+    async fn what_is_held_leaves_less_room_until_it_is_dropped() {
+        let bodies = Bodies { held: Arc::default(), limit: 80 };
+        let (first, held) = bodies.bound(chunks(&[30, 30]));
+        assert_eq!(read(first).await, Some(60));
+        let (second, refused) = bodies.bound(chunks(&[20, 20]));
+        assert_eq!(read(second).await, None);
+        assert!(matches!(refused.check(), Err(ApiError::Crowded)));
+        assert!(held.check().is_ok());
+        drop((held, refused));
+        let (third, _held) = bodies.bound(chunks(&[40, 40]));
+        assert_eq!(read(third).await, Some(80));
+    }
+}
