@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use store::{Key, Object, Seen};
 use tokio::sync::OwnedMutexGuard;
 use types::core::{
-    CertificateSigningRequestSpec, CustomResourceDefinitionSpec, NamespaceSpec, ResourceQuotaSpec,
+    CertificateSigningRequestSpec, CustomResourceDefinitionSpec, EventBody, NamespaceSpec, ResourceQuotaSpec,
 };
 use types::names::finalizer::{FOREGROUND, NAMESPACE, ORPHAN};
 use types::{Kind, KindInfo, ObjectMeta};
@@ -42,6 +42,12 @@ pub fn admit(call: &Call, mut manifest: Value, old: Option<&Seen>, name: &str) -
     // Large, and checked by now.
     let managers = metadata_of(&mut manifest).and_then(|metadata| metadata.remove("managedFields"));
     let mut manifest = info.keep(complete(info, manifest, old, name)?);
+    if info.plural == EventBody::PLURAL
+        && let Some(fields) = manifest.as_object_mut()
+    {
+        // Kubernetes says that it has none.
+        fields.entry("eventTime").or_insert(Value::Null);
+    }
     if let Some((metadata, managers)) = metadata_of(&mut manifest).zip(managers) {
         metadata.insert("managedFields".into(), managers);
     }

@@ -44,6 +44,43 @@ pub fn parse(kind: &str, body: &[u8]) -> Result<Value, ApiError> {
     })
 }
 
+/// Whether a value is of a shape that tells its version and kind.
+///
+/// # Errors
+/// 400 for what is no object, or has something else than texts there.
+pub fn check_can_tell(kind: &str, value: &Value, body: &[u8]) -> Result<(), ApiError> {
+    let place = match not_an_object(value) {
+        Some(found) => Some(format!("{found} into Go value of type {TYPE_META}")),
+        None => ["apiVersion", "kind"].into_iter().find_map(|field| {
+            let stated = value.get(field).filter(|stated| !stated.is_string() && !stated.is_null())?;
+            Some(format!("{} into Go struct field .{field} of type string", word(stated)))
+        }),
+    };
+    let Some(place) = place else { return Ok(()) };
+    let problem = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {place}");
+    Err(unrecognized(kind, &problem, body))
+}
+
+/// How Kubernetes names the part of an object that tells what it is.
+const TYPE_META: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
+/// What a value is that is no object; null counts as an empty one.
+pub fn not_an_object(value: &Value) -> Option<&'static str> {
+    (!value.is_object() && !value.is_null()).then(|| word(value))
+}
+
+/// What a value is, in the words of errors.
+pub fn word(value: &Value) -> &'static str {
+    match value {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) | Value::Null => "bool",
+    }
+}
+
 /// 400 for a body that doesn't tell what it is.
 pub fn unrecognized(kind: &str, problem: &str, body: &[u8]) -> ApiError {
     let summary = summarize(body);

@@ -7,13 +7,13 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use daemon::chain;
+use schema::managed_fields::Conflict;
 use schema::{Reason, Violation};
 use serde_json::{Map, Value, json};
 use tracing::error;
 use types::KindInfo;
 
 use crate::discovery;
-use crate::managed_fields::Conflict;
 
 /// The group of what the parameters of writes are together.
 const OPTIONS_GROUP: &str = "meta.k8s.io";

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
+use schema::managed_fields::{self, Part};
 use serde_json::Value;
 use store::{Key, Object};
 
 use crate::filter::Filter;
-use crate::managed_fields::{self, Part};
 use crate::pages::Pages;
 use crate::target::Target;
 use crate::{patch, protobuf};

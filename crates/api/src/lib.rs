@@ -36,7 +36,6 @@ mod layout;
 mod limits;
 mod listener;
 mod mailbox;
-mod managed_fields;
 mod metrics;
 mod openapi;
 mod options;

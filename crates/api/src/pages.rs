@@ -7,9 +7,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{DecodeError, Engine as _};
+use serde::{Deserialize, Serialize};
 use store::Object;
 
-use crate::ApiError;
+use crate::{ApiError, body};
 
 /// How many lists are kept at once: each costs 8 bytes an object, and what was deleted since.
 const KEPT: usize = 64;
@@ -68,9 +72,9 @@ impl Pages {
     /// # Errors
     /// 400 for what is no token of this question, 410 if the list is no longer kept.
     pub fn go_on(&self, question: &str, token: &str, limit: usize) -> Result<Page, ApiError> {
-        let parts = token.split_once('-').and_then(|(id, offset)| Some((id, offset.parse::<usize>().ok()?)));
-        let (id, offset) = parts
-            .ok_or_else(|| ApiError::bad_request("invalid continue token: continue key is not valid"))?;
+        let Place { id, offset } = Place::read(token).map_err(|problem| {
+            ApiError::bad_request(format!("invalid continue token: continue key is not valid: {problem}"))
+        })?;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|kept| kept.taken.elapsed() < LONGEST_PAUSE);
         let found = all.iter_mut().find(|kept| kept.id == id);
@@ -99,7 +103,65 @@ impl Kept {
         let objects: Vec<Arc<Object>> = self.objects.iter().skip(offset).take(limit).cloned().collect();
         let end = offset.saturating_add(objects.len());
         let remaining = self.objects.len().saturating_sub(end);
-        let next = if remaining == 0 { String::new() } else { format!("{}-{end}", self.id) };
+        let place = Place { id: self.id.clone(), offset: end };
+        let next = if remaining == 0 { String::new() } else { place.token(self.version) };
         Page { objects, version: self.version, next, remaining }
+    }
+}
+
+/// Where a list goes on.
+struct Place {
+    id: String,
+    offset: usize,
+}
+
+/// A place as tokens say it, in the form of those of Kubernetes: Base64 of JSON.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Token {
+    v: String,
+    rv: u64,
+    start: String,
+}
+
+/// The version of the form of tokens.
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+/// What follows the last quantum of a token is not looked at, as Go does.
+const TOKEN_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
+
+impl Place {
+    fn token(&self, version: u64) -> String {
+        let start = format!("{}-{}", self.id, self.offset);
+        let token = Token { v: TOKEN_VERSION.to_owned(), rv: version, start };
+        // A struct of texts and numbers always is JSON.
+        TOKEN_BASE64.encode(serde_json::to_vec(&token).unwrap_or_default())
+    }
+
+    /// Reads a token, or says what is wrong with it.
+    fn read(token: &str) -> Result<Self, String> {
+        let bytes = TOKEN_BASE64.decode(token).map_err(|error| {
+            let place = match error {
+                DecodeError::InvalidByte(place, _) | DecodeError::InvalidLastSymbol(place, _) => place,
+                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => token.len() - token.len() % 4,
+            };
+            format!("illegal base64 data at input byte {place}")
+        })?;
+        let Token { v, rv, start } =
+            serde_json::from_slice(&bytes).map_err(|error| body::syntax_error(&bytes, &error))?;
+        if v != TOKEN_VERSION {
+            return Err(format!("server does not recognize this encoded version {v}"));
+        }
+        if rv == 0 {
+            return Err(format!("incorrect encoded start resourceVersion (version {v})"));
+        }
+        let parts = start.split_once('-').and_then(|(id, offset)| Some((id, offset.parse().ok()?)));
+        let (id, offset) = parts.ok_or_else(|| start.clone())?;
+        Ok(Self { id: id.to_owned(), offset })
     }
 }

@@ -7,8 +7,8 @@ use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 use tracing::debug;
 
-use crate::ApiError;
 use crate::server::LARGEST_MANIFEST;
+use crate::{ApiError, body};
 
 pub use strategic::apply as apply_strategic;
 
@@ -21,13 +21,7 @@ const VALUE_BYTES: usize = 32;
 
 /// 400 for a patch that is something else than a patch of its form.
 pub fn mistyped(patch: &Value, wanted: &str) -> ApiError {
-    let found = match patch {
-        Value::Object(_) => "object",
-        Value::Array(_) => "array",
-        Value::String(_) => "string",
-        Value::Number(_) => "number",
-        Value::Bool(_) | Value::Null => "bool",
-    };
+    let found = body::word(patch);
     ApiError::bad_request(format!(
         "error decoding patch: json: cannot unmarshal {found} into Go value of type {wanted}"
     ))

@@ -6,12 +6,12 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::USER_AGENT;
 use axum::response::{IntoResponse, Response};
+use schema::managed_fields::{self, Part};
 use serde_json::{Value, json};
 use store::{Deletion, Key, Object, Seen};
 
 use crate::body::APPLY_PATCH;
 use crate::deletion::DeleteOptions;
-use crate::managed_fields::{self, Part};
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::resources::Call;
 use crate::target::Subresource;
@@ -33,15 +33,17 @@ impl Call {
     /// # Errors
     /// 415 or 400 if it isn't.
     pub fn parse_body(&self) -> Result<Value, ApiError> {
-        match self.media_type() {
-            "application/yaml" => self.parse_yaml(),
+        let manifest = match self.media_type() {
+            "application/yaml" => self.parse_yaml()?,
             "" | "application/json" | "application/x-www-form-urlencoded" => {
                 admission::check_duplicates(self, &self.body)?;
-                body::parse(self.kind(), &self.body)
+                body::parse(self.kind(), &self.body)?
             }
-            protobuf::MEDIA_TYPE => body::parse_protobuf(&self.body),
-            _ => Err(body::unknown_format(&body::FORMATS)),
-        }
+            protobuf::MEDIA_TYPE => body::parse_protobuf(&self.body)?,
+            _ => return Err(body::unknown_format(&body::FORMATS)),
+        };
+        body::check_can_tell(self.kind(), &manifest, &self.body)?;
+        Ok(manifest)
     }
 
     fn parse_yaml(&self) -> Result<Value, ApiError> {
@@ -63,6 +65,12 @@ impl Call {
                 "error decoding YAML: error converting YAML to JSON: yaml: {problem}"
             ))
         })?;
+        if let Some(found) = body::not_an_object(&config) {
+            return Err(ApiError::bad_request(format!(
+                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into \
+                 Go value of type map[string]interface {{}}"
+            )));
+        }
         let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
         let (version, kind, info) = (text("apiVersion"), text("kind"), self.target.info);
         if version != info.api_version() || kind != info.kind {
@@ -115,15 +123,19 @@ impl Call {
     /// # Errors
     /// 400 for what is no JSON.
     pub fn parse_patch(&self) -> Result<Value, ApiError> {
-        serde_json::from_slice(&self.body).map_err(|_| ApiError::bad_request("invalid JSON patch"))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let problem = body::syntax_error(&self.body, &error);
+            ApiError::bad_request(format!("error decoding patch: {problem}"))
+        })
     }
 
     /// Which fields a write to this path is about.
     fn part(&self) -> Part {
-        match (self.target.info.has_status, self.target.is_status()) {
-            (false, _) => Part::All,
-            (true, false) => Part::Main,
-            (true, true) => Part::Status,
+        match self.target.subresource {
+            Subresource::Scale => Part::Scale,
+            _ if !self.target.info.has_status => Part::All,
+            _ if self.target.is_status() => Part::Status,
+            _ => Part::Main,
         }
     }
 
@@ -337,6 +349,7 @@ impl Call {
         if self.is_apply() {
             return self.apply().await;
         }
+        self.find()?;
         let patch = self.parse_patch()?;
         let mut tries = 0;
         loop {

@@ -1,5 +1,6 @@
 //! What controllers want to change, and what they tell of it.
 
+use schema::managed_fields::{self, Part};
 use serde_json::Value;
 use store::{Deletion, Error, Key, Object, Store};
 use types::core::NamespaceSpec;
@@ -34,6 +35,9 @@ pub enum Action {
     Tell,
 }
 
+/// As whom controllers write.
+const MANAGER: &str = "avocet-hub";
+
 impl Write {
     pub(crate) fn new(key: Key, action: Action) -> Self {
         Self { key, action, told: vec![] }
@@ -67,7 +71,7 @@ impl Write {
 
     pub(crate) async fn apply(self, store: &Store, events: &Events, now: Time) -> Result<(), Error> {
         let Self { key, action, told } = self;
-        match action {
+        match action.signed(store, &key, now) {
             // What comes into a namespace that is going would only be taken away again.
             Action::Create(_) if is_terminating(store, &key.namespace) => return Ok(()),
             Action::Create(manifest) => store.create(key, manifest, now).await.map(drop)?,
@@ -86,6 +90,25 @@ impl Write {
     }
 }
 
+impl Action {
+    /// The same, with what it changes noted as stated by the hub's controllers.
+    fn signed(self, store: &Store, key: &Key, now: Time) -> Self {
+        let has_status = types::kind_named(key.plural).is_some_and(|info| info.has_status);
+        let main = if has_status { Part::Main } else { Part::All };
+        let sign = |mut manifest: Value, part| {
+            let old = store.get(key).map(|old| old.manifest());
+            managed_fields::record_update(old.as_ref(), &mut manifest, MANAGER, part, now);
+            manifest
+        };
+        match self {
+            Self::Create(manifest) => Self::Create(sign(manifest, main)),
+            Self::Spec(manifest) => Self::Spec(sign(manifest, main)),
+            Self::Status(manifest) => Self::Status(sign(manifest, Part::Status)),
+            other => other,
+        }
+    }
+}
+
 /// Whether a namespace is there, but going.
 pub(crate) fn is_terminating(store: &Store, namespace: &str) -> bool {
     let found = store.get(&Key::new(NamespaceSpec::PLURAL, "", namespace));
@@ -99,4 +122,32 @@ fn key<S: Kind>(resource: &Resource<S>) -> Key {
 fn manifest<S: Kind>(resource: &Resource<S>) -> Value {
     // Our own types always are JSON: maps with string keys, finite numbers.
     serde_json::to_value(resource).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use store::Ledger;
+    use types::PlacementSpec;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_controllers_report_is_noted_as_stated_by_them() {
+        let store = Store::open(Ledger::memory().unwrap(), &[PlacementSpec::PLURAL]).unwrap();
+        let (key, now) = (Key::new(PlacementSpec::PLURAL, "default", "p"), daemon::now());
+        let mut manifest = json!({
+            "apiVersion": types::API_VERSION, "kind": "Placement", "metadata": {"name": "p", "namespace": "default"},
+            "spec": {"numberOfSites": 1},
+        });
+        store.create(key.clone(), manifest.clone(), now).await.unwrap();
+        manifest["status"] = json!({"observedGeneration": 1});
+        let write = Write::new(key.clone(), Action::Status(manifest));
+        write.apply(&store, &Events::new(store.clone()), now).await.unwrap();
+        let managers = store.get(&key).unwrap().manifest()["metadata"]["managedFields"].take();
+        assert_eq!(managers[0]["manager"], MANAGER);
+        assert_eq!(managers[0]["subresource"], "status");
+        assert_eq!(managers[0]["fieldsV1"], json!({"f:status": {".": {}, "f:observedGeneration": {}}}));
+        assert_eq!(managers.as_array().unwrap().len(), 1);
+    }
 }

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod cel;
+pub mod managed_fields;
 
 mod compile;
 mod defaults;

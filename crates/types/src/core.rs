@@ -8,6 +8,7 @@ mod config;
 mod definition;
 mod event;
 mod lease;
+mod limit;
 mod namespace;
 mod quota;
 mod service;
@@ -24,7 +25,8 @@ pub use definition::{
     DefinitionVersion, PrinterColumn, SelectableField, VersionDetails,
 };
 pub use event::{EventBody, EventSeries, EventSource, ObjectReference};
-pub use lease::LeaseSpec;
+pub use lease::{LeaseBody, LeaseSpec};
+pub use limit::LimitRangeBody;
 pub use namespace::{NamespaceSpec, NamespaceStatus};
 pub use quota::{ResourceQuotaSpec, ResourceQuotaStatus};
 pub use service::ServiceSpec;

@@ -132,6 +132,7 @@ fn roles() -> Vec<Role> {
                     "",
                     &[
                         "events",
+                        "limitranges",
                         "namespaces",
                         "namespaces/status",
                         "resourcequotas",

@@ -31,8 +31,11 @@ async fn patches_in_forms_that_a_kind_does_not_take_are_refused_before_all_else(
         assert_eq!(refused["message"], format!("{words}{known}"));
     }
     let kind = "application/merge-patch+json";
-    let refused = hub.ask("PATCH", &format!("{CONFIG_MAPS}/a"), ADMIN, kind, b"x".to_vec()).await.expect(400);
-    assert_eq!(refused["message"], "invalid JSON patch");
+    let path = resource(&format!("{PLACEMENTS}/p"));
+    hub.ask("PATCH", &path, ADMIN, kind, b"{".to_vec()).await.expect(404);
+    hub.post(PLACEMENTS, &placement("p")).await.expect(201);
+    let refused = hub.ask("PATCH", &path, ADMIN, kind, b"{".to_vec()).await.expect(400);
+    assert_eq!(refused["message"], "error decoding patch: unexpected end of JSON input");
 }
 
 #[tokio::test]
@@ -46,6 +49,18 @@ async fn bodies_that_do_not_tell_what_they_are_are_shown_to_who_sent_them() {
         ),
         ("", "couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)"),
         ("{}", "Object 'Kind' is missing in '{}' ({})"),
+        ("null", "Object 'Kind' is missing in 'null' (6e756c6c)"),
+        (
+            "[]",
+            "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct { \
+             APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+             \"json:\\\"kind,omitempty\\\"\" } (5b5d)",
+        ),
+        (
+            "{\"kind\":1}",
+            "couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field .kind of \
+             type string ({\"kind\":1})",
+        ),
     ] {
         let path = resource(PLACEMENTS);
         let refused = hub.ask("POST", &path, ADMIN, "application/json", body.into()).await.expect(400);

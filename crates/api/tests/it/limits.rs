@@ -58,6 +58,7 @@ async fn promise_6_a_patch_that_doubles_itself_is_refused_before_it_grows() {
 #[tokio::test]
 async fn promise_6_json_that_is_nested_without_end_is_refused() {
     let hub = TestHub::start().await;
+    hub.post(PLACEMENTS, &placement("p")).await.expect(201);
     let deep = "[".repeat(100_000);
     for (method, path, kind) in [
         ("POST", PLACEMENTS.to_owned(), "application/json"),
@@ -87,7 +88,20 @@ async fn promise_6_lists_come_in_pages_of_one_moment() {
     assert_eq!(second["items"][0]["metadata"]["name"], "c");
     assert_eq!(second["items"].as_array().unwrap().len(), 1, "what came later is not in it");
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
-    hub.get(&format!("{PLACEMENTS}?limit=2&continue=nonsense")).await.expect(400);
+    for (token, problem) in [
+        ("abc", "invalid character 'i' looking for beginning of value"),
+        ("abc-1", "illegal base64 data at input byte 4"),
+        ("a!", "illegal base64 data at input byte 1"),
+        ("e30", "server does not recognize this encoded version "),
+        (
+            "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MCwic3RhcnQiOiJhIn0",
+            "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+        ),
+    ] {
+        let refused = hub.get(&format!("{PLACEMENTS}?limit=2&continue={token}")).await.expect(400);
+        let words = "invalid continue token: continue key is not valid: ";
+        assert_eq!(refused["message"], format!("{words}{problem}"));
+    }
 }
 
 /// Asks a hub with other limits than the usual ones: the code, `Retry-After` and the body.

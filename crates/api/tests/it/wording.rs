@@ -96,3 +96,30 @@ async fn nobody_new_holds_what_is_being_deleted() {
     hub.merge_patch(&one, &json!({"metadata": {"finalizers": null}})).await.expect(200);
     hub.get(&one).await.expect(404);
 }
+
+#[tokio::test]
+async fn a_number_of_replicas_is_stated_at_its_own_path() {
+    let hub = TestHub::start().await;
+    hub.post(PLACEMENTS, &placement("p")).await.expect(201);
+    let one = format!("{PLACEMENTS}/p");
+    hub.merge_patch(&format!("{one}/scale"), &json!({"spec": {"replicas": 7}})).await.expect(200);
+    let shown = hub.get(&one).await.expect(200);
+    let entries = shown["metadata"]["managedFields"].as_array().unwrap();
+    let scaled: Vec<&Value> = entries.iter().filter(|entry| entry["subresource"] == "scale").collect();
+    assert_eq!(scaled.len(), 1);
+    assert_eq!(scaled[0]["fieldsV1"], json!({"f:spec": {"f:numberOfSites": {}}}));
+}
+
+#[tokio::test]
+async fn kinds_of_kubernetes_show_the_fields_that_it_shows() {
+    let hub = TestHub::start().await;
+    let lease = json!({"metadata": {"name": "l"}, "spec": {"leaseDurationSeconds": 15}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let made = hub.ask_json("POST", leases, ADMIN, &lease).await.expect(201);
+    assert_eq!(made.get("status"), None);
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "ConfigMap", "name": "c"}});
+    let made = hub.ask_json("POST", "/api/v1/namespaces/default/events", ADMIN, &event).await.expect(201);
+    assert_eq!(made.get("eventTime"), Some(&Value::Null));
+    let none = hub.ask_json("GET", "/api/v1/namespaces/default/limitranges", ADMIN, &Value::Null).await;
+    assert_eq!(none.expect(200)["items"], json!([]));
+}

@@ -32,7 +32,15 @@ pub struct LeaseSpec {
     pub preferred_holder: Option<String>,
 }
 
-impl Kind for LeaseSpec {
+/// What a lease says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LeaseBody {
+    /// The claim.
+    pub spec: LeaseSpec,
+}
+
+impl Kind for LeaseBody {
     const GROUP: &'static str = "coordination.k8s.io";
     const VERSION: &'static str = "v1";
     const KIND: &'static str = "Lease";
@@ -40,7 +48,7 @@ impl Kind for LeaseSpec {
     type Status = NoStatus;
 
     fn check(&self, errors: &mut Vec<FieldError>) {
-        if let Some(seconds) = self.lease_duration_seconds.filter(|seconds| *seconds <= 0) {
+        if let Some(seconds) = self.spec.lease_duration_seconds.filter(|seconds| *seconds <= 0) {
             errors.push(FieldError::new("spec.leaseDurationSeconds", seconds, "must be greater than 0"));
         }
     }

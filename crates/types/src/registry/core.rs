@@ -7,8 +7,8 @@ use crate::names;
 use super::{AGE, Alias, Cell, Column, KindInfo, NAME, column};
 use crate::core::{
     CertificateSigningRequestSpec, ClusterRoleBindingBody, ClusterRoleBody, ConfigMapBody,
-    CustomResourceDefinitionSpec, EventBody, LeaseSpec, NamespaceSpec, ResourceQuotaSpec, RoleBindingBody,
-    RoleBody, SecretBody, ServiceAccountBody, ServiceSpec,
+    CustomResourceDefinitionSpec, EventBody, LeaseBody, LimitRangeBody, NamespaceSpec, ResourceQuotaSpec,
+    RoleBindingBody, RoleBody, SecretBody, ServiceAccountBody, ServiceSpec,
 };
 
 const fn computed(name: &'static str, cell: fn(&Value) -> Value, description: &'static str) -> Column {
@@ -92,7 +92,7 @@ pub(super) static ALIASES: [KindInfo; 1] = [KindInfo {
     ..EVENT
 }];
 
-pub(super) static CORE: [KindInfo; 14] = [
+pub(super) static CORE: [KindInfo; 15] = [
     KindInfo {
         verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
         name_problems: names::label_problems,
@@ -118,6 +118,10 @@ pub(super) static CORE: [KindInfo; 14] = [
         )
         .without_status()
     },
+    KindInfo {
+        verbs: &["get", "list", "watch"],
+        ..KindInfo::plain::<LimitRangeBody>("limitrange", &["limits"], &[NAME, CREATED])
+    },
     KindInfo::plain::<ConfigMapBody>(
         "configmap",
         &["cm"],
@@ -135,12 +139,11 @@ pub(super) static CORE: [KindInfo; 14] = [
     )
     .selectable_by(&["type"]),
     EVENT,
-    KindInfo::resource::<LeaseSpec>(
+    KindInfo::plain::<LeaseBody>(
         "lease",
         &[],
         &[NAME, column("Holder", "string", ".spec.holderIdentity", 0, "who has it"), AGE],
-    )
-    .without_status(),
+    ),
     KindInfo::plain::<ServiceAccountBody>(
         "serviceaccount",
         &["sa"],

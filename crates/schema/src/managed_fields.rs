@@ -33,19 +33,25 @@ pub enum Part {
     Main,
     /// Only the status.
     Status,
+    /// All but the status, written as a number of replicas at `/scale`.
+    Scale,
 }
 
 impl Part {
     fn has(self, field: &str) -> bool {
         match self {
             Self::All => true,
-            Self::Main => field != "status",
+            Self::Main | Self::Scale => field != "status",
             Self::Status => field == "status",
         }
     }
 
     fn subresource(self) -> &'static str {
-        if self == Self::Status { "status" } else { "" }
+        match self {
+            Self::All | Self::Main => "",
+            Self::Status => "status",
+            Self::Scale => "scale",
+        }
     }
 }
 
