@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Problem;
 
 /// From the bottom to the top: a crate may use those before it. [`ASIDE`] are tools, not of the product.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "avocet-types",
     "avocet-schema",
     "avocet-daemon",
