@@ -36,7 +36,7 @@ fn promise_6_a_mistake_names_the_field_the_value_and_the_remedy() {
         "Placement",
         json!({"tier": "edge"}),
         &expect![[
-            r#"`spec.tier` = "edge": unknown field `tier`, expected one of `siteSelector`, `tiers`, `numberOfSites`, `tolerations`, `near`"#
+            r#"`spec.tier` = "edge": unknown field `tier`, expected one of `siteSelector`, `tiers`, `predicates`, `constraints`, `numberOfSites`, `pinnedSites`, `tolerations`, `near`, `requests`, `prioritizerPolicy`, `metrics`, `spread`, `antiAffinity`, `migration`, `decisionGroups`"#
         ]],
     );
     mistakes(
