@@ -55,16 +55,16 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         let payloads = Payloads { percent: options.payload_percent, ..Payloads::default() };
         state = state.payloads(PayloadLog::start(file, Some(payloads), &tasks));
     }
+    let router = match &options.data {
+        Some(data) => kept::router(data, &options, state.clone(), &folder, &tasks)?,
+        None => serving::router(state.clone()),
+    };
     println!("REST at http://{}, gRPC at {}", http.local_addr()?, grpc.local_addr()?);
     repository.list().iter().for_each(describe);
     if let Some(metrics) = metrics {
         println!("metrics at http://{}/metrics", metrics.local_addr()?);
         tasks.spawn("metrics-front", serving::serve_metrics(metrics, state.clone(), tasks.shutdown()));
     }
-    let router = match &options.data {
-        Some(data) => kept::router(data, &options, state.clone(), &folder, &tasks)?,
-        None => serving::router(state.clone()),
-    };
     tasks.spawn("rest-front", serving::serve(http, router, tasks.shutdown()));
     tasks.spawn("grpc-front", serving::grpc::serve(grpc, state, tasks.shutdown()));
     let every = Duration::from_secs(options.poll_seconds.max(1));
