@@ -31,11 +31,13 @@ const LONGEST: usize = 16 << 20;
 const AT_ONCE: usize = 8;
 
 type Values = BTreeMap<String, f64>;
+/// Answers with the time when they came.
+type Told = HashMap<Asked, (Instant, Arc<Values>)>;
 
 /// Values that were told, by who told them.
 #[derive(Clone, Default)]
 pub struct Measurements {
-    told: Arc<Mutex<HashMap<Asked, (Instant, Arc<Values>)>>>,
+    told: Arc<Mutex<Told>>,
     askable: Askable,
 }
 

@@ -36,7 +36,7 @@ fn site(index: usize, noise: &mut Noise) -> Result<Site, serde_json::Error> {
     serde_json::from_value(json!({
         "apiVersion": types::API_VERSION, "kind": "Site",
         "metadata": {"name": format!("site-{index:07}"), "labels": {
-            "region": format!("r{region}"), "env": if index % 3 == 0 { "prod" } else { "dev" }, "zone": format!("z{}", noise.next(500)),
+            "region": format!("r{region}"), "env": if index.is_multiple_of(3) { "prod" } else { "dev" }, "zone": format!("z{}", noise.next(500)),
         }},
         "spec": {"tier": "edge", "taints": taints, "costPerHour": noise.next(100)},
         "status": {
@@ -44,7 +44,7 @@ fn site(index: usize, noise: &mut Noise) -> Result<Site, serde_json::Error> {
                 "lastTransitionTime": "2026-01-01T00:00:00Z"}],
             "capacity": {"cpus": 8, "memoryBytes": 16_u64 << 30},
             "allocatable": {"cpu": format!("{}m", 1000 + noise.next(7000)), "memory": "8Gi"},
-            "claims": [{"name": "arch", "value": if index % 2 == 0 { "x86" } else { "arm" }}],
+            "claims": [{"name": "arch", "value": if index.is_multiple_of(2) { "x86" } else { "arm" }}],
             "links": [{"site": parent, "roundTripMilliseconds": 1 + noise.next(80), "megabitsPerSecond": 1 + noise.next(1000)}],
         },
     }))

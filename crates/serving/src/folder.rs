@@ -38,6 +38,9 @@ const MOST_FILES: usize = 256;
 /// The names of an output's classes.
 type Labels = Arc<[String]>;
 
+/// Whether a name belongs to somebody else.
+type IsTheirs = dyn Fn(&str) -> bool + Send + Sync;
+
 /// The models in some places on disk.
 pub struct Folder {
     paths: Vec<PathBuf>,
@@ -49,7 +52,7 @@ pub struct Folder {
     /// By model and output.
     labels: RwLock<HashMap<(String, String), Labels>>,
     /// Says which names belong to others.
-    others: OnceLock<Box<dyn Fn(&str) -> bool + Send + Sync>>,
+    others: OnceLock<Box<IsTheirs>>,
 }
 
 #[derive(Default)]

@@ -74,6 +74,7 @@ pub mod jobs;
 pub mod mlbuffet;
 pub mod shelf;
 
+pub use axum::Router;
 pub use control::{Control, ControlError, LoadModel};
 pub use folder::{ControlMode, Folder};
 pub use guard::{Guard, Unguarded};

@@ -8,10 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use axum::Router;
 use daemon::Tasks;
 use serving::mlbuffet::{self, Buffet};
-use serving::{Folder, Jobs, ServerState, Shelf, Unguarded, jobs, shelf};
+use serving::{Folder, Jobs, Router, ServerState, Shelf, Unguarded, jobs, shelf};
 use store::Ledger;
 
 use crate::cli::ServeOptions;

@@ -2,9 +2,9 @@
 
 #[allow(dead_code)]
 #[path = "../../examples/vectors/main.rs"]
-mod vectors;
+mod program;
 
-use vectors::{Verdict, run_file};
+use program::{Verdict, run_file};
 
 /// Runs all cases; answers how many there are.
 fn check(text: &str) -> usize {

@@ -84,7 +84,7 @@ impl Collector {
                 self.came.notified().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("the trace never came")
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap()
     }
 }
 

@@ -10,7 +10,7 @@ use types::PlacementSpec;
 
 use super::super::{Case, Verdict};
 use super::sets;
-use super::world::{self, Cluster, Input, Unreadable};
+use super::world::{self, Cluster, Input, Unreadable, set};
 
 pub fn input(case: &Case) -> Result<Input, String> {
     serde_json::from_value(case.input.clone()).map_err(|error| format!("input: {error}"))
@@ -124,7 +124,7 @@ pub fn cel(case: &Case) -> Result<Verdict, String> {
         let scores = told.scores.iter().map(|(name, value)| json!({"name": name, "value": value}));
         (told.resource, Value::Array(scores.collect()))
     });
-    document["scores"] = Value::Object(scores.collect());
+    set(&mut document, "scores", Value::Object(scores.collect()))?;
     let budget = case.input.get("costBudget").and_then(Value::as_u64).unwrap_or(1_000_000);
     let (matches, cost) = holds_all(&expressions, &document, variable, budget);
     let cost = match case.expected.get("cost").and_then(Value::as_u64) {
@@ -178,8 +178,9 @@ pub fn score(case: &Case) -> Result<Verdict, String> {
     };
     if name != "AddOn/" {
         let coordinate = json!({"type": "BuiltIn", "builtIn": name});
-        given["prioritizerPolicy"] =
+        let policy =
             json!({"mode": "Exact", "configurations": [{"scoreCoordinate": coordinate, "weight": 1}]});
+        set(&mut given, "prioritizerPolicy", policy)?;
     }
     let spec = world::placement(&given).map_err(|wrong| wrong.message)?;
     let outcome = input.decide(&spec, &input.clusters, now(case))?.map_err(|wrong| wrong.message)?;

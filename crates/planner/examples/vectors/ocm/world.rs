@@ -247,7 +247,7 @@ pub fn site(cluster: &Cluster) -> Result<Site, String> {
     });
     let mut metadata = json!({"name": cluster.name, "labels": cluster.labels});
     if cluster.deleting {
-        metadata["deletionTimestamp"] = json!("2020-01-01T00:00:00Z");
+        set(&mut metadata, "deletionTimestamp", json!("2020-01-01T00:00:00Z"))?;
     }
     let site = json!({
         "apiVersion": types::API_VERSION, "kind": "Site", "metadata": metadata,
@@ -290,6 +290,13 @@ pub fn document(site: &Site) -> Value {
 
 pub const DIALECT: Dialect = Dialect { variable: "managedCluster", document };
 
+/// Sets a member of what must be an object.
+pub fn set(object: &mut Value, name: &str, value: Value) -> Result<(), String> {
+    let members = object.as_object_mut().ok_or_else(|| format!("`{name}` is set in what is no object"))?;
+    members.insert(name.to_owned(), value);
+    Ok(())
+}
+
 /// What others told, as resources of ours.
 pub fn told(scores: &[AddOnScores]) -> Result<Vec<PlacementScore>, String> {
     let told = scores.iter().map(|told| {
@@ -297,7 +304,7 @@ pub fn told(scores: &[AddOnScores]) -> Result<Vec<PlacementScore>, String> {
             told.scores.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         let mut spec = json!({"scores": scores});
         if let Some(until) = told.valid_until.clone().filter(|until| !until.is_null()) {
-            spec["validUntil"] = until;
+            set(&mut spec, "validUntil", until)?;
         }
         serde_json::from_value(json!({
             "apiVersion": types::API_VERSION, "kind": "PlacementScore",
