@@ -385,9 +385,9 @@ impl Repository {
             // It goes on if this request is given up: others wait for it.
             tokio::task::spawn_blocking(move || {
                 let loaded = repository.load_now(*request, Purpose::OnRequest);
-                landing.send_replace(Some(loaded.map_err(|error| chain(&error).into())));
-                drop(landing);
+                // Who waits holds the flight; the catalog would hold its model for good.
                 repository.write(|catalog| catalog.landed(&name, &version));
+                landing.send_replace(Some(loaded.map_err(|error| chain(&error).into())));
             });
         }
         let landed = flight.wait_for(Option::is_some).await;

@@ -275,7 +275,9 @@ fn write_managers(object: &mut Value, managers: Vec<Manager>) {
         })
         .collect();
     entries.sort_by(|one, other| {
-        let order = |entry: &ManagedFields| (entry.operation == UPDATE, entry.time);
+        // By whole seconds, as they are kept: what is read back has the same order.
+        let second = |entry: &ManagedFields| entry.time.map(|time| time.0.as_second());
+        let order = |entry: &ManagedFields| (entry.operation == UPDATE, second(entry));
         let rest = (&one.manager, &one.subresource).cmp(&(&other.manager, &other.subresource));
         order(one).cmp(&order(other)).then(rest)
     });

@@ -280,11 +280,11 @@ impl Catalog {
         Some((flight, Some(landing)))
     }
 
-    /// Forgets the loads on request of a version that have ended, and with them the model that they hold.
+    /// Forgets the load on request of a version, which has ended.
     pub fn landed(&mut self, name: &str, version: &str) {
         let version = self.models.get_mut(name).and_then(|model| model.versions.get_mut(version));
         if let Some(version) = version {
-            version.flight.take_if(|flight| flight.has_changed().is_err());
+            version.flight = None;
         }
     }
 

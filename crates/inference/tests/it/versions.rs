@@ -139,7 +139,10 @@ async fn what_was_not_used_for_longest_makes_room_and_is_loaded_again() {
             Ok(model) => drop(model.answer(request(1.0)).await.unwrap()),
             Err(error) => panic!("{error}"),
         }
-        assert_eq!(alive.load(SeqCst), 0, "nothing stays over the budget");
+        // Who loaded it lets go of it in a moment.
+        while alive.load(SeqCst) != 0 {
+            tokio::task::yield_now().await;
+        }
     }
     repository.load(LoadRequest::new("kept", "1", model("log"))).unwrap();
     assert_eq!(alive.load(SeqCst), 1, "what is loaded for good stays");

@@ -214,6 +214,10 @@ fn likely(schema: &Value, name: &str, dice: &mut Dice) -> Value {
                     fields.insert(name.clone(), Value::Null);
                 }
             }
+            // A model has either.
+            if fields.contains_key("ensemble") && fields.contains_key("versions") {
+                fields.remove(["ensemble", "versions"][dice.below(2) as usize]);
+            }
             if dice.below(8) == 0 {
                 fields.insert("unknown".into(), Value::from(1));
             }
