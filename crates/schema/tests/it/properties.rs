@@ -214,9 +214,13 @@ fn likely(schema: &Value, name: &str, dice: &mut Dice) -> Value {
                     fields.insert(name.clone(), Value::Null);
                 }
             }
-            // A model has either.
-            if fields.contains_key("ensemble") && fields.contains_key("versions") {
-                fields.remove(["ensemble", "versions"][dice.below(2) as usize]);
+            // A model has either; with versions, more of what else is said makes sense.
+            let choices = ["ensemble", "versions"].map(|name| schema["properties"].get(name));
+            if let [Some(_), Some(versions)] = choices
+                && dice.below(8) > 0
+            {
+                fields.remove("ensemble");
+                fields.insert("versions".into(), likely(versions, "versions", dice));
             }
             if dice.below(8) == 0 {
                 fields.insert("unknown".into(), Value::from(1));
