@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use types::{Condition, ConditionStatus, Site, Time, condition, set_condition};
 
+use crate::application::Moment;
 use crate::instances::{Duplicate, Instances};
 use crate::{Occurrence, Snapshot, Write};
 
@@ -161,12 +162,12 @@ impl Heard {
     }
 }
 
-pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time) -> Vec<Write> {
+pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Moment) -> Vec<Write> {
     let mut writes = Vec::new();
     let heard = heartbeats.heard();
     for site in &snapshot.sites {
         if site.spec.taints.iter().any(|taint| taint.time_added.is_none()) {
-            writes.push(Write::spec(&with_times(site, now)));
+            writes.push(Write::spec(&with_times(site, moment.wall)));
             continue;
         }
         let Some((status, reason, message)) = heard.ready(site.name(), heartbeats.started, heartbeats.grace)
@@ -189,7 +190,7 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time)
                 kind: kind.into(),
                 status,
                 observed_generation: site.metadata.generation,
-                last_transition_time: now,
+                last_transition_time: moment.now,
                 reason: reason.into(),
                 message,
             };
