@@ -30,7 +30,7 @@ type Place<'a> = (&'a str, &'a str);
 pub(crate) fn reconcile(snapshot: &Snapshot, moment: Moment) -> Vec<Write> {
     let mut writes = Vec::new();
     let sites: BTreeMap<&str, &Site> = snapshot.sites.iter().map(|site| (site.name(), site)).collect();
-    let mut assigned: HashMap<Place, Assigned> = HashMap::new();
+    let mut assigned: BTreeMap<Place, Assigned> = BTreeMap::new();
     for assignment in &snapshot.assignments {
         let spec = &assignment.spec;
         let place = (spec.application_namespace.as_str(), spec.application.as_str());

@@ -26,10 +26,43 @@ pub struct Beat {
     pub skew: Option<f64>,
 }
 
+/// A clock that nobody can set, but tests.
+#[derive(Clone, Default)]
+pub(crate) enum Clock {
+    #[default]
+    Machine,
+    #[cfg(test)]
+    Set(Arc<Mutex<Instant>>),
+}
+
+impl Clock {
+    fn now(&self) -> Instant {
+        match self {
+            Self::Machine => Instant::now(),
+            #[cfg(test)]
+            Self::Set(now) => *now.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Clock {
+    pub fn set_to(now: Instant) -> Self {
+        Self::Set(Arc::new(Mutex::new(now)))
+    }
+
+    pub fn set(&self, time: Instant) {
+        if let Self::Set(now) = self {
+            *now.lock().unwrap_or_else(PoisonError::into_inner) = time;
+        }
+    }
+}
+
 /// When each site was last heard, on this process's monotonic clock: no clock of another machine, and no jump
 /// of our own, makes a site silent.
 #[derive(Clone)]
 pub struct Heartbeats {
+    clock: Clock,
     started: Instant,
     grace: Duration,
     heard: Arc<Mutex<Heard>>,
@@ -49,7 +82,11 @@ impl Heartbeats {
     /// Sites count as silent once nothing was heard of them for `grace`. After a start of the hub, all get that
     /// long to be heard first.
     pub fn new(grace: Duration) -> Self {
-        Self { started: Instant::now(), grace, heard: Arc::default() }
+        Self::by(Clock::default(), grace)
+    }
+
+    pub(crate) fn by(clock: Clock, grace: Duration) -> Self {
+        Self { started: clock.now(), clock, grace, heard: Arc::default() }
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -60,12 +97,12 @@ impl Heartbeats {
     pub fn join(&self, site: &str) {
         let mut heard = self.heard();
         heard.instances.forget(site);
-        heard.at.insert(site.to_owned(), Instant::now());
+        heard.at.insert(site.to_owned(), self.clock.now());
     }
 
     /// A site was heard now.
     pub fn hear(&self, site: &str) {
-        self.heard().at.insert(site.to_owned(), Instant::now());
+        self.heard().at.insert(site.to_owned(), self.clock.now());
     }
 
     /// A site says that it lives, and more.
@@ -73,7 +110,7 @@ impl Heartbeats {
     /// # Errors
     /// If it is the second machine that claims to be that site.
     pub fn take(&self, site: &str, beat: Beat) -> Result<(), Duplicate> {
-        let (mut heard, now) = (self.heard(), Instant::now());
+        let (mut heard, now) = (self.heard(), self.clock.now());
         if !beat.instance.is_empty() {
             heard.instances.hear(site, &beat.instance, &beat.previous, now, self.grace)?;
         }
@@ -94,7 +131,7 @@ impl Heartbeats {
     /// # Errors
     /// If another one is that site.
     pub fn check(&self, site: &str, instance: &str) -> Result<(), Duplicate> {
-        self.heard().instances.check(site, instance, Instant::now(), self.grace)
+        self.heard().instances.check(site, instance, self.clock.now(), self.grace)
     }
 
     /// A site's credentials were revoked, or it has new ones.
@@ -113,8 +150,8 @@ impl Heard {
     fn ready(
         &self,
         site: &str,
-        since: Instant,
-        grace: Duration,
+        heartbeats: &Heartbeats,
+        now: Instant,
     ) -> Option<(ConditionStatus, &'static str, String)> {
         if self.revoked.contains(site) {
             let message = format!(
@@ -123,11 +160,12 @@ impl Heard {
             );
             return Some((ConditionStatus::Unknown, "Revoked", message));
         }
+        let grace = heartbeats.grace;
         match self.at.get(site) {
-            Some(heard) if heard.elapsed() <= grace => {
+            Some(heard) if now.duration_since(*heard) <= grace => {
                 Some((ConditionStatus::True, "HeartbeatsArrive", String::new()))
             }
-            None if since.elapsed() <= grace => None,
+            None if now.duration_since(heartbeats.started) <= grace => None,
             _ => {
                 let seconds = grace.as_secs();
                 let message = format!(
@@ -151,8 +189,13 @@ impl Heard {
     }
 
     /// Whether two machines are one site; not told of sites that were never two.
-    fn duplicate(&self, site: &Site, grace: Duration) -> Option<(ConditionStatus, &'static str, String)> {
-        if self.instances.is_duplicate(site.name(), Instant::now(), grace) {
+    fn duplicate(
+        &self,
+        site: &Site,
+        now: Instant,
+        grace: Duration,
+    ) -> Option<(ConditionStatus, &'static str, String)> {
+        if self.instances.is_duplicate(site.name(), now, grace) {
             let message = "a second machine shows this site's credential and is refused; stop it, or give it an empty \
                            data folder and a join token for a name of its own";
             return Some((ConditionStatus::True, "TwoMachines", message.to_owned()));
@@ -164,14 +207,13 @@ impl Heard {
 
 pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Moment) -> Vec<Write> {
     let mut writes = Vec::new();
-    let heard = heartbeats.heard();
+    let (heard, now) = (heartbeats.heard(), heartbeats.clock.now());
     for site in &snapshot.sites {
         if site.spec.taints.iter().any(|taint| taint.time_added.is_none()) {
             writes.push(Write::spec(&with_times(site, moment.wall)));
             continue;
         }
-        let Some((status, reason, message)) = heard.ready(site.name(), heartbeats.started, heartbeats.grace)
-        else {
+        let Some((status, reason, message)) = heard.ready(site.name(), heartbeats, now) else {
             continue;
         };
         let told = tell(site, status, &message);
@@ -181,7 +223,7 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Mo
                 .clock(site.name())
                 .map(|(status, reason, message)| ("ClockSynced", status, reason, message)),
             heard
-                .duplicate(site, heartbeats.grace)
+                .duplicate(site, now, heartbeats.grace)
                 .map(|(status, reason, message)| ("DuplicateIdentity", status, reason, message)),
         ];
         let mut changed = site.clone();

@@ -64,8 +64,6 @@ pub(super) struct Drive<'a> {
 /// What is decided for all sites together before each of them is written to.
 struct Round<'a> {
     is_complete: bool,
-    /// What sites that are recalled go back to.
-    former: Option<&'a Planned<'a>>,
     /// Sites and components that stay until those that come run.
     stays: BTreeSet<(&'a str, &'a str)>,
 }
@@ -213,15 +211,23 @@ impl Drive<'_> {
         let next: BTreeSet<&str> = step.start.iter().map(String::as_str).collect();
         let recalled: BTreeSet<&str> = step.recall.iter().map(String::as_str).collect();
         let is_complete = step.outcome == Outcome::Complete;
-        let round = Round { is_complete, former, stays: self.stayers() };
+        let round = Round { is_complete, stays: self.stayers() };
         let may_start = !self.rollout.paused || self.target.is_rollback;
-        for name in names {
-            let starts = may_start && (next.contains(name) || self.must_go_back(name));
-            let former =
-                round.former.filter(|former| recalled.contains(name) && former.desired.contains_key(name));
-            if let Some(former) = former {
+        let goes_back = |name: &str| {
+            let former = former.filter(|former| recalled.contains(name) && former.desired.contains_key(name));
+            former.filter(|_| !self.is_held(name))
+        };
+        // First what gives places free: a hub that ends in between has told nobody too many.
+        let (back, others): (Vec<&str>, Vec<&str>) =
+            names.into_iter().partition(|name| goes_back(name).is_some());
+        for name in back {
+            if let Some(former) = goes_back(name) {
                 self.write(name, former, &round, writes);
-            } else if self.is_told(name) || self.has_all(name) || starts {
+            }
+        }
+        for name in others {
+            let starts = may_start && (next.contains(name) || self.must_go_back(name));
+            if self.is_told(name) || self.has_all(name) || starts {
                 self.write(name, self.plan, &round, writes);
             } else {
                 self.keep(name, &round, writes);
@@ -262,11 +268,15 @@ impl Drive<'_> {
     fn must_go_back(&self, name: &str) -> bool {
         let is_bad = |assignment: &&Assignment| revision_of(assignment) == self.target.candidate.spec.number;
         let here = self.assigned.get(name).into_iter().flat_map(BTreeMap::values);
-        let is_held = self.sites.get(name).is_some_and(|site| sites::is_opted_out(site));
         self.target.is_rollback
-            && !is_held
+            && !self.is_held(name)
             && self.plan.desired.contains_key(name)
             && here.copied().any(|one| is_bad(&one))
+    }
+
+    /// Whether nothing is to be changed at a site, not even back.
+    fn is_held(&self, name: &str) -> bool {
+        self.sites.get(name).is_some_and(|site| sites::is_opted_out(site))
     }
 
     /// Makes a site's assignments those of a revision.
