@@ -162,7 +162,7 @@ pub struct SiteProgress {
     pub generation: i64,
     /// Since when.
     pub since: Time,
-    /// How many invocations there were when the hub saw this generation first: only what came after is this
+    /// How many invocations there were when the site ran this generation first: only what came after is this
     /// generation's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocations: Option<InvocationCounts>,

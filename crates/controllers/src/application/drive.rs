@@ -237,7 +237,7 @@ impl Drive<'_> {
 
     /// What sites are not to run any more, but do, for as many sites as are to run it and don't yet. Those that run it
     /// stay longest.
-    fn stayers(&self) -> BTreeSet<(&str, &str)> {
+    pub fn stayers(&self) -> BTreeSet<(&str, &str)> {
         let mut coming: BTreeMap<&str, usize> = BTreeMap::new();
         for (site, desired) in &self.plan.desired {
             let here = self.assigned.get(site.as_str());

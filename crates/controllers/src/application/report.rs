@@ -1,6 +1,6 @@
 //! What an application's status says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use planner::rollout::{Outcome, Step};
 use types::{
@@ -198,16 +198,26 @@ impl Controller<'_> {
             complete: is_complete,
             rejected: rejected.or(kept),
             sites: step.counts,
-            message: match (
-                drive.rollout.paused && !is_complete && !target.is_rollback,
-                step.message.is_empty(),
-            ) {
-                (true, true) => "paused".into(),
-                (true, false) => format!("paused; {}", step.message),
-                (false, _) => step.message.clone(),
-            },
+            message: message(drive, step),
         }
     }
+}
+
+/// What a rollout waits for, if anything.
+fn message(drive: &Drive, step: &Step) -> String {
+    let is_complete = step.outcome == Outcome::Complete;
+    let is_paused = drive.rollout.paused && !is_complete && !drive.target.is_rollback;
+    let staying: BTreeSet<&str> = match is_complete {
+        true => drive.stayers().into_iter().map(|(site, _)| site).collect(),
+        false => BTreeSet::new(),
+    };
+    let staying = match staying.len() {
+        0 => String::new(),
+        1 => "1 site goes on in place of one that is selected".to_owned(),
+        count => format!("{count} sites go on in place of those that are selected"),
+    };
+    let parts = [if is_paused { "paused" } else { "" }, &step.message, &staying];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether all sites run a revision, or tried to: none of them was away, or not to be changed.

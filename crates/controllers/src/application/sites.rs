@@ -66,11 +66,13 @@ pub(super) fn progress(assignment: &Assignment, now: Time, is_judged: bool) -> (
     let generation = assignment.metadata.generation;
     let noted = assignment.status.progress.as_ref();
     let same = noted.filter(|noted| noted.generation == generation);
-    let invocations = same.map_or(Some(assignment.status.invocations), |noted| noted.invocations);
+    let before = same.and_then(|noted| noted.invocations);
     let mut state = observed(assignment);
+    // What is counted may be of what ran there before: what comes after it runs for the first time is its own.
+    let invocations = before.or((state == SiteState::Succeeded).then_some(assignment.status.invocations));
     if is_judged
         && state == SiteState::Succeeded
-        && invocations.is_some_and(|before| fails_mostly(assignment, &before))
+        && before.is_some_and(|before| fails_mostly(assignment, &before))
     {
         state = SiteState::Failed;
     }

@@ -1,8 +1,10 @@
 //! What goes wrong, and what people do meanwhile.
 
 use serde_json::{Value, json};
-use types::{ApplicationSpec, SiteSpec};
+use types::names::annotation::{ABORT, UNDO};
+use types::{ApplicationSpec, MaintenanceWindow, RolloutStatus, SiteSpec};
 
+use super::site::Nature;
 use super::tree::Tree;
 
 /// How many sites the rollout may change at once, and how many may fail.
@@ -113,8 +115,55 @@ pub async fn act(tree: &mut Tree) {
         29..=31 => pause(tree, false).await,
         32 => opt_out(tree, &site, true).await,
         33..=35 => opt_out(tree, &site, false).await,
+        36 => undo(tree).await,
+        37 => annotate(tree, UNDO, "").await,
+        38 => {
+            let number = rollout(tree).number;
+            annotate(tree, ABORT, &number.to_string()).await;
+        }
+        39 if tree.chance.one_in(3) => join(tree).await,
+        40 => window(tree, &site).await,
         _ => {}
     }
+}
+
+fn rollout(tree: &Tree) -> RolloutStatus {
+    tree.application("changes").status.rollout.unwrap_or_default()
+}
+
+async fn annotate(tree: &mut Tree, key: &str, value: &str) {
+    let change = |app: &mut types::Application| {
+        app.metadata.annotations.insert(key.into(), value.into());
+    };
+    tree.change::<ApplicationSpec>("default", "changes", false, change).await;
+    tree.note(format!("{key}: {value}"));
+}
+
+/// Somebody wants another revision than that of the manifests.
+async fn undo(tree: &mut Tree) {
+    let wanted = rollout(tree).wanted;
+    let (snapshot, _) = tree.seen.read(&tree.store);
+    let of_it = snapshot.revisions.iter().filter(|one| one.spec.application == "changes");
+    let mut numbers: Vec<i64> = of_it.map(|one| one.spec.number).collect();
+    numbers.sort_unstable();
+    let to = if numbers.is_empty() { wanted } else { *tree.chance.pick(&numbers) };
+    let now = tree.now;
+    annotate(tree, UNDO, &format!("{wanted}:{to}@{now}")).await;
+}
+
+/// A new site joins.
+async fn join(tree: &mut Tree) {
+    let name = format!("t{:04}", tree.now);
+    tree.join(&name, Nature::Good).await;
+    label(tree, &name, true).await;
+}
+
+/// A site can be changed in the first half of each day only.
+async fn window(tree: &mut Tree, site: &str) {
+    let window: MaintenanceWindow =
+        serde_json::from_value(json!({"start": "00:00", "duration": "12h"})).unwrap();
+    tree.change::<SiteSpec>("", site, false, |site| site.spec.maintenance = vec![window]).await;
+    tree.note(format!("{site} has a maintenance window"));
 }
 
 fn cut(tree: &mut Tree, site: &str, mute: bool, deaf: bool, longest: i64) {
@@ -140,6 +189,7 @@ pub async fn end(tree: &mut Tree) {
     }
     select(tree, false).await;
     pause(tree, false).await;
+    tree.set_by = 0;
     for name in tree.sites.keys().cloned().collect::<Vec<_>>() {
         opt_out(tree, &name, false).await;
     }

@@ -65,12 +65,16 @@ impl Tree {
                 41 | 83 => Nature::Slow,
                 _ => Nature::Good,
             };
-            let site = Site::new(&name, nature, &mut tree.chance);
-            tree.sites.insert(name.clone(), site);
-            tree.apply("site", &name, json!({"tier": "edge"})).await;
-            tree.change::<types::SiteSpec>("", &name, true, |site| site.status.version = "1".into()).await;
+            tree.join(&name, nature).await;
         }
         tree
+    }
+
+    pub async fn join(&mut self, name: &str, nature: Nature) {
+        self.sites.insert(name.to_owned(), Site::new(name, nature, &mut self.chance));
+        self.apply("site", name, json!({"tier": "edge"})).await;
+        self.change::<types::SiteSpec>("", name, true, |site| site.status.version = "1".into()).await;
+        self.note(format!("{name} joins"));
     }
 
     pub fn note(&mut self, what: impl Into<String>) {

@@ -205,6 +205,8 @@ fn place(state: State, budget: &Budget, now: Timestamp) -> Place {
         State::Running(since) if now < after(since, budget.soak) => Place::Soaking(after(since, budget.soak)),
         State::Running(_) => Place::Done,
         State::Failed => Place::Failed,
+        // Where all may be changed at once nobody waits for its place.
+        State::Silent(_) if budget.concurrency.is_none() => Place::Offline,
         State::Silent(since) => match after(since, budget.deadline.unwrap_or(PATIENCE)) {
             ended if ended <= now => Place::Lost,
             until => Place::Silent(until),
