@@ -54,7 +54,8 @@ impl Peer {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log)?;
         let began = Instant::now();
-        let child = command.process_group(0).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
+        let child =
+            command.process_group(0).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
         let mut peer = Self { name, url: format!("http://127.0.0.1:{port}"), cold: Duration::ZERO, child };
         let up = loop_until(START, || {
             let answer = Connection::open(&peer.url)
