@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use avocet_inference::{
     Error, LoadError, LoadRequest, Model, Options, Repository, Request, Tensor, WorkerCommand,
 };
-use types::{Isolation, Serving};
+use types::{DeclaredTensor, Isolation, ModelSignature, Serving};
 
 use crate::support::{Fake, model, options};
 
@@ -87,6 +87,27 @@ fn what_its_process_refuses_is_refused() {
     assert!(matches!(&error, LoadError::Engine { reason, .. } if reason.contains("missing.onnx")), "{error}");
     let plain = Repository::new(Fake::echo().engines(), options(1)).unwrap();
     assert!(matches!(plain.load(isolated("m", 1)), Err(LoadError::NoIsolation)));
+}
+
+#[test]
+fn a_process_of_its_own_has_the_threads_that_the_model_asks_for() {
+    let repository = repository();
+    assert_eq!(ask(&load(&repository), 3.0), Ok(0.0), "as many as the engine takes");
+    let mut wanted = isolated("three", 1);
+    wanted.serving.threads = 3;
+    repository.load(wanted).unwrap();
+    assert_eq!(ask(&repository.get("three", None).unwrap(), 3.0), Ok(3.0));
+}
+
+#[test]
+fn a_process_of_its_own_is_told_what_the_model_is_declared_as() {
+    let tensor = |name: &str| DeclaredTensor { name: name.to_owned(), datatype: None, shape: None };
+    let signature = |name: &str| ModelSignature { inputs: vec![tensor(name)], ..ModelSignature::default() };
+    let repository = repository();
+    repository.load(LoadRequest { signature: Some(signature("x")), ..isolated("m", 1) }).unwrap();
+    let error = repository.load(LoadRequest { signature: Some(signature("z")), ..isolated("m", 1) });
+    let error = error.unwrap_err();
+    assert!(matches!(&error, LoadError::Engine { engine: "isolated", .. }), "its process refuses it: {error}");
 }
 
 #[test]
