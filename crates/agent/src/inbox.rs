@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use api::{Client, Delivery};
 use daemon::Shutdown;
-use futures::TryStreamExt;
 use objects::{Objects, PutOptions};
 use reqwest::Method;
 use serde::Deserialize;

@@ -36,10 +36,8 @@ pub async fn collect(
     State(hub): State<Arc<Hub>>,
     Json(wanted): Json<Wanted>,
 ) -> Result<Json<Swept>, ApiError> {
-    let garbage = Garbage {
-        minimum_age: Duration::from_secs(wanted.minimum_age_seconds),
-        dry_run: wanted.dry_run,
-    };
+    let garbage =
+        Garbage { minimum_age: Duration::from_secs(wanted.minimum_age_seconds), dry_run: wanted.dry_run };
     let swept = hub.registry.collect_garbage(garbage, || named(&hub)).await;
     swept.map(Json).map_err(|error| ApiError::internal(&error))
 }
@@ -72,7 +70,9 @@ pub fn names_any(manifest: &Value) -> bool {
     match manifest {
         Value::String(text) => text.contains("sha256:"),
         Value::Array(items) => items.iter().any(names_any),
-        Value::Object(fields) => fields.iter().any(|(key, value)| key.contains("sha256:") || names_any(value)),
+        Value::Object(fields) => {
+            fields.iter().any(|(key, value)| key.contains("sha256:") || names_any(value))
+        }
         _ => false,
     }
 }

@@ -45,7 +45,8 @@ pub fn main() -> ExitCode {
 }
 
 fn work(options: WorkerOptions) -> anyhow::Result<()> {
-    let WorkerOptions { allow_unconfined, onnxruntime, tensorflow, engine, path, threads, signature } = options;
+    let WorkerOptions { allow_unconfined, onnxruntime, tensorflow, engine, path, threads, signature } =
+        options;
     let declared = serde_json::from_str(&signature).context("the signature can't be read")?;
     let path = std::path::absolute(path)?;
     // Libraries are found now and opened when they are needed, which is behind the fence.

@@ -15,7 +15,9 @@ use types::{Digest, Time};
 
 use crate::records::{self, LINKS, LinkRecord};
 use crate::uploads::Chunk;
-use crate::{ContentDigest, Error, Found, Garbage, Incoming, Limits, Origin, Reference, Registry, Repository};
+use crate::{
+    ContentDigest, Error, Found, Garbage, Incoming, Limits, Origin, Reference, Registry, Repository,
+};
 
 fn open(folder: &Path) -> Registry {
     let blobs = Blobs::open(folder.join("artifacts")).unwrap();

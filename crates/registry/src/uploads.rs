@@ -269,7 +269,8 @@ impl Registry {
             return false;
         }
         let Ok(metadata) = file.metadata() else { return false };
-        let rest = metadata.modified().ok().and_then(|changed| SystemTime::now().duration_since(changed).ok());
+        let rest =
+            metadata.modified().ok().and_then(|changed| SystemTime::now().duration_since(changed).ok());
         let most = if metadata.len() == 0 { self.limits.empty_rest } else { self.limits.upload_rest };
         rest >= Some(most)
     }

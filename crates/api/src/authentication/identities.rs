@@ -366,7 +366,8 @@ mod tests {
         all.enroll("plant", "u1", &request(&one, "plant"), first(&one, "plant"), now).await.unwrap();
         assert_eq!(all.standing("plant", "u1", key(&one)), Standing::Good);
         let asked = request(&second, "plant");
-        let ((), replaced) = tokio::join!(all.lost("plant"), all.enroll("plant", "u1", &asked, first(&one, "plant"), now));
+        let ((), replaced) =
+            tokio::join!(all.lost("plant"), all.enroll("plant", "u1", &asked, first(&one, "plant"), now));
         replaced.unwrap();
         assert_eq!(all.standing("plant", "u1", key(&one)), Standing::Replaced);
         all.revoke("plant", "u1", now).await.unwrap();
@@ -407,6 +408,9 @@ mod tests {
         all.revoke("plant", "u1", later(now, 60)).await.unwrap();
         assert!(!all.may_repeat("plant", Some("u1"), shown, &claim(Some(now))));
         assert!(all.may_repeat("plant", Some("u1"), shown, &claim(None)), "a new token");
-        assert!(all.may_repeat("plant", Some("u1"), shown, &claim(Some(later(now, 61)))), "a person approved it");
+        assert!(
+            all.may_repeat("plant", Some("u1"), shown, &claim(Some(later(now, 61)))),
+            "a person approved it"
+        );
     }
 }

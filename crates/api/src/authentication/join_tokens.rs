@@ -202,7 +202,8 @@ fn claim(tables: &Tables, token: Digest, by: Digest, now: Time) -> Result<Claim,
 
 /// 401 for a token that was used before the site was revoked, deleted or given another key.
 pub(crate) fn outlived() -> ApiError {
-    let message = "the join token was used before the site was revoked, deleted or given another key; make another";
+    let message =
+        "the join token was used before the site was revoked, deleted or given another key; make another";
     ApiError::unauthorized(message)
 }
 

@@ -32,9 +32,7 @@ impl Proof {
         is_own: impl FnOnce(Digest) -> bool,
     ) -> Result<(), ApiError> {
         let (holds, problem) = match self {
-            Self::JoinToken(token) => {
-                (join_tokens::is_used_by(tables, token, new)?, join_tokens::outlived())
-            }
+            Self::JoinToken(token) => (join_tokens::is_used_by(tables, token, new)?, join_tokens::outlived()),
             Self::Bearer(token) => {
                 let granted = is_granted(tables, &token.hex(), &User::site_agent(site).name)?;
                 (granted, ApiError::unauthorized("the bearer token was replaced or revoked just now"))

@@ -1,5 +1,6 @@
 //! Promise 8: a crash or a hang of a model harms only itself.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use avocet_inference::{
@@ -107,7 +108,24 @@ fn a_process_of_its_own_is_told_what_the_model_is_declared_as() {
     repository.load(LoadRequest { signature: Some(signature("x")), ..isolated("m", 1) }).unwrap();
     let error = repository.load(LoadRequest { signature: Some(signature("z")), ..isolated("m", 1) });
     let error = error.unwrap_err();
-    assert!(matches!(&error, LoadError::Engine { engine: "isolated", .. }), "its process refuses it: {error}");
+    assert!(
+        matches!(&error, LoadError::Engine { engine: "isolated", .. }),
+        "its process refuses it: {error}"
+    );
+}
+
+#[test]
+fn a_process_of_its_own_gets_archives_unpacked_because_it_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, seen) = (folder.path().join("model"), folder.path().join("seen"));
+    let saved_model = model("keras3").with_file_name("tensorflow/keras3");
+    artifacts::bundle::pack(&saved_model, &mut File::create(&archive).unwrap()).unwrap();
+    let script = "ls \"$2\" >\"$0\"";
+    let command = ["sh".into(), "-c".into(), script.into(), seen.clone().into()];
+    let worker = Some(WorkerCommand(command.into()));
+    let repository = Repository::new(Fake::echo().engines(), Options { worker, ..options(1) }).unwrap();
+    repository.load(LoadRequest { path: archive, ..isolated("m", 1) }).unwrap_err();
+    assert!(std::fs::read_to_string(seen).unwrap().contains("saved_model.pb"));
 }
 
 #[test]

@@ -42,10 +42,18 @@ pub(super) async fn begin(
                 return Ok(created(repository, &blob));
             }
         }
-        return Ok(under_way(StatusCode::ACCEPTED, repository, registry.start_upload(repository, user).await?));
+        return Ok(under_way(
+            StatusCode::ACCEPTED,
+            repository,
+            registry.start_upload(repository, user).await?,
+        ));
     }
     let Some(digest) = asked.text("digest") else {
-        return Ok(under_way(StatusCode::ACCEPTED, repository, registry.start_upload(repository, user).await?));
+        return Ok(under_way(
+            StatusCode::ACCEPTED,
+            repository,
+            registry.start_upload(repository, user).await?,
+        ));
     };
     let digest: ContentDigest = digest.parse()?;
     let upload = registry.start_upload(repository, user).await?;
