@@ -1,7 +1,7 @@
 //! A hub that takes connections and says nothing, or nothing more, holds nobody up.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -21,13 +21,16 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// The beginning of an answer that never ends.
 const BEGINNING: &str = "HTTP/1.1 200 OK\r\ncontent-type: a/b\r\ncontent-length: 10\r\n\r\nabc";
 
-/// Says the same to whoever comes, and then nothing; answers its address.
+/// Says the same to whoever asks, and then nothing; answers its address.
 fn hub_that_says(words: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         let mut open = Vec::new();
         while let Ok((mut stream, _)) = listener.accept() {
+            if !words.is_empty() {
+                let _ = stream.read(&mut [0; 8192]);
+            }
             // Who gave up already hears nothing.
             let _ = stream.write_all(words.as_bytes());
             open.push(stream);

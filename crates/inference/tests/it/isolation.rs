@@ -84,8 +84,12 @@ fn a_process_that_dies_again_and_again_is_not_started_for_every_request() {
 #[test]
 fn what_its_process_refuses_is_refused() {
     let repository = repository();
+    let file = tempfile::NamedTempFile::with_suffix("damaged.onnx").unwrap();
+    std::fs::write(file.path(), [0x3a, 0xff]).unwrap();
+    let error = repository.load(LoadRequest { path: file.path().into(), ..isolated("m", 1) }).unwrap_err();
+    assert!(matches!(&error, LoadError::Engine { reason, .. } if reason.contains("damaged.onnx")), "{error}");
     let error = repository.load(LoadRequest { path: model("missing"), ..isolated("m", 1) }).unwrap_err();
-    assert!(matches!(&error, LoadError::Engine { reason, .. } if reason.contains("missing.onnx")), "{error}");
+    assert!(matches!(&error, LoadError::Format { .. }), "{error}");
     let plain = Repository::new(Fake::echo().engines(), options(1)).unwrap();
     assert!(matches!(plain.load(isolated("m", 1)), Err(LoadError::NoIsolation)));
 }
@@ -93,11 +97,11 @@ fn what_its_process_refuses_is_refused() {
 #[test]
 fn a_process_of_its_own_has_the_threads_that_the_model_asks_for() {
     let repository = repository();
-    assert_eq!(ask(&load(&repository), 3.0), Ok(0.0), "as many as the engine takes");
+    assert_eq!(ask(&load(&repository), 33.0), Ok(0.0), "as many as the engine takes");
     let mut wanted = isolated("three", 1);
     wanted.serving.threads = 3;
     repository.load(wanted).unwrap();
-    assert_eq!(ask(&repository.get("three", None).unwrap(), 3.0), Ok(3.0));
+    assert_eq!(ask(&repository.get("three", None).unwrap(), 33.0), Ok(3.0));
 }
 
 #[test]

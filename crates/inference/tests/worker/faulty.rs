@@ -1,4 +1,4 @@
-//! A worker process for tests: gives its input back as `y`, dies of a 13, never comes back from a 7, and for a 3 gives the
+//! A worker process for tests: gives its input back as `y`, dies of a 13, never comes back from a 7, and for a 33 gives the
 //! number of threads that it may use.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helper fails by panicking")]
@@ -41,7 +41,7 @@ impl LoadedModel for FaultyModel {
         match inputs[0].elements::<f32>().unwrap()[0] {
             13.0 => std::process::abort(),
             7.0 => std::thread::sleep(Duration::from_secs(3600)),
-            3.0 => {
+            33.0 => {
                 let threads = f32::from(u8::try_from(self.1).unwrap());
                 return Ok(vec![Tensor::from_vec("y", inputs[0].shape().to_vec(), vec![threads]).unwrap()]);
             }
