@@ -4,6 +4,7 @@
 //! All in one run against sites like those of the demo, in release mode. Numbers are medians; machines that are
 //! shared are noisy, so compare within a run.
 
+mod agents;
 mod api;
 mod latency;
 mod load;
@@ -36,6 +37,8 @@ pub enum Part {
     Store,
     /// Fan-out of watches, memory of idle watchers, a long list
     Api,
+    /// Thousands of simulated agents: joining, memory and CPU at rest, from apply to applied, coming back at once
+    Agents,
     /// Decisions of placements over up to a million sites
     Placement,
 }
@@ -51,6 +54,9 @@ pub struct Options {
     /// Watchers at once, at most
     #[arg(long, default_value_t = 10_000)]
     pub watchers: usize,
+    /// Simulated agents at once, at most
+    #[arg(long, default_value_t = 10_000)]
+    pub agents: usize,
     /// Objects in the long list
     #[arg(long, default_value_t = 100_000)]
     pub listed: usize,
@@ -100,6 +106,9 @@ pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     }
     if wants(Part::Api) {
         println!("\n{}", api::measure(workspace, &folder.join("api"), options)?);
+    }
+    if wants(Part::Agents) {
+        println!("\n{}", agents::measure(workspace, &folder.join("agents"), options)?);
     }
     if wants(Part::Serving) {
         println!("\n{}", serving::measure(workspace, &folder.join("serving"), options)?);

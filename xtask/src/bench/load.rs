@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// Sends a request whose answer has no end yet.
-    async fn begin(&mut self, request: &Request) -> anyhow::Result<()> {
+    pub async fn begin(&mut self, request: &Request) -> anyhow::Result<()> {
         self.stream.write_all(&request.0).await?;
         self.stream.flush().await?;
         let (status, _) = self.head().await?;
@@ -108,6 +108,22 @@ impl Client {
             bail!("the connection was closed");
         }
         Ok(())
+    }
+
+    /// The next line of an answer without end, which comes in chunks of whole lines.
+    pub async fn line(&mut self) -> anyhow::Result<Vec<u8>> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                // Between two lines are the ends of chunks and their sizes.
+                if line.first() == Some(&b'{') {
+                    return Ok(line);
+                }
+                continue;
+            }
+            let read = self.stream.read_buf(&mut self.read).await?;
+            ensure!(read > 0, "the connection was closed");
+        }
     }
 
     /// Reads until these words came.

@@ -1,0 +1,366 @@
+//! What thousands of sites cost their hub. The agents are simulated: each speaks as a real one does, over TLS on two
+//! connections of its own, one for its watch and one for all else, but runs nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::Options;
+use super::load::{Client, Server};
+use super::memory::{cpu_seconds, peak_bytes, resident_bytes};
+use super::samples::{median, milliseconds, quantile};
+use super::servers::{self, API, Running};
+use super::store::runtime;
+use crate::demo::aligned;
+use crate::process::Step;
+use crate::workspace::Workspace;
+
+/// As sites do it unless told otherwise.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How many agents join or connect at once.
+const AT_ONCE: usize = 100;
+/// How long the hub gets to settle.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How long nobody asks for anything.
+const REST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// What was measured with so many agents.
+#[derive(Default)]
+struct Measured {
+    joined_per_second: f64,
+    kilobytes: f64,
+    cpu_per_second: f64,
+    applied: Vec<f64>,
+    ready: f64,
+    applying_cpu: f64,
+    back: Vec<f64>,
+    back_cpu: f64,
+    peak_megabytes: f64,
+}
+
+pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyhow::Result<String> {
+    servers::raise_file_limit()?;
+    let mut counts = vec![options.agents.min(1000), options.agents];
+    counts.dedup();
+    let mut rows = vec![
+        [
+            "AGENTS",
+            "JOIN /s",
+            "KB/AGENT",
+            "CPU µs/AGENT·s",
+            "APPLIED P50 ms",
+            "P99 ms",
+            "ALL READY s",
+            "HUB CPU s",
+            "ALL BACK P50 s",
+            "P99 s",
+            "HUB CPU s",
+            "PEAK MB",
+        ]
+        .map(str::to_owned),
+    ];
+    for count in counts {
+        let step = Step::begin(&format!("{count} simulated agents"));
+        let hub = servers::hub(workspace, &folder.join(count.to_string()))?;
+        let plain = hub.server.clone();
+        let encrypted = servers::encrypted(&hub, &folder.join(count.to_string()))?;
+        let measured = runtime()?.block_on(one(&hub, &plain, &encrypted, count, options, &step));
+        let measured = measured.with_context(|| format!("{count} agents"))?;
+        step.done("");
+        rows.push([
+            count.to_string(),
+            format!("{:.0}", measured.joined_per_second),
+            format!("{:.1}", measured.kilobytes),
+            format!("{:.0}", measured.cpu_per_second),
+            format!("{:.0}", median(&measured.applied)),
+            format!("{:.0}", quantile(&measured.applied, 0.99)),
+            format!("{:.1}", measured.ready),
+            format!("{:.1}", measured.applying_cpu),
+            format!("{:.1}", median(&measured.back)),
+            format!("{:.1}", quantile(&measured.back, 0.99)),
+            format!("{:.1}", measured.back_cpu),
+            format!("{:.0}", measured.peak_megabytes),
+        ]);
+    }
+    let note = "Agents are simulated, in one thread on the hub's cores: TLS, a watch and a connection for all else each, \
+                heartbeats every 5 s, and they run nothing. KB/AGENT: growth of the hub's resident memory from before the \
+                first joined; CPU: what the hub works for one agent at rest. APPLIED: from before an application of one \
+                component on all sites is changed until the hub has taken an agent's word that it runs; ALL READY: until the \
+                application says so. ALL BACK: from the moment at which all connections are cut, and all agents return at \
+                once without the pause that real ones make, until an agent has its answer and its watch again.\n";
+    Ok(aligned(&rows) + note)
+}
+
+async fn one(
+    hub: &Running,
+    plain: &Server,
+    encrypted: &Server,
+    count: usize,
+    options: &Options,
+    step: &Step,
+) -> anyhow::Result<Measured> {
+    let mut measured = Measured::default();
+    let empty = resident_bytes(hub.pid())?;
+    step.say("joining");
+    let began = Instant::now();
+    let agents = join(plain, encrypted, count).await?;
+    let counted = f64::from(u32::try_from(count)?);
+    measured.joined_per_second = counted / began.elapsed().as_secs_f64();
+
+    step.say("connecting");
+    let mut fleet = Fleet::connect(&agents).await?;
+    tokio::time::sleep(SETTLE).await;
+    step.say("at rest");
+    let busy = cpu_seconds(hub.pid())?;
+    fleet.rest(REST).await?;
+    measured.cpu_per_second = (cpu_seconds(hub.pid())? - busy) * 1e6 / REST.as_secs_f64() / counted;
+    measured.kilobytes = (resident_bytes(hub.pid())? - empty) / 1e3 / counted;
+
+    step.say("applying");
+    let mut person = plain.connect().await?;
+    for (plural, manifest) in manifests() {
+        let path = format!("{API}/namespaces/default/{plural}");
+        person.expect(&plain.request("POST", &path, &manifest.to_string())).await?;
+    }
+    fleet.applied(Instant::now()).await?;
+    until_ready(&mut person, plain).await?;
+    let (mut readies, mut used) = (Vec::new(), Vec::new());
+    for round in 1..=options.rounds.clamp(1, 3) {
+        let busy = cpu_seconds(hub.pid())?;
+        let began = Instant::now();
+        person.expect(&change(plain, round)).await?;
+        measured.applied.extend(fleet.applied(began).await?.into_iter().map(milliseconds));
+        until_ready(&mut person, plain).await?;
+        readies.push(began.elapsed().as_secs_f64());
+        used.push(cpu_seconds(hub.pid())? - busy);
+    }
+    (measured.ready, measured.applying_cpu) = (median(&readies), median(&used));
+
+    step.say("coming back");
+    let busy = cpu_seconds(hub.pid())?;
+    drop(fleet);
+    let began = Instant::now();
+    let mut fleet = Fleet::connect_within(&agents, count).await?;
+    let back = fleet.connected.drain(..).map(|at| at.duration_since(began).as_secs_f64());
+    measured.back = back.collect();
+    measured.back_cpu = cpu_seconds(hub.pid())? - busy;
+    measured.peak_megabytes = peak_bytes(hub.pid())? / 1e6;
+    Ok(measured)
+}
+
+/// A site and how it speaks.
+#[derive(Clone)]
+struct Agent {
+    site: String,
+    server: Server,
+}
+
+/// Joins as agents from before there were certificates do: what is measured later is the same.
+async fn join(plain: &Server, encrypted: &Server, count: usize) -> anyhow::Result<Vec<Agent>> {
+    let (mut tasks, places) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
+    for index in 0..count {
+        let (plain, encrypted, places) = (plain.clone(), encrypted.clone(), places.clone());
+        tasks.spawn(async move {
+            let _place = places.acquire().await?;
+            let site = format!("site-{index}");
+            let mut client = plain.connect().await?;
+            let asked = json!({"site": site, "ttlSeconds": 600}).to_string();
+            let token = client.expect(&plain.request("POST", "/avocet/v1/join-tokens", &asked)).await?;
+            let token: Value = serde_json::from_slice(&token)?;
+            let secret = format!("{index:040}");
+            let joining = json!({"token": token.get("token"), "secret": secret, "tier": "edge"}).to_string();
+            client.expect(&plain.request("POST", "/avocet/v1/join", &joining)).await?;
+            let headers = format!("Authorization: Bearer {secret}\r\nContent-Type: application/json\r\n");
+            anyhow::Ok(Agent { site, server: Server { headers, ..encrypted } })
+        });
+    }
+    let mut agents = Vec::new();
+    while let Some(agent) = tasks.join_next().await {
+        agents.push(agent??);
+    }
+    Ok(agents)
+}
+
+/// Agents at work.
+struct Fleet {
+    tasks: JoinSet<anyhow::Result<()>>,
+    /// When the hub had taken an agent's word.
+    applied: mpsc::UnboundedReceiver<Instant>,
+    /// When each agent was connected.
+    connected: Vec<Instant>,
+    count: usize,
+}
+
+impl Fleet {
+    async fn connect(agents: &[Agent]) -> anyhow::Result<Self> {
+        Self::connect_within(agents, AT_ONCE).await
+    }
+
+    /// Connects all agents, so many at once.
+    async fn connect_within(agents: &[Agent], at_once: usize) -> anyhow::Result<Self> {
+        let (told, applied) = mpsc::unbounded_channel();
+        let (mut ready, places) = (JoinSet::new(), Arc::new(Semaphore::new(at_once)));
+        for agent in agents {
+            let (agent, places) = (agent.clone(), places.clone());
+            ready.spawn(async move {
+                let _place = places.acquire().await?;
+                let connected = agent.connect().await?;
+                anyhow::Ok((agent, connected, Instant::now()))
+            });
+        }
+        let (mut tasks, mut connected) = (JoinSet::new(), Vec::new());
+        while let Some(agent) = ready.join_next().await {
+            let (agent, (control, watch), at) = agent??;
+            tasks.spawn(agent.work(control, watch, told.clone()));
+            connected.push(at);
+        }
+        Ok(Self { tasks, applied, connected, count: agents.len() })
+    }
+
+    /// Lets them be.
+    async fn rest(&mut self, time: Duration) -> anyhow::Result<()> {
+        tokio::select! {
+            () = tokio::time::sleep(time) => Ok(()),
+            Some(ended) = self.tasks.join_next() => ended?,
+        }
+    }
+
+    /// How long each agent took, from a moment on.
+    async fn applied(&mut self, began: Instant) -> anyhow::Result<Vec<Duration>> {
+        let mut taken = Vec::new();
+        while taken.len() < self.count {
+            tokio::select! {
+                applied = tokio::time::timeout(LONGEST, self.applied.recv()) => {
+                    taken.push(applied?.context("no agents")?.duration_since(began));
+                }
+                Some(ended) = self.tasks.join_next() => ended??,
+            }
+        }
+        Ok(taken)
+    }
+}
+
+impl Agent {
+    fn heartbeat(&self) -> super::load::Request {
+        self.server.request("POST", &format!("/avocet/v1/sites/{}/heartbeat", self.site), "{}")
+    }
+
+    /// A connection for questions, and one with the watch from what was listed.
+    async fn connect(&self) -> anyhow::Result<(Client, Client)> {
+        let mut control = self.server.connect().await?;
+        control.expect(&self.heartbeat()).await?;
+        let path = format!("{API}/namespaces/{}/assignments", self.site);
+        let list: Value =
+            serde_json::from_slice(&control.expect(&self.server.request("GET", &path, "")).await?)?;
+        let version = list.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
+        let watch = format!(
+            "{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds=3600&resourceVersion={version}"
+        );
+        let mut watcher = self.server.connect().await?;
+        watcher.begin(&self.server.request("GET", &watch, "")).await?;
+        Ok((control, watcher))
+    }
+
+    /// Heartbeats, and says of every new generation of its assignments that it runs.
+    async fn work(
+        self,
+        mut control: Client,
+        mut watch: Client,
+        told: mpsc::UnboundedSender<Instant>,
+    ) -> anyhow::Result<()> {
+        let spread =
+            self.site.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let first = tokio::time::Instant::now() + HEARTBEAT.mul_f64(f64::from(spread % 1000) / 1000.0);
+        let mut beats = tokio::time::interval_at(first, HEARTBEAT);
+        let mut observed = 0;
+        loop {
+            let line = tokio::select! {
+                _ = beats.tick() => {
+                    control.expect(&self.heartbeat()).await?;
+                    continue;
+                }
+                line = watch.line() => line?,
+            };
+            let change: Value = serde_json::from_slice(&line)?;
+            let text = |pointer: &str| change.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            ensure!(text("/type") != "ERROR", "{}: {change}", self.site);
+            let generation =
+                change.pointer("/object/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
+            if generation <= observed || !matches!(text("/type"), "ADDED" | "MODIFIED") {
+                continue;
+            }
+            observed = generation;
+            let path = format!(
+                "{API}/namespaces/{}/assignments/{}/status",
+                self.site,
+                text("/object/metadata/name")
+            );
+            let status = json!({"status": {"observedGeneration": generation, "conditions": [{
+                "type": "Available", "status": "True", "reason": "Simulated", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": generation,
+            }]}});
+            let headers = self.server.headers.replace("application/json", "application/merge-patch+json");
+            let server = Server { headers, ..self.server.clone() };
+            control.expect(&server.request("PATCH", &path, &status.to_string())).await?;
+            told.send(Instant::now())?;
+        }
+    }
+}
+
+/// A function on all sites.
+fn manifests() -> [(&'static str, Value); 3] {
+    let named = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "avocet.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let artifact = json!({"digest": format!("sha256:{}", "0".repeat(64))});
+    [
+        ("placements", named("Placement", "everywhere", json!({"tiers": ["edge"]}))),
+        (
+            "functions",
+            named("Function", "f", json!({"runtime": "shell", "handler": "h0.sh", "artifact": artifact})),
+        ),
+        (
+            "applications",
+            named(
+                "Application",
+                "app",
+                json!({"components": [{"name": "f", "placement": "everywhere", "function": "f",
+                    "inputs": [{"path": "in"}], "outputs": [{"path": "out"}]}]}),
+            ),
+        ),
+    ]
+}
+
+fn change(server: &Server, round: usize) -> super::load::Request {
+    let headers = server.headers.replace("application/json", "application/merge-patch+json");
+    let body = json!({"spec": {"handler": format!("h{round}.sh")}}).to_string();
+    Server { headers, ..server.clone() }.request(
+        "PATCH",
+        &format!("{API}/namespaces/default/functions/f"),
+        &body,
+    )
+}
+
+async fn until_ready(person: &mut Client, server: &Server) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let look = server.request("GET", &format!("{API}/namespaces/default/applications/app"), "");
+    loop {
+        let application: Value = serde_json::from_slice(&person.expect(&look).await?)?;
+        let conditions = application.pointer("/status/conditions").and_then(Value::as_array);
+        let is = |kind: &str, status: &str| {
+            conditions.into_iter().flatten().any(|condition| {
+                condition.get("type").and_then(Value::as_str) == Some(kind)
+                    && condition.get("status").and_then(Value::as_str) == Some(status)
+            })
+        };
+        if is("Ready", "True") && !is("Progressing", "True") {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < LONGEST, "the application was not ready: {application}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
