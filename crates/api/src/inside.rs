@@ -50,7 +50,8 @@ impl Inside {
             Ask::Get => (Method::GET, object, "", Value::Null),
             Ask::Apply { manifest, force, dry_run } => {
                 let dry_run = if dry_run { "&dryRun=All" } else { "" };
-                let query = format!("fieldManager={SOURCE_MANAGER}&force={force}&fieldValidation=Strict{dry_run}");
+                let query =
+                    format!("fieldManager={SOURCE_MANAGER}&force={force}&fieldValidation=Strict{dry_run}");
                 (Method::PATCH, format!("{object}?{query}"), APPLY_PATCH, manifest)
             }
             Ask::Delete { uid } => {
@@ -70,18 +71,25 @@ impl Inside {
         request.extensions_mut().insert(Vouched(Arc::new(user)));
         let response = self.router.clone().oneshot(request).await.map_err(|error| broken(&error))?;
         let code = response.status();
-        let bytes = to_bytes(response.into_body(), 4 * LARGEST_MANIFEST).await.map_err(|error| broken(&error))?;
+        let bytes =
+            to_bytes(response.into_body(), 4 * LARGEST_MANIFEST).await.map_err(|error| broken(&error))?;
         let answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         if code.is_success() {
             return Ok(answer);
         }
-        let message = answer.get("message").and_then(Value::as_str).unwrap_or("no reason was given").to_owned();
+        let message =
+            answer.get("message").and_then(Value::as_str).unwrap_or("no reason was given").to_owned();
         Err(Refusal { code: code.as_u16(), message })
     }
 }
 
 impl Cluster for Inside {
-    fn ask<'a>(&'a self, account: &'a Account, place: &'a Place, ask: Ask) -> BoxFuture<'a, Result<Value, Refusal>> {
+    fn ask<'a>(
+        &'a self,
+        account: &'a Account,
+        place: &'a Place,
+        ask: Ask,
+    ) -> BoxFuture<'a, Result<Value, Refusal>> {
         self.send(account, place, ask).boxed()
     }
 }

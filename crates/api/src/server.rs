@@ -20,8 +20,8 @@ use crate::authentication::{self, Credentials, authenticate, impersonate};
 use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
-    ApiError, Hub, blobs, discovery, garbage, health, images, inside, joining, layout, listener, mailbox, metrics,
-    rbac, resources, reviews, sites, ui, webhooks,
+    ApiError, Hub, blobs, discovery, garbage, health, images, inside, joining, layout, listener, mailbox,
+    metrics, rbac, resources, reviews, sites, ui, webhooks,
 };
 
 /// How large a manifest may be, in bytes.

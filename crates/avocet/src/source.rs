@@ -26,10 +26,8 @@ pub enum SourceCommand {
     #[command(after_help = "Examples:\n  avocet source show deploy\n  avocet source show deploy -o json")]
     Show(ShowOptions),
     /// Look at the repository now, and wait for what comes of it
-    #[command(
-        after_help = "Example:\n  avocet source reconcile deploy\n\nThe same with kubectl:\n  \
-                      kubectl annotate source deploy --overwrite avocet.dev/reconcile-at=\"$(date)\""
-    )]
+    #[command(after_help = "Example:\n  avocet source reconcile deploy\n\nThe same with kubectl:\n  \
+                      kubectl annotate source deploy --overwrite avocet.dev/reconcile-at=\"$(date)\"")]
     Reconcile(ReconcileOptions),
     /// Leave all as it is until resumed
     #[command(after_help = "Example:\n  avocet source suspend deploy")]
@@ -38,10 +36,8 @@ pub enum SourceCommand {
     #[command(after_help = "Example:\n  avocet source resume deploy")]
     Resume(Named),
     /// Print the manifests that a folder of this machine stands for: plain ones, an overlay, or a chart
-    #[command(
-        after_help = "Examples:\n  avocet source build deploy/overlays/north\n  \
-                      avocet source build deploy | kubectl diff -f -        what a commit would change"
-    )]
+    #[command(after_help = "Examples:\n  avocet source build deploy/overlays/north\n  \
+                      avocet source build deploy | kubectl diff -f -        what a commit would change")]
     Build(BuildOptions),
 }
 
@@ -94,8 +90,15 @@ pub async fn source(options: &ClientOptions, command: SourceCommand) -> anyhow::
         SourceCommand::List(wanted) => {
             let ListOptions { output, all_namespaces } = wanted;
             let kind = SourceSpec::PLURAL.to_owned();
-            let wanted =
-                GetOptions { kind, name: None, output, selector: None, all_namespaces, watch: false, site: None };
+            let wanted = GetOptions {
+                kind,
+                name: None,
+                output,
+                selector: None,
+                all_namespaces,
+                watch: false,
+                site: None,
+            };
             get::get(options, wanted).await
         }
         SourceCommand::Show(wanted) => at(&wanted.named)?.show(wanted.output).await,
@@ -147,7 +150,10 @@ impl Followed {
                 return told(&source);
             }
             if began.elapsed() > Duration::from_secs(timeout) {
-                bail!("source `{}` was asked for, but isn't through after {timeout} s; --timeout waits longer", self.name);
+                bail!(
+                    "source `{}` was asked for, but isn't through after {timeout} s; --timeout waits longer",
+                    self.name
+                );
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -207,14 +213,21 @@ fn print(source: &Source) {
         ["KIND", "NAMESPACE", "NAME", "COMMIT", "FROM BEFORE"],
         status.inventory.iter().map(|one| {
             let adopted = if one.adopted { "yes" } else { "" };
-            [one.kind.clone(), one.namespace.clone(), one.name.clone(), short(&one.revision), adopted.to_owned()]
+            [
+                one.kind.clone(),
+                one.namespace.clone(),
+                one.name.clone(),
+                short(&one.revision),
+                adopted.to_owned(),
+            ]
         }),
     );
     section(
         "\nChanged by others:",
         ["OBJECT", "FIELDS", "SEEN", "PUT RIGHT"],
         status.drift.iter().map(|one| {
-            let fields = if one.fields.is_empty() { "it was deleted".to_owned() } else { one.fields.join(", ") };
+            let fields =
+                if one.fields.is_empty() { "it was deleted".to_owned() } else { one.fields.join(", ") };
             let seen = one.seen.map(|seen| seen.to_string()).unwrap_or_default();
             [one.object.clone(), fields, seen, if one.corrected { "yes" } else { "no" }.to_owned()]
         }),
@@ -251,7 +264,8 @@ fn build(wanted: &BuildOptions) -> anyhow::Result<()> {
     let folder = wanted.folder.canonicalize().with_context(|| format!("can't find {shown}"))?;
     let root = folder.ancestors().find(|above| above.join(".git").exists());
     let root = root.or_else(|| folder.parent()).unwrap_or(&folder);
-    let inside = folder.strip_prefix(root)?.to_str().with_context(|| format!("{shown} is no text"))?.to_owned();
+    let inside =
+        folder.strip_prefix(root)?.to_str().with_context(|| format!("{shown} is no text"))?.to_owned();
     let mut tree = Tree::of_folder(root)?;
     let helm = Helm { release: "release".into(), namespace: "default".into(), ..Helm::default() };
     let manifests = sources::build(&mut tree, &inside, &helm)?;

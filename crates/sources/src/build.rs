@@ -51,7 +51,8 @@ impl Manifest {
 /// [`Error`] that names file and line.
 pub fn build(tree: &mut Tree, path: &str, helm: &Helm) -> Result<Vec<Manifest>, Error> {
     let folder = resolve("", path).filter(|folder| tree.has_folder(folder));
-    let folder = folder.ok_or_else(|| Error::invalid(path, "is no folder of the repository; see spec.git.path"))?;
+    let folder =
+        folder.ok_or_else(|| Error::invalid(path, "is no folder of the repository; see spec.git.path"))?;
     let manifests = match tree.has_file(&joined(&folder, "Chart.yaml")) {
         true => helm::render(tree, &folder, helm)?,
         false => self::folder(tree, &folder)?,
@@ -68,7 +69,8 @@ fn folder(tree: &mut Tree, folder: &str) -> Result<Vec<Manifest>, Error> {
     if kustomize::file_in(tree, folder).is_some() {
         return kustomize::build(tree, folder);
     }
-    let files: Vec<String> = tree.files_below(folder).filter(|path| !is_hidden(path)).map(str::to_owned).collect();
+    let files: Vec<String> =
+        tree.files_below(folder).filter(|path| !is_hidden(path)).map(str::to_owned).collect();
     let mut manifests = Vec::new();
     // An overlay within is built as one, and what is below it is its own affair.
     let mut overlays: Vec<String> = Vec::new();
@@ -137,9 +139,11 @@ fn check_shape(value: &Value, origin: &Origin) -> Result<(), Error> {
 fn check_unique(manifests: &[Manifest]) -> Result<(), Error> {
     let mut seen: BTreeMap<[String; 4], &Origin> = BTreeMap::new();
     for manifest in manifests {
-        let text = |pointer: &str| manifest.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let text =
+            |pointer: &str| manifest.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let group = text("/apiVersion").split_once('/').map_or("", |(group, _)| group);
-        let key = [group, text("/kind"), text("/metadata/namespace"), text("/metadata/name")].map(str::to_owned);
+        let key =
+            [group, text("/kind"), text("/metadata/namespace"), text("/metadata/name")].map(str::to_owned);
         if let Some(first) = seen.insert(key, &manifest.origin) {
             let problem = format!("states {} a second time; the first is in {first}", manifest.label());
             return Err(Error::invalid(&manifest.origin, problem));
@@ -167,7 +171,8 @@ mod tests {
     #[test]
     fn all_files_of_a_folder_are_read_but_hidden_ones_and_those_of_other_kinds() {
         let map = |name: &str| format!("{MAP}{name}\n");
-        let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: e}}\n";
+        let list =
+            "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: e}}\n";
         let mut tree = tree(&[
             ("a.yaml", &map("a")),
             ("deep/b.yml", &format!("{}---\n{}", map("b"), map("c"))),
@@ -175,7 +180,11 @@ mod tests {
             (".github/x.yaml", "on: push\n"),
             ("README.md", "no manifest"),
         ]);
-        let all = ["ConfigMap a at a.yaml line 1", "ConfigMap b at deep/b.yml line 1", "ConfigMap c at deep/b.yml line 6"];
+        let all = [
+            "ConfigMap a at a.yaml line 1",
+            "ConfigMap b at deep/b.yml line 1",
+            "ConfigMap c at deep/b.yml line 6",
+        ];
         let found = labels(&mut tree, "").unwrap();
         assert_eq!(found[..3], all);
         assert_eq!(found[3], "ConfigMap e at deep/list.json line 1");
@@ -186,7 +195,10 @@ mod tests {
     #[test]
     fn what_is_no_manifest_or_stated_twice_is_told_with_its_place() {
         let mut lacking = tree(&[("x.yaml", "a: 1\n")]);
-        assert_eq!(labels(&mut lacking, "").unwrap_err(), "x.yaml line 1: is no manifest: it has no `apiVersion`");
+        assert_eq!(
+            labels(&mut lacking, "").unwrap_err(),
+            "x.yaml line 1: is no manifest: it has no `apiVersion`"
+        );
         let mut twice = tree(&[("x.yaml", &format!("{MAP}a\n")), ("y.yaml", &format!("\n{MAP}a\n"))]);
         let told = "y.yaml line 2: states ConfigMap a a second time; the first is in x.yaml line 1";
         assert_eq!(labels(&mut twice, "").unwrap_err(), told);

@@ -18,8 +18,8 @@ use crate::{Error, tree};
 use command::Git;
 pub(crate) use objects::Objects;
 use remote::Followed;
-use session::Session;
 pub use session::Credential;
+use session::Session;
 pub use verify::Signers;
 
 /// The name under which a fetched commit or tag is kept.
@@ -125,7 +125,8 @@ async fn prepare(git: &Git<'_>, repository: &Path, followed: &Followed) -> Resul
     let marker = repository.join("avocet-format");
     let packs = std::fs::read_dir(repository.join("objects/pack")).map_or(0, Iterator::count);
     // A pack comes with its index and more.
-    let is_usable = std::fs::read_to_string(&marker).is_ok_and(|known| known == format) && packs < 3 * MOST_PACKS;
+    let is_usable =
+        std::fs::read_to_string(&marker).is_ok_and(|known| known == format) && packs < 3 * MOST_PACKS;
     if is_usable {
         return Ok(());
     }
@@ -134,7 +135,8 @@ async fn prepare(git: &Git<'_>, repository: &Path, followed: &Followed) -> Resul
     }
     let format_option = format!("--object-format={format}");
     let path = repository.display().to_string();
-    git.run("make a cache", &["init", "--quiet", "--bare", "--template=", &format_option, "--", &path]).await?;
+    git.run("make a cache", &["init", "--quiet", "--bare", "--template=", &format_option, "--", &path])
+        .await?;
     std::fs::write(&marker, format).map_err(Error::io("write to a cache"))
 }
 

@@ -108,7 +108,8 @@ fn run(mut command: Command, folder: &str) -> Result<String, Error> {
     };
     let (output, complaint) = (output.join().unwrap_or_default(), complaint.join().unwrap_or_default());
     if !status.success() {
-        let problem = complaint.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+        let problem =
+            complaint.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
         let problem: String = problem.chars().take(600).collect();
         return Err(Error::invalid(joined(folder, "Chart.yaml"), format!("helm refuses it: {problem}")));
     }

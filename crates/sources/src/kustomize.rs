@@ -35,7 +35,10 @@ pub fn build(tree: &mut Tree, folder: &str) -> Result<Vec<Manifest>, Error> {
     let mut resources = accumulate::accumulate(tree, folder, &mut Vec::new())?;
     generate::add_hashes(&mut resources);
     references::fix(&mut resources);
-    Ok(resources.into_iter().map(|resource| Manifest { value: resource.value, origin: resource.origin }).collect())
+    Ok(resources
+        .into_iter()
+        .map(|resource| Manifest { value: resource.value, origin: resource.origin })
+        .collect())
 }
 
 /// A manifest on its way through overlays.

@@ -76,11 +76,8 @@ impl Tree {
 
     /// Files by path.
     pub fn of_files(files: BTreeMap<String, Vec<u8>>) -> Self {
-        let entry = |content: &Vec<u8>| Entry {
-            mode: Mode::File,
-            hash: String::new(),
-            bytes: content.len() as u64,
-        };
+        let entry =
+            |content: &Vec<u8>| Entry { mode: Mode::File, hash: String::new(), bytes: content.len() as u64 };
         let entries = files.iter().map(|(path, content)| (path.clone(), entry(content))).collect();
         Self::new(entries, Contents::Memory(files), Limits::default())
     }
@@ -108,7 +105,9 @@ impl Tree {
                 let limits = Limits::default();
                 if bytes > limits.read_bytes || files.len() > limits.files {
                     let mib = limits.read_bytes >> 20;
-                    return Err(Error::TooLarge(format!("the folder has more than {mib} MiB or too many files")));
+                    return Err(Error::TooLarge(format!(
+                        "the folder has more than {mib} MiB or too many files"
+                    )));
                 }
             }
         }
@@ -160,7 +159,10 @@ impl Tree {
             return Err(Error::invalid(path, "is not in the repository"));
         };
         if entry.mode == Mode::Link {
-            return Err(Error::invalid(path, "is a symbolic link, which is not followed; put the file itself there"));
+            return Err(Error::invalid(
+                path,
+                "is a symbolic link, which is not followed; put the file itself there",
+            ));
         }
         if entry.bytes > self.limits.file_bytes {
             let problem = format!("has {} bytes; {} is the most", entry.bytes, self.limits.file_bytes);
@@ -169,7 +171,9 @@ impl Tree {
         self.read += entry.bytes;
         if self.read > self.limits.read_bytes {
             let mib = self.limits.read_bytes >> 20;
-            return Err(Error::TooLarge(format!("the files that are read have more than {mib} MiB together")));
+            return Err(Error::TooLarge(format!(
+                "the files that are read have more than {mib} MiB together"
+            )));
         }
         match &mut self.contents {
             Contents::Commit(objects) => objects.read(&entry.hash, entry.bytes),

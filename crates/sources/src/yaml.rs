@@ -26,7 +26,8 @@ pub fn documents(path: &str, text: &str) -> Result<Vec<(usize, Value)>, Error> {
             Error::invalid(format!("{path} line {}", line + at.max(1) - 1), format!("no YAML: {problem}"))
         })?;
         if !value.is_null() {
-            let begins = part.lines().position(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
+            let begins =
+                part.lines().position(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
             found.push((line + begins.unwrap_or(0), value));
         }
     }
@@ -70,7 +71,8 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_with_their_line_in_the_file() {
-        let error = documents("a/f.yaml", "kind: A\n---\nkind: B\nspec:\n  x: [1, 2\n").unwrap_err().to_string();
+        let error =
+            documents("a/f.yaml", "kind: A\n---\nkind: B\nspec:\n  x: [1, 2\n").unwrap_err().to_string();
         assert!(error.starts_with("a/f.yaml line 5") || error.starts_with("a/f.yaml line 6"), "{error}");
         let error = documents("f.yaml", "a: b\n  c: d\n").unwrap_err().to_string();
         assert!(error.starts_with("f.yaml line 2: no YAML"), "{error}");

@@ -235,7 +235,11 @@ impl Kind for SourceSpec {
             if !range.contains(&span.duration().as_secs()) {
                 let problem =
                     format!("is out of range: write from {}s to {}h", range.start(), range.end() / 3600);
-                errors.push(FieldError::new(format!("spec.{field}"), format!("{:?}", span.to_string()), problem));
+                errors.push(FieldError::new(
+                    format!("spec.{field}"),
+                    format!("{:?}", span.to_string()),
+                    problem,
+                ));
             }
         }
         let verifies_tags = self.verify.as_ref().is_some_and(|verify| verify.mode == VerificationMode::Tag);
@@ -245,7 +249,11 @@ impl Kind for SourceSpec {
         }
         for (index, file) in self.helm.iter().flat_map(|helm| helm.value_files.iter().enumerate()) {
             if let Some(problem) = path_problem(file) {
-                errors.push(FieldError::new(format!("spec.helm.valueFiles[{index}]"), format!("{file:?}"), problem));
+                errors.push(FieldError::new(
+                    format!("spec.helm.valueFiles[{index}]"),
+                    format!("{file:?}"),
+                    problem,
+                ));
             }
         }
     }
@@ -259,13 +267,15 @@ const SCHEMES: [&str; 4] = ["https", "ssh", "http", "file"];
 
 fn url_problem(url: &str) -> Option<String> {
     let is_plain = !url.is_empty() && url.chars().all(|c| c.is_ascii_graphic()) && !url.starts_with('-');
-    let unfit = "is no address of a Git repository: write https://HOST/PATH, ssh://USER@HOST/PATH or USER@HOST:PATH";
+    let unfit =
+        "is no address of a Git repository: write https://HOST/PATH, ssh://USER@HOST/PATH or USER@HOST:PATH";
     if !is_plain || url.contains("::") && !url.contains('[') {
         return Some(unfit.to_owned());
     }
     let Some((scheme, rest)) = url.split_once("://") else {
         let (place, path) = url.split_once(':').unwrap_or((url, ""));
-        let is_host = place.split_once('@').is_some_and(|(user, host)| is_safe_word(user) && is_safe_word(host));
+        let is_host =
+            place.split_once('@').is_some_and(|(user, host)| is_safe_word(user) && is_safe_word(host));
         return (!is_host || path.is_empty()).then(|| unfit.to_owned());
     };
     let authority = rest.split('/').next().unwrap_or_default();
@@ -278,7 +288,9 @@ fn url_problem(url: &str) -> Option<String> {
         return Some(unfit.to_owned());
     }
     if user.contains(':') || (!user.is_empty() && scheme.starts_with("http")) {
-        return Some("has a user or a password in it: put them into a Secret that spec.git.secretRef names".to_owned());
+        return Some(
+            "has a user or a password in it: put them into a Secret that spec.git.secretRef names".to_owned(),
+        );
     }
     None
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::{Hub, LIMIT, Tree, wait_until};
 
 use crate::kubectl::Kubectl;
-use crate::support::{apply, http, placement, tree, write_manifests};
+use crate::support::{apply, tree, write_manifests};
 
 /// A work tree and the bare repository that it pushes to.
 struct Repository {
@@ -102,7 +102,7 @@ fn exists(hub: &Hub, what: &str) -> bool {
 }
 
 fn config_map(name: &str, value: &str) -> String {
-    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  key: {value}\n")
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  key: '{value}'\n")
 }
 
 const PLACEMENT: &str = "apiVersion: avocet.dev/v1alpha1
@@ -110,8 +110,8 @@ kind: Placement
 metadata:
   name: line
 spec:
-  predicates:
-  - labels: {matchLabels: {line: a}}
+  tiers: [edge]
+  siteSelector: {matchLabels: {line: a}}
 ";
 
 #[test]
@@ -130,7 +130,11 @@ fn a_commit_that_moves_a_label_moves_the_workload() {
             let seen = hub.cli(&["get", "placementdecision", "line", "-o", "json"]);
             let decided = serde_json::from_str::<Value>(&seen.stdout).unwrap_or_default();
             let found = &decided["status"]["decisions"];
-            if found[0]["site"] == site && found[1].is_null() { Ok(()) } else { Err(seen.stdout + &seen.stderr) }
+            if found[0]["site"] == site && found[1].is_null() {
+                Ok(())
+            } else {
+                Err(seen.stdout + &seen.stderr)
+            }
         });
     };
     sites(&north.name);
@@ -156,7 +160,8 @@ fn what_leaves_the_repository_is_deleted_if_the_source_made_it() {
     }
     repository.write(
         "deploy/kept.yaml",
-        &config_map("kept", "1").replace("name: kept", "name: kept\n  annotations: {avocet.dev/prune: disabled}"),
+        &config_map("kept", "1")
+            .replace("name: kept", "name: kept\n  annotations: {avocet.dev/prune: disabled}"),
     );
     let first = repository.push();
     apply(&tree, &hub, &source(&repository, &json!({})));
@@ -182,7 +187,11 @@ fn what_leaves_the_repository_is_deleted_if_the_source_made_it() {
 
     hub.cli(&["delete", "source/deploy"]).ok();
     wait_until("what it made went with it", LIMIT, || {
-        if exists(&hub, "configmap/stays") || exists(&hub, "source/deploy") { Err("not yet".into()) } else { Ok(()) }
+        if exists(&hub, "configmap/stays") || exists(&hub, "source/deploy") {
+            Err("not yet".into())
+        } else {
+            Ok(())
+        }
     });
     assert!(exists(&hub, "configmap/kept") && exists(&hub, "configmap/before"));
 }
@@ -199,8 +208,16 @@ fn a_bad_commit_leaves_the_last_good_state_and_names_file_and_line() {
     repository.write("deploy/a.yaml", &config_map("a", "2"));
     for (text, reason, place) in [
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b\n", "BuildFailed", "deploy/b.yaml line"),
-        ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: b}\n", "BuildFailed", "deploy/b.yaml line 1"),
-        ("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {key: 1}\n", "DryRunFailed", "deploy/b.yaml line 2"),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: b}\n",
+            "BuildFailed",
+            "deploy/b.yaml line 1",
+        ),
+        (
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {key: 1}\n",
+            "DryRunFailed",
+            "deploy/b.yaml line 2",
+        ),
         (
             "apiVersion: avocet.dev/v1alpha1\nkind: Placement\nmetadata: {name: b}\nspec: {numberOfSites: 0}\n",
             "DryRunFailed",
@@ -241,7 +258,9 @@ fn a_source_has_the_rights_of_its_account_and_no_others() {
         let ready = ready(&status(&hub));
         if ready["status"] == "False" { Ok(ready["message"].to_string()) } else { Err(ready.to_string()) }
     });
-    for words in ["system:serviceaccount:default:default", "configmaps", "deploy/a.yaml line 1", "create rolebinding"] {
+    for words in
+        ["system:serviceaccount:default:default", "configmaps", "deploy/a.yaml line 1", "create rolebinding"]
+    {
         assert!(refused.contains(words), "{refused}");
     }
     assert!(!exists(&hub, "configmap/a"));
@@ -250,10 +269,14 @@ fn a_source_has_the_rights_of_its_account_and_no_others() {
     wait_until_applied(&hub, &revision);
 
     // Nothing in another namespace.
-    repository.write("deploy/b.yaml", &config_map("b", "1").replace("name: b", "name: b\n  namespace: cloud"));
+    repository
+        .write("deploy/b.yaml", &config_map("b", "1").replace("name: b", "name: b\n  namespace: cloud"));
     repository.push();
     let refused = hub.cli(&["source", "reconcile", "deploy"]).refused();
-    assert!(refused.contains("in the namespace \\\"cloud\\\"") || refused.contains("in the namespace \"cloud\""), "{refused}");
+    assert!(
+        refused.contains("in the namespace \\\"cloud\\\"") || refused.contains("in the namespace \"cloud\""),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -329,7 +352,9 @@ fn two_sources_don_t_fight_for_one_object() {
     let refused = hub.cli(&["source", "reconcile", "second"]).refused();
     assert!(refused.contains("belongs to the Source default/deploy"), "{refused}");
     hub.cli(&["delete", "source/deploy"]).ok();
-    wait_until("the first is gone", LIMIT, || if exists(&hub, "source/deploy") { Err("not yet".into()) } else { Ok(()) });
+    wait_until("the first is gone", LIMIT, || {
+        if exists(&hub, "source/deploy") { Err("not yet".into()) } else { Ok(()) }
+    });
     assert!(exists(&hub, "configmap/a"), "its policy is to leave all");
     hub.cli(&["source", "reconcile", "second"]).ok();
 }
@@ -352,7 +377,17 @@ fn a_webhook_has_the_repository_looked_at_at_once() {
     let url = |name: &str| format!("{}/avocet/v1/namespaces/default/sources/{name}/webhook", hub.url());
     let ring = |name: &str, header: &str| {
         let mut curl = Command::new("curl");
-        curl.args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "-d", "{\"ref\":\"refs/heads/main\"}"]);
+        curl.args([
+            "-sk",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-X",
+            "POST",
+            "-d",
+            "{\"ref\":\"refs/heads/main\"}",
+        ]);
         testkit::Ran::of(curl.args(["-H", header]).arg(url(name))).ok()
     };
     assert_eq!(ring("deploy", "X-Gitlab-Token: wrong horse"), "401");
@@ -361,7 +396,6 @@ fn a_webhook_has_the_repository_looked_at_at_once() {
     assert_eq!(status(&hub)["lastAppliedRevision"], first.as_str());
     assert_eq!(ring("deploy", "X-Gitlab-Token: correct horse"), "202");
     wait_until_applied(&hub, &second);
-    let _ = http;
 }
 
 #[test]
@@ -376,7 +410,8 @@ fn kubectl_sees_sources_and_what_an_overlay_made() {
         "deploy/north/kustomization.yaml",
         "resources: [../base, namespace.yaml]\nnamespace: north\nnamePrefix: n-\nlabels:\n- pairs: {plant: north}\n",
     );
-    repository.write("deploy/north/namespace.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: north}\n");
+    repository
+        .write("deploy/north/namespace.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: north}\n");
     let revision = repository.push();
     let git = json!({"url": repository.url(), "path": "deploy/north"});
     let [mut source, mut rights] = source(&repository, &json!({"git": git, "serviceAccountName": "robot"}));
@@ -430,5 +465,4 @@ fn a_suspended_source_is_left_alone() {
     assert!(!exists(&hub, "configmap/b"));
     hub.cli(&["source", "resume", "deploy"]).ok();
     wait_until_applied(&hub, &second);
-    let _ = placement;
 }

@@ -81,23 +81,30 @@ impl Turn<'_> {
     }
 
     async fn step(&self, desired: Desired, waits_for_namespace: bool) -> Result<Step, Refusal> {
-        let known = self.source.status.inventory.iter().find(|known| known.is(&entry(&desired.place, "", false)));
+        let known =
+            self.source.status.inventory.iter().find(|known| known.is(&entry(&desired.place, "", false)));
         let live = self.look(&desired.place).await?;
         let mark = live.as_ref().and_then(mark).unwrap_or_default();
         let own = owner(self.source);
         if !mark.is_empty() && mark != own && (self.exists)(mark) {
-            let message = format!("{} belongs to the Source {mark}; state it in one of them alone", desired.place);
+            let message =
+                format!("{} belongs to the Source {mark}; state it in one of them alone", desired.place);
             return Err(Refusal { code: 409, message });
         }
         let force = self.source.spec.force || known.is_some();
         let adopted = known.map_or(live.is_some() && mark != own, |known| known.adopted);
         if waits_for_namespace && live.is_none() {
-            desired.place.info.check(&desired.manifest).map_err(|errors| Refusal { code: 422, message: errors.to_string() })?;
+            desired
+                .place
+                .info
+                .check(&desired.manifest)
+                .map_err(|errors| Refusal { code: 422, message: errors.to_string() })?;
         } else {
             let wanted = self.apply(&desired, force, true).await?;
             if let Some(live) = &live {
                 let difference = Difference::between(live, &wanted);
-                let revision = known.filter(|_| difference.is_none()).map_or(self.revision, |known| &known.revision);
+                let revision =
+                    known.filter(|_| difference.is_none()).map_or(self.revision, |known| &known.revision);
                 let entry = entry(&desired.place, revision, adopted);
                 return Ok(Step { desired, difference, is_new: false, entry, force });
             }
@@ -166,7 +173,11 @@ impl Turn<'_> {
                 Ok(removed) => outcome.pruned += usize::from(removed),
                 Err(refusal) => {
                     let message = shorten(&refusal.message);
-                    outcome.failures.push(FailedObject { object: object.to_string(), origin: String::new(), message });
+                    outcome.failures.push(FailedObject {
+                        object: object.to_string(),
+                        origin: String::new(),
+                        message,
+                    });
                     outcome.inventory.push(object);
                 }
             }

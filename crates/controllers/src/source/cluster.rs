@@ -73,7 +73,12 @@ pub trait Cluster: Send + Sync {
     ///
     /// # Errors
     /// [`Refusal`] as any client gets it; 404 for what is not there.
-    fn ask<'a>(&'a self, account: &'a Account, place: &'a Place, ask: Ask) -> BoxFuture<'a, Result<Value, Refusal>>;
+    fn ask<'a>(
+        &'a self,
+        account: &'a Account,
+        place: &'a Place,
+        ask: Ask,
+    ) -> BoxFuture<'a, Result<Value, Refusal>>;
 }
 
 /// Who states what Sources apply.

@@ -64,8 +64,11 @@ fn compare(live: &Value, wanted: &Value, path: &str, fields: &mut Vec<String>) {
         let there = after.get(field).unwrap_or(&Value::Null);
         compare_field(inner, there, path, field, fields);
     }
-    let new: Map<String, Value> =
-        after.iter().filter(|(field, _)| !before.contains_key(*field)).map(|(f, v)| (f.clone(), v.clone())).collect();
+    let new: Map<String, Value> = after
+        .iter()
+        .filter(|(field, _)| !before.contains_key(*field))
+        .map(|(f, v)| (f.clone(), v.clone()))
+        .collect();
     for (field, inner) in &new {
         compare_field(&Value::Null, inner, path, field, fields);
     }

@@ -75,7 +75,9 @@ fn is_same(one: &Place, other: &Place) -> bool {
 }
 
 fn place(source: &Source, mut manifest: Value, origin: String) -> Result<Desired, Error> {
-    let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |value: &Value, pointer: &str| {
+        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let (version, kind) = (text(&manifest, "/apiVersion"), text(&manifest, "/kind"));
     let Some(info) = types::kind_of(&version, &kind) else {
         let problem = format!("apiVersion {version}, kind {kind} is not served here");
@@ -142,7 +144,8 @@ mod tests {
     }
 
     fn manifest(version: &str, kind: &str, namespace: Option<&str>) -> Manifest {
-        let value = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a", "namespace": namespace}});
+        let value =
+            json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a", "namespace": namespace}});
         Manifest { value, origin: Origin { file: "f.yaml".into(), line: 3 } }
     }
 
@@ -157,7 +160,10 @@ mod tests {
         let made = desired(&source(None), manifests).unwrap();
         let kinds: Vec<&str> = made.iter().map(|one| one.place.info.kind).collect();
         assert_eq!(kinds, ["Namespace", "ConfigMap", "Placement", "Application"]);
-        assert!(made.iter().all(|one| one.manifest["metadata"]["annotations"][annotation::SOURCE] == "team/deploy"));
+        assert!(
+            made.iter()
+                .all(|one| one.manifest["metadata"]["annotations"][annotation::SOURCE] == "team/deploy")
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use types::names::annotation;
 use types::{
-    Condition, ConditionStatus, FailedObject, Source, SourceDrift, SourceStatus, Time, condition, set_condition,
+    Condition, ConditionStatus, FailedObject, Source, SourceDrift, SourceStatus, Time, condition,
+    set_condition,
 };
 
 use super::apply::{MOST_DRIFTS, MOST_FAILURES, Outcome};
@@ -43,7 +44,12 @@ pub struct Done {
 }
 
 /// The status after a turn for `source`, and what there is to tell of it.
-pub fn report(source: &Source, turn: &Result<Done, Failure>, attempted: &str, now: Time) -> (SourceStatus, Vec<Occurrence>) {
+pub fn report(
+    source: &Source,
+    turn: &Result<Done, Failure>,
+    attempted: &str,
+    now: Time,
+) -> (SourceStatus, Vec<Occurrence>) {
     let mut status = source.status.clone();
     status.observed_generation = source.metadata.generation;
     let asked = source.metadata.annotations.get(annotation::RECONCILE_AT);
@@ -86,9 +92,16 @@ fn succeeded(source: &Source, status: &mut SourceStatus, done: &Done, now: Time)
     }
     for one in &outcome.drift {
         let what = if one.fields.is_empty() { "it was deleted".into() } else { one.fields.join(", ") };
-        let (reason, end) =
-            if one.corrected { ("DriftCorrected", "; it was put right") } else { ("Drifted", "; it is left so") };
-        told.push(Occurrence::warning(source, reason, format!("{} was changed by others: {what}{end}", one.object)));
+        let (reason, end) = if one.corrected {
+            ("DriftCorrected", "; it was put right")
+        } else {
+            ("Drifted", "; it is left so")
+        };
+        told.push(Occurrence::warning(
+            source,
+            reason,
+            format!("{} was changed by others: {what}{end}", one.object),
+        ));
     }
     told
 }
@@ -98,7 +111,8 @@ fn drift(status: &mut SourceStatus, outcome: &Outcome, is_new: bool) -> usize {
     let old = std::mem::take(&mut status.drift);
     let mut found: Vec<SourceDrift> = outcome.drift.clone();
     for one in &mut found {
-        let same = old.iter().find(|old| old.object == one.object && old.fields == one.fields && !one.corrected);
+        let same =
+            old.iter().find(|old| old.object == one.object && old.fields == one.fields && !one.corrected);
         one.seen = same.map_or(one.seen, |old| old.seen);
     }
     let still = found.iter().filter(|one| !one.corrected).count();
@@ -116,7 +130,11 @@ fn partly(source: &Source, status: &mut SourceStatus, done: &Done, now: Time) ->
     status.inventory.clone_from(&outcome.inventory);
     status.objects = u32::try_from(outcome.inventory.len()).unwrap_or(u32::MAX);
     let message = failures_in_words(&outcome.failures, "could not be applied or deleted");
-    let failure = Failure { is_stalled: false, failures: outcome.failures.clone(), ..Failure::new("ApplyFailed", message) };
+    let failure = Failure {
+        is_stalled: false,
+        failures: outcome.failures.clone(),
+        ..Failure::new("ApplyFailed", message)
+    };
     failed(source, status, &failure, now)
 }
 
@@ -134,7 +152,8 @@ pub fn failures_in_words(failures: &[FailedObject], what: &str) -> String {
 fn failed(source: &Source, status: &mut SourceStatus, failure: &Failure, now: Time) -> Vec<Occurrence> {
     let Failure { reason, message, is_stalled, failures } = failure;
     status.failures = failures.iter().take(MOST_FAILURES).cloned().collect();
-    let before = condition(&status.conditions, "Ready").map(|known| (known.reason.clone(), known.message.clone()));
+    let before =
+        condition(&status.conditions, "Ready").map(|known| (known.reason.clone(), known.message.clone()));
     conclude(source, status, (ConditionStatus::False, reason, message), *is_stalled, now);
     match before {
         Some((known, told)) if known == *reason && told == *message => vec![],
@@ -156,8 +175,18 @@ fn conclude(
     let word = |holds: bool, yes: &str| if holds { yes.to_owned() } else { "No".to_owned() + yes };
     for (kind, status_of, reason, message) in [
         ("Ready", ready, reason.to_owned(), message.to_owned()),
-        ("Reconciling", truth(is_failing && !is_stalled), if is_failing { "TryingAgain".into() } else { settled.to_owned() }, String::new()),
-        ("Stalled", truth(is_stalled), if is_stalled { reason.to_owned() } else { "NotStalled".into() }, String::new()),
+        (
+            "Reconciling",
+            truth(is_failing && !is_stalled),
+            if is_failing { "TryingAgain".into() } else { settled.to_owned() },
+            String::new(),
+        ),
+        (
+            "Stalled",
+            truth(is_stalled),
+            if is_stalled { reason.to_owned() } else { "NotStalled".into() },
+            String::new(),
+        ),
         ("Drifted", truth(drifted), word(drifted, "Drift"), String::new()),
     ] {
         let new = Condition {
@@ -180,7 +209,8 @@ mod tests {
     use super::*;
 
     fn source() -> Source {
-        let spec: SourceSpec = serde_json::from_value(json!({"git": {"url": "https://git.example.com/x"}})).unwrap();
+        let spec: SourceSpec =
+            serde_json::from_value(json!({"git": {"url": "https://git.example.com/x"}})).unwrap();
         Source::new(ObjectMeta { generation: 3, ..ObjectMeta::named("deploy") }, spec)
     }
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use types::names::annotation;
 use types::Source;
+use types::names::annotation;
 
 /// How long after the first failure the next try is; each further failure doubles it, up to the interval.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -105,7 +105,9 @@ impl Schedule {
         known.failures = if is_well { 0 } else { known.failures + 1 };
         let wait = match known.failures {
             0 => interval.mul_f64(0.95 + 0.1 * spread),
-            failures => (FIRST_RETRY * 2_u32.saturating_pow(failures - 1).min(1024)).min(LAST_RETRY).min(interval.max(FIRST_RETRY)),
+            failures => (FIRST_RETRY * 2_u32.saturating_pow(failures - 1).min(1024))
+                .min(LAST_RETRY)
+                .min(interval.max(FIRST_RETRY)),
         };
         known.next = now + wait;
     }
@@ -118,7 +120,8 @@ impl Schedule {
     /// Forgets Sources that are gone.
     pub fn keep_only(&mut self, sources: &[Source]) {
         self.known.retain(|uid, known| {
-            known.is_running || sources.iter().any(|source| source.metadata.uid == *uid && !source.spec.suspend)
+            known.is_running
+                || sources.iter().any(|source| source.metadata.uid == *uid && !source.spec.suspend)
         });
     }
 }

@@ -10,7 +10,9 @@ use store::{Error, Key, Store};
 use tracing::{debug, warn};
 use types::core::{SecretBody, ServiceAccountBody};
 use types::names::finalizer;
-use types::{AppliedObject, DeletionPolicy, HelmOptions, Kind, Plain, Source, SourceSpec, SourceStatus, Time};
+use types::{
+    AppliedObject, DeletionPolicy, HelmOptions, Kind, Plain, Source, SourceSpec, SourceStatus, Time,
+};
 
 use super::apply::{Outcome, Turn};
 use super::cluster::{Account, Cluster};
@@ -88,15 +90,19 @@ impl Worker {
             Ok((manifests, tree.bytes_read()))
         };
         let built = tokio::task::spawn_blocking(building).await;
-        let (manifests, bytes) =
-            built.map_err(|_| Failure::new("BuildFailed", "building failed unexpectedly; please report it"))??;
+        let (manifests, bytes) = built
+            .map_err(|_| Failure::new("BuildFailed", "building failed unexpectedly; please report it"))??;
         if manifests.is_empty() {
-            let problem = "the folder has no manifests, so all stays as it is; delete the Source to take it away";
+            let problem =
+                "the folder has no manifests, so all stays as it is; delete the Source to take it away";
             return Err(Failure::new("NoManifests", problem));
         }
         let most = self.git.limits.manifests;
         if manifests.len() > most {
-            return Err(Failure::new("TooLarge", format!("the folder has more than {most} manifests; split it up")));
+            return Err(Failure::new(
+                "TooLarge",
+                format!("the folder has more than {most} manifests; split it up"),
+            ));
         }
         let desired = desired(source, manifests)?;
         let status = &source.status;
@@ -122,17 +128,24 @@ impl Worker {
     }
 
     /// Keeps what is about to be made, so that a hub that ends in the middle knows it later.
-    async fn remember(&self, source: &Source, inventory: Vec<AppliedObject>, now: Time) -> Result<(), Failure> {
+    async fn remember(
+        &self,
+        source: &Source,
+        inventory: Vec<AppliedObject>,
+        now: Time,
+    ) -> Result<(), Failure> {
         let known = &source.status.inventory;
-        let is_known = |one: &AppliedObject| known.iter().any(|other| other.is(one) && other.adopted == one.adopted);
+        let is_known =
+            |one: &AppliedObject| known.iter().any(|other| other.is(one) && other.adopted == one.adopted);
         if inventory.iter().all(is_known) {
             return Ok(());
         }
         let kept = self.keep(source, now, |current| {
             (SourceStatus { inventory: inventory.clone(), ..current.status.clone() }, vec![])
         });
-        kept.await.map_err(|error| {
-            Failure { is_stalled: false, ..Failure::new("HubFailed", format!("can't keep the inventory: {error}")) }
+        kept.await.map_err(|error| Failure {
+            is_stalled: false,
+            ..Failure::new("HubFailed", format!("can't keep the inventory: {error}"))
         })
     }
 
@@ -148,15 +161,23 @@ impl Worker {
             && is_pruned
         {
             let (cluster, revision) = (&*self.cluster, source.status.last_applied_revision.as_str());
-            let turn =
-                Turn { cluster, account: &account, source, revision, is_repeated: true, exists: &|_| true, now };
+            let turn = Turn {
+                cluster,
+                account: &account,
+                source,
+                revision,
+                is_repeated: true,
+                exists: &|_| true,
+                now,
+            };
             let mut outcome = Outcome::default();
             turn.prune(source.status.inventory.clone(), &mut outcome).await;
             if !outcome.failures.is_empty() {
                 let message = failures_in_words(&outcome.failures, "could not be deleted")
                     + "; with deletionPolicy Leave the Source goes without it";
                 let failure = Failure { failures: outcome.failures, ..Failure::new("PruneFailed", message) };
-                self.keep(source, now, |current| report(current, &Err(failure_of(&failure)), "", now)).await?;
+                self.keep(source, now, |current| report(current, &Err(failure_of(&failure)), "", now))
+                    .await?;
                 return Ok(false);
             }
         }
@@ -214,7 +235,11 @@ impl Worker {
             );
             Failure { is_stalled: false, ..Failure::new("ServiceAccountNotFound", problem) }
         })?;
-        Ok(Account { namespace: namespace.to_owned(), name: name.to_owned(), uid: found.metadata.uid.clone() })
+        Ok(Account {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: found.metadata.uid.clone(),
+        })
     }
 
     fn secret(&self, source: &Source, name: &str) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
@@ -229,7 +254,8 @@ impl Worker {
 pub fn read_secret(store: &Store, namespace: &str, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
     let object = store.get(&Key::new(SecretBody::PLURAL, namespace, name))?;
     let secret: Plain<SecretBody> = object.parse().ok()?;
-    let decoded = secret.body.data.into_iter().filter_map(|(key, text)| Some((key, STANDARD.decode(text).ok()?)));
+    let decoded =
+        secret.body.data.into_iter().filter_map(|(key, text)| Some((key, STANDARD.decode(text).ok()?)));
     Some(decoded.collect())
 }
 

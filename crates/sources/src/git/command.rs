@@ -126,7 +126,8 @@ impl<'a> Git<'a> {
             let message = shorten(&said.complaint);
             return Err(Error::Failed { action: "list the files".into(), message });
         }
-        let entries: BTreeMap<String, Entry> = said.output.split(|byte| *byte == 0).filter_map(entry).collect();
+        let entries: BTreeMap<String, Entry> =
+            said.output.split(|byte| *byte == 0).filter_map(entry).collect();
         if entries.len() > limits.files { Err(tree::too_many(limits.files)) } else { Ok(entries) }
     }
 }

@@ -19,7 +19,10 @@ impl Objects {
         let mut command = Command::new("git");
         command.arg(format!("--git-dir={}", repository.display())).args(["cat-file", "--batch"]).env_clear();
         command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-        command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_NO_LAZY_FETCH", "1");
+        command
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_NO_LAZY_FETCH", "1");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(Error::io("start git"))?;
         match (child.stdin.take(), child.stdout.take()) {
@@ -46,7 +49,11 @@ impl Objects {
         (&mut self.told).take(bytes + 1).read_to_end(&mut content)?;
         // What a newline follows that is not of the content.
         content.pop();
-        if content.len() as u64 == bytes { Ok(content) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+        if content.len() as u64 == bytes {
+            Ok(content)
+        } else {
+            Err(std::io::ErrorKind::UnexpectedEof.into())
+        }
     }
 }
 

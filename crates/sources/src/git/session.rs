@@ -31,16 +31,20 @@ impl Credential {
     pub fn of(secret: &BTreeMap<String, Vec<u8>>) -> Result<Self, Error> {
         let text = |key: &str| -> Result<Option<String>, Error> {
             let Some(bytes) = secret.get(key) else { return Ok(None) };
-            let text = String::from_utf8(bytes.clone()).ok().map(|text| text.trim_end_matches('\n').to_owned());
+            let text =
+                String::from_utf8(bytes.clone()).ok().map(|text| text.trim_end_matches('\n').to_owned());
             let text = text.filter(|text| !text.contains(['\n', '\r', '\0']));
-            text.map(Some).ok_or_else(|| Error::Secret(format!("`{key}` of the Secret is not one line of text")))
+            text.map(Some)
+                .ok_or_else(|| Error::Secret(format!("`{key}` of the Secret is not one line of text")))
         };
         let user = match (text("username")?, text("password")?) {
             (Some(user), Some(password)) => Some((user, password)),
             (None, None) => None,
             // Forges take a token as the password of any user.
             (None, Some(password)) => Some(("git".to_owned(), password)),
-            (Some(_), None) => return Err(Error::Secret("the Secret has a `username` but no `password`".into())),
+            (Some(_), None) => {
+                return Err(Error::Secret("the Secret has a `username` but no `password`".into()));
+            }
         };
         let found = Self {
             user,
@@ -203,7 +207,8 @@ fn origin(url: &str) -> String {
 fn ssh_command(folder: &Path, credential: &Credential) -> Result<String, Error> {
     let known = write_private(folder, "known_hosts", credential.known_hosts.as_deref().unwrap_or_default())?;
     let mut words = vec![
-        "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes -o GlobalKnownHostsFile=/dev/null".to_owned(),
+        "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes -o GlobalKnownHostsFile=/dev/null"
+            .to_owned(),
         "-o IdentityAgent=none -o IdentitiesOnly=yes -o PermitLocalCommand=no -o ForwardAgent=no".to_owned(),
         format!("-o UserKnownHostsFile={}", quoted(&known)),
     ];

@@ -48,11 +48,13 @@ fn resources(
     let mut resources: Vec<Resource> = Vec::new();
     for named in kustomization.resources.iter().chain(&kustomization.bases) {
         if named.contains("://") || named.contains("?ref=") || named.starts_with("git@") {
-            let problem = format!("names {named:?}: nothing is fetched from elsewhere; put it into the repository");
+            let problem =
+                format!("names {named:?}: nothing is fetched from elsewhere; put it into the repository");
             return Err(Error::invalid(path, problem));
         }
         let found = resolve(folder, named);
-        let found = found.ok_or_else(|| Error::invalid(path, format!("names {named:?}, outside of the repository")))?;
+        let found = found
+            .ok_or_else(|| Error::invalid(path, format!("names {named:?}, outside of the repository")))?;
         let brought = if tree.has_folder(&found) {
             accumulate(tree, &found, above)?
         } else if tree.has_file(&found) {

@@ -38,7 +38,9 @@ fn add(made: Resource, behavior: &str, path: &str, resources: &mut Vec<Resource>
     let is_same = |other: &&mut Resource| {
         let namespaces = [name.namespace.as_str(), ""];
         other.kind() == made.kind()
-            && other.names().any(|known| known.name == name.name && namespaces.contains(&known.namespace.as_str()))
+            && other
+                .names()
+                .any(|known| known.name == name.name && namespaces.contains(&known.namespace.as_str()))
     };
     match behavior {
         "" | "create" => {
@@ -47,7 +49,8 @@ fn add(made: Resource, behavior: &str, path: &str, resources: &mut Vec<Resource>
         }
         "merge" | "replace" => {
             let Some(old) = resources.iter_mut().find(is_same) else {
-                let problem = format!("can't {behavior} {} {}: there is none of that name", made.kind(), name.name);
+                let problem =
+                    format!("can't {behavior} {} {}: there is none of that name", made.kind(), name.name);
                 return Err(Error::invalid(path, problem));
             };
             for field in ["data", "binaryData"] {
@@ -64,7 +67,8 @@ fn add(made: Resource, behavior: &str, path: &str, resources: &mut Vec<Resource>
                 }
             }
             for field in ["labels", "annotations"] {
-                let new = made.value.pointer(&format!("/metadata/{field}")).and_then(Value::as_object).cloned();
+                let new =
+                    made.value.pointer(&format!("/metadata/{field}")).and_then(Value::as_object).cloned();
                 if let Some(new) = new {
                     super::map_in(old.metadata(), field).extend(new);
                 }
@@ -114,10 +118,9 @@ fn resource(
     if !generator.namespace.is_empty() {
         made.metadata().insert("namespace".into(), json!(generator.namespace));
     }
-    for (field, common, own) in [
-        ("labels", &common.labels, &own.labels),
-        ("annotations", &common.annotations, &own.annotations),
-    ] {
+    for (field, common, own) in
+        [("labels", &common.labels, &own.labels), ("annotations", &common.annotations, &own.annotations)]
+    {
         made.add(field, common);
         made.add(field, own);
     }
@@ -138,7 +141,9 @@ fn pairs(
     };
     for named in generator.envs.iter().chain(&generator.env) {
         let text = tree.read_text(&find(named)?)?;
-        for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in
+            text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             let (key, value) = line.split_once('=').unwrap_or((line, ""));
             pairs.push((key.to_owned(), value.as_bytes().to_vec()));
         }
@@ -202,6 +207,12 @@ fn go_json(value: &Value) -> String {
     let mut sorted = value.clone();
     sorted.sort_all_objects();
     let text = sorted.to_string();
-    let escapes = [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+    let escapes = [
+        ('<', "\\u003c"),
+        ('>', "\\u003e"),
+        ('&', "\\u0026"),
+        ('\u{2028}', "\\u2028"),
+        ('\u{2029}', "\\u2029"),
+    ];
     escapes.iter().fold(text, |text, (plain, escape)| text.replace(*plain, escape))
 }

@@ -78,7 +78,8 @@ pub fn apply(
 
 fn read(tree: &mut Tree, folder: &str, path: &str, named: &str) -> Result<(String, String), Error> {
     let file = resolve(folder, named);
-    let file = file.ok_or_else(|| Error::invalid(path, format!("names {named:?}, outside of the repository")))?;
+    let file =
+        file.ok_or_else(|| Error::invalid(path, format!("names {named:?}, outside of the repository")))?;
     let text = tree.read_text(&file)?;
     Ok((file, text))
 }
@@ -97,9 +98,9 @@ fn merge_into_named(place: &str, patch: &Value, resources: &mut Vec<Resource>) -
     let found = resources.iter_mut().find(|resource| {
         resource.kind() == kind
             && resource.group() == group
-            && resource.names().any(|known| {
-                known.name == name && (namespace.is_empty() || namespace == known.namespace)
-            })
+            && resource
+                .names()
+                .any(|known| known.name == name && (namespace.is_empty() || namespace == known.namespace))
     });
     let Some(resource) = found else {
         return Err(Error::invalid(place, format!("patches {kind} {name}, which the overlay doesn't have")));
@@ -188,7 +189,8 @@ impl Chooser {
     }
 
     fn takes(&self, resource: &Resource) -> bool {
-        let fits = |pattern: &Option<Regex>, text: &str| pattern.as_ref().is_none_or(|known| known.is_match(text));
+        let fits =
+            |pattern: &Option<Regex>, text: &str| pattern.as_ref().is_none_or(|known| known.is_match(text));
         let pairs = |field: &str| -> BTreeMap<String, String> {
             let found = resource.value.pointer(&format!("/metadata/{field}")).and_then(Value::as_object);
             let pairs = found.into_iter().flatten();
@@ -200,7 +202,9 @@ impl Chooser {
         fits(&self.group, resource.group())
             && fits(&self.version, resource.version())
             && fits(&self.kind, resource.kind())
-            && resource.names().any(|known| fits(&self.name, &known.name) && fits(&self.namespace, &known.namespace))
+            && resource
+                .names()
+                .any(|known| fits(&self.name, &known.name) && fits(&self.namespace, &known.namespace))
             && chosen(&self.labels, "labels")
             && chosen(&self.annotations, "annotations")
     }

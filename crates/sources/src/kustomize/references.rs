@@ -51,7 +51,8 @@ pub fn fix(resources: &mut [Resource]) {
             }
             follow(&mut resource.value, way, &|text| {
                 // A model may be named with a version behind it.
-                let (name, rest) = text.split_once('@').map_or((text, None), |(name, rest)| (name, Some(rest)));
+                let (name, rest) =
+                    text.split_once('@').map_or((text, None), |(name, rest)| (name, Some(rest)));
                 let new = find(&renamed, named, &places, name)?;
                 Some(rest.map_or_else(|| new.name.clone(), |rest| format!("{}@{rest}", new.name)))
             });

@@ -85,7 +85,10 @@ pub fn replicas(path: &str, wanted: &[Replicas], resources: &mut [Resource]) -> 
         }
         if !found {
             let name = &replicas.name;
-            return Err(Error::invalid(path, format!("has replicas of {name:?}, which is nothing that can be scaled")));
+            return Err(Error::invalid(
+                path,
+                format!("has replicas of {name:?}, which is nothing that can be scaled"),
+            ));
         }
     }
     Ok(())
@@ -155,7 +158,12 @@ mod tests {
         ] {
             assert_eq!(replaced(old, &image), new);
         }
-        let renamed = Image { name: "app".into(), new_name: "other".into(), digest: "sha256:cd".into(), ..Image::default() };
+        let renamed = Image {
+            name: "app".into(),
+            new_name: "other".into(),
+            digest: "sha256:cd".into(),
+            ..Image::default()
+        };
         assert_eq!(replaced("app:1", &renamed), "other@sha256:cd");
     }
 }

@@ -67,6 +67,10 @@ fn answer(mut stream: TcpStream, folder: &PathBuf, expected: &str) -> std::io::R
     let (heading, content) = output.split_at(end + 4);
     let heading = String::from_utf8_lossy(heading);
     let status = heading.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{heading}", content.len())?;
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{heading}",
+        content.len()
+    )?;
     stream.write_all(content)
 }

@@ -68,15 +68,21 @@ async fn files_are_read_without_being_written_and_links_are_not_followed() {
 #[tokio::test]
 async fn only_so_much_is_taken() {
     let repository = Repository::new();
-    let noise: String = (0..400_000_u64).map(|number| format!("{:x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+    let noise: String =
+        (0..400_000_u64).map(|number| format!("{:x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
     repository.write("large", &noise);
     repository.push(&[]);
     let mut options = repository.options();
     options.limits.repository_bytes = 1 << 20;
     let git = types::GitSource { url: repository.url(), ..types::GitSource::default() };
     let timeout = std::time::Duration::from_secs(60);
-    let wanted =
-        avocet_sources::Wanted { cache: "small", git: &git, credential: Credential::default(), verify: None, timeout };
+    let wanted = avocet_sources::Wanted {
+        cache: "small",
+        git: &git,
+        credential: Credential::default(),
+        verify: None,
+        timeout,
+    };
     let told = avocet_sources::fetch(&options, wanted).await.unwrap_err();
     assert!(matches!(told, Error::TooLarge(_)), "{told}");
     assert!(!options.folder.join("small.git").exists(), "nothing is left of it");

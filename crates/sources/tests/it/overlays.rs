@@ -11,7 +11,8 @@ type Objects = BTreeMap<String, Value>;
 
 fn by_name(values: impl IntoIterator<Item = Value>) -> Objects {
     let named = values.into_iter().map(|value| {
-        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         (format!("{} {}/{}", text("/kind"), text("/metadata/namespace"), text("/metadata/name")), value)
     });
     named.collect()
@@ -38,7 +39,8 @@ fn theirs(files: &[(&str, &str)], path: &str) -> Option<Objects> {
         return None;
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();
     Some(by_name(documents))
 }
 
@@ -247,7 +249,10 @@ secretGenerator:
 fn overlays_merge_and_replace_what_bases_generate() {
     same(
         &[
-            ("base/kustomization.yaml", "configMapGenerator:\n- name: m\n  literals: [a=1, b=2]\n- name: r\n  literals: [a=1]\n"),
+            (
+                "base/kustomization.yaml",
+                "configMapGenerator:\n- name: m\n  literals: [a=1, b=2]\n- name: r\n  literals: [a=1]\n",
+            ),
             (
                 "top/kustomization.yaml",
                 "resources: [../base]
@@ -265,7 +270,10 @@ configMapGenerator:
 fn images_of_containers_are_replaced() {
     same(
         &[
-            ("kustomization.yaml", "resources: [d.yaml]\nimages:\n- {name: app, newName: reg.example/app, newTag: v2}\n- {name: side, digest: 'sha256:aa'}\n"),
+            (
+                "kustomization.yaml",
+                "resources: [d.yaml]\nimages:\n- {name: app, newName: reg.example/app, newTag: v2}\n- {name: side, digest: 'sha256:aa'}\n",
+            ),
             (
                 "d.yaml",
                 "apiVersion: apps/v1

@@ -9,7 +9,10 @@ use crate::repository::{Repository, branch, has, secret, tag};
 /// A key of ssh, and the line that lets its owner sign.
 fn key(repository: &Repository, name: &str) -> (PathBuf, String) {
     let file = repository.folder.path().join(name);
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&file).output();
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
+        .arg(&file)
+        .output();
     assert!(made.unwrap().status.success());
     let public = std::fs::read_to_string(file.with_extension("pub")).unwrap();
     (file, format!("{name}@example.com {public}"))

@@ -77,7 +77,8 @@ pub struct AppliedObject {
 impl AppliedObject {
     /// Whether both are the same object.
     pub fn is(&self, other: &Self) -> bool {
-        let group = |version: &str| version.split_once('/').map_or(String::new(), |(group, _)| group.to_owned());
+        let group =
+            |version: &str| version.split_once('/').map_or(String::new(), |(group, _)| group.to_owned());
         (&self.kind, &self.namespace, &self.name) == (&other.kind, &other.namespace, &other.name)
             && group(&self.api_version) == group(&other.api_version)
     }
