@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use artifacts::Blobs;
-use controllers::{Heartbeats, SourceQueue};
+use controllers::{Errands, Heartbeats, SourceQueue};
 use daemon::Shutdown;
 use registry::Registry;
 use store::Store;
@@ -35,6 +35,8 @@ pub struct Hub {
     pub mailbox: Mailbox,
     /// Sources that somebody wants to be looked at now.
     pub sources: SourceQueue,
+    /// What sites are to fetch for Sources.
+    pub errands: Errands,
     pub pages: Pages,
     pub limits: Limits,
     /// Who may do what.

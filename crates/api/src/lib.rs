@@ -4,7 +4,7 @@
 //!   [`table`], [`discovery`]), so that kubectl and kube clients work.
 //! - `/avocet/v1/…`: what sites need: joining ([`joining`]) and heartbeats ([`sites`]), artifacts ([`blobs`]), and the mailbox
 //!   through which outputs travel from site to site ([`mailbox`]).
-//!   Forges tell of new commits at a Source's webhook ([`webhooks`]).
+//!   Forges tell of new commits at a Source's webhook ([`webhooks`]); sites fetch what only they reach ([`errands`]).
 //! - `/v2/`: images and other artifacts, as OCI clients want them ([`images`]); also at a port of its own.
 //! - `/ui`: one page to look at results.
 //!
@@ -22,6 +22,7 @@ pub mod client;
 mod definitions;
 mod deletion;
 mod discovery;
+mod errands;
 mod error;
 mod filter;
 mod form;

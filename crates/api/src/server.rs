@@ -20,8 +20,8 @@ use crate::authentication::{self, Credentials, authenticate, impersonate};
 use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
-    ApiError, Hub, blobs, discovery, garbage, health, images, inside, joining, layout, listener, mailbox,
-    metrics, rbac, resources, reviews, sites, ui, webhooks,
+    ApiError, Hub, blobs, discovery, errands, garbage, health, images, inside, joining, layout, listener,
+    mailbox, metrics, rbac, resources, reviews, sites, ui, webhooks,
 };
 
 /// How large a manifest may be, in bytes.
@@ -62,6 +62,7 @@ pub fn router(hub: Hub) -> Router {
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())
+        .merge(errands::routes())
         .layer(from_fn_with_state(hub.clone(), guard));
     let audited = from_fn_with_state(hub.clone(), audit::record);
     let measured = from_fn_with_state(hub.clone(), metrics::measure);

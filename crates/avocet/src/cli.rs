@@ -290,6 +290,17 @@ pub struct ListenSite {
     /// Where results of inference may be sent, such as https://hooks.example.com; may be repeated
     #[arg(long = "callback-origin", value_name = "ORIGIN")]
     pub callback_origins: Vec<String>,
+    /// A host whose Git repositories the site fetches for Sources that name it; none by default, may be repeated
+    #[arg(long = "fetch-host", value_name = "HOST")]
+    pub fetch_hosts: Vec<String>,
+    /// A protocol in which it may ask them: https, ssh, http or file; may be repeated
+    #[arg(
+        long = "fetch-protocol",
+        value_name = "PROTOCOL",
+        default_values = ["https", "ssh"],
+        value_parser = ["https", "ssh", "http", "file"]
+    )]
+    pub fetch_protocols: Vec<String>,
     /// Where traces of inference are sent, such as http://127.0.0.1:4318; OpenTelemetry's variables say more
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use api::authentication::{Identities, IdentityOptions, Oidc, OidcOptions, ServiceAccounts, Tokens, User};
 use api::{Hub, Mailbox, SiteTokens, audit::Audit, rbac::Rbac};
 use artifacts::Blobs;
-use controllers::{Applicant, Events, Heartbeats, Signer, SourceOptions, SourceQueue};
+use controllers::{Applicant, Errands, Events, Heartbeats, Signer, SourceOptions, SourceQueue};
 use daemon::Tasks;
 use daemon::tls::{self, Authority, Served, Source, Usage};
 use registry::Registry;
@@ -98,6 +98,7 @@ pub async fn start(
         registry: registry.clone(),
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
         sources: SourceQueue::default(),
+        errands: Errands::default(),
         pages: api::Pages::default(),
         limits: api::Limits::new(api::LimitOptions {
             requests_per_second: options.limits.max_requests_per_second,
@@ -157,7 +158,7 @@ fn follow_sources(hub: &Hub, folder: &Path, options: &ListenHub, events: &Events
     };
     let (store, events) = (hub.store.clone(), events.clone());
     let cluster = Arc::new(api::Inside::new(hub.clone()));
-    let wanted = SourceOptions { git, cluster, queue: hub.sources.clone() };
+    let wanted = SourceOptions { git, cluster, queue: hub.sources.clone(), errands: hub.errands.clone() };
     tasks.supervise("sources", move |shutdown| {
         controllers::run_sources(store.clone(), events.clone(), wanted.clone(), shutdown)
     });

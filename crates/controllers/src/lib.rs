@@ -39,7 +39,7 @@ pub use run::run;
 pub use site::{Beat, Heartbeats};
 pub use snapshot::Snapshot;
 pub use source::{
-    Account, Ask, Cluster, Place, Refusal, SOURCE_MANAGER, SourceOptions, SourceQueue, read_secret,
+    Account, Ask, Cluster, Errands, Place, Refusal, SOURCE_MANAGER, SourceOptions, SourceQueue, read_secret,
     run_sources,
 };
 pub use write::{Action, Write};

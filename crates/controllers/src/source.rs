@@ -7,12 +7,14 @@ mod apply;
 mod cluster;
 mod compare;
 mod desired;
+mod errands;
 mod report;
 mod run;
 mod schedule;
 mod work;
 
 pub use cluster::{Account, Ask, Cluster, MANAGER as SOURCE_MANAGER, Place, Refusal};
+pub use errands::Errands;
 pub use run::{SourceOptions, run_sources};
 pub use schedule::SourceQueue;
 pub use work::read_secret;

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::tree::resolve;
 use crate::{Error, Helm, Tree, helm, kustomize, yaml};
 
 /// Where a manifest is stated.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The file, from the root of the repository.
     pub file: String,
@@ -27,7 +28,7 @@ impl fmt::Display for Origin {
 }
 
 /// One manifest.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The object: it has `apiVersion`, `kind` and `metadata.name`.
     pub value: Value,

@@ -6,7 +6,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A program is not there.
-    #[error("`{program}` is not installed on the hub's machine; install it there")]
+    #[error("`{program}` is not installed on the machine that fetches; install it there")]
     Missing {
         /// Its name.
         program: &'static str,
@@ -56,7 +56,7 @@ pub enum Error {
         problem: String,
     },
     /// The hub's own disk or processes.
-    #[error("can't {action} on the hub's machine: {source}")]
+    #[error("can't {action} on the machine that fetches: {source}")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -64,6 +64,20 @@ pub enum Error {
         source: io::Error,
     },
 }
+
+/// All words that [`Error::reason`] has.
+pub const REASONS: [&str; 10] = [
+    "ProgramMissing",
+    "AddressNotAllowed",
+    "SecretUnusable",
+    "ReferenceNotFound",
+    "FetchFailed",
+    "FetchTimedOut",
+    "TooLarge",
+    "NotVerified",
+    "BuildFailed",
+    "HubFailed",
+];
 
 impl Error {
     /// A CamelCase word for conditions.
@@ -80,6 +94,11 @@ impl Error {
             Self::Invalid { .. } => "BuildFailed",
             Self::Io { .. } => "HubFailed",
         }
+    }
+
+    /// Whether it stays so until somebody does something.
+    pub fn is_lasting(&self) -> bool {
+        !matches!(self, Self::Failed { .. } | Self::TimedOut { .. } | Self::Io { .. })
     }
 
     pub(crate) fn invalid(place: impl ToString, problem: impl ToString) -> Self {

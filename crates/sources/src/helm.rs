@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::build::{Manifest, joined, parse};
@@ -20,7 +21,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const LONGEST: u64 = 32 << 20;
 
 /// How a chart is rendered.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Helm {
     /// The release's name.
     pub release: String,

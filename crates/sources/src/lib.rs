@@ -5,6 +5,7 @@
 //! like kustomize's, or a chart by the real `helm`. Nothing here knows a cluster.
 #![warn(missing_docs)]
 
+mod bring;
 mod build;
 mod error;
 mod git;
@@ -13,8 +14,9 @@ mod kustomize;
 mod tree;
 mod yaml;
 
+pub use bring::{Brought, Delivery, Order, bring};
 pub use build::{Manifest, Origin, build};
-pub use error::Error;
+pub use error::{Error, REASONS};
 pub use git::{Checkout, Credential, Options, Signers, Wanted, fetch, forget, forget_all_but};
 pub use helm::Helm;
 pub use tree::{Limits, Tree};

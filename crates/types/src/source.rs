@@ -18,6 +18,10 @@ pub type Source = Resource<SourceSpec>;
 pub struct SourceSpec {
     /// The repository, and what of it.
     pub git: GitSource,
+    /// The site that fetches the repository, where only it reaches it; absent for the hub. Its operator must allow the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub site: Option<String>,
     /// How often the repository is looked at, and what was applied is compared with what is there; from 5s to 24h.
     #[serde(default = "minute")]
     pub interval: Span,

@@ -466,3 +466,59 @@ fn a_suspended_source_is_left_alone() {
     hub.cli(&["source", "resume", "deploy"]).ok();
     wait_until_applied(&hub, &second);
 }
+
+#[test]
+fn a_site_fetches_what_only_it_reaches() {
+    let tree = tree();
+    // The hub itself may read no files.
+    let hub = tree.hub("cloud");
+    let repository = Repository::new(&tree);
+    repository.write("deploy/a.yaml", &config_map("a", "1"));
+    let first = repository.push();
+    apply(&tree, &hub, &source(&repository, &json!({"site": "plant"})));
+    let refused = hub.cli(&["source", "reconcile", "deploy"]).refused();
+    assert!(refused.contains("SiteNotFound"), "{refused}");
+    let mut plant = tree.site(&hub, "plant", &["--fetch-protocol", "file"]);
+    wait_until_applied(&hub, &first);
+    repository.write("deploy/b.yaml", "a: [1\n");
+    repository.push();
+    let refused = hub.cli(&["source", "reconcile", "deploy"]).refused();
+    assert!(refused.contains("site plant: deploy/b.yaml line"), "{refused}");
+    repository.write("deploy/b.yaml", &config_map("b", "1"));
+    let second = repository.push();
+    hub.cli(&["source", "reconcile", "deploy"]).ok();
+    wait_until_applied(&hub, &second);
+    plant.kill_9();
+    wait_until("the silence is told, and takes nothing away", LIMIT, || {
+        let _ = hub.cli(&["source", "reconcile", "deploy"]);
+        let ready = ready(&status(&hub));
+        if ready["reason"] == "SiteSilent" && exists(&hub, "configmap/b") {
+            Ok(())
+        } else {
+            Err(ready.to_string())
+        }
+    });
+}
+
+#[test]
+fn the_example_is_what_it_says() {
+    let tree = tree();
+    let hub = hub(&tree);
+    let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/gitops");
+    let repository = Repository::new(&tree);
+    for file in ["base/kustomization.yaml", "base/placement.yaml", "overlays/north/kustomization.yaml"] {
+        repository.write(
+            &format!("examples/gitops/{file}"),
+            &std::fs::read_to_string(examples.join(file)).unwrap(),
+        );
+    }
+    let revision = repository.push();
+    let manifests = std::fs::read_to_string(examples.join("source.yaml")).unwrap();
+    let manifests = manifests.replace("https://git.example.com/team/deploy.git", &repository.url());
+    let file = tree.write("source.yaml", manifests);
+    hub.cli(&["apply", "-f", file.to_str().unwrap()]).ok();
+    wait_until_applied(&hub, &revision);
+    let placed = hub.cli(&["get", "placement/cameras", "-o", "json"]).json();
+    assert_eq!(placed["spec"]["siteSelector"]["matchLabels"]["plant"], "north");
+    assert_eq!(placed["metadata"]["labels"]["plant"], "north");
+}

@@ -22,6 +22,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// One that passes by itself.
+    pub fn passing(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { is_stalled: false, ..Self::new(reason, message) }
+    }
+
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), is_stalled: true, failures: vec![] }
     }
@@ -29,9 +34,7 @@ impl Failure {
 
 impl From<sources::Error> for Failure {
     fn from(error: sources::Error) -> Self {
-        use sources::Error::{Failed, Io, TimedOut};
-        let is_stalled = !matches!(error, Failed { .. } | TimedOut { .. } | Io { .. });
-        Self { is_stalled, ..Self::new(error.reason(), error.to_string()) }
+        Self { is_stalled: error.is_lasting(), ..Self::new(error.reason(), error.to_string()) }
     }
 }
 

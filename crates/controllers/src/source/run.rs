@@ -10,12 +10,13 @@ use store::{Error, Store};
 use types::{Kind, Source, SourceSpec};
 
 use super::cluster::Cluster;
+use super::errands::Errands;
 use super::schedule::{Schedule, SourceQueue};
 use super::work::Worker;
 use crate::Events;
 
 /// How many Sources have their turn at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 /// How long nothing is looked at, at most: a watch tells what changes in between.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -28,6 +29,8 @@ pub struct SourceOptions {
     pub cluster: Arc<dyn Cluster>,
     /// Who asks for Sources to be looked at.
     pub queue: SourceQueue,
+    /// What sites are to fetch.
+    pub errands: Errands,
 }
 
 /// Follows all Sources until the shutdown.
@@ -40,8 +43,8 @@ pub async fn run_sources(
     options: SourceOptions,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let SourceOptions { git, cluster, queue } = options;
-    let worker = Worker { store: store.clone(), events, cluster, git: Arc::new(git) };
+    let SourceOptions { git, cluster, queue, errands } = options;
+    let worker = Worker { store: store.clone(), events, cluster, git: Arc::new(git), errands };
     let mut schedule = Schedule::default();
     let mut turns = FuturesUnordered::new();
     let uids: Vec<String> = list(&store).into_iter().map(|source| source.metadata.uid).collect();

@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sources::{Credential, Helm, Manifest, Signers, Wanted};
+use sources::{Brought, Delivery, Helm, Order, REASONS};
 use store::{Error, Key, Store};
 use tracing::{debug, warn};
 use types::core::{SecretBody, ServiceAccountBody};
 use types::names::finalizer;
 use types::{
-    AppliedObject, DeletionPolicy, HelmOptions, Kind, Plain, Source, SourceSpec, SourceStatus, Time,
+    AppliedObject, ConditionStatus, DeletionPolicy, HelmOptions, Kind, Plain, SecretReference, Site,
+    SiteSpec, Source, SourceSpec, SourceStatus, Time, condition,
 };
 
 use super::apply::{Outcome, Turn};
 use super::cluster::{Account, Cluster};
 use super::desired::desired;
+use super::errands::Errands;
 use super::report::{Done, Failure, failures_in_words, report};
 use crate::write::{Write, is_terminating};
 use crate::{Events, Occurrence};
@@ -31,6 +33,7 @@ pub struct Worker {
     pub events: Events,
     pub cluster: Arc<dyn Cluster>,
     pub git: Arc<sources::Options>,
+    pub errands: Errands,
 }
 
 impl Worker {
@@ -69,40 +72,20 @@ impl Worker {
 
     async fn attempt(&self, source: &Source, attempted: &mut String, now: Time) -> Result<Done, Failure> {
         let account = self.account(source)?;
-        let spec = &source.spec;
-        let credential = match &spec.git.secret_ref {
-            Some(reference) => Credential::of(&self.secret(source, &reference.name)?)?,
-            None => Credential::default(),
+        let order = self.order(source)?;
+        let (revision, brought) = match &source.spec.site {
+            Some(site) => self.bring_from(site, order).await?,
+            None => {
+                let (revision, brought) = sources::bring(&self.git, &order).await;
+                (revision, brought.map_err(Failure::from))
+            }
         };
-        let verify = match &spec.verify {
-            Some(verify) => Some((verify.mode, Signers::of(&self.secret(source, &verify.secret_ref.name)?)?)),
-            None => None,
-        };
-        let (cache, timeout) = (source.metadata.uid.as_str(), spec.timeout.duration());
-        let wanted = Wanted { cache, git: &spec.git, credential, verify, timeout };
-        let checkout = sources::fetch(&self.git, wanted).await?;
-        checkout.revision.clone_into(attempted);
-        let revision = checkout.revision.clone();
-        let (path, helm) = (spec.git.path.clone(), helm(source));
-        let building = move || -> Result<(Vec<Manifest>, u64), sources::Error> {
-            let mut tree = checkout.tree()?;
-            let manifests = sources::build(&mut tree, &path, &helm)?;
-            Ok((manifests, tree.bytes_read()))
-        };
-        let built = tokio::task::spawn_blocking(building).await;
-        let (manifests, bytes) = built
-            .map_err(|_| Failure::new("BuildFailed", "building failed unexpectedly; please report it"))??;
+        revision.clone_into(attempted);
+        let Brought { bytes, manifests } = brought?;
         if manifests.is_empty() {
             let problem =
                 "the folder has no manifests, so all stays as it is; delete the Source to take it away";
             return Err(Failure::new("NoManifests", problem));
-        }
-        let most = self.git.limits.manifests;
-        if manifests.len() > most {
-            return Err(Failure::new(
-                "TooLarge",
-                format!("the folder has more than {most} manifests; split it up"),
-            ));
         }
         let desired = desired(source, manifests)?;
         let status = &source.status;
@@ -125,6 +108,62 @@ impl Worker {
         self.remember(source, turn.inventory_of(&steps), now).await?;
         let outcome = turn.carry_out(steps).await;
         Ok(Done { revision, bytes, outcome })
+    }
+
+    /// What is to be fetched for a Source, with all that is needed for it.
+    fn order(&self, source: &Source) -> Result<Order, Failure> {
+        let SourceSpec { git, verify, timeout, .. } = &source.spec;
+        let secret = |reference: &SecretReference| {
+            let found = secret_data(&self.store, source.namespace(), &reference.name);
+            found.ok_or_else(|| {
+                let problem =
+                    format!("the Secret `{}` is not in the namespace {}", reference.name, source.namespace());
+                Failure::passing("SecretNotFound", problem)
+            })
+        };
+        Ok(Order {
+            id: source.metadata.uid.clone(),
+            git: git.clone(),
+            secret: git.secret_ref.as_ref().map(secret).transpose()?,
+            verify: verify.as_ref().map(|verify| verify.mode),
+            signers: verify
+                .as_ref()
+                .map(|verify| secret(&verify.secret_ref))
+                .transpose()?
+                .unwrap_or_default(),
+            helm: helm(source),
+            timeout_seconds: timeout.duration().as_secs(),
+        })
+    }
+
+    /// Has a site fetch, if it is there.
+    async fn bring_from(
+        &self,
+        site: &str,
+        order: Order,
+    ) -> Result<(String, Result<Brought, Failure>), Failure> {
+        let found = self.store.get(&Key::new(SiteSpec::PLURAL, "", site));
+        let found: Option<Site> = found.and_then(|object| object.parse().ok());
+        let Some(found) = found else {
+            return Err(Failure::passing(
+                "SiteNotFound",
+                format!("there is no site `{site}`; see spec.site"),
+            ));
+        };
+        let ready = condition(&found.status.conditions, "Ready");
+        let silent = || {
+            let problem = format!("site `{site}` brings nothing; does it run, and with --fetch-host?");
+            Failure::passing("SiteSilent", problem)
+        };
+        if ready.is_none_or(|ready| ready.status != ConditionStatus::True) {
+            return Err(silent());
+        }
+        let Delivery { revision, brought, reason, message, is_lasting } =
+            self.errands.send(site, order).await.ok_or_else(silent)?;
+        let reason = REASONS.into_iter().find(|known| *known == reason).unwrap_or("SiteFailed");
+        let failure =
+            || Failure { is_stalled: is_lasting, ..Failure::new(reason, format!("site {site}: {message}")) };
+        Ok((revision, brought.ok_or_else(failure)))
     }
 
     /// Keeps what is about to be made, so that a hub that ends in the middle knows it later.
@@ -241,22 +280,19 @@ impl Worker {
             uid: found.metadata.uid.clone(),
         })
     }
-
-    fn secret(&self, source: &Source, name: &str) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-        read_secret(&self.store, source.namespace(), name).ok_or_else(|| {
-            let problem = format!("the Secret `{name}` is not in the namespace {}", source.namespace());
-            Failure { is_stalled: false, ..Failure::new("SecretNotFound", problem) }
-        })
-    }
 }
 
 /// The data of a Secret.
 pub fn read_secret(store: &Store, namespace: &str, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
+    let data = secret_data(store, namespace, name)?.into_iter();
+    Some(data.filter_map(|(key, text)| Some((key, STANDARD.decode(text).ok()?))).collect())
+}
+
+/// The same in Base64.
+fn secret_data(store: &Store, namespace: &str, name: &str) -> Option<BTreeMap<String, String>> {
     let object = store.get(&Key::new(SecretBody::PLURAL, namespace, name))?;
     let secret: Plain<SecretBody> = object.parse().ok()?;
-    let decoded =
-        secret.body.data.into_iter().filter_map(|(key, text)| Some((key, STANDARD.decode(text).ok()?)));
-    Some(decoded.collect())
+    Some(secret.body.data)
 }
 
 fn failure_of(failure: &Failure) -> Failure {

@@ -68,7 +68,7 @@ pub fn check_allowed(options: &Options, url: &str) -> Result<(), Error> {
     if !options.protocols.iter().any(|known| known == scheme) {
         let allowed = options.protocols.join(", ");
         return Err(Error::Forbidden(format!(
-            "{scheme} is not spoken here, only {allowed}; the hub's --source-protocol allows others"
+            "{scheme} is not spoken here, only {allowed}; its operator allows others with --source-protocol (of a site: --fetch-protocol)"
         )));
     }
     let authority = rest.split('/').next().unwrap_or_default();
@@ -81,7 +81,9 @@ pub fn check_allowed(options: &Options, url: &str) -> Result<(), Error> {
     if options.hosts.is_empty() || is_known || scheme == "file" {
         return Ok(());
     }
-    Err(Error::Forbidden(format!("{host} is not asked from here; the hub's --source-host allows others")))
+    Err(Error::Forbidden(format!(
+        "{host} is not asked from here; its operator allows others with --source-host (of a site: --fetch-host)"
+    )))
 }
 
 /// Variables of the hub's own that git may know: how to reach the network.
