@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,6 +26,8 @@ use crate::{Events, Occurrence};
 
 /// How often a status is written anew when somebody else was faster.
 const TRIES: u32 = 5;
+/// How often it is looked whether a site that is to bring something is still there.
+const LISTEN: Duration = Duration::from_secs(1);
 
 /// What turns need. Cheap to clone.
 #[derive(Clone)]
@@ -142,28 +145,38 @@ impl Worker {
         site: &str,
         order: Order,
     ) -> Result<(String, Result<Brought, Failure>), Failure> {
-        let found = self.store.get(&Key::new(SiteSpec::PLURAL, "", site));
-        let found: Option<Site> = found.and_then(|object| object.parse().ok());
-        let Some(found) = found else {
+        if self.store.get(&Key::new(SiteSpec::PLURAL, "", site)).is_none() {
             return Err(Failure::passing(
                 "SiteNotFound",
                 format!("there is no site `{site}`; see spec.site"),
             ));
-        };
-        let ready = condition(&found.status.conditions, "Ready");
+        }
         let silent = || {
             let problem = format!("site `{site}` brings nothing; does it run, and with --fetch-host?");
             Failure::passing("SiteSilent", problem)
         };
-        if ready.is_none_or(|ready| ready.status != ConditionStatus::True) {
-            return Err(silent());
-        }
-        let Delivery { revision, brought, reason, message, is_lasting } =
-            self.errands.send(site, order).await.ok_or_else(silent)?;
+        let delivery = tokio::select! {
+            delivery = self.errands.send(site, order) => delivery,
+            () = self.silence_of(site) => None,
+        };
+        let Delivery { revision, brought, reason, message, is_lasting } = delivery.ok_or_else(silent)?;
         let reason = REASONS.into_iter().find(|known| *known == reason).unwrap_or("SiteFailed");
         let failure =
             || Failure { is_stalled: is_lasting, ..Failure::new(reason, format!("site {site}: {message}")) };
         Ok((revision, brought.ok_or_else(failure)))
+    }
+
+    /// Waits until a site is not heard any more.
+    async fn silence_of(&self, site: &str) {
+        loop {
+            let found = self.store.get(&Key::new(SiteSpec::PLURAL, "", site));
+            let found: Option<Site> = found.and_then(|object| object.parse().ok());
+            let ready = found.as_ref().and_then(|site| condition(&site.status.conditions, "Ready"));
+            if ready.is_none_or(|ready| ready.status != ConditionStatus::True) {
+                return;
+            }
+            tokio::time::sleep(LISTEN).await;
+        }
     }
 
     /// Keeps what is about to be made, so that a hub that ends in the middle knows it later.

@@ -9,7 +9,9 @@
 )]
 
 mod backend;
+mod charts;
 mod fetches;
 mod overlays;
 mod repository;
 mod signatures;
+mod ssh;
