@@ -18,8 +18,8 @@ use axum::serve::ListenerExt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use daemon::Shutdown;
+use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt};
 use registry::front::{self, Reads, Refusal};
 use registry::{Code, ContentDigest, Found, Incoming, Origin, Reference, Registry, Repository};
 use reqwest::StatusCode;
@@ -108,8 +108,8 @@ impl Origin for HubRegistry {
                 return Err(io::Error::other("the hub's manifest is too large"));
             }
             let media_type = text(&response, CONTENT_TYPE).to_owned();
-            let bytes = response.bytes().await.map_err(io::Error::other)?;
-            Ok(Some(Found { media_type, bytes }))
+            let bytes = self.0.read(response).await.map_err(io::Error::other)?;
+            Ok(Some(Found { media_type, bytes: bytes.into() }))
         })
     }
 
@@ -135,7 +135,7 @@ impl Origin for HubRegistry {
             };
             let size =
                 size.parse().map_err(|_| io::Error::other("the hub does not say how large the blob is"))?;
-            Ok(Some((size, response.bytes_stream().map_err(io::Error::other).boxed())))
+            Ok(Some((size, self.0.stream(response).boxed())))
         })
     }
 }

@@ -29,10 +29,13 @@ mod outbox;
 mod prepare;
 mod publish;
 mod report;
+#[cfg(test)]
+mod silence;
 mod site;
 mod sync;
 mod tokens;
 mod trigger;
+mod verified;
 mod work;
 
 pub use config::{Access, Config};

@@ -177,7 +177,7 @@ async fn join_anew(config: &Config, shutdown: &Shutdown) -> Result<Membership, E
 }
 
 async fn ask(config: &Config, url: &str, token: &JoinToken, key: &str) -> Result<JoinResponse, Error> {
-    let client = Client::new(url, "", Some(&token.authority))?;
+    let client = Client::new(url, "", Some(&token.authority))?.with_patience(identity::PATIENCE);
     let request = JoinRequest {
         token: token.secret.clone(),
         request: identity::request(&token.site, key)?,

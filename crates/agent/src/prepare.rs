@@ -10,8 +10,8 @@ use artifacts::Source;
 use artifacts::signature::TrustedKeys;
 use bytes::Bytes;
 use daemon::{Backoff, Shutdown};
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use inference::{EngineChoice, LoadRequest, Repository, Routing};
 use registry::{Garbage, Registry};
 use reqwest::Method;
@@ -23,6 +23,7 @@ use types::{Artifact, AssignedModel, Assignment, AssignmentSpec, Digest, Engine,
 use crate::Error;
 use crate::assignments::{Assigned, Assignments, Progress};
 use crate::links::Links;
+use crate::verified::Verified;
 
 /// What preparing needs.
 #[derive(Clone)]
@@ -75,7 +76,7 @@ pub(crate) async fn run(preparer: Preparer, shutdown: Shutdown) -> Result<(), Er
     let mut changed = preparer.assignments.subscribe();
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     // Content is checked once a process: what changed on disk while nobody looked is found before it is used.
-    let mut verified = HashSet::new();
+    let mut verified = Verified::default();
     loop {
         changed.borrow_and_update();
         let before = preparer.assignments.all();
@@ -109,7 +110,8 @@ pub(crate) async fn run(preparer: Preparer, shutdown: Shutdown) -> Result<(), Er
 
 impl Preparer {
     /// Answers whether everything is ready.
-    async fn prepare_all(&self, verified: &mut HashSet<Digest>) -> Result<bool, Error> {
+    async fn prepare_all(&self, verified: &mut Verified) -> Result<bool, Error> {
+        verified.keep(&self.needed(), self.registry.blobs())?;
         self.resume(verified).await;
         let all = self.assignments.all();
         let needed: BTreeMap<Digest, u64> = all.iter().flat_map(artifacts_of_both).collect();
@@ -136,15 +138,19 @@ impl Preparer {
         }
         self.unload_others(&models);
         if all_ready {
-            let keep: HashSet<Digest> = needed.into_keys().collect();
-            let garbage = Garbage { needed: keep, minimum_age: KEEP_UNUSED, dry_run: false };
-            self.registry.collect_garbage(&garbage).await?;
+            let garbage = Garbage { minimum_age: KEEP_UNUSED, dry_run: false };
+            self.registry.collect_garbage(garbage, || self.needed().into_keys().collect()).await?;
         }
         Ok(all_ready)
     }
 
+    /// What assignments name now, and how many bytes it has.
+    fn needed(&self) -> BTreeMap<Digest, u64> {
+        self.assignments.all().iter().flat_map(artifacts_of_both).collect()
+    }
+
     /// After a start: brings back what ran before where something else is wanted, which may not be there for long.
-    async fn resume(&self, verified: &mut HashSet<Digest>) {
+    async fn resume(&self, verified: &mut Verified) {
         let all = self.assignments.all();
         let floating = floating(&all);
         for known in all.iter().filter(|known| known.progress == Progress::New) {
@@ -164,11 +170,11 @@ impl Preparer {
     async fn bring(
         &self,
         needed: &BTreeMap<Digest, u64>,
-        verified: &mut HashSet<Digest>,
+        verified: &mut Verified,
     ) -> HashMap<Digest, Problem> {
         let unknown: Vec<(Digest, u64)> = needed
             .iter()
-            .filter(|(digest, _)| !verified.contains(*digest))
+            .filter(|(digest, _)| !verified.has(digest))
             .map(|(digest, size)| (*digest, *size))
             .collect();
         let fetches = unknown
@@ -197,7 +203,11 @@ impl Preparer {
     async fn bring_one(&self, digest: &Digest, size: u64) -> Result<(), artifacts::Error> {
         if self.registry.blobs().has(digest) {
             match self.registry.blobs().verify(digest).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    // From a start on it is as if it had come just now: nothing tells since when it is of no use.
+                    self.registry.blobs().touch(digest)?;
+                    return Ok(());
+                }
                 Err(error @ artifacts::Error::Corrupt { .. }) => {
                     let aside = self.registry.blobs().quarantine(digest)?;
                     warn!(%digest, %error, aside = %aside.display(), "a stored artifact was damaged; fetching it again");
@@ -410,7 +420,7 @@ fn present(artifact: &Artifact, fetched: &HashMap<Digest, Problem>) -> Result<Di
 }
 
 /// The hub as a source of blobs.
-struct Hub<'a>(&'a Client);
+pub(crate) struct Hub<'a>(pub &'a Client);
 
 impl Source for Hub<'_> {
     async fn open(&self, digest: &Digest, offset: u64) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
@@ -422,7 +432,7 @@ impl Source for Hub<'_> {
         if offset > 0 && response.status() != reqwest::StatusCode::PARTIAL_CONTENT {
             return Err(io::Error::other("the hub began at the beginning although the rest was asked for"));
         }
-        Ok(response.bytes_stream().map_err(io::Error::other).boxed())
+        Ok(self.0.stream(response).boxed())
     }
 
     async fn pieces(&self, digest: &Digest) -> io::Result<Option<Vec<Digest>>> {

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::TryStreamExt;
@@ -46,9 +46,14 @@ fn refuse(error: &artifacts::Error) -> ApiError {
 async fn read(
     State(hub): State<Arc<Hub>>,
     Path(digest): Path<String>,
+    method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let digest = parse(&digest)?;
+    if method == Method::HEAD {
+        // Who looks whether it has to be sent is about to name it.
+        hub.registry.touch(&digest).await.map_err(|error| ApiError::internal(&error))?;
+    }
     let size = hub.blobs.size(&digest).map_err(|error| refuse(&error))?;
     let offset = match headers.get(RANGE).map(|range| range.to_str().unwrap_or_default()) {
         None => 0,
@@ -94,5 +99,10 @@ async fn write(
     let digest = parse(&digest)?;
     let reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
     let size = hub.blobs.put_expected(&digest, reader).await.map_err(|error| refuse(&error))?;
+    // What was here before was replaced, which a collection of garbage may not have seen.
+    if !hub.registry.touch(&digest).await.map_err(|error| ApiError::internal(&error))? {
+        let message = format!("artifact {digest} was taken for garbage just now; send it again");
+        return Err(ApiError::conflict(message));
+    }
     Ok(Json(json!({"digest": digest, "size": size})))
 }
