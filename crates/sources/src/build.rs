@@ -129,7 +129,7 @@ pub(crate) fn parse(file: &str, text: &str, most: usize) -> Result<Vec<Manifest>
 
 fn check_shape(value: &Value, origin: &Origin) -> Result<(), Error> {
     for pointer in ["/apiVersion", "/kind", "/metadata/name"] {
-        if !value.pointer(pointer).and_then(Value::as_str).is_some_and(|text| !text.is_empty()) {
+        if value.pointer(pointer).and_then(Value::as_str).is_none_or(str::is_empty) {
             let field = pointer.trim_start_matches('/').replace('/', ".");
             return Err(Error::invalid(origin, format!("is no manifest: it has no `{field}`")));
         }

@@ -76,21 +76,21 @@ fn default_account() -> String {
 
 /// A folder of a Git repository.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GitSource {
     /// The repository: `https://HOST/PATH`, `ssh://USER@HOST/PATH` or `USER@HOST:PATH`. No passwords in here.
     #[schemars(length(min = 1, max = 2048))]
     pub url: String,
     /// What is followed; absent for the branch that the repository names itself.
-    #[serde(rename = "ref", skip_serializing_if = "GitReference::is_empty")]
+    #[serde(default, rename = "ref", skip_serializing_if = "GitReference::is_empty")]
     pub reference: GitReference,
     /// The folder with the manifests; empty for all of the repository.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub path: String,
     /// A Secret in the Source's namespace: `username` and `password`, or `bearerToken`, or `identity` (a private key for
     /// SSH) with `known_hosts`; and `ca.crt` for a server that the hub's machine doesn't trust by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretReference>,
 }
 

@@ -125,7 +125,8 @@ impl Session {
             ("gc.auto", "0"),
             ("gpg.x509.program", "/bin/false"),
             ("maintenance.auto", "false"),
-            ("http.followRedirects", "initial"),
+            // Where a redirect leads was allowed by nobody, and the header would go along.
+            ("http.followRedirects", "false"),
             ("safe.directory", "*"),
             ("transfer.bundleURI", "false"),
         ]
@@ -134,7 +135,7 @@ impl Session {
         let mut secrets = Vec::new();
         let mut variables: Vec<(String, String)> = Vec::new();
         if let Some(header) = header(credential, &mut secrets).filter(|_| url.starts_with("http")) {
-            // Only for this server: a redirect to another one doesn't take it along.
+            // Only for this server.
             settings.push((format!("http.{}.extraHeader", origin(url)), header));
         }
         if let Some(authority) = &credential.authority {
