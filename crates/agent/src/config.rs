@@ -51,6 +51,10 @@ pub struct Config {
     pub signers: Option<TrustedKeys>,
     /// Where results of inference may be sent, for example `https://hooks.example.com`; none are if empty.
     pub callback_origins: Vec<String>,
+    /// The hosts whose Git repositories are fetched for the hub; none are if empty.
+    pub fetch_hosts: Vec<String>,
+    /// The protocols in which they are asked.
+    pub fetch_protocols: Vec<String>,
     /// Where traces of inference are sent, and which; absent traces nothing.
     pub traces: Option<serving::TraceSettings>,
 }
@@ -64,6 +68,21 @@ impl Config {
     /// Where the logs of invocations are kept.
     pub(crate) fn logs(&self) -> PathBuf {
         self.data.join("logs")
+    }
+
+    /// What of Git repositories is fetched for the hub, if anything is.
+    pub(crate) fn fetches(&self) -> Option<sources::Options> {
+        let limits = sources::Limits::default();
+        let hosts = self.fetch_hosts.clone();
+        let protocols: Vec<String> = self.fetch_protocols.clone();
+        let folder = self.data.join("sources");
+        // An empty list of hosts means all of them to a hub, and none to a site: then only its own disk is left.
+        let protocols = if hosts.is_empty() {
+            protocols.into_iter().filter(|one| one == "file").collect()
+        } else {
+            protocols
+        };
+        (!protocols.is_empty()).then_some(sources::Options { folder, protocols, hosts, limits })
     }
 
     /// Where requests to models that ask for it are logged.

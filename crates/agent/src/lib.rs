@@ -15,6 +15,7 @@
 
 mod assignments;
 mod config;
+mod errands;
 mod facts;
 mod front;
 mod heartbeat;

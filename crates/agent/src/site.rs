@@ -30,7 +30,7 @@ use crate::outbox::Outbox;
 use crate::prepare::{self, Preparer};
 use crate::tokens::Tokens;
 use crate::work::{self, Worker};
-use crate::{heartbeat, inbox, outbox, report, sync, trigger};
+use crate::{errands, heartbeat, inbox, outbox, report, sync, trigger};
 
 /// Why a site can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -366,6 +366,13 @@ impl Site {
         supervise(tasks, "links", move |shutdown| {
             links::measure(links.clone(), client.clone(), site.clone(), shutdown)
         });
+        if let Some(options) = self.config.fetches() {
+            sources::forget_all_but(&options, &[]);
+            let (client, site) = (self.client.clone(), self.membership.site.clone());
+            supervise(tasks, "sources", move |shutdown| {
+                errands::run_errands(client.clone(), site.clone(), options.clone(), shutdown)
+            });
+        }
         let (client, membership, assignments) =
             (self.client.clone(), self.membership.clone(), self.assignments.clone());
         supervise(tasks, "sync", move |shutdown| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use artifacts::Blobs;
-use controllers::Heartbeats;
+use controllers::{Errands, Heartbeats, SourceQueue};
 use daemon::Shutdown;
 use registry::Registry;
 use store::Store;
@@ -33,6 +33,10 @@ pub struct Hub {
     /// Images and other artifacts, over the same blobs.
     pub registry: Registry,
     pub mailbox: Mailbox,
+    /// Sources that somebody wants to be looked at now.
+    pub sources: SourceQueue,
+    /// What sites are to fetch for Sources.
+    pub errands: Errands,
     pub pages: Pages,
     pub limits: Limits,
     /// Who may do what.

@@ -4,6 +4,7 @@
 //!   [`table`], [`discovery`]), so that kubectl and kube clients work.
 //! - `/avocet/v1/…`: what sites need: joining ([`joining`]) and heartbeats ([`sites`]), artifacts ([`blobs`]), and the mailbox
 //!   through which outputs travel from site to site ([`mailbox`]).
+//!   Forges tell of new commits at a Source's webhook ([`webhooks`]); sites fetch what only they reach ([`errands`]).
 //! - `/v2/`: images and other artifacts, as OCI clients want them ([`images`]); also at a port of its own.
 //! - `/ui`: one page to look at results.
 //!
@@ -21,6 +22,7 @@ pub mod client;
 mod definitions;
 mod deletion;
 mod discovery;
+mod errands;
 mod error;
 mod filter;
 mod form;
@@ -30,6 +32,7 @@ mod garbage;
 mod health;
 mod hub;
 mod images;
+mod inside;
 mod joining;
 mod json_path;
 mod layout;
@@ -55,6 +58,7 @@ mod table;
 mod target;
 mod ui;
 mod watch;
+mod webhooks;
 mod wire;
 mod writes;
 
@@ -63,6 +67,7 @@ pub use client::Client;
 pub use error::ApiError;
 pub use hub::Hub;
 pub use images::serve_registry;
+pub use inside::Inside;
 pub use joining::{CertificateRequest, CertificateResponse, JoinRequest, JoinResponse};
 pub use limits::{Limits, Options as LimitOptions};
 pub use mailbox::{Delivery, Mailbox};

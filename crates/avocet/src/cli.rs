@@ -11,6 +11,7 @@ use crate::engines::InstallOptions;
 use crate::join::{CertificateCommand, JoinTokenOptions, SiteCommand};
 use crate::model::ModelCommand;
 use crate::rollout::RolloutCommand;
+use crate::source::SourceCommand;
 
 /// Runs AI applications over cloud and edge: one program, from a laptop to a tree of sites.
 #[derive(Parser)]
@@ -98,6 +99,9 @@ pub enum Command {
     /// See how a change reaches its sites; pause, promote, abort and undo it
     #[command(subcommand)]
     Rollout(RolloutCommand),
+    /// Follow Git repositories: see what is applied, look now, suspend, resume
+    #[command(subcommand, visible_alias = "sources")]
+    Source(SourceCommand),
     /// Look at what placements would decide
     #[command(subcommand)]
     Placement(PlacementCommand),
@@ -150,6 +154,17 @@ pub struct ListenHub {
     /// Whom the hub may ask for metrics that placements name, such as http://prometheus:9090; may be repeated
     #[arg(long = "metrics-origin", value_name = "ORIGIN")]
     pub metrics_origins: Vec<String>,
+    /// A protocol in which Sources may ask Git repositories: https, ssh, http or file; may be repeated
+    #[arg(
+        long = "source-protocol",
+        value_name = "PROTOCOL",
+        default_values = ["https", "ssh"],
+        value_parser = ["https", "ssh", "http", "file"]
+    )]
+    pub source_protocols: Vec<String>,
+    /// The only hosts whose Git repositories Sources may follow; may be repeated [default: all]
+    #[arg(long = "source-host", value_name = "HOST")]
+    pub source_hosts: Vec<String>,
     /// The hub's certificate in PEM, followed by its chain up to the authority; read anew when it changes
     #[arg(long, requires = "tls_key_file", value_name = "FILE")]
     pub tls_cert_file: Option<PathBuf>,
@@ -275,6 +290,17 @@ pub struct ListenSite {
     /// Where results of inference may be sent, such as https://hooks.example.com; may be repeated
     #[arg(long = "callback-origin", value_name = "ORIGIN")]
     pub callback_origins: Vec<String>,
+    /// A host whose Git repositories the site fetches for Sources that name it; none by default, may be repeated
+    #[arg(long = "fetch-host", value_name = "HOST")]
+    pub fetch_hosts: Vec<String>,
+    /// A protocol in which it may ask them: https, ssh, http or file; may be repeated
+    #[arg(
+        long = "fetch-protocol",
+        value_name = "PROTOCOL",
+        default_values = ["https", "ssh"],
+        value_parser = ["https", "ssh", "http", "file"]
+    )]
+    pub fetch_protocols: Vec<String>,
     /// Where traces of inference are sent, such as http://127.0.0.1:4318; OpenTelemetry's variables say more
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,

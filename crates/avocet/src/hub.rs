@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use api::authentication::{Identities, IdentityOptions, Oidc, OidcOptions, ServiceAccounts, Tokens, User};
 use api::{Hub, Mailbox, SiteTokens, audit::Audit, rbac::Rbac};
 use artifacts::Blobs;
-use controllers::{Applicant, Events, Heartbeats, Signer};
+use controllers::{Applicant, Errands, Events, Heartbeats, Signer, SourceOptions, SourceQueue};
 use daemon::Tasks;
 use daemon::tls::{self, Authority, Served, Source, Usage};
 use registry::Registry;
@@ -97,6 +97,8 @@ pub async fn start(
         blobs,
         registry: registry.clone(),
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
+        sources: SourceQueue::default(),
+        errands: Errands::default(),
         pages: api::Pages::default(),
         limits: api::Limits::new(api::LimitOptions {
             requests_per_second: options.limits.max_requests_per_second,
@@ -126,6 +128,7 @@ pub async fn start(
         certificate: access.authority.as_str().into(),
         signer: Arc::new(HubSigner(authority.clone())),
     };
+    follow_sources(&hub, &folder, options, &events, tasks);
     let store = hub.store.clone();
     tasks.supervise("lifecycle", move |shutdown| {
         controllers::run_lifecycle(store.clone(), events.clone(), authority.clone(), shutdown)
@@ -143,6 +146,22 @@ pub async fn start(
         api::serve(listener, tls, serving).await;
     });
     Ok((access, hub, registry_address))
+}
+
+/// Keeps applied what Git repositories say.
+fn follow_sources(hub: &Hub, folder: &Path, options: &ListenHub, events: &Events, tasks: &Tasks) {
+    let git = sources::Options {
+        folder: folder.join("sources"),
+        protocols: options.source_protocols.clone(),
+        hosts: options.source_hosts.clone(),
+        limits: sources::Limits::default(),
+    };
+    let (store, events) = (hub.store.clone(), events.clone());
+    let cluster = Arc::new(api::Inside::new(hub.clone()));
+    let wanted = SourceOptions { git, cluster, queue: hub.sources.clone(), errands: hub.errands.clone() };
+    tasks.supervise("sources", move |shutdown| {
+        controllers::run_sources(store.clone(), events.clone(), wanted.clone(), shutdown)
+    });
 }
 
 /// Where the hub's own certificate comes from.

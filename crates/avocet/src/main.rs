@@ -21,6 +21,7 @@ mod placement;
 mod restore;
 mod rollout;
 mod serve;
+mod source;
 mod tokens;
 mod ui;
 mod up;
@@ -87,6 +88,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Explain(options) => placement::explain(client, options).await,
         Command::Placement(PlacementCommand::Simulate(options)) => placement::simulate(client, options).await,
         Command::Rollout(command) => rollout::rollout(client, command).await,
+        Command::Source(command) => source::source(client, command).await,
         Command::Engines(options) => engines::engines(&options).await,
         Command::Model(command) => model::model(client, &command).await,
         Command::Crds => output::print_documents(

@@ -126,6 +126,8 @@ fn site_config(
         heartbeat: Duration::from_secs(options.heartbeat.max(1)),
         mlbuffet_legacy: options.mlbuffet_legacy,
         callback_origins: options.callback_origins.clone(),
+        fetch_hosts: options.fetch_hosts.clone(),
+        fetch_protocols: options.fetch_protocols.clone(),
         traces: traces(options.otlp_endpoint.as_deref())?,
         signers: options.require_signatures.as_deref().map(artifact::trusted_keys).transpose()?,
     })

@@ -4,7 +4,8 @@
 //! memory and waits for nothing, so it may run at any time, any number of times. (That of placements keeps an index of
 //! sites, which it could make again at any time.) [`run`] shows those of our own
 //! kinds a [`Snapshot`] of all their objects, whenever one of them changed, until they have nothing left to write;
-//! [`run_lifecycle`] leads those that work on objects of all kinds to the few that a change concerns.
+//! [`run_lifecycle`] leads those that work on objects of all kinds to the few that a change concerns. [`run_sources`] is
+//! of another make: it fetches, so it takes turns, and asks the API like any client.
 
 mod aggregation;
 mod application;
@@ -25,6 +26,7 @@ mod run;
 mod simulation;
 mod site;
 mod snapshot;
+mod source;
 mod write;
 
 pub use aggregation::aggregate;
@@ -38,4 +40,8 @@ pub use placement::{Outlook, outlook};
 pub use run::run;
 pub use site::{Beat, Heartbeats};
 pub use snapshot::Snapshot;
+pub use source::{
+    Account, Ask, Cluster, Errands, Place, Refusal, SOURCE_MANAGER, SourceOptions, SourceQueue, read_secret,
+    run_sources,
+};
 pub use write::{Action, Write};

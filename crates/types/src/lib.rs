@@ -31,6 +31,7 @@ mod rollout;
 mod score;
 mod selector;
 mod site;
+mod source;
 
 pub use amount::Amount;
 pub use application::{
@@ -74,6 +75,10 @@ pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Select
 pub use site::{
     Capacity, Claim, Endpoints, Link, Site, SiteSpec, SiteStatus, Taint, TaintEffect, Toleration,
     TolerationOperator,
+};
+pub use source::{
+    AppliedObject, DeletionPolicy, DriftPolicy, FailedObject, GitReference, GitSource, HelmOptions,
+    SecretReference, Source, SourceDrift, SourceSpec, SourceStatus, Verification, VerificationMode, Webhook,
 };
 
 /// The API group of Avocet's own kinds.

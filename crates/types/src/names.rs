@@ -16,8 +16,15 @@ pub mod label {
     pub const TIER: &str = "avocet.dev/tier";
 }
 
-/// Annotations of an Application that say what its rollout is to do.
+/// Annotations that somebody acts on.
 pub mod annotation {
+    /// `NAMESPACE/NAME` of the Source that an object was applied by.
+    pub const SOURCE: &str = "avocet.dev/source";
+    /// `disabled` on an object that its Source is not to delete.
+    pub const PRUNE: &str = "avocet.dev/prune";
+    /// On a Source: any new value has it looked at now.
+    pub const RECONCILE_AT: &str = "avocet.dev/reconcile-at";
+
     /// `FROM:TO`, numbers of revisions: as long as FROM is what the manifests say, sites run TO. Anything behind an `@`
     /// makes it a new word.
     pub const UNDO: &str = "avocet.dev/rollout-undo";
@@ -33,6 +40,8 @@ pub mod finalizer {
     pub const FOREGROUND: &str = "foregroundDeletion";
     /// Until all that the object owns stands for itself.
     pub const ORPHAN: &str = "orphan";
+    /// On a Source: until what it created is gone.
+    pub const SOURCE: &str = "avocet.dev/source";
     /// In the spec of a namespace: until all that is in it is gone.
     pub const NAMESPACE: &str = "kubernetes";
 }

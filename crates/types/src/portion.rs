@@ -59,6 +59,12 @@ pub struct Span {
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 impl Span {
+    /// So many minutes.
+    pub fn minutes(minutes: u32) -> Self {
+        let duration = Duration::from_secs(60 * u64::from(minutes));
+        Self { text: format!("{minutes}m"), duration }
+    }
+
     /// How long it is.
     pub fn duration(&self) -> Duration {
         self.duration

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Problem;
 
 /// From the bottom to the top: a crate may use those before it. [`ASIDE`] are tools, not of the product.
-const LAYERS: [&str; 18] = [
+const LAYERS: [&str; 19] = [
     "avocet-types",
     "avocet-schema",
     "avocet-daemon",
@@ -16,6 +16,7 @@ const LAYERS: [&str; 18] = [
     "avocet-registry",
     "avocet-objects",
     "avocet-planner",
+    "avocet-sources",
     "avocet-heap",
     "avocet-tensorflow",
     "avocet-inference",
@@ -32,7 +33,7 @@ const ASIDE: [&str; 2] = ["xtask", "avocet-testkit"];
 /// What is slow to build or holds an idea that must stay in one place, and who may name it.
 const HEAVY: [(&str, &[&str]); 16] = [
     ("libloading", &["avocet-tensorflow"]),
-    ("regex", &["avocet-schema"]),
+    ("regex", &["avocet-schema", "avocet-sources"]),
     ("rusqlite", &["avocet-store"]),
     ("rten", &["avocet-inference"]),
     ("rten-tensor", &["avocet-inference"]),

@@ -20,9 +20,10 @@ const WRITE: [&str; 5] = ["create", "delete", "deletecollection", "patch", "upda
 const ALL: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// Our kinds that people write, and parts of them.
-const STATED: [&str; 5] = ["applications", "functions", "models", "placements", "placements/scale"];
+const STATED: [&str; 6] =
+    ["applications", "functions", "models", "placements", "placements/scale", "sources"];
 /// Our kinds that people only look at.
-const SHOWN: [&str; 12] = [
+const SHOWN: [&str; 13] = [
     "applicationrevisions",
     "applicationrevisions/status",
     "applications/status",
@@ -35,6 +36,7 @@ const SHOWN: [&str; 12] = [
     "placements/status",
     "placementscores",
     "sites",
+    "sources/status",
 ];
 
 fn rule(verbs: &[&str], group: &str, resources: &[&str]) -> Value {

@@ -54,7 +54,11 @@ fn rules_everywhere(site: &str) -> Value {
             "verbs": ["post"],
             "nonResourceURLs": [own("/avocet/v1/sites/SITE/heartbeat"), own("/avocet/v1/sites/SITE/certificate")],
         },
-        {"verbs": ["get"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/probe")]},
+        {
+            "verbs": ["get"],
+            "nonResourceURLs": [own("/avocet/v1/sites/SITE/probe"), own("/avocet/v1/sites/SITE/sources")],
+        },
+        {"verbs": ["post"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/sources/*")]},
         {
             "verbs": ["get", "head", "delete"],
             "nonResourceURLs": [own("/avocet/v1/mailbox/SITE"), own("/avocet/v1/mailbox/SITE/*")],

@@ -26,6 +26,7 @@ mod quotas;
 mod resources;
 mod rights;
 mod service_accounts;
+mod sources;
 mod support;
 mod tokens;
 mod watches;

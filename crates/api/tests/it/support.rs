@@ -114,6 +114,8 @@ impl TestHub {
             blobs,
             registry,
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
+            sources: controllers::SourceQueue::default(),
+            errands: controllers::Errands::default(),
             pages: Pages::default(),
             limits: Limits::default(),
             rbac: Rbac::new(store),

@@ -123,6 +123,7 @@ fn kubectl_reads_and_writes_resources() {
         "placements",
         "placementscores",
         "sites",
+        "sources",
     ];
     assert_eq!(names, plurals.map(|plural| format!("{plural}.avocet.dev")));
     let explained = kubectl.ok(&["explain", "application.spec.components"]);

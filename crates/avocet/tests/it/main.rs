@@ -27,5 +27,6 @@ mod manifests;
 mod registry;
 mod rollouts;
 mod serve;
+mod sources;
 mod support;
 mod uploads;

@@ -3,7 +3,7 @@
 use super::{AGE, Column, KindInfo, NAME, Scale, column};
 use crate::{
     ApplicationRevisionSpec, ApplicationSpec, AssignmentSpec, FunctionSpec, Kind, ModelSpec,
-    PlacementDecisionSpec, PlacementScoreSpec, PlacementSpec, SiteSpec,
+    PlacementDecisionSpec, PlacementScoreSpec, PlacementSpec, SiteSpec, SourceSpec,
 };
 
 /// In the order that Kubernetes has for custom resources.
@@ -21,7 +21,7 @@ const fn ours<S: Kind>(
     }
 }
 
-pub(super) static OURS: [KindInfo; 9] = [
+pub(super) static OURS: [KindInfo; 10] = [
     ours::<SiteSpec>(
         "site",
         &[],
@@ -184,4 +184,30 @@ pub(super) static OURS: [KindInfo; 9] = [
         ],
     )
     .selectable_by(&["spec.runtime"]),
+    ours::<SourceSpec>(
+        "source",
+        &["src"],
+        &[
+            NAME,
+            column("Url", "string", ".spec.git.url", 1, "the repository"),
+            column(
+                "Ready",
+                "string",
+                ".status.conditions[?(@.type==\"Ready\")].status",
+                0,
+                "what the repository says is applied",
+            ),
+            column("Revision", "string", ".status.lastAppliedRevision", 0, "the commit that is applied"),
+            column("Objects", "integer", ".status.objects", 1, "objects that are kept applied"),
+            column("Suspended", "boolean", ".spec.suspend", 1, "left alone until resumed"),
+            column(
+                "Status",
+                "string",
+                ".status.conditions[?(@.type==\"Ready\")].message",
+                0,
+                "what keeps it from being ready",
+            ),
+            AGE,
+        ],
+    ),
 ];
