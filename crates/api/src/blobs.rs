@@ -43,12 +43,23 @@ fn refuse(error: &artifacts::Error) -> ApiError {
     }
 }
 
+/// What is not here may be at the hub above.
+async fn bring(hub: &Hub, digest: &Digest) -> Result<(), ApiError> {
+    match &hub.parent {
+        Some(parent) if !hub.blobs.has(digest) => {
+            parent.bring(&hub.blobs, digest).await.map_err(|error| refuse(&error))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn read(
     State(hub): State<Arc<Hub>>,
     Path(digest): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let digest = parse(&digest)?;
+    bring(&hub, &digest).await?;
     let size = hub.blobs.size(&digest).map_err(|error| refuse(&error))?;
     let offset = match headers.get(RANGE).map(|range| range.to_str().unwrap_or_default()) {
         None => 0,
@@ -82,7 +93,9 @@ async fn pieces(
     State(hub): State<Arc<Hub>>,
     Path(digest): Path<String>,
 ) -> Result<Json<Vec<Digest>>, ApiError> {
-    let pieces = hub.blobs.pieces(&parse(&digest)?).await;
+    let digest = parse(&digest)?;
+    bring(&hub, &digest).await?;
+    let pieces = hub.blobs.pieces(&digest).await;
     pieces.map(Json).map_err(|error| refuse(&error))
 }
 

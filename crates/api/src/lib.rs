@@ -3,7 +3,8 @@
 //! - `/api/v1/…`, `/apis/…`: the resources, as the Kubernetes API serves them ([`resources`], [`writes`], [`watch`],
 //!   [`table`], [`discovery`]), so that kubectl and kube clients work.
 //! - `/avocet/v1/…`: what sites need: joining ([`joining`]) and heartbeats ([`sites`]), artifacts ([`blobs`]), and the mailbox
-//!   through which outputs travel from site to site ([`mailbox`]).
+//!   through which outputs travel from site to site ([`mailbox`]); and what a hub asks that is itself a site
+//!   ([`nesting`]).
 //! - `/v2/`: images and other artifacts, as OCI clients want them ([`images`]); also at a port of its own.
 //! - `/ui`: one page to look at results.
 //!
@@ -37,6 +38,7 @@ mod limits;
 mod listener;
 mod mailbox;
 mod metrics;
+mod nesting;
 mod openapi;
 mod options;
 mod pages;
@@ -54,6 +56,7 @@ mod subresources;
 mod table;
 mod target;
 mod ui;
+mod upstream;
 mod watch;
 mod wire;
 mod writes;
@@ -67,8 +70,10 @@ pub use joining::{CertificateRequest, CertificateResponse, JoinRequest, JoinResp
 pub use limits::{Limits, Options as LimitOptions};
 pub use mailbox::{Delivery, Mailbox};
 pub use metrics::Metrics;
+pub use nesting::{Child, Children, ChildrenAnswer, Refused, Report, Reports, Unreported, next_hop};
 pub use pages::Pages;
 pub use quotas::Turns as QuotaTurns;
 pub use server::{router, serve};
 pub use site_tokens::SiteTokens;
 pub use sites::{Heartbeat, HeartbeatAnswer, INSTANCE};
+pub use upstream::Upstream;

@@ -42,6 +42,16 @@ struct Heard {
     skews: HashMap<String, f64>,
     /// Sites whose credentials were revoked.
     revoked: HashSet<String>,
+    /// Sites that joined a hub below this one, as that hub tells of them.
+    told: HashMap<String, Told>,
+}
+
+/// What a hub below says of one of its sites.
+struct Told {
+    /// The site that says it, a child of this hub.
+    by: String,
+    /// Why it is not ready; none if it is.
+    problem: Option<String>,
 }
 
 impl Heartbeats {
@@ -59,7 +69,18 @@ impl Heartbeats {
     pub fn join(&self, site: &str) {
         let mut heard = self.heard();
         heard.instances.forget(site);
+        heard.told.remove(site);
         heard.at.insert(site.to_owned(), Instant::now());
+    }
+
+    /// A child of this hub says how a site stands that is below it: `problem` is why it is not ready, if so.
+    pub fn tell(&self, site: &str, by: &str, problem: Option<String>) {
+        self.heard().told.insert(site.to_owned(), Told { by: by.to_owned(), problem });
+    }
+
+    /// A site is gone that a child of this hub told of.
+    pub fn forget(&self, site: &str) {
+        self.heard().told.remove(site);
     }
 
     /// A site was heard now.
@@ -108,8 +129,27 @@ impl Heartbeats {
 }
 
 impl Heard {
-    /// Whether a site is heard, silent, or not yet known, and why.
+    /// Whether a site is heard, silent, or not yet known, and why. Of one that is below another, both must be.
     fn ready(
+        &self,
+        site: &str,
+        since: Instant,
+        grace: Duration,
+    ) -> Option<(ConditionStatus, &'static str, String)> {
+        let Some(Told { by, problem }) = self.told.get(site) else { return self.heard(site, since, grace) };
+        let (status, ..) = self.heard(by, since, grace)?;
+        Some(match problem {
+            _ if status != ConditionStatus::True => {
+                let message =
+                    format!("nothing is heard of `{by}`, by which it is reached; what runs there goes on");
+                (status, "ParentSilent", message)
+            }
+            Some(problem) => (ConditionStatus::Unknown, "Silent", problem.clone()),
+            None => (ConditionStatus::True, "HeardByParent", String::new()),
+        })
+    }
+
+    fn heard(
         &self,
         site: &str,
         since: Instant,

@@ -64,22 +64,30 @@ impl Tree {
 
     /// The same on a port of the caller's choice.
     pub fn hub_at(&self, name: &str, port: u16) -> Hub {
-        self.start_hub(name, port, &[])
+        self.start_hub(name, "cloud", port, &[])
     }
 
     /// The same with further arguments.
     pub fn hub_with(&self, name: &str, further: &[&str]) -> Hub {
-        self.start_hub(name, quiet_port(), further)
+        self.start_hub(name, "cloud", quiet_port(), further)
     }
 
-    fn start_hub(&self, name: &str, port: u16, further: &[&str]) -> Hub {
+    /// A hub and its own site of tier `plant` that is a site of another hub with a new token (`avocet up --join`),
+    /// running.
+    pub fn hub_below(&self, above: &Hub, name: &str, further: &[&str]) -> Hub {
+        let (url, token) = (above.url(), above.join_token(name));
+        let join = ["--join", &url, "--token", &token];
+        self.start_hub(name, "plant", quiet_port(), &[&join, further].concat())
+    }
+
+    fn start_hub(&self, name: &str, tier: &str, port: u16, further: &[&str]) -> Hub {
         let listen = format!("127.0.0.1:{port}");
         let hub = [
             "up",
             "--site",
             name,
             "--tier",
-            "cloud",
+            tier,
             "--grace",
             "3",
             "--listen",

@@ -54,7 +54,15 @@ fn rules_everywhere(site: &str) -> Value {
             "verbs": ["post"],
             "nonResourceURLs": [own("/avocet/v1/sites/SITE/heartbeat"), own("/avocet/v1/sites/SITE/certificate")],
         },
-        {"verbs": ["get"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/probe")]},
+        // For sites that are hubs themselves; what each of them may do is checked there.
+        {
+            "verbs": ["post"],
+            "nonResourceURLs": [own("/avocet/v1/sites/SITE/children"), own("/avocet/v1/sites/SITE/reports")],
+        },
+        {
+            "verbs": ["get"],
+            "nonResourceURLs": [own("/avocet/v1/sites/SITE/probe"), own("/avocet/v1/sites/SITE/assignments")],
+        },
         {
             "verbs": ["get", "head", "delete"],
             "nonResourceURLs": [own("/avocet/v1/mailbox/SITE"), own("/avocet/v1/mailbox/SITE/*")],
