@@ -140,7 +140,7 @@ impl Up {
     async fn session(self, shutdown: Shutdown) -> Result<(), Error> {
         heartbeat::check_hub(&self.client, &self.membership).await?;
         let mut children = children::Telling::begin(&self).await?;
-        children.tell_all().await?;
+        children.tell_first().await?;
         tokio::select! {
             () = shutdown.wait() => Ok(()),
             ended = children.follow() => ended,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use artifacts::{Blobs, Source};
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use registry::{ContentDigest, Found, Incoming, Origin, Reference, Repository};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
 use types::Digest;
 
 use crate::Client;
@@ -19,6 +21,9 @@ use crate::client::Error;
 
 /// How large a manifest from above may be, in bytes.
 const LARGEST_MANIFEST: u64 = 4 << 20;
+
+/// How long a question about a token may take.
+const LONGEST_ANSWER: Duration = Duration::from_secs(4);
 
 /// The hub above; perhaps it is not joined yet. Cheap to clone.
 #[derive(Clone, Default)]
@@ -68,6 +73,15 @@ impl Upstream {
         let size =
             size.map_err(|_| failed(io::Error::other("the hub above does not say how large it is")))?;
         artifacts::fetch(blobs, digest, size, self).await
+    }
+
+    /// Whether the hub above says of a token that it is good at a site here. It is not if that hub can't be asked.
+    pub(crate) async fn vouches(&self, review: &Value) -> bool {
+        let Ok(client) = self.client() else { return false };
+        let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+        let request = client.request(Method::POST, path).timeout(LONGEST_ANSWER).json(review);
+        let answer = client.json::<Value>(request).await.unwrap_or_default();
+        answer.pointer("/status/authenticated") == Some(&Value::Bool(true))
     }
 
     fn flight(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {

@@ -78,6 +78,16 @@ impl Heartbeats {
         self.heard().told.insert(site.to_owned(), Told { by: by.to_owned(), problem });
     }
 
+    /// These are all sites that a child of this hub knows: of others that it told of before, nothing is known.
+    pub fn tell_all(&self, by: &str, all: &HashSet<&str>) {
+        let mut heard = self.heard();
+        let lost = heard.told.iter_mut().filter(|(site, told)| told.by == by && !all.contains(site.as_str()));
+        for (site, told) in lost {
+            told.problem =
+                Some(format!("`{by}` does not know `{site}` any more; join it there again, or delete it"));
+        }
+    }
+
     /// A site is gone that a child of this hub told of.
     pub fn forget(&self, site: &str) {
         self.heard().told.remove(site);
@@ -263,5 +273,49 @@ fn tell(site: &Site, now: ConditionStatus, message: &str) -> Vec<Occurrence> {
             vec![Occurrence::normal(site, "SiteReady", "its heartbeats arrive again")]
         }
         _ => vec![Occurrence::warning(site, "SiteNotReady", message)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(30);
+
+    fn reason(heartbeats: &Heartbeats, site: &str) -> Option<(ConditionStatus, &'static str)> {
+        // So long after the start that who was not heard is silent.
+        let since = Instant::now().checked_sub(GRACE * 2).unwrap();
+        heartbeats.heard().ready(site, since, GRACE).map(|(status, reason, _)| (status, reason))
+    }
+
+    #[test]
+    fn a_site_below_a_child_is_ready_while_the_child_is_heard_and_hears_it() {
+        let heartbeats = Heartbeats::new(GRACE);
+        heartbeats.tell("line", "plant", None);
+        assert_eq!(reason(&heartbeats, "line"), Some((ConditionStatus::Unknown, "ParentSilent")));
+        heartbeats.hear("plant");
+        assert_eq!(reason(&heartbeats, "line"), Some((ConditionStatus::True, "HeardByParent")));
+        heartbeats.tell("line", "plant", Some("no heartbeat".to_owned()));
+        assert_eq!(reason(&heartbeats, "line"), Some((ConditionStatus::Unknown, "Silent")));
+        heartbeats.tell("line", "plant", None);
+        heartbeats.revoked("plant", true);
+        assert_eq!(reason(&heartbeats, "line"), Some((ConditionStatus::Unknown, "ParentSilent")));
+    }
+
+    #[test]
+    fn a_site_that_the_child_knows_no_more_is_not_ready_for_it() {
+        let heartbeats = Heartbeats::new(GRACE);
+        heartbeats.hear("plant");
+        heartbeats.hear("shop");
+        for (site, by) in [("line", "plant"), ("lost", "plant"), ("other", "shop")] {
+            heartbeats.tell(site, by, None);
+        }
+        heartbeats.tell_all("plant", &HashSet::from(["line"]));
+        let all = ["line", "lost", "other"].map(|site| reason(&heartbeats, site).unwrap().1);
+        assert_eq!(all, ["HeardByParent", "Silent", "HeardByParent"]);
+        heartbeats.tell("lost", "plant", None);
+        assert_eq!(reason(&heartbeats, "lost").unwrap().1, "HeardByParent");
+        heartbeats.join("lost");
+        assert_eq!(reason(&heartbeats, "lost").unwrap().1, "HeartbeatsArrive", "it joined this hub itself");
     }
 }

@@ -57,8 +57,15 @@ impl<'a> Telling<'a> {
         }
     }
 
+    /// Tells of all sites, and that these are all.
+    pub(super) async fn tell_first(&mut self) -> Result<(), Error> {
+        self.tell_all().await?;
+        let all = self.told.keys().cloned().collect();
+        self.send(Children { all: Some(all), ..Children::default() }).await
+    }
+
     /// Tells all that was not told yet.
-    pub(super) async fn tell_all(&mut self) -> Result<(), Error> {
+    async fn tell_all(&mut self) -> Result<(), Error> {
         self.version = self.up.hub.store.version();
         let roster = self.roster();
         let gone: Vec<String> = self
@@ -70,10 +77,10 @@ impl<'a> Telling<'a> {
         let changed: Vec<Child> =
             roster.into_iter().filter(|child| self.told.get(&child.name) != Some(child)).collect();
         for gone in gone.chunks(AT_ONCE) {
-            self.send(Children { children: vec![], gone: gone.to_vec() }).await?;
+            self.send(Children { gone: gone.to_vec(), ..Children::default() }).await?;
         }
         for children in changed.chunks(AT_ONCE) {
-            self.send(Children { children: children.to_vec(), gone: vec![] }).await?;
+            self.send(Children { children: children.to_vec(), ..Children::default() }).await?;
         }
         Ok(())
     }

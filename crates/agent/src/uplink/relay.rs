@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use reqwest::Method;
 use serde::Deserialize;
 use store::Error::{Conflict, Exists, NotFound};
-use store::{Deletion, Key};
+use store::{Deletion, EventKind, Key};
 use tracing::{debug, info, warn};
 use types::names::{annotation, label};
 use types::{Assignment, AssignmentSpec, Kind, ObjectMeta};
@@ -24,6 +24,8 @@ const SILENCE: Duration = Duration::from_secs(90);
 /// For how long nothing is taken away from a site that has just become known above, perhaps to a hub that was restored
 /// and has yet to decide again what it had decided.
 const YOUNG: Duration = Duration::from_secs(60);
+/// How soon after a change here the list is looked at again.
+const GATHER: Duration = Duration::from_millis(250);
 /// What the end of the list says.
 const LISTED: &str = "/metadata/annotations/k8s.io~1initial-events-end";
 const TABLE: &str = "relay";
@@ -48,6 +50,7 @@ pub(super) async fn follow(up: &Up) -> Result<(), Error> {
                 },
                 _ = registered.changed() => break true,
                 () = at(again) => break true,
+                () = change_of_ours(up) => break true,
             };
             let Some(change) = change.transpose()? else { break !up.clashes().is_empty() };
             if change.kind == "ERROR" {
@@ -65,6 +68,25 @@ pub(super) async fn follow(up: &Up) -> Result<(), Error> {
         };
         if list_again {
             version.clear();
+        }
+    }
+}
+
+/// Where something from above was not taken, waits until what this hub assigns itself changes.
+async fn change_of_ours(up: &Up) {
+    let store = &up.hub.store;
+    if up.clashes().is_empty() {
+        return std::future::pending().await;
+    }
+    // Where a watch can't begin, a change is likely.
+    let Ok(mut watch) = store.watch_kind(AssignmentSpec::PLURAL, store.version()) else { return };
+    while let Ok(changes) = watch.next().await {
+        let is_status = |change: &store::Event| {
+            let before = change.previous.as_ref().map(|object| object.metadata.generation);
+            change.kind == EventKind::Modified && before == Some(change.object.metadata.generation)
+        };
+        if changes.iter().any(|change| !up.is_relayed(&change.object) && !is_status(change)) {
+            return tokio::time::sleep(GATHER).await;
         }
     }
 }

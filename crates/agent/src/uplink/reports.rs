@@ -132,3 +132,44 @@ fn refusal((site, name): &Place, clash: &Clash) -> Report {
     };
     Report { site: site.clone(), name: name.clone(), uid: clash.uid.clone(), status }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn relayed(generation: i64, observed: i64) -> Assignment {
+        let condition = json!({
+            "type": "Available", "status": "True", "observedGeneration": observed,
+            "lastTransitionTime": "2030-01-01T00:00:00Z", "reason": "Running",
+        });
+        serde_json::from_value(json!({
+            "apiVersion": types::API_VERSION, "kind": "Assignment",
+            "metadata": {
+                "name": "a", "namespace": "line", "uid": "here", "generation": generation,
+                "annotations": {annotation::ORIGIN_UID: "there", annotation::ORIGIN_GENERATION: "70"},
+            },
+            "spec": {"applicationNamespace": "default", "application": "a", "applicationUid": "u", "component": "c"},
+            "status": {"conditions": [condition], "observedGeneration": observed, "invocations": {"succeeded": 3}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn reports_count_generations_as_the_hub_above_does() {
+        let report = report(&relayed(4, 4)).unwrap();
+        assert_eq!((report.site.as_str(), report.uid.as_str()), ("line", "there"));
+        assert_eq!(
+            (report.status.observed_generation, report.status.conditions[0].observed_generation),
+            (70, 70)
+        );
+        assert_eq!(report.status.invocations.succeeded, 3);
+    }
+
+    #[test]
+    fn what_a_site_said_of_an_older_generation_is_not_told_as_if_it_were_of_the_newest() {
+        assert_eq!(report(&relayed(5, 4)), None);
+        assert_eq!(report(&relayed(1, 0)), None);
+    }
+}

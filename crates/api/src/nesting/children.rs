@@ -58,6 +58,9 @@ pub struct Children {
     /// Sites that were removed.
     #[serde(default)]
     pub gone: Vec<String>,
+    /// Once all were told: their names. Nothing is known of others that were told of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all: Option<Vec<String>>,
 }
 
 /// What came of it.
@@ -84,7 +87,7 @@ pub struct Refused {
 pub(super) async fn tell(
     State(hub): State<Arc<Hub>>,
     Path(teller): Path<String>,
-    Body(Children { children, gone }): Body<Children>,
+    Body(Children { children, gone, all }): Body<Children>,
 ) -> Result<Json<ChildrenAnswer>, ApiError> {
     if children.len().max(gone.len()) > MOST_AT_ONCE {
         let message = format!(
@@ -102,15 +105,14 @@ pub(super) async fn tell(
         }
     }
     let mut answer = ChildrenAnswer::default();
-    let mut count = teller.branch.below().len();
+    let is_new = |child: &Child| !teller.branch.has(&child.name);
+    // Counted only where it matters: it is a look at all sites.
+    let mut count = if children.iter().any(is_new) { teller.branch.below().len() } else { 0 };
     for child in children {
-        let is_new = !hub.store.get(&key(&child.name)).is_some_and(|_| teller.branch.has(&child.name));
-        match teller.check(&child, is_new.then_some(count)) {
-            Ok(()) => {}
-            Err(refused) => {
-                answer.refused.push(refused);
-                continue;
-            }
+        let is_new = is_new(&child);
+        if let Err(refused) = teller.check(&child, is_new.then_some(count)) {
+            answer.refused.push(refused);
+            continue;
         }
         if let Err(error) = teller.take(&child).await {
             if error.code >= 500 {
@@ -123,6 +125,9 @@ pub(super) async fn tell(
             count += 1;
             answer.created.push(child.name);
         }
+    }
+    if let Some(all) = all {
+        hub.heartbeats.tell_all(teller.name, &all.iter().map(String::as_str).collect());
     }
     Ok(Json(answer))
 }

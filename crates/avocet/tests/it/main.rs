@@ -25,6 +25,7 @@ mod kubectl_session;
 mod kubernetes_client;
 mod manifests;
 mod nesting;
+mod networks;
 mod registry;
 mod rollouts;
 mod serve;

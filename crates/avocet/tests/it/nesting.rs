@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testkit::{Hub, LIMIT, Site, Tree, wait_until};
 
 use crate::support::{
-    application, apply, function, list, model, placement, put, serving, step, tree, wait_for_object,
+    application, apply, function, http, list, model, placement, put, serving, step, tree, wait_for_object,
     wait_until_model_answers,
 };
 
@@ -20,7 +20,7 @@ fn state(site: &Value, kind: &str) -> Value {
 
 /// Waits until a hub says that a site is ready, or says of it this instead.
 #[track_caller]
-fn wait_until_site(hub: &Hub, name: &str, status: &str, reason: &str) -> Value {
+pub fn wait_until_site(hub: &Hub, name: &str, status: &str, reason: &str) -> Value {
     wait_until(&format!("{} says {reason} of {name}", hub.name), LIMIT, || {
         let seen = site(hub, name).ok_or("there is no such site")?;
         let ready = state(&seen, "Ready");
@@ -38,7 +38,7 @@ fn wait_until_gone(hub: &Hub, name: &str) {
 }
 
 /// Sites with a label.
-fn labelled(name: &str, key: &str, value: &str) -> Value {
+pub fn labelled(name: &str, key: &str, value: &str) -> Value {
     let spec = json!({"predicates": [{"labelSelector": {"matchLabels": {key: value}}}]});
     json!({"apiVersion": "avocet.dev/v1alpha1", "kind": "Placement", "metadata": {"name": name}, "spec": spec})
 }
@@ -185,6 +185,10 @@ fn a_placement_at_the_top_finds_a_leaf_by_its_label_and_the_leaf_goes_on_without
     apply(&tree, &top, &[labelled("lines", "line", "3"), model("affine"), models]);
     top.wait_until_ready("models");
     wait_until_model_answers(&leaf, "affine");
+    // Who administers the hub at the top may look at the leaf; who asks it is sent on to that hub.
+    let file = tree.write("note", "from the top");
+    top.cli(&["cp", file.to_str().unwrap(), "line:notes/one"]).ok();
+    assert_eq!(list(&leaf, "notes").len(), 1);
     // What it serves came through the hub between, which has it now, too.
     let blobs = |hub: &Hub| {
         let found = walkdir(&hub.process.data().join("hub/artifacts"));
@@ -338,4 +342,38 @@ fn a_tree_of_four_levels_is_one_for_who_stands_at_its_top() {
         wait_until_gone(&top, name);
     }
     wait_until_model_answers(&leaf, "affine");
+}
+
+#[test]
+fn of_two_hubs_that_assign_a_model_of_one_name_the_one_that_the_site_joined_has_its_way() {
+    let tree = tree();
+    let (top, middle, leaf) = three(&tree, &["--label", "line=3"]);
+    let serving = |name: &str| {
+        application(name, &json!([{"name": "serve", "placement": "lines", "models": ["affine"]}]))
+    };
+    apply(&tree, &middle, &[labelled("lines", "line", "3"), model("affine"), serving("ours")]);
+    middle.wait_until_ready("ours");
+    let mut other = model("affine");
+    other["spec"]["versions"][0]["name"] = json!("7");
+    apply(&tree, &top, &[labelled("lines", "line", "3"), other, serving("theirs"), serving("ours")]);
+    for name in ["ours", "theirs"] {
+        wait_until("the hub above is told why its assignment is not followed", LIMIT, || {
+            let name = format!("serve.{name}.default");
+            let seen = top.cli(&["get", "assignment", &name, "-n", "line", "-o", "json"]);
+            let seen: Value = serde_json::from_str(&seen.stdout).map_err(|error| error.to_string())?;
+            let available = state(&seen, "Available");
+            if available["reason"] == "NameTaken" { Ok(()) } else { Err(seen["status"].to_string()) }
+        });
+    }
+    let versions = |leaf: &Site| {
+        let url = format!("{}/v2/models/affine", leaf.access("inference"));
+        let (_, body) = http("GET", &url, "", &Value::Null).unwrap();
+        serde_json::from_str::<Value>(&body).unwrap()["versions"].clone()
+    };
+    assert_eq!(versions(&leaf), json!(["1"]));
+    // Once the name is free, the hub above has its way, too.
+    middle.cli(&["delete", "application/ours"]).ok();
+    middle.cli(&["delete", "model/affine"]).ok();
+    top.wait_until_ready("theirs");
+    assert_eq!(versions(&leaf), json!(["7"]));
 }
