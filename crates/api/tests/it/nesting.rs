@@ -192,3 +192,19 @@ async fn a_hub_below_sends_what_a_site_of_its_branch_makes_and_takes_what_is_for
     let waiting = hub.ask_json("GET", "/avocet/v1/mailbox/shop", ADMIN, &Value::Null).await.expect(200);
     assert_eq!(waiting["deliveries"][0].get("site"), None, "{waiting}");
 }
+
+#[tokio::test]
+async fn a_hub_below_says_of_itself_what_is_its_own_to_say() {
+    let hub = TestHub::start().await;
+    let taint = json!({"key": "avocet.dev/hub-alone", "effect": "NoSelect"});
+    let itself = json!({
+        "name": "plant", "labels": {"country": "fi"},
+        "spec": {"tier": "elsewhere", "parent": "shop", "taints": [taint]},
+    });
+    assert_eq!(hub.refusal(itself).await, "");
+    let seen = hub.get("sites/plant").await.expect(200);
+    assert_eq!((&seen["spec"]["tier"], seen["spec"].get("parent")), (&json!("edge"), None));
+    assert_eq!(seen["spec"]["taints"][0]["key"], "avocet.dev/hub-alone");
+    assert_eq!(seen["metadata"]["labels"], json!({"country": "fi"}));
+    assert_eq!(seen["metadata"].get("ownerReferences"), None);
+}
