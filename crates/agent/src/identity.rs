@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use api::{CertificateRequest, CertificateResponse, Client, client};
 use daemon::tls;
@@ -13,6 +14,10 @@ use reqwest::Method;
 use tracing::{info, warn};
 
 use crate::{Error, Membership};
+
+/// For how long the hub may say nothing. It answers a wait for deliveries within half a minute, and sends something to
+/// watchers as often.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The group of all sites, as certificates have it.
 const SITES: &str = "avocet:sites";
@@ -87,7 +92,7 @@ impl Identity {
         Ok(Self {
             data: data.to_owned(),
             membership: Arc::new(Mutex::new(membership.clone())),
-            client: client.on_machine(&instance),
+            client: client.on_machine(&instance).with_patience(PATIENCE),
             hub_is_old: Arc::default(),
             instance: instance.into(),
         })
@@ -133,7 +138,7 @@ impl Identity {
         let key = tls::key_of(&key).map_err(Error::Key)?;
         let Membership { site, url, authority, .. } = self.membership();
         // The old certificate may have ended, and would not be let in.
-        let client = Client::new(&encrypted(&url), "", Some(&authority))?;
+        let client = Client::new(&encrypted(&url), "", Some(&authority))?.as_patient_as(&self.client);
         let asked = CertificateRequest { request: request(&site, &key)?, site };
         let answer: CertificateResponse =
             client.json(client.request(Method::POST, "/avocet/v1/renew").json(&asked)).await?;
@@ -160,6 +165,12 @@ impl Identity {
         self.show(&key, &answer.certificate)?;
         info!("the site has a certificate now, in place of its secret");
         Ok(())
+    }
+
+    /// The same, which gives a hub up that says nothing for so long.
+    #[cfg(test)]
+    pub(crate) fn with_patience(self, patience: Duration) -> Self {
+        Self { client: self.client.with_patience(patience), ..self }
     }
 
     /// Keeps a certificate, and shows it from the next request on.

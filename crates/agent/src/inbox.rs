@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use api::{Client, Delivery};
 use daemon::Shutdown;
-use futures::TryStreamExt;
 use objects::{Objects, PutOptions};
 use reqwest::Method;
 use serde::Deserialize;
@@ -54,7 +53,7 @@ pub(crate) async fn receive_all(
 async fn receive(client: &Client, address: &str, objects: &Objects, delivery: Delivery) -> Result<(), Error> {
     let Delivery { id, bucket, key, content_type, size, digest, .. } = delivery;
     let response = client.send(client.request(Method::GET, &format!("{address}/{id}"))).await?;
-    let body = response.bytes_stream().map_err(std::io::Error::other);
+    let body = client.stream(response);
     let options = PutOptions {
         content_type,
         idempotency_key: Some(id.clone()),

@@ -31,11 +31,14 @@ mod outbox;
 mod prepare;
 mod publish;
 mod report;
+#[cfg(test)]
+mod silence;
 mod site;
 mod sync;
 mod tokens;
 mod trigger;
 mod uplink;
+mod verified;
 mod work;
 
 pub use config::{Access, Config};

@@ -236,12 +236,12 @@ async fn round_trip(url: &str) -> std::io::Result<Duration> {
 }
 
 /// Fetches a little to see how wide the way is. Where that fails, or the hub is too old for it, nothing is known.
-async fn look_at_width(links: &Links, client: &Client, site: &str) {
+pub(crate) async fn look_at_width(links: &Links, client: &Client, site: &str) {
     let started = Instant::now();
     let asked = client.request(Method::GET, &format!("/avocet/v1/sites/{site}/probe"));
     let Ok(response) = client.send(asked).await else { return };
-    let bytes = response.bytes().await.map_or(0, |body| body.len());
-    links.received(bytes as u64, started.elapsed());
+    let Ok(body) = client.read(response).await else { return };
+    links.received(body.len() as u64, started.elapsed());
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ async fn join_anew(joining: &Joining, shutdown: &Shutdown) -> Result<Membership,
 }
 
 async fn ask(joining: &Joining, url: &str, token: &JoinToken, key: &str) -> Result<JoinResponse, Error> {
-    let client = Client::new(url, "", Some(&token.authority))?;
+    let client = Client::new(url, "", Some(&token.authority))?.with_patience(identity::PATIENCE);
     let request = JoinRequest {
         token: token.secret.clone(),
         request: identity::request(&token.site, key)?,

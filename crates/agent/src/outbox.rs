@@ -123,6 +123,8 @@ const PAGE: usize = 64;
 
 /// Sends what is in the outbox, and what comes into it, until the hub can't be reached.
 pub(crate) async fn send_all(client: Client, outbox: Outbox, shutdown: Shutdown) -> Result<(), Error> {
+    // The hub answers once it has all of an output, which has a time limit of its own.
+    let client = client.without_patience();
     let mut changed = outbox.subscribe();
     loop {
         let waiting: Vec<(String, Parcel)> =

@@ -18,6 +18,7 @@ use types::{Artifact, AssignedModel, Assignment, AssignmentSpec, Digest, Engine,
 use crate::Error;
 use crate::assignments::{Assigned, Assignments, Progress};
 use crate::links::Links;
+use crate::verified::Verified;
 
 /// What preparing needs.
 #[derive(Clone)]
@@ -70,7 +71,7 @@ pub(crate) async fn run(preparer: Preparer, shutdown: Shutdown) -> Result<(), Er
     let mut changed = preparer.assignments.subscribe();
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     // Content is checked once a process: what changed on disk while nobody looked is found before it is used.
-    let mut verified = HashSet::new();
+    let mut verified = Verified::default();
     loop {
         changed.borrow_and_update();
         let before = preparer.assignments.all();
@@ -104,7 +105,8 @@ pub(crate) async fn run(preparer: Preparer, shutdown: Shutdown) -> Result<(), Er
 
 impl Preparer {
     /// Answers whether everything is ready.
-    async fn prepare_all(&self, verified: &mut HashSet<Digest>) -> Result<bool, Error> {
+    async fn prepare_all(&self, verified: &mut Verified) -> Result<bool, Error> {
+        verified.keep(&self.needed(), self.registry.blobs())?;
         self.resume(verified).await;
         let all = self.assignments.all();
         let needed: BTreeMap<Digest, u64> = all.iter().flat_map(artifacts_of_both).collect();
@@ -131,15 +133,19 @@ impl Preparer {
         }
         self.unload_others(&models);
         if all_ready {
-            let keep: HashSet<Digest> = needed.into_keys().collect();
-            let garbage = Garbage { needed: keep, minimum_age: KEEP_UNUSED, dry_run: false };
-            self.registry.collect_garbage(&garbage).await?;
+            let garbage = Garbage { minimum_age: KEEP_UNUSED, dry_run: false };
+            self.registry.collect_garbage(garbage, || self.needed().into_keys().collect()).await?;
         }
         Ok(all_ready)
     }
 
+    /// What assignments name now, and how many bytes it has.
+    fn needed(&self) -> BTreeMap<Digest, u64> {
+        self.assignments.all().iter().flat_map(artifacts_of_both).collect()
+    }
+
     /// After a start: brings back what ran before where something else is wanted, which may not be there for long.
-    async fn resume(&self, verified: &mut HashSet<Digest>) {
+    async fn resume(&self, verified: &mut Verified) {
         let all = self.assignments.all();
         let floating = floating(&all);
         for known in all.iter().filter(|known| known.progress == Progress::New) {
@@ -159,11 +165,11 @@ impl Preparer {
     async fn bring(
         &self,
         needed: &BTreeMap<Digest, u64>,
-        verified: &mut HashSet<Digest>,
+        verified: &mut Verified,
     ) -> HashMap<Digest, Problem> {
         let unknown: Vec<(Digest, u64)> = needed
             .iter()
-            .filter(|(digest, _)| !verified.contains(*digest))
+            .filter(|(digest, _)| !verified.has(digest))
             .map(|(digest, size)| (*digest, *size))
             .collect();
         let fetches = unknown
@@ -192,7 +198,11 @@ impl Preparer {
     async fn bring_one(&self, digest: &Digest, size: u64) -> Result<(), artifacts::Error> {
         if self.registry.blobs().has(digest) {
             match self.registry.blobs().verify(digest).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    // From a start on it is as if it had come just now: nothing tells since when it is of no use.
+                    self.registry.blobs().touch(digest)?;
+                    return Ok(());
+                }
                 Err(error @ artifacts::Error::Corrupt { .. }) => {
                     let aside = self.registry.blobs().quarantine(digest)?;
                     warn!(%digest, %error, aside = %aside.display(), "a stored artifact was damaged; fetching it again");

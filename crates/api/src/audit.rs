@@ -1,8 +1,10 @@
 //! Who did what, and whether they might: one line of JSON a request, in the form of `audit.k8s.io/v1` at the level
 //! Metadata. Neither bodies nor tokens are ever in it.
 
+mod event;
 mod file;
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,15 +16,16 @@ use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use daemon::Tasks;
-use serde_json::{Value, json};
+use serde_json::Map;
 use tokio::sync::mpsc::{Sender, channel};
 use types::Time;
 
 use crate::Hub;
 use crate::authentication::User;
 use crate::listener::Peer;
-use crate::rbac::{Attempt, Decision, ResourceAttempt};
+use crate::rbac::{Attempt, Decision};
 use crate::request::RequestInfo;
+use event::{Annotations, Event, ObjectReference, Person, ResponseStatus};
 use file::AuditFile;
 
 /// How many lines wait for the disk; then requests that changed something wait, too.
@@ -76,15 +79,17 @@ impl Audit {
         Ok(audit)
     }
 
-    async fn write(&self, event: &Value, is_read: bool) {
+    async fn write(&self, line: String, is_read: bool) {
         let Some(queue) = &self.queue else { return };
-        let line = format!("{event}\n");
         if is_read {
             if queue.try_send(line).is_err() {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
-        } else if queue.send(line).await.is_err() {
-            tracing::error!(event = %event, "the audit log has ended; this was not written to it");
+        } else if let Err(unsent) = queue.send(line).await {
+            tracing::error!(
+                event = unsent.0.trim_end(),
+                "the audit log has ended; this was not written to it"
+            );
         }
     }
 }
@@ -138,8 +143,8 @@ pub async fn record(State(hub): State<Arc<Hub>>, mut request: Request, next: Nex
     let code = response.status().as_u16();
     let is_refusal = matches!(code, 401 | 403);
     if hub.audit.queue.is_some() && (!asked.is_read || is_refusal || hub.audit.reads) {
-        let event = asked.event(&id, &trail, code, received);
-        hub.audit.write(&event, asked.is_read && !is_refusal).await;
+        let line = asked.line(&id, &trail, code, received);
+        hub.audit.write(line, asked.is_read && !is_refusal).await;
     }
     response
 }
@@ -164,9 +169,13 @@ impl Drop for Unanswered<'_> {
             return;
         }
         if let Some(queue) = &self.audit.queue {
-            let event = self.asked.event(self.id, self.trail, CLIENT_CLOSED, self.received);
-            if queue.try_send(format!("{event}\n")).is_err() {
-                tracing::error!(event = %event, "the audit log is behind; this was not written to it");
+            let line = self.asked.line(self.id, self.trail, CLIENT_CLOSED, self.received);
+            if let Err(unsent) = queue.try_send(line) {
+                let event = unsent.into_inner();
+                tracing::error!(
+                    event = event.trim_end(),
+                    "the audit log is behind; this was not written to it"
+                );
             }
         }
     }
@@ -194,44 +203,48 @@ impl Asked {
         }
     }
 
-    fn event(&self, id: &str, trail: &Trail, code: u16, received: Time) -> Value {
+    /// The event, and the end of its line.
+    fn line(&self, id: &str, trail: &Trail, code: u16, received: Time) -> String {
         let facts = trail.0.lock().unwrap_or_else(PoisonError::into_inner);
         let attempt = facts.decided.as_ref().map(|(info, _)| info.attempt());
-        let verb =
-            attempt.as_ref().map_or_else(|| self.method.as_str().to_lowercase(), |a| a.verb().to_owned());
-        let stage = if verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
-        let user = match &facts.caller {
-            Some(caller) => json!({"username": caller.name, "groups": caller.groups}),
-            None if code == 401 => json!({}),
-            None => json!({"username": "system:anonymous", "groups": ["system:unauthenticated"]}),
+        let verb: Cow<str> = match &attempt {
+            Some(attempt) => attempt.verb().into(),
+            None => self.method.as_str().to_lowercase().into(),
         };
-        let mut event = json!({
-            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": id, "stage": stage,
-            "requestURI": self.uri, "verb": verb, "user": user,
-            "responseStatus": {"metadata": {}, "code": code},
-            "requestReceivedTimestamp": timestamp(received), "stageTimestamp": timestamp(daemon::now()),
-        });
-        if let Some(other) = &facts.impersonated {
-            let other = json!({"username": other.name, "groups": other.groups});
-            json_patch::merge(&mut event, &json!({"impersonatedUser": other}));
-        }
-        if let Some(source) = &self.source {
-            json_patch::merge(&mut event, &json!({"sourceIPs": [source]}));
-        }
-        if !self.agent.is_empty() {
-            json_patch::merge(&mut event, &json!({"userAgent": self.agent}));
-        }
-        if let Some(Attempt::Resource(attempt)) = &attempt {
-            json_patch::merge(&mut event, &json!({"objectRef": object(attempt)}));
-        }
-        if let Some((_, decision)) = &facts.decided {
-            let word = if decision.allowed { "allow" } else { "forbid" };
-            let annotations = json!({
-                "authorization.k8s.io/decision": word, "authorization.k8s.io/reason": decision.reason,
-            });
-            json_patch::merge(&mut event, &json!({"annotations": annotations}));
-        }
-        event
+        let user = match &facts.caller {
+            Some(caller) => Person::of(caller),
+            None if code == 401 => Person::default(),
+            None => Person { username: "system:anonymous", groups: vec!["system:unauthenticated"] },
+        };
+        let object = match &attempt {
+            Some(Attempt::Resource(attempt)) => Some(ObjectReference::of(attempt)),
+            _ => None,
+        };
+        let event = Event {
+            kind: "Event",
+            api_version: "audit.k8s.io/v1",
+            level: "Metadata",
+            audit_id: id,
+            stage: if verb == "watch" { "ResponseStarted" } else { "ResponseComplete" },
+            request_uri: &self.uri,
+            verb: &verb,
+            user,
+            impersonated_user: facts.impersonated.as_deref().map(Person::of),
+            source_ips: self.source.as_slice(),
+            user_agent: &self.agent,
+            object_ref: object,
+            response_status: ResponseStatus { metadata: Map::new(), code },
+            request_received_timestamp: timestamp(received),
+            stage_timestamp: timestamp(daemon::now()),
+            annotations: facts.decided.as_ref().map(|(_, decision)| Annotations {
+                decision: if decision.allowed { "allow" } else { "forbid" },
+                reason: &decision.reason,
+            }),
+        };
+        // Texts and numbers can always be written.
+        let mut line = serde_json::to_string(&event).unwrap_or_default();
+        line.push('\n');
+        line
     }
 }
 
@@ -242,19 +255,6 @@ fn is_read(method: &Method, path: &str) -> bool {
     let is_routine =
         path.starts_with("/avocet/v1/sites/") && (path.ends_with("/heartbeat") || path.ends_with("/reports"));
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || is_review || is_routine
-}
-
-fn object(attempt: &ResourceAttempt) -> Value {
-    let fields = [
-        ("resource", attempt.plural),
-        ("namespace", attempt.namespace),
-        ("name", attempt.name),
-        ("apiGroup", attempt.group),
-        ("apiVersion", attempt.version),
-        ("subresource", attempt.subresource),
-    ];
-    let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
-    Value::Object(fields.map(|(name, value)| (name.to_owned(), json!(value))).collect())
 }
 
 fn shorten(text: &str) -> String {

@@ -3,20 +3,21 @@
 use std::io::SeekFrom;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Json};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncSeekExt;
 use tokio_util::io::{ReaderStream, StreamReader};
 use types::Digest;
 
+use crate::authentication::User;
 use crate::{ApiError, Hub};
 
 /// How large an artifact may be, in bytes.
@@ -46,20 +47,42 @@ fn refuse(error: &artifacts::Error) -> ApiError {
 /// What is not here may be at the hub above.
 async fn bring(hub: &Hub, digest: &Digest) -> Result<(), ApiError> {
     match &hub.parent {
-        Some(parent) if !hub.blobs.has(digest) => {
-            parent.bring(&hub.blobs, digest).await.map_err(|error| refuse(&error))
-        }
+        Some(parent) if !hub.blobs.has(digest) => match parent.bring(&hub.blobs, digest).await {
+            Ok(()) => Ok(()),
+            Err(error @ (artifacts::Error::Io { .. } | artifacts::Error::Corrupt { .. })) => {
+                Err(refuse(&error))
+            }
+            // It is not here, then: who wants it asks again, and who has it sends it.
+            Err(error) => {
+                tracing::debug!(%digest, error = daemon::chain(&error), "can't be brought from the hub above");
+                Ok(())
+            }
+        },
         _ => Ok(()),
     }
 }
 
 async fn read(
     State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
     Path(digest): Path<String>,
+    method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let digest = parse(&digest)?;
-    bring(&hub, &digest).await?;
+    if method != Method::HEAD {
+        bring(&hub, &digest).await?;
+    } else if let Some(parent) =
+        hub.parent.as_ref().filter(|_| user.site().is_some() && !hub.blobs.has(&digest))
+    {
+        // A hub below asks how large it is, and then for it. Others ask whether they have to send it: they do.
+        let size = parent.size(&digest).await.map_err(|error| refuse(&error))?;
+        return Ok(([(CONTENT_LENGTH, size.to_string())], Body::empty()).into_response());
+    }
+    if method == Method::HEAD {
+        // Who looks whether it has to be sent is about to name it.
+        hub.registry.touch(&digest).await.map_err(|error| ApiError::internal(&error))?;
+    }
     let size = hub.blobs.size(&digest).map_err(|error| refuse(&error))?;
     let offset = match headers.get(RANGE).map(|range| range.to_str().unwrap_or_default()) {
         None => 0,
@@ -107,5 +130,10 @@ async fn write(
     let digest = parse(&digest)?;
     let reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
     let size = hub.blobs.put_expected(&digest, reader).await.map_err(|error| refuse(&error))?;
+    // What was here before was replaced, which a collection of garbage may not have seen.
+    if !hub.registry.touch(&digest).await.map_err(|error| ApiError::internal(&error))? {
+        let message = format!("artifact {digest} was taken for garbage just now; send it again");
+        return Err(ApiError::conflict(message));
+    }
     Ok(Json(json!({"digest": digest, "size": size})))
 }

@@ -1,5 +1,6 @@
 //! A client of the hub's API, for agents and the command line.
 
+use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -22,6 +23,14 @@ pub enum Error {
         /// What happened.
         #[source]
         source: reqwest::Error,
+    },
+    /// The connection is there, but nothing comes.
+    #[error("{url} said nothing for {} s", patience.as_secs_f64())]
+    Silent {
+        /// Who.
+        url: String,
+        /// For how long.
+        patience: Duration,
     },
     /// The hub refused.
     #[error("{message}")]
@@ -69,6 +78,8 @@ pub struct Client {
     shared: Arc<RwLock<Arc<Shown>>>,
     /// Which machine this is, where many have one name.
     instance: Option<Arc<str>>,
+    /// For how long a server may say nothing; for ever if it isn't said.
+    patience: Option<Duration>,
 }
 
 /// Where requests go, and what they show.
@@ -103,13 +114,32 @@ impl Client {
 
     fn showing(base: &str, token: &str, http: reqwest::Client) -> Self {
         let shown = Shown { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() };
-        Self { shared: Arc::new(RwLock::new(Arc::new(shown))), instance: None }
+        Self { shared: Arc::new(RwLock::new(Arc::new(shown))), instance: None, patience: None }
     }
 
     /// The same client, whose requests tell which machine makes them.
     #[must_use]
     pub fn on_machine(self, instance: &str) -> Self {
         Self { instance: Some(instance.into()), ..self }
+    }
+
+    /// The same client, which gives a server up that says nothing for so long: until its answer begins, or between the
+    /// bytes of an answer. How long all of it takes is not limited.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self }
+    }
+
+    /// The same client, as patient as another one.
+    #[must_use]
+    pub fn as_patient_as(self, other: &Self) -> Self {
+        Self { patience: other.patience, ..self }
+    }
+
+    /// The same client, which waits for ever: for requests whose bodies take their time.
+    #[must_use]
+    pub fn without_patience(self) -> Self {
+        Self { patience: None, ..self }
     }
 
     /// From the next request on, all clones ask where the other client asks, and show what it shows. Requests that are
@@ -146,17 +176,55 @@ impl Client {
     /// # Errors
     /// If it can't be sent or is refused.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
-        let response = request.send().await.map_err(|source| self.unreachable(source))?;
+        let response = self.within_patience(request.send()).await?;
         let code = response.status();
         if code.is_success() {
             return Ok(response);
         }
-        let body = response.bytes().await.unwrap_or_default();
+        let body = self.read(response).await.unwrap_or_default();
         let said = serde_json::from_slice::<Value>(&body).ok();
         let message = said.as_ref().and_then(|said| said.get("message").or(said.get("error"))?.as_str());
         let message = message.map_or_else(|| String::from_utf8_lossy(&body).trim().to_owned(), str::to_owned);
         let message = if message.is_empty() { format!("the server answered {code}") } else { message };
         Err(Error::Refused { code: code.as_u16(), message })
+    }
+
+    /// All bytes of an answer.
+    ///
+    /// # Errors
+    /// If the connection breaks, or nothing comes for too long.
+    pub async fn read(&self, mut response: Response) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.within_patience(response.chunk()).await? {
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// The bytes of an answer as they come; fails if the connection breaks, or nothing comes for too long.
+    pub fn stream(&self, response: Response) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+        let client = self.clone();
+        futures::stream::try_unfold(response, move |mut response| {
+            let client = client.clone();
+            async move {
+                let chunk = client.within_patience(response.chunk()).await.map_err(io::Error::other)?;
+                Ok(chunk.map(|chunk| (chunk, response)))
+            }
+        })
+    }
+
+    async fn within_patience<T>(
+        &self,
+        answer: impl Future<Output = Result<T, reqwest::Error>>,
+    ) -> Result<T, Error> {
+        let answered = match self.patience {
+            None => answer.await,
+            Some(patience) => match tokio::time::timeout(patience, answer).await {
+                Ok(answered) => answered,
+                Err(_) => return Err(Error::Silent { url: self.base(), patience }),
+            },
+        };
+        answered.map_err(|source| self.unreachable(source))
     }
 
     fn unreachable(&self, source: reqwest::Error) -> Error {
@@ -169,7 +237,7 @@ impl Client {
     /// If it can't be sent, is refused, or the answer is something else.
     pub async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
         let response = self.send(request).await?;
-        let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
+        let body = self.read(response).await?;
         serde_json::from_slice(&body)
             .map_err(|error| Error::Answer { url: self.base(), problem: error.to_string() })
     }

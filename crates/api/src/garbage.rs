@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use registry::{Garbage, Swept};
 use serde::Deserialize;
+use serde_json::Value;
 use types::Digest;
 
 use crate::{ApiError, Hub};
@@ -35,25 +36,45 @@ pub async fn collect(
     State(hub): State<Arc<Hub>>,
     Json(wanted): Json<Wanted>,
 ) -> Result<Json<Swept>, ApiError> {
-    let garbage = Garbage {
-        needed: named(&hub),
-        minimum_age: Duration::from_secs(wanted.minimum_age_seconds),
-        dry_run: wanted.dry_run,
-    };
-    let swept = hub.registry.collect_garbage(&garbage).await;
+    let garbage =
+        Garbage { minimum_age: Duration::from_secs(wanted.minimum_age_seconds), dry_run: wanted.dry_run };
+    let swept = hub.registry.collect_garbage(garbage, || named(&hub)).await;
     swept.map(Json).map_err(|error| ApiError::internal(&error))
 }
+
+/// How often objects are read again because some changed meanwhile.
+const READINGS: usize = 10;
 
 /// Every digest that is written anywhere in any object: in a spec, a status, an annotation. Kinds that are yet to
 /// come, and whatever people keep in them, are in it.
 fn named(hub: &Hub) -> HashSet<Digest> {
     let mut named = HashSet::new();
-    for info in types::kinds() {
-        for object in hub.store.list(info.plural, None).0 {
-            named.extend(digests(&object.manifest().to_string()));
+    // Kinds are read one after the other: what went from one that is read late to one that was read early is found by
+    // reading again.
+    for _ in 0..READINGS {
+        let version = hub.store.version();
+        for info in types::kinds() {
+            for object in hub.store.list(info.plural, None).0 {
+                named.extend(digests(&object.manifest().to_string()));
+            }
+        }
+        if hub.store.version() == version {
+            break;
         }
     }
     named
+}
+
+/// Whether an object names a digest anywhere, and with it perhaps an artifact.
+pub fn names_any(manifest: &Value) -> bool {
+    match manifest {
+        Value::String(text) => text.contains("sha256:"),
+        Value::Array(items) => items.iter().any(names_any),
+        Value::Object(fields) => {
+            fields.iter().any(|(key, value)| key.contains("sha256:") || names_any(value))
+        }
+        _ => false,
+    }
 }
 
 fn digests(text: &str) -> impl Iterator<Item = Digest> {

@@ -1,7 +1,7 @@
 //! The registry of images and other artifacts at `/v2/`: who may pull and push.
 //!
-//! Rights are those on paths: a role that allows `get` and `head` on `/v2/team/*` lets its holders pull all that is
-//! below `team`. Clients of registries send a token as the password of any user, which is taken here and nowhere else.
+//! Rights are those on paths: a role that allows `get` and `head` on `/v2/team/*` lets its holders pull `team` and all
+//! that is below it. Clients of registries send a token as the password of any user, which is taken here and nowhere else.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use registry::front::{self, Reads, Refusal};
+use registry::front::{self, Reads, Refusal, Uploader};
 use registry::{Code, Repository};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
@@ -58,6 +58,7 @@ async fn enter(hub: &Arc<Hub>, request: &mut Request) -> Result<Held, ApiError> 
     let info = Arc::new(RequestInfo::read(request)?);
     rbac::authorize(hub, &user, &info, request)?;
     request.extensions_mut().insert(reads(hub, &user));
+    request.extensions_mut().insert(Uploader(user.name.as_str().into()));
     Ok(place)
 }
 

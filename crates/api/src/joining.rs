@@ -17,7 +17,7 @@ use store::{Key, Object};
 use types::core::{CertificateSigningRequestSpec, CertificateSigningRequestStatus};
 use types::{Kind, ObjectMeta, Resource, Site, SiteSpec, Time};
 
-use crate::authentication::{Invitation, SITES, User};
+use crate::authentication::{Invitation, Proof, SITES, User, outlived};
 use crate::body::Body;
 use crate::bootstrap::create_namespace;
 use crate::{ApiError, Hub, admission, rbac};
@@ -131,13 +131,19 @@ async fn join(State(hub): State<Arc<Hub>>, Body(request): Body<JoinRequest>) -> 
     if request.request.is_empty() {
         let invited = hub.tokens.join(&request.token, &request.secret, now).await?;
         let site = settle(&hub, &merged(invited, by_agent), now).await?;
-        hub.identities.replace_by_secret(&site.key.name, &site.metadata.uid, now).await?;
+        let (name, uid) = (&site.key.name, &site.metadata.uid);
+        hub.identities.replace_by_secret(name, uid, &request.secret, now).await?;
         hub.heartbeats.revoked(&site.key.name, false);
         return Ok(Json(joined(site.key.name.clone())).into_response());
     }
     let name = applicant(&request.request)?;
     let key = daemon::tls::requested_key(&request.request).map_err(unfit)?;
-    let invited = hub.tokens.join_with_key(&request.token, &name, key, now).await?;
+    let claim = hub.tokens.join_with_key(&request.token, &name, key, now).await?;
+    let uid = known_site(&hub, &name).ok().map(|site| site.metadata.uid.clone());
+    if !hub.identities.may_repeat(&name, uid.as_deref(), key, &claim) {
+        return Err(outlived());
+    }
+    let invited = claim.invitation;
     if invited.manual {
         let waits_for = format!("site-{name}-{}", key.hex().get(..KEY_DIGITS).unwrap_or_default());
         if !is_approved(&hub, &waits_for, &request.request, now).await? {
@@ -146,7 +152,8 @@ async fn join(State(hub): State<Arc<Hub>>, Body(request): Body<JoinRequest>) -> 
         }
     }
     let site = settle(&hub, &merged(invited, by_agent), now).await?;
-    let certificate = enroll(&hub, &site, &request.request, now).await?;
+    let proof = Proof::JoinToken(request.token);
+    let certificate = enroll(&hub, &site, &request.request, proof, now).await?;
     Ok(Json(JoinResponse { certificate, ..joined(name) }).into_response())
 }
 
@@ -190,9 +197,15 @@ fn known_site(hub: &Hub, name: &str) -> Result<Arc<Object>, ApiError> {
 }
 
 /// Makes a key that of a site: whatever the site proved itself with before is good no longer.
-async fn enroll(hub: &Hub, site: &Object, request: &str, now: Time) -> Result<String, ApiError> {
+async fn enroll(
+    hub: &Hub,
+    site: &Object,
+    request: &str,
+    proof: Proof,
+    now: Time,
+) -> Result<String, ApiError> {
     let name = &site.key.name;
-    let certificate = hub.identities.enroll(name, &site.metadata.uid, request, now).await?;
+    let certificate = hub.identities.enroll(name, &site.metadata.uid, request, proof, now).await?;
     hub.tokens.withdraw(name).await?;
     hub.heartbeats.revoked(name, false);
     Ok(certificate)
@@ -269,6 +282,7 @@ async fn certify(
     State(hub): State<Arc<Hub>>,
     Path(name): Path<String>,
     Extension(user): Extension<Arc<User>>,
+    Extension(proof): Extension<Option<Proof>>,
     Body(asked): Body<CertificateRequest>,
 ) -> Result<Json<CertificateResponse>, ApiError> {
     if user.site() != Some(&name) {
@@ -277,7 +291,8 @@ async fn certify(
         return Err(ApiError::forbidden(message));
     }
     let site = known_site(&hub, &name)?;
-    let certificate = enroll(&hub, &site, &asked.request, daemon::now()).await?;
+    let proof = proof.ok_or_else(|| ApiError::unauthorized("the request shows no credential of the site"))?;
+    let certificate = enroll(&hub, &site, &asked.request, proof, daemon::now()).await?;
     Ok(Json(CertificateResponse { certificate }))
 }
 

@@ -72,7 +72,9 @@ pub fn router(hub: Hub) -> Router {
 
 /// Lets requests in whose maker is known and may have what they want, one by one as limits allow.
 async fn guard(State(hub): State<Arc<Hub>>, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    let caller = authenticate(&hub, Credentials::of(&request)).await?;
+    let credentials = Credentials::of(&request);
+    let proof = credentials.proof(daemon::now());
+    let caller = authenticate(&hub, credentials).await?;
     Trail::of(&request).user(caller.clone());
     let user = impersonate(&hub, caller, &request)?;
     let place = Held::new(hub.limits.enter(&user.name).await?);
@@ -87,6 +89,7 @@ async fn guard(State(hub): State<Arc<Hub>>, mut request: Request, next: Next) ->
     let method = request.method().clone();
     let extensions = request.extensions_mut();
     extensions.insert(user);
+    extensions.insert(proof);
     extensions.insert(info.clone());
     extensions.insert(place.clone());
     let mut response = match site {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use artifacts::{Blobs, Source};
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use registry::{ContentDigest, Found, Incoming, Origin, Reference, Repository};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -22,7 +22,7 @@ use crate::client::Error;
 /// How large a manifest from above may be, in bytes.
 const LARGEST_MANIFEST: u64 = 4 << 20;
 
-/// How long a question about a token may take.
+/// How long a short question may take: somebody waits for the answer.
 const LONGEST_ANSWER: Duration = Duration::from_secs(4);
 
 /// The hub above; perhaps it is not joined yet. Cheap to clone.
@@ -60,19 +60,25 @@ impl Upstream {
         if blobs.has(digest) {
             return Ok(());
         }
+        let size = self.size(digest).await?;
+        artifacts::fetch(blobs, digest, size, self).await
+    }
+
+    /// How large a blob is there, in bytes.
+    ///
+    /// # Errors
+    /// If it is not there, or nobody can be asked now.
+    pub(crate) async fn size(&self, digest: &Digest) -> Result<u64, artifacts::Error> {
         let failed = |source| artifacts::Error::Source { digest: *digest, source };
         let client = self.client().map_err(failed)?;
         let head = client.request(Method::HEAD, &format!("/avocet/v1/blobs/{digest}"));
-        let size = match client.send(head).await {
-            Ok(response) => text(&response, CONTENT_LENGTH).parse(),
-            Err(Error::Refused { code: 404, .. }) => {
-                return Err(artifacts::Error::Missing { digest: *digest });
-            }
-            Err(error) => return Err(failed(io::Error::other(daemon::chain(&error)))),
-        };
-        let size =
-            size.map_err(|_| failed(io::Error::other("the hub above does not say how large it is")))?;
-        artifacts::fetch(blobs, digest, size, self).await
+        match client.send(head.timeout(LONGEST_ANSWER)).await {
+            Ok(response) => text(&response, CONTENT_LENGTH)
+                .parse()
+                .map_err(|_| failed(io::Error::other("the hub above does not say how large it is"))),
+            Err(Error::Refused { code: 404, .. }) => Err(artifacts::Error::Missing { digest: *digest }),
+            Err(error) => Err(failed(io::Error::other(daemon::chain(&error)))),
+        }
     }
 
     /// Whether the hub above says of a token that it is good at a site here. It is not if that hub can't be asked.
@@ -115,7 +121,7 @@ impl Source for Upstream {
         if offset > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
             return Err(io::Error::other("the hub began at the beginning although the rest was asked for"));
         }
-        Ok(response.bytes_stream().map_err(io::Error::other).boxed())
+        Ok(client.stream(response).boxed())
     }
 
     async fn pieces(&self, digest: &Digest) -> io::Result<Option<Vec<Digest>>> {
@@ -139,8 +145,8 @@ impl Origin for Upstream {
                 return Err(io::Error::other("the hub's manifest is too large"));
             }
             let media_type = text(&response, CONTENT_TYPE).to_owned();
-            let bytes = response.bytes().await.map_err(io::Error::other)?;
-            Ok(Some(Found { media_type, bytes }))
+            let bytes = self.client()?.read(response).await.map_err(io::Error::other)?;
+            Ok(Some(Found { media_type, bytes: bytes.into() }))
         })
     }
 
@@ -167,7 +173,7 @@ impl Origin for Upstream {
             };
             let size =
                 size.parse().map_err(|_| io::Error::other("the hub does not say how large the blob is"))?;
-            Ok(Some((size, response.bytes_stream().map_err(io::Error::other).boxed())))
+            Ok(Some((size, self.client()?.stream(response).boxed())))
         })
     }
 }

@@ -9,13 +9,14 @@ use axum::response::{IntoResponse, Response};
 use schema::managed_fields::{self, Part};
 use serde_json::{Value, json};
 use store::{Deletion, Key, Object, Seen};
+use tokio::sync::RwLockReadGuard;
 
 use crate::body::APPLY_PATCH;
 use crate::deletion::DeleteOptions;
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::resources::Call;
 use crate::target::Subresource;
-use crate::{ApiError, admission, body, patch, protobuf};
+use crate::{ApiError, admission, body, garbage, patch, protobuf};
 
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -173,8 +174,14 @@ impl Call {
             }
             return Ok(self.answer(StatusCode::CREATED, &self.uncreated(key, manifest)?));
         }
+        let _held = self.hold_artifacts(&manifest).await;
         let created = self.hub.store.create(key, manifest, daemon::now()).await?;
         Ok(self.answer(StatusCode::CREATED, &created))
+    }
+
+    /// Keeps garbage from being collected until an object that names artifacts is there for all to see.
+    async fn hold_artifacts<'a>(&'a self, manifest: &Value) -> Option<RwLockReadGuard<'a, ()>> {
+        if garbage::names_any(manifest) { Some(self.hub.registry.hold().await) } else { None }
     }
 
     pub(crate) async fn update(&self) -> Result<Response, ApiError> {
@@ -203,6 +210,7 @@ impl Call {
         if self.is_dry_run() {
             return self.updated(&current.object, manifest).map(Arc::new);
         }
+        let _held = self.hold_artifacts(&manifest).await;
         Ok(self.hub.store.update_seen(current, manifest, self.target.is_status()).await?)
     }
 
@@ -326,6 +334,7 @@ impl Call {
                 return Ok(self.answer(code, &shown));
             }
             let existed = live.is_some();
+            let _held = self.hold_artifacts(&manifest).await;
             let written = match live {
                 Some(live) => self.hub.store.update_seen(live, manifest, self.target.is_status()).await,
                 None => self.hub.store.create(key.clone(), manifest, daemon::now()).await,

@@ -139,6 +139,20 @@ impl Blobs {
         self.publish(&file, path, digest)
     }
 
+    /// Makes the blob as young as if it had come just now, for the collection of garbage; answers whether it is here.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn touch(&self, digest: &Digest) -> Result<bool, Error> {
+        let path = self.path(digest);
+        let touched = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        match touched {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("touch", &path)(error)),
+        }
+    }
+
     /// Reads the whole blob again and compares.
     ///
     /// # Errors

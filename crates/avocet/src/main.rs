@@ -32,6 +32,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use cli::{Cli, Command, PlacementCommand};
 
+#[global_allocator]
+static HEAP: heap::Allocator = heap::ALLOCATOR;
+
 fn main() -> ExitCode {
     // The shim confines itself and becomes a function; it must come before any thread is there.
     if std::env::args_os().nth(1).is_some_and(|word| word == "runtime-shim") {

@@ -27,6 +27,10 @@ struct WorkerOptions {
     tensorflow: Option<PathBuf>,
     engine: EngineChoice,
     path: PathBuf,
+    /// Of one run; 0 for as many as the engine takes.
+    threads: usize,
+    /// What the model's owner says that it takes and gives, as JSON.
+    signature: String,
 }
 
 /// Call it before any thread is started.
@@ -41,7 +45,9 @@ pub fn main() -> ExitCode {
 }
 
 fn work(options: WorkerOptions) -> anyhow::Result<()> {
-    let WorkerOptions { allow_unconfined, onnxruntime, tensorflow, engine, path } = options;
+    let WorkerOptions { allow_unconfined, onnxruntime, tensorflow, engine, path, threads, signature } =
+        options;
+    let declared = serde_json::from_str(&signature).context("the signature can't be read")?;
     let path = std::path::absolute(path)?;
     // Libraries are found now and opened when they are needed, which is behind the fence.
     let engines = Engines::discover(&EngineOptions { onnxruntime, tensorflow, ..EngineOptions::default() });
@@ -50,7 +56,7 @@ fn work(options: WorkerOptions) -> anyhow::Result<()> {
     // What isn't there can't be read; the load says so.
     read.retain(|path| path.exists());
     runtimes::confine_this_process(&read, machine_memory(), allow_unconfined).map_err(anyhow::Error::msg)?;
-    inference::serve_worker(&engines, engine, &path).context("its socket failed")
+    inference::serve_worker(&engines, engine, &path, threads, &declared).context("its socket failed")
 }
 
 /// Where a library's file is, and where it is if that is a link.

@@ -21,6 +21,8 @@ mod namespace;
 mod placement;
 mod quota;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod site;
 mod snapshot;
 mod write;

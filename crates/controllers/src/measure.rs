@@ -3,21 +3,24 @@
 //! Who does not answer in time, or answers too much, costs nothing but the freshness of the values: those known last
 //! count for a while, then the metric is missing, and what is selected stays.
 
+mod columns;
+mod schedule;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use daemon::Shutdown;
 use futures::StreamExt;
-use planner::{Fleet, MetricColumn, metrics};
+use futures::stream::FuturesUnordered;
 use reqwest::Url;
 use serde_json::Value;
 use store::Store;
 use tracing::{debug, warn};
-use types::{HttpJson, Kind, Metric, MetricProvider, Placement, PlacementSpec, PrometheusQuery};
+use types::{HttpJson, Kind, MetricProvider, Placement, PlacementSpec, PrometheusQuery};
 
-use crate::Snapshot;
-use crate::placement::update_columns;
+pub(crate) use columns::Columns;
+use schedule::Schedule;
 
 /// How often values are asked for.
 const PERIOD: Duration = Duration::from_secs(15);
@@ -27,8 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FRESH: Duration = Duration::from_secs(120);
 /// The longest answer, in bytes.
 const LONGEST: usize = 16 << 20;
-/// How many are asked at once.
+/// How many questions one origin is asked at once.
 const AT_ONCE: usize = 8;
+/// How many different questions are asked at all; the first ones by the names of placements.
+const MOST: usize = 1024;
+/// How often it is looked whether something is to be asked.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 type Values = BTreeMap<String, f64>;
 /// Answers with the time when they came.
@@ -86,6 +93,11 @@ impl Asked {
             Self::Prometheus { url, .. } | Self::Json { url, .. } => url,
         }
     }
+
+    /// Whom it is asked of; empty where the URL is none.
+    fn origin(&self) -> String {
+        Url::parse(self.url()).map_or_else(|_| String::new(), |url| url.origin().ascii_serialization())
+    }
 }
 
 impl Measurements {
@@ -112,52 +124,33 @@ impl Measurements {
         Self { askable: Askable::Anyone, ..Self::default() }
     }
 
-    /// The values of a placement's metrics, from 0 to 1, as columns of a fleet.
-    pub(crate) fn columns(
-        &self,
-        spec: &PlacementSpec,
-        snapshot: &Snapshot,
-        fleet: &Fleet,
-        columns: &mut Vec<MetricColumn>,
-    ) {
-        if spec.metrics.is_empty() {
-            columns.clear();
-            return;
-        }
-        let values = spec.metrics.iter().map(|metric| normalized(metric, &self.raw(metric, snapshot)));
-        update_columns(columns, values, fleet);
-    }
-
-    fn raw(&self, metric: &Metric, snapshot: &Snapshot) -> Values {
-        if let Some(values) = &metric.provider.fixed {
-            return values.clone();
-        }
-        if let Some(claim) = &metric.provider.claim {
-            let number = |site: &types::Site| {
-                let claim = site.status.claims.iter().find(|known| known.name == *claim)?;
-                Some((site.name().to_owned(), claim.value.trim().parse().ok()?))
-            };
-            return snapshot.sites.iter().filter_map(number).collect();
-        }
-        let Some(asked) = Asked::of(&metric.provider) else { return Values::new() };
+    /// What was told of late in answer to a metric's question; nothing of metrics that nobody is asked for.
+    fn told(&self, provider: &MetricProvider) -> Option<Arc<Values>> {
+        let asked = Asked::of(provider)?;
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        match told.get(&asked) {
-            Some((when, values)) if when.elapsed() <= FRESH => values.as_ref().clone(),
-            _ => Values::new(),
-        }
+        told.get(&asked).filter(|(when, _)| when.elapsed() <= FRESH).map(|(_, values)| values.clone())
     }
 
-    /// Asks once for the values of all metrics of placements. Those that can't be had are missing.
-    pub async fn refresh(&self, client: &reqwest::Client, placements: &[Placement]) {
+    /// The questions of placements that may be asked.
+    fn questions(&self, placements: &[Placement]) -> Vec<Asked> {
         let mut asked: Vec<Asked> = Vec::new();
         let metrics = placements.iter().flat_map(|placement| &placement.spec.metrics);
         for question in metrics.filter_map(|metric| Asked::of(&metric.provider)) {
             if !self.askable.includes(question.url()) {
                 debug!(url = question.url(), "not asked for a metric; --metrics-origin allows it");
+            } else if asked.len() >= MOST {
+                warn!(url = question.url(), "not asked for a metric: {MOST} other questions are asked");
+                break;
             } else if !asked.contains(&question) {
                 asked.push(question);
             }
         }
+        asked
+    }
+
+    /// Asks once for the values of all metrics of placements. Those that can't be had are missing.
+    pub async fn refresh(&self, client: &reqwest::Client, placements: &[Placement]) {
+        let asked = self.questions(placements);
         self.forget_all_but(&asked);
         let answers = futures::stream::iter(asked).map(|asked| async {
             let answer = ask(client, &asked).await;
@@ -165,10 +158,14 @@ impl Measurements {
         });
         let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
         while let Some((asked, answer)) = answers.next().await {
-            match answer {
-                Ok(values) => self.tell(asked, values),
-                Err(problem) => debug!(url = asked.url(), problem, "no values of a metric"),
-            }
+            self.take(asked, answer);
+        }
+    }
+
+    fn take(&self, asked: Asked, answer: Result<Values, String>) {
+        match answer {
+            Ok(values) => self.tell(asked, values),
+            Err(problem) => debug!(url = asked.url(), problem, "no values of a metric"),
         }
     }
 
@@ -181,15 +178,6 @@ impl Measurements {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|known, _| asked.contains(known));
     }
-}
-
-/// Values that may be, as shares. Others count as missing.
-fn normalized(metric: &Metric, values: &Values) -> Values {
-    let shares = values.iter().filter_map(|(site, value)| {
-        let share = metrics::normalize(*value, metric.min, metric.max, &metric.allowed_values).ok()?;
-        Some((site.clone(), share))
-    });
-    shares.collect()
 }
 
 /// A client that waits for nobody for long.
@@ -209,25 +197,45 @@ pub fn patient_client() -> Result<reqwest::Client, String> {
     client.map_err(|error| error.to_string())
 }
 
-/// Asks for the values of all placements' metrics, again and again, until the shutdown.
+/// Asks for the values of all placements' metrics, each again and again, until the shutdown.
 pub async fn run_measurements(store: Store, measurements: Measurements, shutdown: Shutdown) {
     // Made when it is needed: most hubs ask nobody.
     let mut client = None;
+    let mut schedule = Schedule::default();
+    let mut seen = None;
+    let mut answers = FuturesUnordered::new();
     loop {
-        let (objects, _) = store.list(PlacementSpec::PLURAL, None);
-        let placements: Vec<Placement> = objects.iter().filter_map(|object| object.parse().ok()).collect();
-        let mut metrics = placements.iter().flat_map(|placement| &placement.spec.metrics);
-        if client.is_none() && metrics.any(|metric| Asked::of(&metric.provider).is_some()) {
-            match patient_client() {
-                Ok(made) => client = Some(made),
-                Err(problem) => warn!(problem, "can't ask for metrics"),
+        let version = Some(store.latest_of(&[PlacementSpec::PLURAL]));
+        if std::mem::replace(&mut seen, version) != version {
+            let (objects, _) = store.list(PlacementSpec::PLURAL, None);
+            let placements: Vec<Placement> =
+                objects.iter().filter_map(|object| object.parse().ok()).collect();
+            let asked = measurements.questions(&placements);
+            if client.is_none() && !asked.is_empty() {
+                match patient_client() {
+                    Ok(made) => client = Some(made),
+                    Err(problem) => warn!(problem, "can't ask for metrics"),
+                }
             }
+            measurements.forget_all_but(&asked);
+            schedule.keep(&asked, Instant::now());
         }
         if let Some(client) = &client {
-            measurements.refresh(client, &placements).await;
+            answers.extend(schedule.next(Instant::now()).into_iter().map(|asked| {
+                let client = client.clone();
+                async move {
+                    let answer = ask(&client, &asked).await;
+                    (asked, answer)
+                }
+            }));
         }
-        if !shutdown.sleep(PERIOD).await {
-            return;
+        tokio::select! {
+            () = shutdown.wait() => return,
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            Some((asked, answer)) = answers.next() => {
+                schedule.done(&asked, answer.is_ok());
+                measurements.take(asked, answer);
+            }
         }
     }
 }
@@ -309,14 +317,5 @@ mod tests {
         for odd in ["prometheus", "http://a/b", "ftp://a"] {
             assert!(Measurements::of(&[odd.to_owned()]).is_err(), "{odd}");
         }
-    }
-
-    #[test]
-    fn values_that_may_not_be_count_as_missing() {
-        let metric: Metric = serde_json::from_value(json!({"name": "load", "min": 0, "max": 10,
-            "provider": {"claim": "load"}}))
-        .unwrap();
-        let values = Values::from([("a".into(), 5.0), ("b".into(), 11.0), ("c".into(), f64::NAN)]);
-        assert_eq!(normalized(&metric, &values), Values::from([("a".into(), 0.5)]));
     }
 }

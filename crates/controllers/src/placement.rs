@@ -18,7 +18,7 @@ use types::{
 
 pub use outlook::{Outlook, outlook};
 use planning::Planned;
-pub(crate) use planning::{Planning, update_columns};
+pub(crate) use planning::Planning;
 
 use crate::{Measurements, Occurrence, Snapshot, Write};
 
@@ -31,7 +31,7 @@ pub(crate) fn reconcile(
     let mut writes = Vec::new();
     planning.look(snapshot);
     for placement in snapshot.placements.iter().filter(|placement| !placement.is_deleting()) {
-        match snapshot_decision(snapshot, &key(placement)) {
+        match snapshot_decision(snapshot, placement.namespace(), placement.name()) {
             None => writes.push(Write::create(&new_decision(placement))),
             Some(decision) => {
                 let planned = planning.plan(snapshot, placement, Some(decision), measurements, now);
@@ -40,8 +40,8 @@ pub(crate) fn reconcile(
         }
     }
     for decision in &snapshot.decisions {
-        let key = (decision.namespace().to_owned(), decision.spec.placement.clone());
-        if snapshot_placement(snapshot, &key).is_none() {
+        let placement = Snapshot::named(&snapshot.placements, decision.namespace(), &decision.spec.placement);
+        if placement.is_none() {
             writes.push(Write::delete(decision));
         }
     }
@@ -53,24 +53,18 @@ fn key(placement: &Placement) -> PlacementKey {
 }
 
 /// The decision of a placement. It has its name, but for those that others made.
-fn snapshot_decision<'a>(snapshot: &'a Snapshot, key: &PlacementKey) -> Option<&'a PlacementDecision> {
-    let order = |decision: &PlacementDecision| {
-        decision.namespace().cmp(&key.0).then_with(|| decision.name().cmp(&key.1))
-    };
-    let by_name =
-        snapshot.decisions.binary_search_by(order).ok().and_then(|index| snapshot.decisions.get(index));
-    by_name.filter(|decision| decision.spec.placement == key.1).or_else(|| {
-        let is_its =
-            |decision: &&PlacementDecision| decision.namespace() == key.0 && decision.spec.placement == key.1;
-        snapshot.decisions.iter().find(is_its)
+pub(crate) fn snapshot_decision<'a>(
+    snapshot: &'a Snapshot,
+    namespace: &str,
+    placement: &str,
+) -> Option<&'a PlacementDecision> {
+    let by_name = Snapshot::named(&snapshot.decisions, namespace, placement);
+    by_name.filter(|decision| decision.spec.placement == placement).or_else(|| {
+        let first = snapshot.decisions.partition_point(|decision| decision.namespace() < namespace);
+        let of_namespace = snapshot.decisions.get(first..).unwrap_or_default().iter();
+        let mut of_namespace = of_namespace.take_while(|decision| decision.namespace() == namespace);
+        of_namespace.find(|decision| decision.spec.placement == placement)
     })
-}
-
-fn snapshot_placement<'a>(snapshot: &'a Snapshot, key: &PlacementKey) -> Option<&'a Placement> {
-    let order =
-        |placement: &Placement| placement.namespace().cmp(&key.0).then_with(|| placement.name().cmp(&key.1));
-    let index = snapshot.placements.binary_search_by(order).ok()?;
-    snapshot.placements.get(index)
 }
 
 fn decide(

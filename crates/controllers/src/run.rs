@@ -37,11 +37,12 @@ pub async fn run(
     loop {
         let (snapshot, version) = reader.read(&store);
         let now = daemon::now();
-        let mut writes = site::reconcile(snapshot, &heartbeats, now);
-        writes.extend(placement::reconcile(&mut planning, snapshot, &measurements, now));
-        // Rollouts measure time: by a clock that no one can set.
+        // Leases and rollouts measure time: by a clock that no one can set.
         let steady = began.0.checked_add(started.elapsed()).map_or(now, Time);
-        writes.extend(application::reconcile(snapshot, Moment { now: steady, began }));
+        let moment = Moment { now: steady, began, wall: now };
+        let mut writes = site::reconcile(snapshot, &heartbeats, moment);
+        writes.extend(placement::reconcile(&mut planning, snapshot, &measurements, now));
+        writes.extend(application::reconcile(snapshot, moment));
         let latest = store.latest_of(&[ClusterRoleBody::PLURAL]);
         if std::mem::replace(&mut roles, latest) != latest {
             writes.extend(aggregation::reconcile(&store));

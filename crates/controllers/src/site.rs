@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use types::{Condition, ConditionStatus, Site, Time, condition, set_condition};
 
+use crate::application::Moment;
 use crate::instances::{Duplicate, Instances};
 use crate::{Occurrence, Snapshot, Write};
 
@@ -25,10 +26,43 @@ pub struct Beat {
     pub skew: Option<f64>,
 }
 
+/// A clock that nobody can set, but tests.
+#[derive(Clone, Default)]
+pub(crate) enum Clock {
+    #[default]
+    Machine,
+    #[cfg(test)]
+    Set(Arc<Mutex<Instant>>),
+}
+
+impl Clock {
+    fn now(&self) -> Instant {
+        match self {
+            Self::Machine => Instant::now(),
+            #[cfg(test)]
+            Self::Set(now) => *now.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Clock {
+    pub fn set_to(now: Instant) -> Self {
+        Self::Set(Arc::new(Mutex::new(now)))
+    }
+
+    pub fn set(&self, time: Instant) {
+        if let Self::Set(now) = self {
+            *now.lock().unwrap_or_else(PoisonError::into_inner) = time;
+        }
+    }
+}
+
 /// When each site was last heard, on this process's monotonic clock: no clock of another machine, and no jump
 /// of our own, makes a site silent.
 #[derive(Clone)]
 pub struct Heartbeats {
+    clock: Clock,
     started: Instant,
     grace: Duration,
     heard: Arc<Mutex<Heard>>,
@@ -58,7 +92,11 @@ impl Heartbeats {
     /// Sites count as silent once nothing was heard of them for `grace`. After a start of the hub, all get that
     /// long to be heard first.
     pub fn new(grace: Duration) -> Self {
-        Self { started: Instant::now(), grace, heard: Arc::default() }
+        Self::by(Clock::default(), grace)
+    }
+
+    pub(crate) fn by(clock: Clock, grace: Duration) -> Self {
+        Self { started: clock.now(), clock, grace, heard: Arc::default() }
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -70,7 +108,7 @@ impl Heartbeats {
         let mut heard = self.heard();
         heard.instances.forget(site);
         heard.told.remove(site);
-        heard.at.insert(site.to_owned(), Instant::now());
+        heard.at.insert(site.to_owned(), self.clock.now());
     }
 
     /// A child of this hub says how a site stands that is below it: `problem` is why it is not ready, if so.
@@ -95,7 +133,7 @@ impl Heartbeats {
 
     /// A site was heard now.
     pub fn hear(&self, site: &str) {
-        self.heard().at.insert(site.to_owned(), Instant::now());
+        self.heard().at.insert(site.to_owned(), self.clock.now());
     }
 
     /// A site says that it lives, and more.
@@ -103,7 +141,7 @@ impl Heartbeats {
     /// # Errors
     /// If it is the second machine that claims to be that site.
     pub fn take(&self, site: &str, beat: Beat) -> Result<(), Duplicate> {
-        let (mut heard, now) = (self.heard(), Instant::now());
+        let (mut heard, now) = (self.heard(), self.clock.now());
         if !beat.instance.is_empty() {
             heard.instances.hear(site, &beat.instance, &beat.previous, now, self.grace)?;
         }
@@ -124,7 +162,7 @@ impl Heartbeats {
     /// # Errors
     /// If another one is that site.
     pub fn check(&self, site: &str, instance: &str) -> Result<(), Duplicate> {
-        self.heard().instances.check(site, instance, Instant::now(), self.grace)
+        self.heard().instances.check(site, instance, self.clock.now(), self.grace)
     }
 
     /// A site's credentials were revoked, or it has new ones.
@@ -143,11 +181,13 @@ impl Heard {
     fn ready(
         &self,
         site: &str,
-        since: Instant,
-        grace: Duration,
+        heartbeats: &Heartbeats,
+        now: Instant,
     ) -> Option<(ConditionStatus, &'static str, String)> {
-        let Some(Told { by, problem }) = self.told.get(site) else { return self.heard(site, since, grace) };
-        let (status, ..) = self.heard(by, since, grace)?;
+        let Some(Told { by, problem }) = self.told.get(site) else {
+            return self.heard(site, heartbeats, now);
+        };
+        let (status, ..) = self.heard(by, heartbeats, now)?;
         Some(match problem {
             _ if status != ConditionStatus::True => {
                 let message =
@@ -162,8 +202,8 @@ impl Heard {
     fn heard(
         &self,
         site: &str,
-        since: Instant,
-        grace: Duration,
+        heartbeats: &Heartbeats,
+        now: Instant,
     ) -> Option<(ConditionStatus, &'static str, String)> {
         if self.revoked.contains(site) {
             let message = format!(
@@ -172,11 +212,12 @@ impl Heard {
             );
             return Some((ConditionStatus::Unknown, "Revoked", message));
         }
+        let grace = heartbeats.grace;
         match self.at.get(site) {
-            Some(heard) if heard.elapsed() <= grace => {
+            Some(heard) if now.duration_since(*heard) <= grace => {
                 Some((ConditionStatus::True, "HeartbeatsArrive", String::new()))
             }
-            None if since.elapsed() <= grace => None,
+            None if now.duration_since(heartbeats.started) <= grace => None,
             _ => {
                 let seconds = grace.as_secs();
                 let message = format!(
@@ -200,8 +241,13 @@ impl Heard {
     }
 
     /// Whether two machines are one site; not told of sites that were never two.
-    fn duplicate(&self, site: &Site, grace: Duration) -> Option<(ConditionStatus, &'static str, String)> {
-        if self.instances.is_duplicate(site.name(), Instant::now(), grace) {
+    fn duplicate(
+        &self,
+        site: &Site,
+        now: Instant,
+        grace: Duration,
+    ) -> Option<(ConditionStatus, &'static str, String)> {
+        if self.instances.is_duplicate(site.name(), now, grace) {
             let message = "a second machine shows this site's credential and is refused; stop it, or give it an empty \
                            data folder and a join token for a name of its own";
             return Some((ConditionStatus::True, "TwoMachines", message.to_owned()));
@@ -211,16 +257,15 @@ impl Heard {
     }
 }
 
-pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time) -> Vec<Write> {
+pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Moment) -> Vec<Write> {
     let mut writes = Vec::new();
-    let heard = heartbeats.heard();
+    let (heard, now) = (heartbeats.heard(), heartbeats.clock.now());
     for site in &snapshot.sites {
         if site.spec.taints.iter().any(|taint| taint.time_added.is_none()) {
-            writes.push(Write::spec(&with_times(site, now)));
+            writes.push(Write::spec(&with_times(site, moment.wall)));
             continue;
         }
-        let Some((status, reason, message)) = heard.ready(site.name(), heartbeats.started, heartbeats.grace)
-        else {
+        let Some((status, reason, message)) = heard.ready(site.name(), heartbeats, now) else {
             continue;
         };
         let told = tell(site, status, &message);
@@ -230,7 +275,7 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time)
                 .clock(site.name())
                 .map(|(status, reason, message)| ("ClockSynced", status, reason, message)),
             heard
-                .duplicate(site, heartbeats.grace)
+                .duplicate(site, now, heartbeats.grace)
                 .map(|(status, reason, message)| ("DuplicateIdentity", status, reason, message)),
         ];
         let mut changed = site.clone();
@@ -239,7 +284,7 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, now: Time)
                 kind: kind.into(),
                 status,
                 observed_generation: site.metadata.generation,
-                last_transition_time: now,
+                last_transition_time: moment.now,
                 reason: reason.into(),
                 message,
             };
@@ -283,14 +328,22 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(30);
 
     fn reason(heartbeats: &Heartbeats, site: &str) -> Option<(ConditionStatus, &'static str)> {
-        // So long after the start that who was not heard is silent.
-        let since = Instant::now().checked_sub(GRACE * 2).unwrap();
-        heartbeats.heard().ready(site, since, GRACE).map(|(status, reason, _)| (status, reason))
+        let now = heartbeats.clock.now();
+        heartbeats.heard().ready(site, heartbeats, now).map(|(status, reason, _)| (status, reason))
+    }
+
+    /// So long ago that who was not heard is silent.
+    fn started_long_ago() -> Heartbeats {
+        let now = Instant::now();
+        let clock = Clock::set_to(now);
+        let heartbeats = Heartbeats::by(clock.clone(), GRACE);
+        clock.set(now + GRACE * 2);
+        heartbeats
     }
 
     #[test]
     fn a_site_below_a_child_is_ready_while_the_child_is_heard_and_hears_it() {
-        let heartbeats = Heartbeats::new(GRACE);
+        let heartbeats = started_long_ago();
         heartbeats.tell("line", "plant", None);
         assert_eq!(reason(&heartbeats, "line"), Some((ConditionStatus::Unknown, "ParentSilent")));
         heartbeats.hear("plant");
@@ -304,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_site_that_the_child_knows_no_more_is_not_ready_for_it() {
-        let heartbeats = Heartbeats::new(GRACE);
+        let heartbeats = started_long_ago();
         heartbeats.hear("plant");
         heartbeats.hear("shop");
         for (site, by) in [("line", "plant"), ("lost", "plant"), ("other", "shop")] {

@@ -8,7 +8,8 @@ use types::{
     PlacementScore, Resource, Site,
 };
 
-/// All resources of our own kinds at one moment. Those that can't be read (written by a newer version) are left out and left alone.
+/// All resources of our own kinds at one moment, each kind in the order of namespaces and names. Those that can't be
+/// read (written by a newer version) are left out and left alone.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub sites: Vec<Site>,
@@ -28,8 +29,19 @@ pub struct Snapshot {
 impl Snapshot {
     /// The site of that name.
     pub fn site(&self, name: &str) -> Option<&Site> {
-        let index = self.sites.binary_search_by(|site| site.name().cmp(name)).ok()?;
-        self.sites.get(index)
+        Self::named(&self.sites, "", name)
+    }
+
+    /// The resource of that name, of all of its kind.
+    pub fn named<'a, S: Kind>(
+        all: &'a [Resource<S>],
+        namespace: &str,
+        name: &str,
+    ) -> Option<&'a Resource<S>> {
+        let order = |resource: &Resource<S>| {
+            resource.namespace().cmp(namespace).then_with(|| resource.name().cmp(name))
+        };
+        all.get(all.binary_search_by(order).ok()?)
     }
 
     /// What others told of a site.

@@ -14,15 +14,17 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use types::ModelSignature;
 pub use worker::serve_worker;
 
 use crate::engine::chain;
 use crate::engines::Loaded;
+use crate::format::Source;
 use crate::memory::resident;
 use crate::{EngineChoice, EngineError, Engines, Limits, LoadError, LoadedModel, Name, Signature, Tensor};
 use channel::{Channel, Reader, Writer};
@@ -36,7 +38,7 @@ pub(crate) const RUN: Duration = Duration::from_secs(60);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// How to start a worker: a program and its arguments, behind which the model's own are put:
-/// `ENGINE PATH`. It must end up in [`serve_worker`].
+/// `ENGINE PATH THREADS SIGNATURE`, the last as JSON. It must end up in [`serve_worker`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerCommand(pub Vec<OsString>);
 
@@ -63,10 +65,14 @@ pub(crate) fn load(
     command: &WorkerCommand,
     engine: EngineChoice,
     path: &Path,
-    instances: usize,
-    run_limit: Duration,
+    wanted: Wanted<'_>,
 ) -> Result<Loaded, LoadError> {
-    let launch = Launch { command: command.clone(), engine, path: path.into(), run_limit };
+    let Wanted { instances, threads, declared, run_limit } = wanted;
+    // Processes write no files: what has to be unpacked or translated is so when they start.
+    let source = Source::open(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
+    let signature = serde_json::to_string(declared)
+        .map_err(|error| LoadError::Engine { engine: "isolated", reason: error.to_string() })?;
+    let launch = Launch { command: command.clone(), engine, source, threads, signature, run_limit };
     let (first, hello) = launch.start()?;
     let mut seats = vec![Seat::taken(first)];
     for _ in 1..instances.max(1) {
@@ -89,10 +95,24 @@ fn known_engine(name: &str) -> Result<Name, LoadError> {
     })
 }
 
+/// How a model is served by processes of its own.
+pub(crate) struct Wanted<'a> {
+    /// Runs that may go on at once.
+    pub(crate) instances: usize,
+    /// Threads of one run; 0 for as many as the engine takes where it isn't said.
+    pub(crate) threads: usize,
+    pub(crate) declared: &'a ModelSignature,
+    /// Time for a run.
+    pub(crate) run_limit: Duration,
+}
+
 struct Launch {
     command: WorkerCommand,
     engine: EngineChoice,
-    path: PathBuf,
+    source: Source,
+    threads: usize,
+    /// What is declared, as JSON.
+    signature: String,
     run_limit: Duration,
 }
 
@@ -115,7 +135,9 @@ impl Launch {
             .env_clear()
             .envs(std::env::var_os(ENVIRONMENT).map(|folders| (ENVIRONMENT, folders)))
             .arg(self.engine.to_string())
-            .arg(&self.path)
+            .arg(&self.source.path)
+            .arg(self.threads.to_string())
+            .arg(&self.signature)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()

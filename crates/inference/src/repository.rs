@@ -262,20 +262,21 @@ impl Repository {
         let Shared { options, .. } = self.inner.shared.as_ref();
         let LoadRequest { engine, path, serving, .. } = request;
         let declared = request.signature.clone().unwrap_or_default();
+        let threads = usize::try_from(serving.threads).unwrap_or(0);
         match (serving.isolation, &options.worker) {
             (Isolation::None, _) => {
-                let threads = usize::try_from(serving.threads).unwrap_or(0);
                 let options = LoadOptions { workers: options.workers, threads };
                 self.inner.engines.load_declared(*engine, path, &options, &declared)
             }
             (Isolation::Process, Some(command)) => {
-                let limit = match serving.run_timeout_milliseconds {
+                let run_limit = match serving.run_timeout_milliseconds {
                     0 => isolation::RUN,
                     milliseconds => Duration::from_millis(milliseconds.into()),
                 };
                 let instances =
                     usize::try_from(serving.instances).unwrap_or(1).clamp(1, options.workers.max(1));
-                let loaded = isolation::load(command, *engine, path, instances, limit)?;
+                let wanted = isolation::Wanted { instances, threads, declared: &declared, run_limit };
+                let loaded = isolation::load(command, *engine, path, wanted)?;
                 declared::check(loaded.model.signature(), &declared)?;
                 Ok(loaded)
             }

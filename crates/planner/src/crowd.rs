@@ -10,7 +10,15 @@ pub type PlacementKey = (String, String);
 #[derive(Debug, Default, PartialEq)]
 struct Chosen {
     slots: Vec<Slot>,
-    requests: BTreeMap<String, f64>,
+    /// In thousandths.
+    requests: BTreeMap<String, i64>,
+}
+
+/// An amount in thousandths, of which the sums are exact. What is less than one of them counts as one.
+pub(crate) fn thousandths(amount: f64) -> i64 {
+    let whole = (amount.trunc() as i64).saturating_mul(1000);
+    let all = whole.saturating_add((amount.fract() * 1000.0).round() as i64);
+    if amount > 0.0 { all.max(1) } else { all }
 }
 
 /// How many changes the log holds.
@@ -22,8 +30,8 @@ pub struct Crowd {
     chosen: BTreeMap<PlacementKey, Chosen>,
     /// How often each row was chosen.
     counts: Vec<u32>,
-    /// What was taken of each row, by resource.
-    taken: BTreeMap<String, Vec<f64>>,
+    /// What was taken of each row, by resource, in thousandths.
+    taken: BTreeMap<String, Vec<i64>>,
     log: Vec<Slot>,
     logged: u64,
 }
@@ -31,7 +39,8 @@ pub struct Crowd {
 impl Crowd {
     /// What a placement chose, and what it requests on each site, in place of what it chose before.
     pub fn set(&mut self, key: &PlacementKey, slots: Vec<Slot>, requests: BTreeMap<String, f64>) {
-        let new = Chosen { slots, requests };
+        let requests = requests.into_iter().map(|(resource, amount)| (resource, thousandths(amount)));
+        let new = Chosen { slots, requests: requests.collect() };
         if self.chosen.get(key) == Some(&new) {
             return;
         }
@@ -67,10 +76,12 @@ impl Crowd {
             for (resource, amount) in &chosen.requests {
                 let taken = self.taken.entry(resource.clone()).or_default();
                 if taken.len() <= row {
-                    taken.resize(row + 1, 0.0);
+                    taken.resize(row + 1, 0);
                 }
                 if let Some(taken) = taken.get_mut(row) {
-                    *taken += if comes { *amount } else { -*amount };
+                    // Nobody takes so much that these sums end; but whoever writes such a thing harms nobody.
+                    *taken =
+                        if comes { taken.saturating_add(*amount) } else { taken.saturating_sub(*amount) };
                 }
             }
         }
@@ -101,8 +112,9 @@ impl Crowd {
         self.counts.get(slot as usize).copied().unwrap_or(0)
     }
 
-    pub(crate) fn taken(&self, resource: &str) -> Option<&[f64]> {
-        self.taken.get(resource).map(Vec::as_slice)
+    /// What was taken of a row's resource, in thousandths.
+    pub(crate) fn taken(&self, resource: &str, slot: Slot) -> i64 {
+        self.taken.get(resource).and_then(|taken| taken.get(slot as usize)).copied().unwrap_or(0)
     }
 
     /// What a placement chose.
@@ -110,9 +122,9 @@ impl Crowd {
         self.chosen.get(key).map_or(&[], |chosen| &chosen.slots)
     }
 
-    /// What a placement requests of a resource on each of its sites.
-    pub(crate) fn request(&self, key: &PlacementKey, resource: &str) -> f64 {
-        self.chosen.get(key).and_then(|chosen| chosen.requests.get(resource)).copied().unwrap_or(0.0)
+    /// What a placement requests of a resource on each of its sites, in thousandths.
+    pub(crate) fn request(&self, key: &PlacementKey, resource: &str) -> i64 {
+        self.chosen.get(key).and_then(|chosen| chosen.requests.get(resource)).copied().unwrap_or(0)
     }
 
     /// Sites by name, as rows of a fleet.

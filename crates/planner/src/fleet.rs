@@ -67,6 +67,8 @@ pub struct Fleet {
     pub(crate) columns: Columns,
     links: Links,
     present: usize,
+    /// How many rows there were when it was new.
+    settled: usize,
     log: Vec<Slot>,
     logged: u64,
 }
@@ -92,9 +94,15 @@ impl Fleet {
         self.names.len()
     }
 
-    /// Whether most rows are of no site any more: a new fleet would be smaller.
+    /// Whether most rows are of no site any more: a new fleet would be smaller. What a new one had from the start, such as
+    /// the strangers that sites name in their links, it would have again.
     pub fn is_bloated(&self) -> bool {
-        self.rows() > 2 * self.present + 1024
+        self.rows() > 2 * self.present.max(self.settled) + 1024
+    }
+
+    /// All sites are here now: more rows than these are left over from changes.
+    pub fn settle(&mut self) {
+        self.settled = self.rows();
     }
 
     /// The row of a site.
@@ -236,7 +244,7 @@ impl Fleet {
     }
 
     /// How many changes there were.
-    pub(crate) fn changes(&self) -> u64 {
+    pub fn changes(&self) -> u64 {
         self.logged
     }
 

@@ -77,6 +77,11 @@ pub enum Error {
     /// The chunk is not as long as announced, or its range can't be read.
     #[error("the chunk can't be taken: {0}")]
     ChunkInvalid(String),
+    /// Too much at once of one user.
+    #[error(
+        "{0} of your uploads are under way, which is the most at once; try again in some minutes, or cancel some"
+    )]
+    TooManyOfOne(u64),
     /// Another request writes the same upload.
     #[error("another request is writing this upload; wait for it to end")]
     UploadBusy,
@@ -134,7 +139,7 @@ impl Error {
             Self::ChunkInvalid(_) => ("BLOB_UPLOAD_INVALID", 400),
             Self::Body(_) => ("BLOB_UPLOAD_INVALID", 400),
             Self::UploadBusy => ("BLOB_UPLOAD_INVALID", 409),
-            Self::TooManyUploads(_) => ("TOOMANYREQUESTS", 429),
+            Self::TooManyUploads(_) | Self::TooManyOfOne(_) => ("TOOMANYREQUESTS", 429),
             Self::Origin(_) => ("UNKNOWN", 503),
             Self::Artifacts(_) | Self::Ledger(_) | Self::Disk(_) | Self::Lost(_) => ("UNKNOWN", 500),
         };

@@ -12,11 +12,9 @@ use crate::records::{self, LINKS, LinkRecord, MANIFESTS, ManifestRecord, TAGS, T
 use crate::registry::forget_manifest;
 use crate::{ContentDigest, Error, Registry, Repository};
 
-/// What is to be collected, and how.
-#[derive(Debug, Clone, Default)]
+/// How garbage is collected.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Garbage {
-    /// What others need: blobs and manifests by the digest of their bytes.
-    pub needed: HashSet<Digest>,
     /// What came since is kept, whoever needs it: a push ends with the manifest.
     pub minimum_age: Duration,
     /// Only tells what would go.
@@ -46,16 +44,22 @@ struct Census {
 }
 
 impl Registry {
-    /// Collects garbage. Pushes wait meanwhile where they would meet it.
+    /// Collects garbage. Pushes wait meanwhile where they would meet it. What others need, blobs and manifests by the
+    /// digest of their bytes, is asked for once they do: nothing comes between that look and the end.
     ///
     /// # Errors
     /// That of the disk; what was removed until then is gone.
-    pub async fn collect_garbage(&self, garbage: &Garbage) -> Result<Swept, Error> {
+    pub async fn collect_garbage(
+        &self,
+        garbage: Garbage,
+        needed: impl FnOnce() -> HashSet<Digest> + Send,
+    ) -> Result<Swept, Error> {
         let _closed = self.gate.write().await;
+        let needed = needed();
         let census = self.census()?;
         let now = daemon::now();
-        let kept = census.reached(garbage, now);
-        let mut blobs = garbage.needed.clone();
+        let kept = census.reached(garbage, &needed, now);
+        let mut blobs = needed.clone();
         blobs.extend(kept.iter().filter_map(|place| Some(census.manifests.get(place)?.blob)));
         let named: HashSet<Place> = kept
             .iter()
@@ -67,7 +71,7 @@ impl Registry {
         let mut links = Vec::new();
         for (place, link) in &census.links {
             let is_kept = named.contains(place)
-                || garbage.needed.contains(&link.blob)
+                || needed.contains(&link.blob)
                 || !is_old(link.linked, now, garbage.minimum_age);
             if is_kept {
                 blobs.insert(link.blob);
@@ -134,7 +138,7 @@ impl Registry {
 
 impl Census {
     /// The manifests that are to stay.
-    fn reached(&self, garbage: &Garbage, now: Time) -> HashSet<Place> {
+    fn reached(&self, garbage: Garbage, needed: &HashSet<Digest>, now: Time) -> HashSet<Place> {
         let mut about: HashMap<Place, Vec<&Place>> = HashMap::new();
         for (place, record) in &self.manifests {
             if let Some(subject) = record.subject {
@@ -143,7 +147,7 @@ impl Census {
         }
         let is_root = |(place, record): &(&Place, &ManifestRecord)| {
             self.tagged.contains(*place)
-                || garbage.needed.contains(&record.blob)
+                || needed.contains(&record.blob)
                 || !is_old(record.pushed, now, garbage.minimum_age)
         };
         let mut open: Vec<Place> =

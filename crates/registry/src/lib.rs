@@ -13,6 +13,8 @@ mod lists;
 mod manifest;
 mod names;
 mod origin;
+#[cfg(test)]
+mod races;
 mod records;
 mod registry;
 mod uploads;

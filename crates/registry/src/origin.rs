@@ -100,7 +100,7 @@ impl Registry {
             return Ok(Some(blob));
         }
         match digest {
-            ContentDigest::Sha256(wanted) => {
+            ContentDigest::Sha256(wanted) => loop {
                 let offset = if self.blobs.has(wanted) { 0 } else { self.blobs.partial_len(wanted) };
                 // Asked even if the bytes are here: the registry above knows whether the repository shows them.
                 let incoming = origin.blob(repository, digest, offset).await;
@@ -114,16 +114,18 @@ impl Registry {
                     self.blobs.append(wanted, size, stream).await?;
                     self.blobs.finish(wanted, size).await?;
                 }
-                // A file that was here before may be about to go.
                 let _open = self.gate.read().await;
-                self.link(repository, *digest, *wanted, size).await.map(Some)
-            }
+                // Garbage may have been collected until now: it is fetched once more then.
+                if self.blobs.has(wanted) {
+                    return self.link(repository, *digest, *wanted, size).await.map(Some);
+                }
+            },
             ContentDigest::Sha512(_) => {
                 let incoming = origin.blob(repository, digest, 0).await;
                 let Some((size, stream)) = incoming.map_err(|error| Error::Origin(error.to_string()))? else {
                     return Ok(None);
                 };
-                let upload = self.start_upload(repository).await?;
+                let upload = self.start_upload(repository, None).await?;
                 let chunk = Chunk { start: Some(0), length: Some(size) };
                 if let Err(error) = self.append(repository, upload.id, chunk, stream).await {
                     self.cancel_upload(repository, upload.id).await?;

@@ -62,6 +62,9 @@ pub(crate) struct TagRecord {
 pub(crate) struct UploadRecord {
     pub(crate) repository: String,
     pub(crate) started: Time,
+    /// Who began it, as limits count them.
+    #[serde(default)]
+    pub(crate) by: String,
 }
 
 pub(crate) fn link_key(repository: &Repository, digest: &ContentDigest) -> String {

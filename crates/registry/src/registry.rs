@@ -8,13 +8,16 @@ use artifacts::Blobs;
 use bytes::Bytes;
 use store::Ledger;
 use store::ledger::Tables;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard};
 use types::Digest;
 
 use crate::manifest;
 use crate::origin::{Flights, Origin};
 use crate::records::{self, LINKS, LinkRecord, MANIFESTS, ManifestRecord, REFERRERS, TAGS, TagRecord};
 use crate::{ContentDigest, Descriptor, Error, Reference, Repository, Tag};
+
+/// For how long a look at a blob is not noted again, in seconds.
+const RENEWED: i64 = 3600;
 
 /// What a stranger may make a registry hold.
 #[derive(Debug, Clone)]
@@ -25,13 +28,27 @@ pub struct Limits {
     pub blob: u64,
     /// Uploads under way.
     pub uploads: u64,
+    /// Those of one user; of one repository, where users aren't told apart.
+    pub uploads_of_one: u64,
     /// How long an upload may rest before it is given up.
     pub upload_rest: Duration,
+    /// How long one may that has no bytes yet.
+    pub empty_rest: Duration,
+    /// How long an upload may take, from its beginning.
+    pub upload_age: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { manifest: 4 << 20, blob: 64 << 30, uploads: 1000, upload_rest: Duration::from_secs(24 * 3600) }
+        Self {
+            manifest: 4 << 20,
+            blob: 64 << 30,
+            uploads: 1000,
+            uploads_of_one: 100,
+            upload_rest: Duration::from_secs(24 * 3600),
+            empty_rest: Duration::from_secs(600),
+            upload_age: Duration::from_secs(3 * 24 * 3600),
+        }
     }
 }
 
@@ -114,6 +131,41 @@ impl Registry {
     /// The file with the bytes.
     pub fn file(&self, stored: &Digest) -> PathBuf {
         self.blobs.path(stored)
+    }
+
+    /// As long as what this answers lives, no garbage is collected.
+    pub async fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().await
+    }
+
+    /// Keeps a blob from the next collections of garbage for their minimum age: somebody is about to need it. Answers
+    /// whether it is here.
+    ///
+    /// # Errors
+    /// That of the disk.
+    pub async fn touch(&self, stored: &Digest) -> Result<bool, Error> {
+        let _open = self.gate.read().await;
+        Ok(self.blobs.touch(stored)?)
+    }
+
+    /// The same for what a repository shows: who looks before a push may push only the rest.
+    ///
+    /// # Errors
+    /// That of the disk.
+    pub(crate) async fn renew(
+        &self,
+        repository: &Repository,
+        digest: &ContentDigest,
+    ) -> Result<Option<Blob>, Error> {
+        let _open = self.gate.read().await;
+        let Some(blob) = self.local_blob(repository, digest)? else { return Ok(None) };
+        self.blobs.touch(&blob.stored)?;
+        let (key, now) = (records::link_key(repository, digest), daemon::now());
+        let is_young = |link: &LinkRecord| now.0.as_second() - link.linked.0.as_second() < RENEWED;
+        if self.ledger.read(|tables| tables.get(LINKS, &key))?.as_ref().is_some_and(is_young) {
+            return Ok(Some(blob));
+        }
+        self.link(repository, *digest, blob.stored, blob.size).await.map(Some)
     }
 
     /// A blob of a repository.
@@ -293,11 +345,11 @@ impl Registry {
         let _open = self.gate.read().await;
         let (blob, size) = self.blobs.put_reader(&*bytes).await?;
         let subject = contents.subject;
-        let (repository, now) = (repository.clone(), daemon::now());
+        let (repository, now, blobs) = (repository.clone(), daemon::now(), self.blobs.clone());
         self.ledger
             .write(move |tables| {
                 if !is_copy {
-                    expect_blobs(tables, &repository, &contents.blobs)?;
+                    expect_blobs(tables, &blobs, &repository, &contents.blobs)?;
                 }
                 records::furnish(tables, &repository, now)?;
                 let descriptor = Descriptor {
@@ -368,9 +420,15 @@ fn find_manifest(
     Ok(record.map(|record| (digest, record, cached)))
 }
 
-fn expect_blobs(tables: &Tables, repository: &Repository, blobs: &[ContentDigest]) -> Result<(), Error> {
-    for digest in blobs {
-        if records::link(tables, repository, digest)?.is_none() {
+fn expect_blobs(
+    tables: &Tables,
+    blobs: &Blobs,
+    repository: &Repository,
+    named: &[ContentDigest],
+) -> Result<(), Error> {
+    for digest in named {
+        let link = records::link(tables, repository, digest)?;
+        if !link.is_some_and(|link| blobs.has(&link.blob)) {
             return Err(Error::ManifestBlobUnknown(*digest));
         }
     }

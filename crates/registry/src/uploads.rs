@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -20,6 +20,9 @@ use crate::{Blob, ContentDigest, Error, Registry, Repository};
 
 /// Large enough that the hop to a thread that may block is cheap beside the write.
 const BATCH: usize = 256 << 10;
+
+/// How often uploads are swept.
+const SWEEP: Duration = Duration::from_secs(300);
 
 /// Names an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,17 +60,26 @@ pub(crate) struct Chunk {
 }
 
 impl Registry {
-    /// Begins an upload.
+    /// Begins an upload for a user, or for whoever, where users aren't told apart.
     ///
     /// # Errors
-    /// [`Error::TooManyUploads`], or that of the disk.
-    pub async fn start_upload(&self, repository: &Repository) -> Result<Upload, Error> {
+    /// [`Error::TooManyUploads`], [`Error::TooManyOfOne`], or that of the disk.
+    pub async fn start_upload(&self, repository: &Repository, user: Option<&str>) -> Result<Upload, Error> {
         let id = UploadId(Uuid::new_v4());
-        let record = UploadRecord { repository: repository.to_string(), started: daemon::now() };
-        let most = self.limits.uploads;
+        let by = user.map_or_else(|| repository.to_string(), |user| format!("user {user}"));
+        let record = UploadRecord { repository: repository.to_string(), started: daemon::now(), by };
+        let (most, most_of_one) = (self.limits.uploads, self.limits.uploads_of_one);
         self.ledger
             .write(move |tables| {
-                if tables.count(UPLOADS, "")? >= most {
+                let (mut all, mut own) = (0, 0);
+                records::each(tables, UPLOADS, "", |_, other: UploadRecord| {
+                    all += 1;
+                    own += u64::from(other.by == record.by);
+                })?;
+                if own >= most_of_one {
+                    return Err(Error::TooManyOfOne(most_of_one));
+                }
+                if all >= most {
                     return Err(Error::TooManyUploads(most));
                 }
                 Ok(tables.put(UPLOADS, &id.to_string(), &record)?)
@@ -157,8 +169,8 @@ impl Registry {
         self.upload(repository, id)?;
         let (path, announced) = (self.upload_file(id), *digest);
         let (held, stored, actual, size) = blocking(move || {
-            let (file, size) = open(&path)?;
-            let (stored, actual) = hash(&path, &announced)?;
+            let (mut file, size) = open(&path)?;
+            let (stored, actual) = hash(&mut file, &announced)?;
             Ok((file, stored, actual, size))
         })
         .await?;
@@ -167,8 +179,15 @@ impl Registry {
             return Err(Error::mismatch(announced, actual));
         }
         let (blobs, path) = (self.blobs.clone(), self.upload_file(id));
-        blocking(move || Ok(blobs.adopt(&path, &stored)?)).await?;
-        drop(held);
+        // From being a blob to being shown, nobody may take it for garbage.
+        let _open = self.gate.read().await;
+        // The lock goes along: should the request be dropped, nobody appends before this is done.
+        blocking(move || {
+            let adopted = blobs.adopt(&path, &stored);
+            drop(held);
+            Ok(adopted?)
+        })
+        .await?;
         let blob = self.link(repository, announced, stored, size).await?;
         // Should we end before this: an upload without bytes is left, which is swept one day.
         self.forget_upload(id).await?;
@@ -189,7 +208,7 @@ impl Registry {
         remove(&self.upload_file(id))
     }
 
-    /// Sweeps uploads every hour until the shutdown.
+    /// Sweeps uploads every few minutes until the shutdown.
     ///
     /// # Errors
     /// That of the disk.
@@ -199,14 +218,14 @@ impl Registry {
             if swept > 0 {
                 tracing::info!(swept, "uploads that had rested too long were given up");
             }
-            if !shutdown.sleep(Duration::from_secs(3600)).await {
+            if !shutdown.sleep(SWEEP).await {
                 return Ok(());
             }
         }
     }
 
-    /// Gives up the uploads that have rested for as long as [`crate::Limits`] allow, and removes files without a
-    /// record; answers how many uploads went.
+    /// Gives up the uploads that have rested or taken for as long as [`crate::Limits`] allow, and removes files
+    /// without a record; answers how many uploads went.
     ///
     /// # Errors
     /// That of the disk.
@@ -220,12 +239,7 @@ impl Registry {
         let (now, mut swept) = (SystemTime::now(), 0);
         for (key, record) in &known {
             let Ok(id) = key.parse::<UploadId>() else { continue };
-            let changed = std::fs::metadata(self.upload_file(id)).and_then(|metadata| metadata.modified());
-            let rest = match changed {
-                Ok(changed) => now.duration_since(changed).unwrap_or_default(),
-                Err(_) => age(record, daemon::now()),
-            };
-            if rest >= self.limits.upload_rest {
+            if self.is_given_up(id, record) {
                 self.forget_upload(id).await?;
                 swept += 1;
             }
@@ -244,6 +258,23 @@ impl Registry {
         Ok(swept)
     }
 
+    fn is_given_up(&self, id: UploadId, record: &UploadRecord) -> bool {
+        let age = age(record, daemon::now());
+        if age >= self.limits.upload_age {
+            return true;
+        }
+        let Ok(file) = File::open(self.upload_file(id)) else { return age >= self.limits.empty_rest };
+        // Somebody sends now, be it ever so slowly.
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return false;
+        }
+        let Ok(metadata) = file.metadata() else { return false };
+        let rest =
+            metadata.modified().ok().and_then(|changed| SystemTime::now().duration_since(changed).ok());
+        let most = if metadata.len() == 0 { self.limits.empty_rest } else { self.limits.upload_rest };
+        rest >= Some(most)
+    }
+
     fn upload_file(&self, id: UploadId) -> PathBuf {
         self.uploads.join(id.to_string())
     }
@@ -255,19 +286,29 @@ fn age(record: &UploadRecord, now: types::Time) -> Duration {
 }
 
 /// Opens the file of an upload, locked for us alone until it is dropped; answers its length in bytes.
-fn open(path: &Path) -> Result<(File, u64), Error> {
+pub(crate) fn open(path: &Path) -> Result<(File, u64), Error> {
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    lock(file, path)
+}
+
+/// Locks a file that was opened at a path, if it still is there.
+pub(crate) fn lock(file: File, path: &Path) -> Result<(File, u64), Error> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(Error::UploadBusy),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
-    let len = file.metadata()?.len();
-    Ok((file, len))
+    let ours = file.metadata()?;
+    // Between opening and locking, another request may have finished this very file: it is a blob now.
+    if !std::fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+        return Err(Error::UploadBusy);
+    }
+    Ok((file, ours.len()))
 }
 
-fn hash(path: &Path, announced: &ContentDigest) -> Result<(types::Digest, ContentDigest), Error> {
-    let mut file = File::open(path)?;
+/// Reads an upload from its beginning.
+fn hash(file: &mut File, announced: &ContentDigest) -> Result<(types::Digest, ContentDigest), Error> {
+    file.rewind()?;
     let (mut hasher, mut buffer) = (Hasher::for_digest(announced), vec![0; BATCH]);
     loop {
         let read = file.read(&mut buffer)?;

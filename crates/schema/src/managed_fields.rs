@@ -3,17 +3,12 @@
 //! The rules are those of the Kubernetes API (structured merge and diff) for kinds of our shape: objects are merged
 //! field by field, lists are atomic unless [`types::KEYED_LISTS`] names a key for them.
 
-use std::collections::BTreeSet;
+mod fields;
 
+use fields::{Fields, Path, Step};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use types::{KEYED_LISTS, ManagedFields, Time};
-
-/// One step of a path, written as `FieldsV1` writes it: `f:name` or `k:{"key":"value"}`.
-type Step = String;
-type Path = Vec<Step>;
-/// The leaves that a client states; an entry of a keyed list is a leaf beside its fields.
-type Fields = BTreeSet<Path>;
 
 /// A field that somebody else states with another value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,10 +83,10 @@ pub fn apply(
     for other in managers.iter_mut().filter(|other| !other.is(writer)) {
         let disputed: Vec<Path> = other
             .fields
-            .iter()
-            .filter(|theirs| stated.contains(*theirs))
+            .paths()
+            .into_iter()
+            .filter(|theirs| stated.has(theirs))
             .filter(|path| !same(live.and_then(|live| get(live, path)), get(config, path)))
-            .cloned()
             .collect();
         for path in disputed {
             if force {
@@ -111,20 +106,17 @@ pub fn apply(
         }
         new
     });
-    for path in &stated {
-        if let Some(value) = get(config, path) {
-            set(&mut merged, path, value.clone());
+    for path in stated.paths() {
+        if let Some(value) = get(config, &path) {
+            set(&mut merged, &path, value.clone());
         }
     }
-    let before = managers.iter().find(|known| known.is(writer)).map(|mine| mine.fields.clone());
-    for path in before.unwrap_or_default().difference(&stated) {
-        let others = managers.iter().filter(|known| !known.is(writer));
-        let is_others =
-            others.into_iter().any(|other| other.fields.iter().any(|theirs| theirs.starts_with(path)));
+    let before = managers.iter().find(|known| known.is(writer)).map(|mine| mine.fields.paths());
+    for path in before.unwrap_or_default() {
+        let is_others = managers.iter().any(|known| !known.is(writer) && known.fields.at(&path).is_some());
         // Other clients' entries name branches, too; one that still leads somewhere is not given up.
-        let leads_on = stated.iter().any(|own| own.starts_with(path));
-        if !is_others && !leads_on {
-            remove(&mut merged, path);
+        if !is_others && stated.at(&path).is_none() {
+            remove(&mut merged, &path);
         }
     }
     note(&mut managers, writer, stated, now);
@@ -143,25 +135,18 @@ pub fn record_update(old: Option<&Value>, new: &mut Value, manager: &str, part: 
         _ if is_reset(new) => vec![],
         _ => Some(read_managers(new)).filter(|sent| !sent.is_empty()).unwrap_or(before),
     };
-    let after = stated_fields(new, part);
-    let mut changed: Fields = match old {
-        None => after.clone(),
-        Some(old) => after.iter().filter(|path| !same(get(old, path), get(new, path))).cloned().collect(),
-    };
-    let is_new = |path: &&[Step]| !is_only_metadata(path) && old.and_then(|old| get(old, path)).is_none();
-    let branches = after.iter().flat_map(|path| (1..path.len()).filter_map(|length| path.get(..length)));
-    changed.extend(branches.filter(is_new).map(<[Step]>::to_vec).collect::<Fields>());
+    let changed = changed_fields(old, new, part);
     for known in &mut managers {
-        let is_own = known.is(writer);
-        known.fields.retain(|path| {
-            let is_elsewhere = !path.first().is_some_and(|root| part.has(root.trim_start_matches("f:")));
-            let is_there = is_elsewhere || get(new, path).is_some();
-            is_there && (is_own || !changed.contains(path))
+        let taken = Some(&changed).filter(|_| !known.is(writer));
+        known.fields.below.retain(|step, fields| {
+            let is_elsewhere = !part.has(step.trim_start_matches("f:"));
+            is_elsewhere || keep(fields, step, new, taken)
         });
     }
     if !changed.is_empty() {
         let own = managers.iter().find(|known| known.is(writer)).map(|own| own.fields.clone());
-        let fields = own.unwrap_or_default().union(&changed).cloned().collect();
+        let mut fields = own.unwrap_or_default();
+        fields.add(&changed);
         note(&mut managers, writer, fields, now);
     }
     write_managers(new, managers);
@@ -173,11 +158,6 @@ fn is_reset(object: &Value) -> bool {
         let says = |entry: &Value, field: &str| entry.get(field).is_some_and(|value| *value != "");
         matches!(sent.as_slice(), [entry] if !says(entry, "manager") && !says(entry, "operation"))
     })
-}
-
-/// Whether a path is that of the metadata as a whole, which the server makes.
-fn is_only_metadata(path: &[Step]) -> bool {
-    path.len() == 1 && path.first().is_some_and(|step| step == "f:metadata")
 }
 
 const APPLY: &str = "Apply";
@@ -244,17 +224,13 @@ fn note(managers: &mut Vec<Manager>, writer: Writer, fields: Fields, now: Time) 
 fn read_managers(object: &Value) -> Vec<Manager> {
     let stored = object.pointer("/metadata/managedFields").unwrap_or(&Value::Null);
     let stored = Vec::<ManagedFields>::deserialize(stored).unwrap_or_default();
-    let read = |entry: ManagedFields| {
-        let mut fields = Fields::new();
-        read_tree(&entry.fields_v1, &mut vec![], &mut fields);
-        Manager {
-            manager: entry.manager,
-            operation: entry.operation,
-            subresource: entry.subresource,
-            api_version: entry.api_version,
-            time: entry.time,
-            fields,
-        }
+    let read = |entry: ManagedFields| Manager {
+        manager: entry.manager,
+        operation: entry.operation,
+        subresource: entry.subresource,
+        api_version: entry.api_version,
+        time: entry.time,
+        fields: Fields::read(&entry.fields_v1),
     };
     stored.into_iter().map(read).collect()
 }
@@ -271,7 +247,7 @@ fn write_managers(object: &mut Value, managers: Vec<Manager>) {
             subresource: known.subresource,
             time: known.time,
             fields_type: "FieldsV1".into(),
-            fields_v1: write_tree(&known.fields),
+            fields_v1: known.fields.write(),
         })
         .collect();
     entries.sort_by(|one, other| {
@@ -286,97 +262,80 @@ fn write_managers(object: &mut Value, managers: Vec<Manager>) {
     }
 }
 
-fn read_tree(tree: &Value, path: &mut Path, fields: &mut Fields) {
-    let Some(children) = tree.as_object() else { return };
-    if children.is_empty() && !path.is_empty() {
-        fields.insert(path.clone());
-    }
-    for (step, child) in children {
-        if step == "." {
-            fields.insert(path.clone());
-            continue;
-        }
-        path.push(step.clone());
-        read_tree(child, path, fields);
-        path.pop();
-    }
-}
-
-fn write_tree(fields: &Fields) -> Value {
-    let mut root = empty();
-    for path in fields {
-        let node = path.iter().fold(&mut root, |node, step| child(node, step));
-        let has_fields_below = fields.iter().any(|other| other.len() > path.len() && other.starts_with(path));
-        if has_fields_below {
-            child(node, ".");
-        }
-    }
-    root
-}
-
-fn empty() -> Value {
-    Value::Object(Map::new())
-}
-
-fn child<'a>(node: &'a mut Value, step: &str) -> &'a mut Value {
-    match node {
-        Value::Object(children) => children.entry(step).or_insert_with(empty),
-        // Never: every node is an object.
-        other => other,
-    }
-}
-
 /// The leaves of a part of an object that clients can state.
 fn stated_fields(object: &Value, part: Part) -> Fields {
-    let mut fields = Fields::new();
-    for (name, value) in object.as_object().into_iter().flatten().filter(|(name, _)| part.has(name)) {
-        match name.as_str() {
-            "apiVersion" | "kind" => {}
-            "metadata" => {
-                for (name, value) in value.as_object().into_iter().flatten() {
-                    if !SYSTEM.contains(&name.as_str()) {
-                        leaves(value, &mut vec!["f:metadata".into(), format!("f:{name}")], &mut fields);
-                    }
-                }
-            }
-            _ => leaves(value, &mut vec![format!("f:{name}")], &mut fields),
+    changed_fields(None, object, part).leaves()
+}
+
+/// What a part of an object states otherwise than the one before it did, and the branches that this has more.
+fn changed_fields(old: Option<&Value>, new: &Value, part: Part) -> Fields {
+    let mut fields = Fields::default();
+    for (name, value) in new.as_object().into_iter().flatten().filter(|(name, _)| part.has(name)) {
+        let old = old.and_then(|old| old.get(name));
+        let changed = match name.as_str() {
+            "apiVersion" | "kind" => continue,
+            "metadata" => changed_metadata(old, value),
+            _ => changed_below(old, value, &mut Some(vec![name])),
+        };
+        fields.put(format!("f:{name}"), changed);
+    }
+    fields
+}
+
+/// The metadata as a whole is the server's.
+fn changed_metadata(old: Option<&Value>, new: &Value) -> Fields {
+    let mut fields = Fields::default();
+    for (name, value) in new.as_object().into_iter().flatten() {
+        if !SYSTEM.contains(&name.as_str()) {
+            let old = old.and_then(|old| old.get(name));
+            fields.put(format!("f:{name}"), changed_below(old, value, &mut Some(vec!["metadata", name])));
         }
     }
     fields
 }
 
-fn leaves(value: &Value, path: &mut Path, fields: &mut Fields) {
-    match value {
-        Value::Object(children) if !children.is_empty() => {
+/// `names` lead here; `None` within a keyed list, which has no keyed lists below.
+fn changed_below<'a>(old: Option<&Value>, new: &'a Value, names: &mut Option<Vec<&'a str>>) -> Fields {
+    if old == Some(new) {
+        return Fields::default();
+    }
+    let mut fields = Fields { own: old.is_none(), ..Fields::default() };
+    match (new, list_key(names.as_deref())) {
+        (Value::Object(children), _) if !children.is_empty() => {
             for (name, child) in children {
-                path.push(format!("f:{name}"));
-                leaves(child, path, fields);
-                path.pop();
-            }
-        }
-        Value::Array(entries) if !entries.is_empty() => match list_key(path) {
-            Some(key) => {
-                for entry in entries {
-                    path.push(key_step(key, entry));
-                    fields.insert(path.clone());
-                    leaves(entry, path, fields);
-                    path.pop();
+                if let Some(names) = names {
+                    names.push(name);
+                }
+                let changed = changed_below(old.and_then(|old| old.get(name)), child, names);
+                fields.put(format!("f:{name}"), changed);
+                if let Some(names) = names {
+                    names.pop();
                 }
             }
-            None => {
-                fields.insert(path.clone());
-            }
-        },
-        _ => {
-            fields.insert(path.clone());
         }
+        (Value::Array(entries), Some(key)) if !entries.is_empty() => {
+            for entry in entries {
+                let old = old.and_then(|old| find_entry(old, key, entry.get(key)?));
+                fields.put(key_step(key, entry), changed_below(old, entry, &mut None));
+            }
+        }
+        _ => fields.own = !same(old, Some(new)),
     }
+    fields
 }
 
-fn list_key(path: &[Step]) -> Option<&'static str> {
-    let names: Option<Vec<&str>> = path.iter().map(|step| step.strip_prefix("f:")).collect();
-    let dotted = names?.join(".");
-    KEYED_LISTS.iter().find(|(list, _)| *list == dotted).map(|(_, key)| *key)
+/// Takes away what `taken` has too, and what the object doesn't have; whether anything is left.
+fn keep(fields: &mut Fields, step: &str, object: &Value, taken: Option<&Fields>) -> bool {
+    let Some(value) = enter(object, step) else { return false };
+    let taken = taken.and_then(|taken| taken.below.get(step));
+    fields.own &= !taken.is_some_and(|taken| taken.own);
+    fields.below.retain(|step, below| keep(below, step, value, taken));
+    !fields.is_empty()
+}
+
+fn list_key(names: Option<&[&str]>) -> Option<&'static str> {
+    let names = names?;
+    KEYED_LISTS.iter().find(|(list, _)| list.split('.').eq(names.iter().copied())).map(|(_, key)| *key)
 }
 
 fn key_step(key: &str, entry: &Value) -> Step {
@@ -398,17 +357,23 @@ fn same(left: Option<&Value>, right: Option<&Value>) -> bool {
     }
 }
 
-fn get<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
-    let mut value = object;
-    for step in path {
-        value = match step.strip_prefix("f:") {
-            Some(name) => value.get(name)?,
-            None => {
-                let (key, wanted) = read_key(step)?;
-                value.as_array()?.iter().find(|entry| entry.get(&key) == Some(&wanted))?
-            }
-        };
+/// The field or the entry of a list that a step leads to.
+fn enter<'a>(value: &'a Value, step: &str) -> Option<&'a Value> {
+    match step.strip_prefix("f:") {
+        Some(name) => value.get(name),
+        None => {
+            let (key, wanted) = read_key(step)?;
+            find_entry(value, &key, &wanted)
+        }
     }
+}
+
+fn find_entry<'a>(list: &'a Value, key: &str, wanted: &Value) -> Option<&'a Value> {
+    list.as_array()?.iter().find(|entry| entry.get(key) == Some(wanted))
+}
+
+fn get<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
+    let value = path.iter().try_fold(object, |value, step| enter(value, step))?;
     // Two entries of a keyed list are the same entry, whatever their fields say.
     if path.last().is_some_and(|step| step.starts_with("k:")) { Some(&Value::Null) } else { Some(value) }
 }

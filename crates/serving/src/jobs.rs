@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use inference::Repository;
 use store::{Ledger, ledger};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use callback::{InvalidOrigin, Origins};
@@ -103,6 +104,8 @@ struct Inner {
     /// Requests that are being accepted.
     bodies: Bodies,
     table: Mutex<Table>,
+    /// Tells that some job changed.
+    saved: watch::Sender<()>,
     /// Those to be computed.
     runs: Line,
     /// Those whose senders are to be told.
@@ -165,6 +168,7 @@ impl Jobs {
                 http,
                 bodies,
                 table,
+                saved: watch::Sender::default(),
                 runs,
                 calls,
             }),
@@ -199,6 +203,7 @@ impl Jobs {
             if let (Some(()), Some(response)) = (known, response) {
                 response.keep();
             }
+            jobs.inner.saved.send_replace(());
         };
         self.inner.ledger.write_then(change, show).await
     }
@@ -216,6 +221,7 @@ impl Jobs {
                 running.cancel();
             }
             drop(table);
+            jobs.inner.saved.send_replace(());
             let files = ["request", "response"].map(|kind| jobs.file(&name, kind));
             // Those that aren't there needn't go, and the next start sweeps.
             runtime.spawn_blocking(move || files.map(std::fs::remove_file))

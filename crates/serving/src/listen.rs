@@ -15,6 +15,9 @@ use tokio::task::JoinSet;
 const CONNECTIONS: usize = 1024;
 /// How long a connection may take for the head of a request, or rest between two.
 const HEADER_PATIENCE: Duration = Duration::from_secs(60);
+/// How often the listener wakes for nothing. A timer that is to end before all others wakes another thread when it is
+/// set, which costs more than a small request; beside this one, those of connections and bodies don't.
+const PULSE: Duration = Duration::from_secs(5);
 /// How long to wait where the machine has no more files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -22,11 +25,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// answered.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
     let mut connections = JoinSet::new();
+    let mut pulse = tokio::time::interval(PULSE);
     loop {
         let full = connections.len() >= CONNECTIONS;
         let accepted = tokio::select! {
             () = shutdown.wait() => break,
             Some(_) = connections.join_next() => continue,
+            _ = pulse.tick() => continue,
             accepted = listener.accept(), if !full => accepted,
         };
         match accepted {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{LabelSelector, Portion, Span, Time, names};
+use crate::{InvocationCounts, LabelSelector, Portion, Span, Time, names};
 
 /// How changes of an application reach its sites: in which order, how many at once, and when to stop.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -83,9 +83,15 @@ pub struct RolloutStatus {
     pub number: i64,
     /// The number of the revision that the manifests say, which is another one where it was gone back from.
     pub wanted: i64,
-    /// The last revision that all sites ran; where a roll-back goes.
+    /// The last revision that sites ran well; where a roll-back goes.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub last_good: String,
+    /// Whether that one has been at all of its sites once: before, failures count.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub proven: bool,
+    /// The highest number that a revision had so far: numbers are not given twice.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub newest: i64,
     /// When it began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
@@ -99,6 +105,10 @@ pub struct RolloutStatus {
     /// What it waits for, if anything.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// A revision that was gone back from.
@@ -152,6 +162,10 @@ pub struct SiteProgress {
     pub generation: i64,
     /// Since when.
     pub since: Time,
+    /// How many invocations there were when the site ran this generation first: only what came after is this
+    /// generation's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocations: Option<InvocationCounts>,
 }
 
 /// How far a site is with what is assigned to it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::{Delivery, client};
 use daemon::Shutdown;
-use futures::TryStreamExt;
+use futures::StreamExt;
 use reqwest::Method;
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
@@ -99,7 +99,7 @@ pub(super) async fn receive_all(up: Up, shutdown: Shutdown) -> Result<(), Error>
 async fn receive(up: &Up, address: &str, delivery: Delivery) -> Result<(), Error> {
     let path = format!("{address}/{}", delivery.id);
     let response = up.client.send(up.client.request(Method::GET, &path)).await?;
-    let body = response.bytes_stream().map_err(std::io::Error::other);
+    let body = up.client.stream(response).boxed();
     let (id, site) = (delivery.id.clone(), delivery.site.clone());
     up.hub.deliver(delivery, body).await.map_err(|error| Error::Undeliverable(error.message))?;
     up.client.send(up.client.request(Method::DELETE, &path)).await?;

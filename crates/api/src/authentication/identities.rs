@@ -14,7 +14,7 @@ use store::ledger::{Ledger, Tables};
 use tokio::sync::watch;
 use types::{Digest, Time};
 
-use super::{SITES, User};
+use super::{Claim, Proof, SITES, User, join_tokens};
 use crate::ApiError;
 
 const TABLE: &str = "site-identities";
@@ -129,20 +129,51 @@ impl Identities {
         revoked.map(|(site, _)| site.clone()).collect()
     }
 
-    /// Makes the key of a request the key of a site, in place of the one before; answers its first certificate.
+    /// Makes the key of a request the key of a site, in place of the one before; answers its first certificate. Join
+    /// tokens that others used for the site are of no use from then on.
     ///
     /// # Errors
-    /// 400 for a request that is damaged or for somebody else.
-    pub async fn enroll(&self, site: &str, uid: &str, request: &str, now: Time) -> Result<String, ApiError> {
+    /// 401 if the proof holds no longer; 400 for a request that is damaged or for somebody else.
+    pub async fn enroll(
+        &self,
+        site: &str,
+        uid: &str,
+        request: &str,
+        proof: Proof,
+        now: Time,
+    ) -> Result<String, ApiError> {
         let key = check(site, request)?;
         let (certificate, until) = self.sign(request, now)?;
-        let before = self.identity(site);
         let identity = Identity { uid: uid.to_owned(), key: Some(key), by_secret: false, since: now, until };
-        self.keep(site, identity).await?;
-        if before.is_some_and(|before| before.key.is_some_and(|old| old != key)) {
+        let name = site.to_owned();
+        // What was decided while the request was on its way is not undone.
+        let if_proven = move |tables: &Tables, before: Option<Identity>| {
+            let is_own = |key| before.as_ref().is_none_or(|before| before.key == Some(key));
+            proof.check(tables, &name, key, is_own)?;
+            let old = before.and_then(|before| before.key);
+            if old != Some(key) {
+                join_tokens::forget_used(tables, &name, Some(key))?;
+            }
+            Ok((identity, old.is_some_and(|old| old != key)))
+        };
+        if self.change(site, if_proven).await? {
             self.lose(site);
         }
         Ok(certificate)
+    }
+
+    /// Whether a key that used a join token once more may have what it got then: nothing was decided of the site since.
+    /// `uid` is that of its Site, if there is one.
+    pub fn may_repeat(&self, site: &str, uid: Option<&str>, key: Digest, claim: &Claim) -> bool {
+        let Some(made) = claim.repeats else { return true };
+        match self.identity(site) {
+            None => true,
+            // The site was deleted since.
+            Some(known) if known.key == Some(key) => uid == Some(known.uid.as_str()),
+            // What was used before is forgotten at once, but older versions left it. A person takes a while to
+            // approve a token that was made later.
+            Some(known) => made.0.as_second() >= known.since.0.as_second(),
+        }
     }
 
     /// The next certificate for a site's key; who has the key is proven by the request's signature.
@@ -169,36 +200,52 @@ impl Identities {
         }
         let (certificate, until) = self.sign(request, now)?;
         // Nothing that was decided meanwhile is undone.
-        let unless = move |now: Option<Identity>| match now {
-            Some(now) if now.key == Some(key) && now.uid == known.uid => Ok(Identity { until, ..now }),
+        let unless = move |_: &Tables, now: Option<Identity>| match now {
+            Some(now) if now.key == Some(key) && now.uid == known.uid => Ok((Identity { until, ..now }, ())),
             _ => Err(ApiError::unauthorized("the key was replaced or revoked just now")),
         };
         self.change(site, unless).await?;
         Ok(certificate)
     }
 
-    /// Revokes all certificates of a site.
+    /// Revokes all certificates of a site, and the join tokens that were used for it.
     ///
     /// # Errors
     /// If that can't be stored.
     pub async fn revoke(&self, site: &str, uid: &str, now: Time) -> Result<(), ApiError> {
-        self.withdraw(site, uid, false, now).await
+        let identity = Identity { uid: uid.to_owned(), key: None, by_secret: false, since: now, until: now };
+        let name = site.to_owned();
+        let revoked = move |tables: &Tables, _| {
+            join_tokens::forget_used(tables, &name, None)?;
+            Ok((identity, ()))
+        };
+        self.change(site, revoked).await?;
+        self.lose(site);
+        Ok(())
     }
 
     /// An agent of an older version joined with a secret: certificates that the site had before are another machine's.
     ///
     /// # Errors
-    /// If that can't be stored.
-    pub async fn replace_by_secret(&self, site: &str, uid: &str, now: Time) -> Result<(), ApiError> {
-        match self.identity(site) {
-            Some(known) if !known.by_secret => self.withdraw(site, uid, true, now).await,
-            _ => Ok(()),
+    /// 401 if the secret is good no longer, or if that can't be stored.
+    pub async fn replace_by_secret(
+        &self,
+        site: &str,
+        uid: &str,
+        secret: &str,
+        now: Time,
+    ) -> Result<(), ApiError> {
+        if self.identity(site).is_none_or(|known| known.by_secret) {
+            return Ok(());
         }
-    }
-
-    async fn withdraw(&self, site: &str, uid: &str, by_secret: bool, now: Time) -> Result<(), ApiError> {
-        let identity = Identity { uid: uid.to_owned(), key: None, by_secret, since: now, until: now };
-        self.keep(site, identity).await?;
+        let identity = Identity { uid: uid.to_owned(), key: None, by_secret: true, since: now, until: now };
+        let (name, secret) = (site.to_owned(), Digest::of(secret.as_bytes()));
+        let if_proven = move |tables: &Tables, _| {
+            Proof::Bearer(secret).check(tables, &name, secret, |_| false)?;
+            join_tokens::forget_used(tables, &name, Some(secret))?;
+            Ok((identity, ()))
+        };
+        self.change(site, if_proven).await?;
         self.lose(site);
         Ok(())
     }
@@ -230,23 +277,21 @@ impl Identities {
         Ok((certificate, now.0.checked_add(ttl).map_or(now, Time)))
     }
 
-    async fn keep(&self, site: &str, identity: Identity) -> Result<(), ApiError> {
-        self.change(site, move |_| Ok(identity)).await
-    }
-
-    async fn change(
+    /// Changes what is kept of a site in one transaction with whatever `change` does besides.
+    async fn change<T: Send + 'static>(
         &self,
         site: &str,
-        change: impl FnOnce(Option<Identity>) -> Result<Identity, ApiError> + Send + 'static,
-    ) -> Result<(), ApiError> {
+        change: impl FnOnce(&Tables, Option<Identity>) -> Result<(Identity, T), ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let (key, name, known) = (site.to_owned(), site.to_owned(), self.known.clone());
         let write = move |tables: &Tables| {
-            let identity = change(tables.get(TABLE, &key)?)?;
+            let (identity, more) = change(tables, tables.get(TABLE, &key)?)?;
             tables.put(TABLE, &key, &identity)?;
-            Ok::<_, ApiError>(identity)
+            Ok::<_, ApiError>((identity, more))
         };
-        let show = move |identity| {
+        let show = move |(identity, more)| {
             known.write().unwrap_or_else(PoisonError::into_inner).insert(name, identity);
+            more
         };
         self.ledger.write_then(write, show).await
     }
@@ -270,6 +315,7 @@ fn refused(error: tls::RequestError) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Invitation, Tokens};
     use super::*;
 
     const DAY: u64 = 24 * 3600;
@@ -284,6 +330,11 @@ mod tests {
         tls::request(key, &format!("site:{site}"), SITES).unwrap()
     }
 
+    /// A proof that holds as long as the site has no other key.
+    fn first(key: &str, site: &str) -> Proof {
+        Proof::Key(tls::requested_key(&request(key, site)).unwrap())
+    }
+
     fn later(now: Time, seconds: u64) -> Time {
         Time(now.0.checked_add(Duration::from_secs(seconds)).unwrap())
     }
@@ -292,7 +343,7 @@ mod tests {
     async fn promise_1_weeks_after_its_end_a_certificate_is_renewed_by_who_has_the_key_alone() {
         let (all, now) = (identities(&Ledger::memory().unwrap()), daemon::now());
         let (mine, other) = (tls::new_key().unwrap(), tls::new_key().unwrap());
-        all.enroll("plant", "u1", &request(&mine, "plant"), now).await.unwrap();
+        all.enroll("plant", "u1", &request(&mine, "plant"), first(&mine, "plant"), now).await.unwrap();
         let weeks = later(now, 60 * DAY);
         let renew = async |key: &str, site: &str, uid: &str, now: Time| {
             all.renew("plant", uid, &request(key, site), now).await.map_err(|error| error.code)
@@ -309,19 +360,57 @@ mod tests {
     async fn promise_7_what_is_replaced_or_revoked_is_refused_also_after_a_restart_of_the_hub() {
         let (ledger, now) = (Ledger::memory().unwrap(), daemon::now());
         let all = identities(&ledger);
-        let (first, second) = (tls::new_key().unwrap(), tls::new_key().unwrap());
+        let (one, second) = (tls::new_key().unwrap(), tls::new_key().unwrap());
         let key = |key: &str| tls::requested_key(&request(key, "plant")).unwrap();
-        assert_eq!(all.standing("plant", "u1", key(&first)), Standing::Unknown);
-        all.enroll("plant", "u1", &request(&first, "plant"), now).await.unwrap();
-        assert_eq!(all.standing("plant", "u1", key(&first)), Standing::Good);
+        assert_eq!(all.standing("plant", "u1", key(&one)), Standing::Unknown);
+        all.enroll("plant", "u1", &request(&one, "plant"), first(&one, "plant"), now).await.unwrap();
+        assert_eq!(all.standing("plant", "u1", key(&one)), Standing::Good);
         let asked = request(&second, "plant");
-        let ((), replaced) = tokio::join!(all.lost("plant"), all.enroll("plant", "u1", &asked, now));
+        let ((), replaced) =
+            tokio::join!(all.lost("plant"), all.enroll("plant", "u1", &asked, first(&one, "plant"), now));
         replaced.unwrap();
-        assert_eq!(all.standing("plant", "u1", key(&first)), Standing::Replaced);
+        assert_eq!(all.standing("plant", "u1", key(&one)), Standing::Replaced);
         all.revoke("plant", "u1", now).await.unwrap();
         let all = identities(&ledger);
         assert_eq!(all.standing("plant", "u1", key(&second)), Standing::Revoked);
         assert_eq!(all.revoked(), ["plant"]);
         assert!(all.renew("plant", "u1", &request(&second, "plant"), now).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn promise_7_a_request_that_was_under_way_when_its_site_was_revoked_changes_nothing() {
+        let (ledger, now) = (Ledger::memory().unwrap(), daemon::now());
+        let (all, tokens) = (identities(&ledger), Tokens::new(ledger.clone()));
+        let (old, new) = (tls::new_key().unwrap(), tls::new_key().unwrap());
+        let (asked, secret) = (request(&new, "plant"), "s".repeat(40));
+        tokens.grant(&secret, User::site_agent("plant")).await.unwrap();
+        let bearer = Proof::Bearer(Digest::of(secret.as_bytes()));
+        all.enroll("plant", "u1", &request(&old, "plant"), bearer.clone(), now).await.unwrap();
+        tokens.withdraw("plant").await.unwrap();
+        all.revoke("plant", "u1", now).await.unwrap();
+        for proof in [bearer, first(&old, "plant"), Proof::JoinToken("never used".to_owned())] {
+            let refused = all.enroll("plant", "u1", &asked, proof, now).await.unwrap_err();
+            assert_eq!(refused.code, 401);
+        }
+        assert!(all.replace_by_secret("plant", "u1", &secret, now).await.is_err());
+        assert_eq!(all.revoked(), ["plant"]);
+    }
+
+    #[tokio::test]
+    async fn promise_7_a_token_that_an_older_version_left_is_of_no_use_after_the_revocation_either() {
+        let (all, now) = (identities(&Ledger::memory().unwrap()), daemon::now());
+        let key = tls::new_key().unwrap();
+        all.enroll("plant", "u1", &request(&key, "plant"), first(&key, "plant"), now).await.unwrap();
+        let shown = tls::requested_key(&request(&key, "plant")).unwrap();
+        let claim = |repeats| Claim { invitation: Invitation::default(), repeats };
+        assert!(all.may_repeat("plant", Some("u1"), shown, &claim(Some(now))));
+        assert!(!all.may_repeat("plant", Some("u2"), shown, &claim(Some(now))), "deleted and made anew");
+        all.revoke("plant", "u1", later(now, 60)).await.unwrap();
+        assert!(!all.may_repeat("plant", Some("u1"), shown, &claim(Some(now))));
+        assert!(all.may_repeat("plant", Some("u1"), shown, &claim(None)), "a new token");
+        assert!(
+            all.may_repeat("plant", Some("u1"), shown, &claim(Some(later(now, 61)))),
+            "a person approved it"
+        );
     }
 }

@@ -8,7 +8,7 @@ use store::ledger::{self, Tables};
 use types::{Digest, Time};
 
 use super::User;
-use super::tokens::{Tokens, after, hash, id_of, random_token, replace_token};
+use super::tokens::{Tokens, after, hash, id_of, is_granted, random_token, replace_token};
 use crate::ApiError;
 
 const TABLE: &str = "join-tokens";
@@ -43,6 +43,15 @@ struct JoinToken {
     /// The hash of the secret or of the key of the agent that joined with it. The same agent may repeat its request,
     /// which it must if the answer was lost; nobody else may use the token again.
     used_by: Option<Digest>,
+}
+
+/// A key that used a join token.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// What the token lets it become.
+    pub invitation: Invitation,
+    /// When the token was made, where it had been used before: the key asks again.
+    pub repeats: Option<Time>,
 }
 
 /// What may be told of a join token: everything but the token.
@@ -124,14 +133,17 @@ impl Tokens {
         }
         let (token, secret) = (hash(token), hash(secret));
         self.write(move |tables| {
-            let (invitation, is_first) = claim(tables, token, secret, now)?;
+            let Claim { invitation, repeats } = claim(tables, token, secret, now)?;
             if invitation.manual {
                 let message =
                     "this join token wants a person's approval, which this agent is too old to wait for";
                 return Err(ApiError::forbidden(message));
             }
-            if is_first {
-                replace_token(tables, &secret.hex(), User::site_agent(&invitation.site))?;
+            let user = User::site_agent(&invitation.site);
+            if repeats.is_none() {
+                replace_token(tables, &secret.hex(), user)?;
+            } else if !is_granted(tables, &secret.hex(), &user.name)? {
+                return Err(outlived());
             }
             Ok(invitation)
         })
@@ -148,28 +160,31 @@ impl Tokens {
         site: &str,
         key: Digest,
         now: Time,
-    ) -> Result<Invitation, ApiError> {
+    ) -> Result<Claim, ApiError> {
         let (token, site) = (hash(token), site.to_owned());
         self.write(move |tables| {
-            let (invitation, _) = claim(tables, token, key, now)?;
-            if invitation.site != site {
+            let claim = claim(tables, token, key, now)?;
+            if claim.invitation.site != site {
                 return Err(ApiError::bad_request(format!(
                     "the join token is for site `{}`, and the request for site `{site}`",
-                    invitation.site
+                    claim.invitation.site
                 )));
             }
-            Ok(invitation)
+            Ok(claim)
         })
         .await
     }
 }
 
-/// Notes who uses a token; answers what it is for, and whether it is used for the first time.
-fn claim(tables: &Tables, token: Digest, by: Digest, now: Time) -> Result<(Invitation, bool), ApiError> {
+/// Notes who uses a token; answers what it is for.
+fn claim(tables: &Tables, token: Digest, by: Digest, now: Time) -> Result<Claim, ApiError> {
     let unknown = || ApiError::unauthorized("the join token is not known here; make another");
     let mut record: JoinToken = tables.get(TABLE, &token.hex())?.ok_or_else(unknown)?;
     match record.used_by {
-        Some(user) if user == by => return Ok((record.invitation, false)),
+        Some(user) if user == by => {
+            let made = record.created.unwrap_or(Time(jiff::Timestamp::UNIX_EPOCH));
+            return Ok(Claim { invitation: record.invitation, repeats: Some(made) });
+        }
         Some(_) => {
             let message = "the join token was used already, and each works once; make another";
             return Err(ApiError::unauthorized(message));
@@ -182,7 +197,33 @@ fn claim(tables: &Tables, token: Digest, by: Digest, now: Time) -> Result<(Invit
     }
     record.used_by = Some(by);
     tables.put(TABLE, &token.hex(), &record)?;
-    Ok((record.invitation, true))
+    Ok(Claim { invitation: record.invitation, repeats: None })
+}
+
+/// 401 for a token that was used before the site was revoked, deleted or given another key.
+pub(crate) fn outlived() -> ApiError {
+    let message =
+        "the join token was used before the site was revoked, deleted or given another key; make another";
+    ApiError::unauthorized(message)
+}
+
+/// Whether a key used a token that is still known.
+pub(super) fn is_used_by(tables: &Tables, token: &str, key: Digest) -> Result<bool, ledger::Error> {
+    let record: Option<JoinToken> = tables.get(TABLE, &hash(token).hex())?;
+    Ok(record.is_some_and(|record| record.used_by == Some(key)))
+}
+
+/// Takes away the tokens for a site that were used, by others than `but` if that is said: nobody comes in with them
+/// once more.
+pub(super) fn forget_used(tables: &Tables, site: &str, but: Option<Digest>) -> Result<(), ledger::Error> {
+    let all: Vec<(String, JoinToken)> = tables.range(TABLE, "", "", usize::MAX)?;
+    let is_spent = |record: &JoinToken| {
+        record.invitation.site == site && record.used_by.is_some_and(|user| Some(user) != but)
+    };
+    for (key, _) in all.iter().filter(|(_, record)| is_spent(record)) {
+        tables.delete(TABLE, key)?;
+    }
+    Ok(())
 }
 
 /// Expired tokens are of no use to anybody.

@@ -8,6 +8,7 @@ mod issuer_keys;
 mod join_tokens;
 mod jwt;
 mod oidc;
+mod proof;
 mod published;
 mod service_accounts;
 mod tokens;
@@ -22,14 +23,16 @@ use base64::engine::general_purpose::STANDARD;
 use daemon::tls::ClientCertificate;
 use store::Key;
 use tracing::debug;
-use types::{Kind, SiteSpec, Time};
+use types::{Digest, Kind, SiteSpec, Time};
 
 pub(crate) use granting::routes as token_routes;
 pub use identities::{Identities, IdentityOptions, Standing};
 pub(crate) use impersonation::impersonate;
-pub use join_tokens::{Invitation, JoinTokenInfo};
+pub(crate) use join_tokens::outlived;
+pub use join_tokens::{Claim, Invitation, JoinTokenInfo};
 pub use jwt::Refusal;
 pub use oidc::{Oidc, OidcError, OidcOptions};
+pub use proof::Proof;
 pub(crate) use published::routes as open_routes;
 pub use service_accounts::{Account, DEFAULT_ISSUER, ServiceAccounts};
 pub use tokens::{TokenInfo, Tokens};
@@ -74,6 +77,14 @@ impl Credentials {
         let peer = request.extensions().get::<ConnectInfo<Peer>>();
         let certificate = peer.and_then(|ConnectInfo(peer)| peer.certificate.clone());
         Self { certificate, token: bearer_token(request).map(str::to_owned) }
+    }
+
+    /// What a site proves with them that it may have another key: its key by a certificate that is good, or its token.
+    pub fn proof(&self, now: Time) -> Option<Proof> {
+        match &self.certificate {
+            Some(certificate) if certificate.is_good(now) => Some(Proof::Key(certificate.key)),
+            _ => self.token.as_deref().map(|token| Proof::Bearer(Digest::of(token.as_bytes()))),
+        }
     }
 
     /// The same, where a token may come as the password of any user.

@@ -239,6 +239,12 @@ pub(super) fn replace_token(tables: &Tables, key: &str, user: User) -> Result<()
     Ok(())
 }
 
+/// Whether a token, by its key, is what the hub granted to a user.
+pub(super) fn is_granted(tables: &Tables, key: &str, user: &str) -> Result<bool, ledger::Error> {
+    let grant: Option<Grant> = tables.get(TOKENS, key)?;
+    Ok(grant.is_some_and(|grant| grant.expires.is_none() && grant.user.name == user))
+}
+
 /// Takes away what the hub granted to a user; answers how much that was.
 fn forget_granted(tables: &Tables, user: &str) -> Result<usize, ApiError> {
     let all: Vec<(String, Grant)> = tables.range(TOKENS, "", "", usize::MAX)?;

@@ -65,7 +65,10 @@ async fn nobody_is_anonymous_and_a_token_is_the_password_of_any_user() {
 async fn rights_are_those_on_paths() {
     let hub = TestHub::with_anna().await;
     assert_eq!(hub.log_in(Method::GET, "/v2/", ANNA, "").await.status(), 200, "who is known may log in");
-    assert_eq!(hub.log_in(Method::POST, &upload("team/app", "x"), ANNA, "x").await.status(), 201);
+    for repository in ["team/app", "team"] {
+        assert_eq!(hub.log_in(Method::POST, &upload(repository, "x"), ANNA, "x").await.status(), 201);
+    }
+    assert_eq!(hub.log_in(Method::POST, &upload("teams", "x"), ANNA, "x").await.status(), 403);
     let refused = hub.log_in(Method::POST, &upload("other/app", "x"), ANNA, "x").await;
     assert_eq!(refused.status(), 403);
     assert_eq!(code(refused).await, "DENIED");
@@ -128,4 +131,46 @@ async fn whoever_fetches_an_artifact_learns_the_digests_of_its_pieces() {
     assert_eq!(pieces, json!([Digest::of(b"x")]));
     let unknown = format!("/avocet/v1/blobs/{}/pieces", Digest::of(b"y"));
     hub.ask_json("GET", &unknown, PLANT, &Value::Null).await.expect(404);
+}
+
+#[tokio::test]
+async fn an_artifact_that_a_pusher_found_is_not_taken_for_garbage() {
+    let hub = TestHub::start().await;
+    let put = async |content: &'static str| {
+        let digest = Digest::of(content.as_bytes());
+        let path = format!("/avocet/v1/blobs/{digest}");
+        hub.ask("PUT", &path, ADMIN, "application/octet-stream", content.into()).await.expect(200);
+        let file = std::fs::File::open(hub.hub.blobs.path(&digest)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(7200)).unwrap();
+        (digest, path)
+    };
+    let ((found, path), (read, other)) = (put("found").await, put("read").await);
+    let looked = hub.http.head(format!("{}{path}", hub.url)).bearer_auth(ADMIN).send().await.unwrap();
+    assert_eq!(looked.status(), 200);
+    hub.http.get(format!("{}{other}", hub.url)).bearer_auth(ADMIN).send().await.unwrap();
+    let old = json!({"minimumAgeSeconds": 3600});
+    hub.ask_json("POST", "/avocet/v1/artifacts/garbage", ADMIN, &old).await.expect(200);
+    assert!(hub.hub.blobs.has(&found) && !hub.hub.blobs.has(&read));
+}
+
+#[tokio::test]
+async fn what_is_named_while_a_collection_of_garbage_waits_stays() {
+    let hub = TestHub::start().await;
+    let (digest, _) = hub.hub.blobs.put_reader(&b"named"[..]).await.unwrap();
+    let held = hub.hub.registry.hold().await;
+    let all = json!({"minimumAgeSeconds": 0});
+    let collection = hub.ask_json("POST", "/avocet/v1/artifacts/garbage", ADMIN, &all);
+    let naming = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let note = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "note", "namespace": "default"},
+            "data": {"text": digest},
+        });
+        let key = store::Key::new("configmaps", "default", "note");
+        hub.hub.store.create(key, note, daemon::now()).await.unwrap();
+        drop(held);
+    };
+    let (swept, ()) = tokio::join!(collection, naming);
+    assert_eq!(swept.expect(200)["blobs"], 0);
+    assert!(hub.hub.blobs.has(&digest));
 }

@@ -102,6 +102,64 @@ async fn promise_7_a_site_changes_its_own_key_and_revokes_nobody() {
 }
 
 #[tokio::test]
+async fn promise_7_a_join_token_that_was_used_lets_nobody_in_after_a_revocation_a_deletion_or_another_key() {
+    let hub = TestHub::start().await;
+    let mine = request(&tls::new_key().unwrap(), "mill");
+    let revoke = async || {
+        hub.ask_json("POST", "/avocet/v1/sites/mill/revoke", ADMIN, &Value::Null).await.expect(200);
+    };
+    let token = hub.invite(&json!({})).await;
+    hub.join(&token, &mine).await.expect(200);
+    hub.join(&token, &mine).await.expect(200);
+    revoke().await;
+    hub.join(&token, &mine).await.expect(401);
+    hub.renew("mill", &mine).await.expect(401);
+
+    let token = hub.invite(&json!({})).await;
+    hub.join(&token, &mine).await.expect(200);
+    let next = hub.invite(&json!({})).await;
+    let other = request(&tls::new_key().unwrap(), "mill");
+    hub.join(&next, &other).await.expect(200);
+    hub.join(&token, &mine).await.expect(401);
+    hub.renew("mill", &other).await.expect(200);
+
+    hub.delete("sites/mill").await.expect(200);
+    hub.join(&next, &other).await.expect(401);
+    hub.get("sites/mill").await.expect(404);
+}
+
+#[tokio::test]
+async fn promise_7_a_machine_that_waits_for_a_person_is_out_when_its_site_is_revoked() {
+    let hub = TestHub::start().await;
+    let mine = request(&tls::new_key().unwrap(), "mill");
+    hub.join(&hub.invite(&json!({})).await, &mine).await.expect(200);
+    let token = hub.invite(&json!({"manual": true})).await;
+    let next = request(&tls::new_key().unwrap(), "mill");
+    for _ in 0..2 {
+        hub.join(&token, &next).await.expect(202);
+    }
+    hub.ask_json("POST", "/avocet/v1/sites/mill/revoke", ADMIN, &Value::Null).await.expect(200);
+    hub.join(&token, &next).await.expect(401);
+    let token = hub.invite(&json!({"manual": true})).await;
+    for _ in 0..2 {
+        hub.join(&token, &next).await.expect(202);
+    }
+}
+
+#[tokio::test]
+async fn promise_7_a_secret_is_of_no_use_once_its_site_was_revoked() {
+    let hub = TestHub::start().await;
+    let token = hub.invite(&json!({})).await;
+    let joining = json!({"token": token, "secret": "s".repeat(40), "tier": "edge", "labels": {}});
+    for _ in 0..2 {
+        hub.ask_json("POST", JOIN, "", &joining).await.expect(200);
+    }
+    hub.ask_json("POST", "/avocet/v1/sites/mill/revoke", ADMIN, &Value::Null).await.expect(200);
+    hub.ask_json("POST", JOIN, "", &joining).await.expect(401);
+    assert_eq!(hub.hub.identities.revoked(), ["mill"]);
+}
+
+#[tokio::test]
 async fn promise_7_what_a_revoked_site_was_watching_ends() {
     let hub = TestHub::start().await;
     hub.post("namespaces/plant/assignments", &assignment("a")).await.expect(201);

@@ -221,6 +221,8 @@ fn a_placement_at_the_top_finds_a_leaf_by_its_label_and_the_leaf_goes_on_without
 
     // The middle alone is enough for its own sites, and both coexist.
     top.kill_9();
+    let new = tree.write("new", "what no hub has");
+    middle.cli(&["push", new.to_str().unwrap()]).ok();
     let own = application("own", &json!([{"name": "third", "placement": "lines", "models": ["third"]}]));
     apply(&tree, &middle, &[labelled("lines", "line", "3"), model("third"), own]);
     middle.wait_until_ready("own");

@@ -9,6 +9,7 @@ use types::{
 };
 
 use crate::Snapshot;
+use crate::placement::snapshot_decision;
 
 /// What is wanted of an application now.
 pub(super) struct Wanted {
@@ -27,15 +28,10 @@ pub(super) fn wanted(
 ) -> Wanted {
     let namespace = application.namespace();
     let function = |name: &str| {
-        let mut functions = snapshot.functions.iter();
-        let found = functions.find(|function| function.namespace() == namespace && function.name() == name);
-        found.map(|function| function.spec.clone())
+        Snapshot::named(&snapshot.functions, namespace, name).map(|function| function.spec.clone())
     };
-    let model = |name: &str| {
-        let mut models = snapshot.models.iter();
-        let found = models.find(|model| model.namespace() == namespace && model.name() == name);
-        found.map(|model| model.spec.clone())
-    };
+    let model =
+        |name: &str| Snapshot::named(&snapshot.models, namespace, name).map(|model| model.spec.clone());
     let mut wanted = Wanted {
         content: ApplicationRevisionSpec {
             application: application.name().to_owned(),
@@ -198,9 +194,7 @@ struct Then<'a> {
 
 impl Resolver for Then<'_> {
     fn sites_of(&self, placement: &str) -> Option<Vec<String>> {
-        let decision = self.snapshot.decisions.iter().find(|decision| {
-            decision.namespace() == self.namespace && decision.spec.placement == placement
-        })?;
+        let decision = snapshot_decision(self.snapshot, self.namespace, placement)?;
         Some(decision.status.decisions.iter().map(|chosen| chosen.site.clone()).collect())
     }
 

@@ -61,6 +61,13 @@ pub(super) struct Drive<'a> {
     pub moment: Moment,
 }
 
+/// What is decided for all sites together before each of them is written to.
+struct Round<'a> {
+    is_complete: bool,
+    /// Sites and components that stay until those that come run.
+    stays: BTreeSet<(&'a str, &'a str)>,
+}
+
 /// How an assignment is to be.
 enum Change<'a> {
     Create(&'a str, &'a AssignmentSpec),
@@ -78,6 +85,7 @@ impl Drive<'_> {
             let state = self.state(site, &budget, writes);
             members.push(Member { site: site.clone(), stage: self.stage_of(site, &stages), state });
         }
+        let budget = Budget { leaving: self.leaving(&budget, writes), ..budget };
         advance(&stages, &members, &budget, self.moment.now.0)
     }
 
@@ -96,7 +104,15 @@ impl Drive<'_> {
             failures_per_stage: rollout.kind == RolloutKind::ProgressivePerGroup,
             soak: span(&rollout.min_success_time).filter(|_| !fast).unwrap_or_default(),
             deadline: span(&rollout.progress_deadline),
+            leaving: vec![],
         }
+    }
+
+    /// How far sites are that were told of the target, and are not to run it any more.
+    fn leaving(&self, budget: &Budget, writes: &mut Vec<Write>) -> Vec<State> {
+        let sites = self.assigned.keys().filter(|site| !self.plan.desired.contains_key(**site));
+        let told = sites.filter(|site| self.sites.contains_key(**site) && self.is_told(site));
+        told.map(|site| self.state(site, budget, writes)).collect()
     }
 
     /// Whether failures are no reason to stop: there is nothing better to go back to.
@@ -138,16 +154,18 @@ impl Drive<'_> {
         if !self.is_told(name) && !self.has_all(name) {
             return sites::untold(site, !self.target.is_rollback, self.moment);
         }
-        let here = self.assigned.get(name);
+        let desired = self.desired(name);
         let mut components = Vec::new();
-        for component in self.desired(name).keys() {
-            let Some(assignment) = here.and_then(|here| here.get(component.as_str())) else { continue };
-            let (progress, note) = sites::progress(assignment, self.moment.now);
+        for (component, assignment) in self.assigned.get(name).into_iter().flatten() {
+            if !(desired.contains_key(*component) || desired.is_empty() && self.is_of_target(assignment)) {
+                continue;
+            }
+            let (progress, note) = sites::progress(assignment, self.moment.now, !self.may_fail());
             // What is to be written anyhow is noted of next time.
             writes.extend(note);
             components.push(progress);
         }
-        let is_whole = components.len() == self.desired(name).len();
+        let is_whole = desired.is_empty() || components.len() == desired.len();
         sites::told(site, &components, is_whole, budget.soak, self.moment)
     }
 
@@ -160,7 +178,11 @@ impl Drive<'_> {
     fn is_told(&self, site: &str) -> bool {
         let here = self.assigned.get(site).into_iter().flatten();
         here.filter(|(component, _)| !self.stays(component))
-            .any(|(_, assignment)| revision_of(assignment) == self.plan.revision.spec.number)
+            .any(|(_, assignment)| self.is_of_target(assignment))
+    }
+
+    fn is_of_target(&self, assignment: &Assignment) -> bool {
+        revision_of(assignment) == self.plan.revision.spec.number
     }
 
     /// Whether a site's assignments say just what the target does.
@@ -181,35 +203,84 @@ impl Drive<'_> {
         self.plan.blocked.contains(component) || self.unknown.contains(component)
     }
 
-    /// Makes the assignments of all sites what they should be after this step.
-    pub fn assign(&self, step: &Step, writes: &mut Vec<Write>) {
+    /// Makes the assignments of all sites what they should be after this step. Sites that are recalled go back to
+    /// `former`, if there is one.
+    pub fn assign(&self, step: &Step, former: Option<&Planned>, writes: &mut Vec<Write>) {
         let names: BTreeSet<&str> =
             self.plan.desired.keys().map(String::as_str).chain(self.assigned.keys().copied()).collect();
         let next: BTreeSet<&str> = step.start.iter().map(String::as_str).collect();
-        let may_start = !self.rollout.paused;
-        for name in names {
-            let starts = may_start && (next.contains(name) || self.must_go_back(name));
-            if self.is_told(name) || self.has_all(name) || starts {
-                self.write(name, self.plan, writes);
-            } else {
-                self.keep(name, step.outcome, writes);
+        let recalled: BTreeSet<&str> = step.recall.iter().map(String::as_str).collect();
+        let is_complete = step.outcome == Outcome::Complete;
+        let round = Round { is_complete, stays: self.stayers() };
+        let may_start = !self.rollout.paused || self.target.is_rollback;
+        let goes_back = |name: &str| {
+            let former = former.filter(|former| recalled.contains(name) && former.desired.contains_key(name));
+            former.filter(|_| !self.is_held(name))
+        };
+        // First what gives places free: a hub that ends in between has told nobody too many.
+        let (back, others): (Vec<&str>, Vec<&str>) =
+            names.into_iter().partition(|name| goes_back(name).is_some());
+        for name in back {
+            if let Some(former) = goes_back(name) {
+                self.write(name, former, &round, writes);
             }
         }
+        for name in others {
+            let starts = may_start && (next.contains(name) || self.must_go_back(name));
+            if self.is_told(name) || self.has_all(name) || starts {
+                self.write(name, self.plan, &round, writes);
+            } else {
+                self.keep(name, &round, writes);
+            }
+        }
+    }
+
+    /// What sites are not to run any more, but do, for as many sites as are to run it and don't yet. Those that run it
+    /// stay longest.
+    pub fn stayers(&self) -> BTreeSet<(&str, &str)> {
+        let mut coming: BTreeMap<&str, usize> = BTreeMap::new();
+        for (site, desired) in &self.plan.desired {
+            let here = self.assigned.get(site.as_str());
+            for component in desired.keys() {
+                let is_there =
+                    here.and_then(|here| here.get(component.as_str())).is_some_and(|one| sites::runs(one));
+                *coming.entry(component).or_default() += usize::from(!is_there);
+            }
+        }
+        let mut going: BTreeMap<&str, Vec<(bool, &str)>> = BTreeMap::new();
+        for (site, here) in self.assigned {
+            for (component, assignment) in here {
+                if !self.desired(site).contains_key(*component) {
+                    going.entry(component).or_default().push((!sites::runs(assignment), site));
+                }
+            }
+        }
+        let mut stays = BTreeSet::new();
+        for (component, mut sites) in going {
+            sites.sort_unstable();
+            let count = coming.get(component).copied().unwrap_or_default();
+            stays.extend(sites.into_iter().take(count).map(|(_, site)| (site, component)));
+        }
+        stays
     }
 
     /// Whether a site that can't be reached would find what was gone back from when it is back.
     fn must_go_back(&self, name: &str) -> bool {
         let is_bad = |assignment: &&Assignment| revision_of(assignment) == self.target.candidate.spec.number;
         let here = self.assigned.get(name).into_iter().flat_map(BTreeMap::values);
-        let is_held = self.sites.get(name).is_some_and(|site| sites::is_opted_out(site));
         self.target.is_rollback
-            && !is_held
+            && !self.is_held(name)
             && self.plan.desired.contains_key(name)
             && here.copied().any(|one| is_bad(&one))
     }
 
+    /// Whether nothing is to be changed at a site, not even back.
+    fn is_held(&self, name: &str) -> bool {
+        self.sites.get(name).is_some_and(|site| sites::is_opted_out(site))
+    }
+
     /// Makes a site's assignments those of a revision.
-    fn write(&self, name: &str, planned: &Planned, writes: &mut Vec<Write>) {
+    fn write(&self, name: &str, planned: &Planned, round: &Round, writes: &mut Vec<Write>) {
         static NOTHING: BTreeMap<String, AssignmentSpec> = BTreeMap::new();
         let desired = planned.desired.get(name).unwrap_or(&NOTHING);
         let here = self.assigned.get(name);
@@ -220,40 +291,44 @@ impl Drive<'_> {
             };
             writes.extend(change.write(planned.revision));
         }
+        let has = |component: &str| planned.components.iter().any(|plan| plan.component == component);
         for (component, old) in here.into_iter().flatten() {
-            if !desired.contains_key(*component) && !self.stays(component) {
+            if desired.contains_key(*component) || self.stays(component) {
+                continue;
+            }
+            // What the revision doesn't have at all goes together with what takes its place.
+            if !has(component) || self.may_go(name, component, round) {
                 writes.extend(Change::Delete(old).write(planned.revision));
             }
         }
     }
 
-    /// Keeps a site at what it runs, wherever its outputs go now. What the target has no place for goes when the
-    /// rollout is through.
-    fn keep(&self, name: &str, outcome: Outcome, writes: &mut Vec<Write>) {
+    /// Keeps a site at what it runs, wherever its outputs go now.
+    fn keep(&self, name: &str, round: &Round, writes: &mut Vec<Write>) {
         let is_member = self.plan.desired.contains_key(name);
         for (component, old) in self.assigned.get(name).into_iter().flatten() {
-            if self.stays(component) {
+            let other = self.others.get(&revision_of(old));
+            if self.stays(component) || other.is_some_and(|other| other.blocked.contains(*component)) {
                 continue;
             }
-            let change = match self.others.get(&revision_of(old)) {
-                Some(other) if other.blocked.contains(*component) => None,
-                Some(other) => {
-                    let spec = other.desired.get(name).and_then(|here| here.get(*component));
-                    match spec {
-                        Some(_) if !is_member && outcome == Outcome::Complete => Some(Change::Delete(old)),
-                        Some(spec) => {
-                            writes.extend(Change::Become(old, spec).write(other.revision));
-                            None
-                        }
-                        None => Some(Change::Delete(old)),
-                    }
-                }
+            let spec = other.and_then(|other| Some((other, other.desired.get(name)?.get(*component)?)));
+            let goes = match spec {
+                Some(_) => !is_member && self.may_go(name, component, round),
                 // Nobody knows what it is of: it goes with its site.
-                None if !is_member => Some(Change::Delete(old)),
-                None => None,
+                None => (other.is_some() || !is_member) && self.may_go(name, component, round),
             };
-            writes.extend(change.and_then(|change| change.write(self.plan.revision)));
+            if goes {
+                writes.extend(Change::Delete(old).write(self.plan.revision));
+            } else if let Some((other, spec)) = spec {
+                writes.extend(Change::Become(old, spec).write(other.revision));
+            }
         }
+    }
+
+    /// Whether a site may stop to run what it isn't to run any more: with the site itself, or when the rollout is
+    /// through and those that are to run it instead do.
+    fn may_go(&self, name: &str, component: &str, round: &Round) -> bool {
+        !self.sites.contains_key(name) || round.is_complete && !round.stays.contains(&(name, component))
     }
 }
 

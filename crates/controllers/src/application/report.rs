@@ -1,6 +1,6 @@
 //! What an application's status says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use planner::rollout::{Outcome, Step};
 use types::{
@@ -180,25 +180,49 @@ impl Controller<'_> {
         let target = drive.target;
         let is_another = before.revision != target.revision.name();
         let is_complete = step.outcome == Outcome::Complete;
-        let is_good = is_complete && rejected.is_none();
+        let is_everywhere = is_everywhere(step) && rejected.is_none();
+        let target_name = target.revision.name();
+        let last_good =
+            if is_everywhere { target_name.to_owned() } else { self.last_good(&before, target.revision) };
+        let newest = self.newest(&before).max(target.wanted);
         // It stays known as long as the manifests ask for what was gone back from.
         let kept = before.rejected.filter(|kept| is_rejected(kept, self.application, target.candidate));
         RolloutStatus {
-            revision: target.revision.name().to_owned(),
+            revision: target_name.to_owned(),
             number: target.revision.spec.number,
             wanted: target.wanted,
-            last_good: if is_good { target.revision.name().to_owned() } else { before.last_good },
+            proven: is_everywhere || before.proven && last_good == before.last_good,
+            last_good,
+            newest,
             started: if is_another { Some(self.moment.now) } else { before.started },
             complete: is_complete,
             rejected: rejected.or(kept),
             sites: step.counts,
-            message: match (drive.rollout.paused && !is_complete, step.message.is_empty()) {
-                (true, true) => "paused".into(),
-                (true, false) => format!("paused; {}", step.message),
-                (false, _) => step.message.clone(),
-            },
+            message: message(drive, step),
         }
     }
+}
+
+/// What a rollout waits for, if anything.
+fn message(drive: &Drive, step: &Step) -> String {
+    let is_complete = step.outcome == Outcome::Complete;
+    let is_paused = drive.rollout.paused && !is_complete && !drive.target.is_rollback;
+    let staying: BTreeSet<&str> = match is_complete {
+        true => drive.stayers().into_iter().map(|(site, _)| site).collect(),
+        false => BTreeSet::new(),
+    };
+    let staying = match staying.len() {
+        0 => String::new(),
+        1 => "1 site goes on in place of one that is selected".to_owned(),
+        count => format!("{count} sites go on in place of those that are selected"),
+    };
+    let parts = [if is_paused { "paused" } else { "" }, &step.message, &staying];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// Whether all sites run a revision, or tried to: none of them was away, or not to be changed.
+fn is_everywhere(step: &Step) -> bool {
+    step.outcome == Outcome::Complete && step.counts.offline == 0 && step.counts.held == 0
 }
 
 /// The condition `Progressing`: whether it holds, a word for programs, a sentence for people.
@@ -224,7 +248,7 @@ fn progressing(
             ),
             None => (ConditionStatus::False, "Complete", with_rest(format!("sites run revision {number}"))),
         },
-        _ if drive.rollout.paused => {
+        _ if drive.rollout.paused && rollout.rejected.is_none() => {
             (ConditionStatus::Unknown, "Paused", format!("revision {number}: {}", rollout.message))
         }
         Outcome::Breached if rollout.rejected.is_none() => (
@@ -264,15 +288,18 @@ fn tell_rollout(
         let message = format!("revision {number} goes to its sites");
         told.push(Occurrence::normal(application, "RolloutStarted", message));
     }
-    if rollout.complete && !(before.complete && before.revision == rollout.revision) {
-        let mut noted = drive.target.revision.clone();
+    let revision = drive.target.revision;
+    let is_noted = revision.status.succeeded.is_some() && revision.status.rejected.is_empty();
+    let was_through = before.complete && before.revision == rollout.revision;
+    if rollout.complete && !(is_noted && was_through) {
+        let mut noted = revision.clone();
         noted.status.succeeded = Some(now);
         noted.status.rejected.clear();
         writes.push(Write::status(&noted));
-        if before.number > 0 {
-            let message = format!("sites run revision {number}");
-            told.push(Occurrence::normal(application, "RolloutComplete", message));
-        }
+    }
+    if rollout.complete && !was_through && before.number > 0 {
+        let message = format!("sites run revision {number}");
+        told.push(Occurrence::normal(application, "RolloutComplete", message));
     }
     let was = condition(&application.status.conditions, "Progressing").map(|was| was.reason.as_str());
     if reason == "FailureBudgetExceeded" && was != Some(reason) {

@@ -2,21 +2,50 @@
 
 use jiff::Timestamp;
 use planner::rollout::{self, State};
-use types::{Assignment, Condition, ConditionStatus, Site, SiteProgress, SiteState, Time, condition};
+use types::{
+    Assignment, Condition, ConditionStatus, InvocationCounts, Site, SiteProgress, SiteState, Time, condition,
+};
 
 use crate::Write;
 
-/// The time: of a clock that never jumps while the hub runs.
+/// The time, by two clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// Now.
+    /// Now, by a clock that never jumps while the hub runs: it measures how long something took.
     pub now: Time,
-    /// When the hub began: nobody could report before.
+    /// When the hub began, by the same clock: nobody could report before.
     pub began: Time,
+    /// Now, by the clock that people set and read: it opens maintenance windows.
+    pub wall: Time,
+}
+
+impl Moment {
+    /// A time that was noted, by the clock that never jumps. A time to come was noted by a hub before this one, of which the clock
+    /// was ahead.
+    fn since(&self, noted: Time) -> Timestamp {
+        if noted > self.now { self.began.0 } else { noted.0 }
+    }
+
+    /// When the clock that never jumps shows what the wall clock shows then.
+    fn steady(&self, wall: Timestamp) -> Option<Timestamp> {
+        self.now.0.checked_add(wall.duration_since(self.wall.0)).ok()
+    }
 }
 
 /// Reasons of not being available that time may heal.
 const PASSING: [&str; 3] = ["Preparing", "ArtifactUnavailable", "DiskFailed"];
+
+/// Whether a site runs an assignment, by its last report.
+pub(super) fn runs(assignment: &Assignment) -> bool {
+    observed(assignment) == SiteState::Succeeded
+}
+
+/// Whether most invocations since then failed.
+fn fails_mostly(assignment: &Assignment, since: &InvocationCounts) -> bool {
+    let now = &assignment.status.invocations;
+    let failed = now.failed.saturating_sub(since.failed);
+    failed > now.succeeded.saturating_sub(since.succeeded)
+}
 
 /// How far a site is with an assignment, by its last report.
 fn observed(assignment: &Assignment) -> SiteState {
@@ -31,17 +60,27 @@ fn observed(assignment: &Assignment) -> SiteState {
     }
 }
 
-/// How far a site is with an assignment, and since when by the hub's clock; and the note of it, if it is news.
-pub(super) fn progress(assignment: &Assignment, now: Time) -> (SiteProgress, Option<Write>) {
-    let (state, generation) = (observed(assignment), assignment.metadata.generation);
+/// How far a site is with an assignment, and since when by the hub's clock; and the note of it, if it is news. A site
+/// that is `judged` fails, too, if most invocations of its function do.
+pub(super) fn progress(assignment: &Assignment, now: Time, is_judged: bool) -> (SiteProgress, Option<Write>) {
+    let generation = assignment.metadata.generation;
     let noted = assignment.status.progress.as_ref();
-    // Times to come were noted by a clock that was set back.
-    let is_news =
-        noted.is_none_or(|noted| noted.state != state || noted.generation != generation || noted.since > now);
-    match noted {
-        Some(noted) if !is_news => (noted.clone(), None),
+    let same = noted.filter(|noted| noted.generation == generation);
+    let before = same.and_then(|noted| noted.invocations);
+    let mut state = observed(assignment);
+    // What is counted may be of what ran there before: what comes after it runs for the first time is its own.
+    let invocations = before.or((state == SiteState::Succeeded).then_some(assignment.status.invocations));
+    if is_judged
+        && state == SiteState::Succeeded
+        && before.is_some_and(|before| fails_mostly(assignment, &before))
+    {
+        state = SiteState::Failed;
+    }
+    match same {
+        // Times to come were noted by a clock that was set back.
+        Some(noted) if noted.state == state && noted.since <= now => (noted.clone(), None),
         _ => {
-            let progress = SiteProgress { state, generation, since: now };
+            let progress = SiteProgress { state, generation, since: now, invocations };
             let mut changed = assignment.clone();
             changed.status.progress = Some(progress.clone());
             (progress, Some(Write::status(&changed)))
@@ -62,21 +101,23 @@ pub(super) fn told(
     let is_there = |state: SiteState| components.iter().any(|progress| progress.state == state);
     let is_behind = !is_whole || is_there(SiteState::ToApply) || is_there(SiteState::Progressing);
     let since = components.iter().map(|progress| progress.since.0).max().unwrap_or(moment.now.0);
-    let heard_since = ready.map_or(moment.now.0, |ready| ready.last_transition_time.0);
-    if is_there(SiteState::Failed) || is_behind {
-        return match (is_heard, is_there(SiteState::Failed)) {
-            (false, _) => State::Offline,
-            (true, true) => State::Failed,
-            // Its time begins anew when it, or the hub, was away.
-            (true, false) => State::Working(since.max(heard_since).max(moment.began.0)),
-        };
+    let heard_since = ready.map_or(moment.now.0, |ready| moment.since(ready.last_transition_time));
+    if is_there(SiteState::Failed) {
+        // It said so before it fell silent, if it did.
+        return State::Failed;
     }
-    if is_heard {
-        return State::Running(since);
+    if is_behind {
+        // Its time begins anew when it, or the hub, was away.
+        let since = since.max(heard_since).max(moment.began.0);
+        return if is_heard { State::Working(since) } else { State::Silent(since) };
     }
-    // It ran well for long enough before it fell silent, or nobody can tell.
-    let soaked = since.checked_add(soak).unwrap_or(Timestamp::MAX) <= heard_since;
-    if soaked { State::Running(since) } else { State::Offline }
+    let has_soaked = |by: Timestamp| since.checked_add(soak).unwrap_or(Timestamp::MAX) <= by;
+    // It ran well for long enough before it fell silent, or nobody can tell. Until then it keeps its place.
+    if is_heard || has_soaked(heard_since) || !has_soaked(moment.now.0) {
+        State::Running(since)
+    } else {
+        State::Offline
+    }
 }
 
 /// How a site stands that was not told yet.
@@ -89,10 +130,10 @@ pub(super) fn untold(site: Option<&Site>, minds_windows: bool, moment: Moment) -
         State::Offline
     } else if is_opted_out(site) {
         State::Held(None)
-    } else if !minds_windows || rollout::is_open(windows, moment.now.0) {
+    } else if !minds_windows || rollout::is_open(windows, moment.wall.0) {
         State::Waiting
     } else {
-        State::Held(rollout::opens_at(windows, moment.now.0))
+        State::Held(rollout::opens_at(windows, moment.wall.0).and_then(|opens| moment.steady(opens)))
     }
 }
 

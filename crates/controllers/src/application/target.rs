@@ -1,7 +1,7 @@
 //! Which revision sites are to run: what is wanted, unless it was gone back from, or somebody says otherwise.
 
 use types::names::annotation::{ABORT, PROMOTE, UNDO};
-use types::{Application, ApplicationRevision, Rejected};
+use types::{Application, ApplicationRevision, Rejected, RolloutStatus};
 
 /// Which revision sites are to run, and how it gets to them.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +18,7 @@ pub(super) struct Target<'a> {
     pub is_promoted: bool,
     /// Somebody wants the candidate to be gone back from.
     pub is_aborted: bool,
-    /// All sites ran it before: sites that fail now are no reason to stop.
+    /// It has been at all sites: those that fail now are no reason to stop.
     pub is_proven: bool,
 }
 
@@ -48,7 +48,7 @@ impl<'a> Target<'a> {
             is_rollback: instead.is_some(),
             is_promoted: says(PROMOTE, revision.spec.number),
             is_aborted: instead.is_none() && says(ABORT, candidate.spec.number),
-            is_proven: status.last_good == revision.name(),
+            is_proven: status.proven && status.last_good == revision.name(),
         }
     }
 }
@@ -60,6 +60,27 @@ pub(super) fn is_rejected(
     revision: &ApplicationRevision,
 ) -> bool {
     rejected.revision == revision.name() && rejected.instruction == instruction(application)
+}
+
+/// Where sites go back to from a revision: the last one that sites ran well. That which ran before this one counts
+/// as soon as this one comes, if it was ever through.
+pub(super) fn last_good<'a>(
+    status: &'a RolloutStatus,
+    revisions: &[&ApplicationRevision],
+    next: &ApplicationRevision,
+) -> &'a str {
+    let was_through = |revision: &&ApplicationRevision| {
+        revision.name() == status.revision
+            && revision.status.succeeded.is_some()
+            && revision.status.rejected.is_empty()
+    };
+    let is_rejected = status.rejected.as_ref().is_some_and(|rejected| rejected.revision == status.revision);
+    let is_another = status.revision != next.name();
+    if is_another && !is_rejected && revisions.iter().any(was_through) {
+        &status.revision
+    } else {
+        &status.last_good
+    }
 }
 
 /// What was said last about going back.

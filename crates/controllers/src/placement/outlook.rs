@@ -41,7 +41,7 @@ pub fn outlook(snapshot: &Snapshot, measurements: &Measurements, now: Time) -> V
     let placements = snapshot.placements.iter().filter(|placement| !placement.is_deleting());
     let outlooks = placements.map(|placement| {
         let key = key(placement);
-        let decision = snapshot_decision(snapshot, &key);
+        let decision = snapshot_decision(snapshot, &key.0, &key.1);
         let decided = decision.into_iter().flat_map(|decision| &decision.status.decisions);
         Outlook {
             decided: decided.map(|chosen| chosen.site.clone()).collect(),

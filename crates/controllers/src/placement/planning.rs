@@ -4,19 +4,20 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use planner::{
-    Board, Crowd, Fleet, MetricColumn, Misconfigured, Outcome, PlacementKey, Policy, Selected, Situation,
-    Slot, explain, metric_column, origins, reasons,
+    Board, Crowd, Fleet, Misconfigured, Outcome, PlacementKey, Policy, Selected, Situation, Slot, explain,
+    origins, reasons,
 };
 use types::{Placement, PlacementDecision, PlacementSpec, Time};
 
 use super::{key, snapshot_decision};
+use crate::measure::Columns;
 use crate::{Measurements, Snapshot};
 
 /// How a placement sees the sites.
 struct Known {
     spec: PlacementSpec,
     board: Result<Board, Misconfigured>,
-    metrics: Vec<MetricColumn>,
+    metrics: Columns,
 }
 
 /// What was decided last, as it is in the store.
@@ -53,6 +54,7 @@ impl Planning {
             for site in &snapshot.sites {
                 self.fleet.set(site, &snapshot.scores_of(site.name()));
             }
+            self.fleet.settle();
         } else {
             for name in &snapshot.changed_sites {
                 match snapshot.site(name) {
@@ -66,7 +68,7 @@ impl Planning {
         self.decided.retain(|key, _| placements.contains(key));
         self.crowd.retain(|key| placements.contains(key));
         for placement in &snapshot.placements {
-            if let Some(decision) = snapshot_decision(snapshot, &key(placement)) {
+            if let Some(decision) = snapshot_decision(snapshot, placement.namespace(), placement.name()) {
                 self.take(placement, decision);
             }
         }
@@ -172,7 +174,7 @@ impl Planning {
         let Self { fleet, crowd, known, decided, .. } = self;
         let nothing = || Misconfigured { plugin: "Placement", message: "is not known".into() };
         let known = known.get_mut(&key).ok_or_else(nothing)?;
-        measurements.columns(&placement.spec, snapshot, fleet, &mut known.metrics);
+        known.metrics.update(measurements, &placement.spec, snapshot, fleet);
         let board = known.board.as_mut().map_err(|wrong| wrong.clone())?;
         let situation = Situation {
             now: now.0,
@@ -182,7 +184,7 @@ impl Planning {
             crowd,
             origins: origins.as_deref(),
             avoided: &avoided,
-            metrics: &known.metrics,
+            metrics: known.metrics.all(),
         };
         board.decide(fleet, &situation);
         Ok(ask(board, fleet, &situation))
@@ -196,7 +198,7 @@ impl Planning {
         }
         let board = Policy::compile(&placement.spec, &mut self.fleet).map(Board::new);
         self.fleet.fill(&snapshot.sites, |site| snapshot.scores_of(site));
-        self.known.insert(key, Known { spec: placement.spec.clone(), board, metrics: vec![] });
+        self.known.insert(key, Known { spec: placement.spec.clone(), board, metrics: Columns::default() });
     }
 }
 
@@ -209,15 +211,13 @@ impl Planned {
 /// The sites of the component that a placement wants to be near to.
 fn component_sites(snapshot: &Snapshot, placement: &Placement) -> Option<Vec<String>> {
     let wanted = placement.spec.near.as_ref()?.component.as_ref()?;
-    let application = snapshot.applications.iter().find(|application| {
-        application.namespace() == placement.namespace() && application.name() == wanted.application
-    })?;
+    let namespace = placement.namespace();
+    let application = Snapshot::named(&snapshot.applications, namespace, &wanted.application)?;
     let component = application.spec.components.iter().find(|component| component.name == wanted.name)?;
     if component.placement == placement.name() {
         return None;
     }
-    let key = (placement.namespace().to_owned(), component.placement.clone());
-    let decision = snapshot_decision(snapshot, &key)?;
+    let decision = snapshot_decision(snapshot, namespace, &component.placement)?;
     Some(decision.status.decisions.iter().map(|chosen| chosen.site.clone()).collect())
 }
 
@@ -229,33 +229,9 @@ fn avoided(snapshot: &Snapshot, placement: &Placement) -> Vec<Vec<PlacementKey>>
         if !away.placement.is_empty() {
             return vec![in_namespace(&away.placement)];
         }
-        let applications = snapshot.applications.iter().filter(|application| {
-            application.namespace() == namespace && application.name() == away.application
-        });
-        let components = applications.flat_map(|application| &application.spec.components);
+        let application = Snapshot::named(&snapshot.applications, namespace, &away.application);
+        let components = application.into_iter().flat_map(|application| &application.spec.components);
         components.map(|component| in_namespace(&component.placement)).collect()
     });
     avoided.collect()
-}
-
-/// Values of a placement's metrics as columns; a column that is the same keeps its version.
-pub(crate) fn update_columns(
-    columns: &mut Vec<MetricColumn>,
-    values: impl Iterator<Item = BTreeMap<String, f64>>,
-    fleet: &Fleet,
-) {
-    let old = std::mem::take(columns);
-    let next = old.iter().map(|column| column.version).max().unwrap_or(0) + 1;
-    let mut old = old.into_iter();
-    for values in values {
-        let new = metric_column(&values, fleet, next);
-        let is_same = |before: &MetricColumn| {
-            before
-                .values
-                .iter()
-                .map(|value| value.to_bits())
-                .eq(new.values.iter().map(|value| value.to_bits()))
-        };
-        columns.push(old.next().filter(is_same).unwrap_or(new));
-    }
 }

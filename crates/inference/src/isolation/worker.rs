@@ -5,20 +5,28 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use types::ModelSignature;
+
 use super::frames::{self, Hello};
 use crate::engine::chain;
 use crate::{EngineChoice, Engines, LoadOptions, Tensor};
 
-/// Loads the model and answers on standard input, which must be a socket, until that is closed. Whatever should
+/// Loads the model with so many threads a run, 0 for the engine's own number, and answers on standard input, which must be a socket, until that is closed. Whatever should
 /// confine the process must do so before.
 ///
 /// # Errors
 /// When the socket fails.
-pub fn serve_worker(engines: &Engines, choice: EngineChoice, path: &Path) -> std::io::Result<()> {
+pub fn serve_worker(
+    engines: &Engines,
+    choice: EngineChoice,
+    path: &Path,
+    threads: usize,
+    declared: &ModelSignature,
+) -> std::io::Result<()> {
     let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut reader = BufReader::new(socket.try_clone()?);
     let mut writer = BufWriter::new(socket);
-    let loaded = engines.load(choice, path, &LoadOptions { workers: 1, threads: 0 });
+    let loaded = engines.load_declared(choice, path, &LoadOptions { workers: 1, threads }, declared);
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => return frames::write_hello(&mut writer, Err(&chain(&error))),

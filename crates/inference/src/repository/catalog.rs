@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::served::Served;
 use super::traffic::{Route, Trial};
 use super::{LoadRequest, Routing};
-use crate::{Error, LoadError, Name, Signature};
+use crate::{Error, LoadError, Name, Signature, Tried};
 
 /// How long requests for a version that is loaded on request are refused after its load failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ pub enum State {
 }
 
 /// One version of one model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelStatus {
     pub name: String,
     pub version: String,
@@ -44,6 +44,9 @@ pub struct ModelStatus {
     pub engine: Option<Name>,
     /// Why that engine, with what others said about the model; empty unless ready.
     pub why: String,
+    /// What `auto` measured, engine by engine; empty unless ready, where the engine was asked for by name, and where a
+    /// process of its own chose.
+    pub tried: Vec<Tried>,
     /// Bytes that the process grew by when it was loaded; 0 unless ready.
     pub memory: u64,
     /// Further names of this version.
@@ -410,6 +413,7 @@ impl Catalog {
             path: served.path.clone(),
             engine: Some(served.engine),
             why: served.why.clone(),
+            tried: served.tried.clone(),
             memory: served.memory,
             load_time: served.took,
             signature: Some(served.model.signature().clone()),
@@ -434,6 +438,7 @@ fn unloaded(name: &str, version: &str, entry: &Version) -> ModelStatus {
         file_bytes: entry.file_bytes,
         engine: None,
         why: String::new(),
+        tried: Vec::new(),
         memory: 0,
         aliases: Vec::new(),
         share: None,

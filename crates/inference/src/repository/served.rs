@@ -9,7 +9,7 @@ use types::Serving;
 
 use super::{LoadRequest, Steps};
 use crate::drift::{Drift, FeatureDrift};
-use crate::engines::Loaded;
+use crate::engines::{Loaded, Tried};
 use crate::queue::Policy;
 use crate::stats::Stats;
 use crate::{LoadError, LoadedModel, Name, Request, Signature, Tensor, batch, steps};
@@ -22,6 +22,7 @@ pub(crate) struct Served {
     pub version: String,
     pub engine: Name,
     pub why: String,
+    pub tried: Vec<Tried>,
     pub path: PathBuf,
     pub request: LoadRequest,
     pub serving: Serving,
@@ -78,6 +79,7 @@ impl Served {
             version: request.version.clone(),
             engine: loaded.engine,
             why: loaded.why,
+            tried: loaded.tried,
             path: request.path.clone(),
             request: request.clone(),
             serving,

@@ -64,6 +64,8 @@ fn auto_falls_back_when_the_preferred_engine_refuses_and_keeps_the_reason() {
         assert_eq!((status.engine, status.state), (Some("second"), State::Ready));
         let said = if refuse == "panic" { "it panicked: cannot read this" } else { refuse };
         assert!(status.why.contains("`first`") && status.why.contains(said), "{}", status.why);
+        let tried: Vec<_> = status.tried.iter().map(|tried| (tried.engine, tried.load.is_some())).collect();
+        assert_eq!(tried, [("first", false), ("second", true)]);
     }
 }
 

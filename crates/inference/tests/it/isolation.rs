@@ -1,11 +1,12 @@
 //! Promise 8: a crash or a hang of a model harms only itself.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use avocet_inference::{
     Error, LoadError, LoadRequest, Model, Options, Repository, Request, Tensor, WorkerCommand,
 };
-use types::{Isolation, Serving};
+use types::{DeclaredTensor, Isolation, ModelSignature, Serving};
 
 use crate::support::{Fake, model, options};
 
@@ -83,10 +84,52 @@ fn a_process_that_dies_again_and_again_is_not_started_for_every_request() {
 #[test]
 fn what_its_process_refuses_is_refused() {
     let repository = repository();
+    let file = tempfile::NamedTempFile::with_suffix("damaged.onnx").unwrap();
+    std::fs::write(file.path(), [0x3a, 0xff]).unwrap();
+    let error = repository.load(LoadRequest { path: file.path().into(), ..isolated("m", 1) }).unwrap_err();
+    assert!(matches!(&error, LoadError::Engine { reason, .. } if reason.contains("damaged.onnx")), "{error}");
     let error = repository.load(LoadRequest { path: model("missing"), ..isolated("m", 1) }).unwrap_err();
-    assert!(matches!(&error, LoadError::Engine { reason, .. } if reason.contains("missing.onnx")), "{error}");
+    assert!(matches!(&error, LoadError::Format { .. }), "{error}");
     let plain = Repository::new(Fake::echo().engines(), options(1)).unwrap();
     assert!(matches!(plain.load(isolated("m", 1)), Err(LoadError::NoIsolation)));
+}
+
+#[test]
+fn a_process_of_its_own_has_the_threads_that_the_model_asks_for() {
+    let repository = repository();
+    assert_eq!(ask(&load(&repository), 33.0), Ok(0.0), "as many as the engine takes");
+    let mut wanted = isolated("three", 1);
+    wanted.serving.threads = 3;
+    repository.load(wanted).unwrap();
+    assert_eq!(ask(&repository.get("three", None).unwrap(), 33.0), Ok(3.0));
+}
+
+#[test]
+fn a_process_of_its_own_is_told_what_the_model_is_declared_as() {
+    let tensor = |name: &str| DeclaredTensor { name: name.to_owned(), datatype: None, shape: None };
+    let signature = |name: &str| ModelSignature { inputs: vec![tensor(name)], ..ModelSignature::default() };
+    let repository = repository();
+    repository.load(LoadRequest { signature: Some(signature("x")), ..isolated("m", 1) }).unwrap();
+    let error = repository.load(LoadRequest { signature: Some(signature("z")), ..isolated("m", 1) });
+    let error = error.unwrap_err();
+    assert!(
+        matches!(&error, LoadError::Engine { engine: "isolated", .. }),
+        "its process refuses it: {error}"
+    );
+}
+
+#[test]
+fn a_process_of_its_own_gets_archives_unpacked_because_it_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, seen) = (folder.path().join("model"), folder.path().join("seen"));
+    let saved_model = model("keras3").with_file_name("tensorflow/keras3");
+    artifacts::bundle::pack(&saved_model, &mut File::create(&archive).unwrap()).unwrap();
+    let script = "ls \"$2\" >\"$0\"";
+    let command = ["sh".into(), "-c".into(), script.into(), seen.clone().into()];
+    let worker = Some(WorkerCommand(command.into()));
+    let repository = Repository::new(Fake::echo().engines(), Options { worker, ..options(1) }).unwrap();
+    repository.load(LoadRequest { path: archive, ..isolated("m", 1) }).unwrap_err();
+    assert!(std::fs::read_to_string(seen).unwrap().contains("saved_model.pb"));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A worker process for tests: gives its input back as `y`, dies of a 13, and never comes back from a 7.
+//! A worker process for tests: gives its input back as `y`, dies of a 13, never comes back from a 7, and for a 33 gives the
+//! number of threads that it may use.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helper fails by panicking")]
 
@@ -18,14 +19,14 @@ impl Engine for Faulty {
         EngineInfo { name: "rten", version: "test".into(), path: None }
     }
 
-    fn load(&self, path: &Path, _: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let signature =
             read_signature(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
-        Ok(Arc::new(FaultyModel(signature)))
+        Ok(Arc::new(FaultyModel(signature, options.threads)))
     }
 }
 
-struct FaultyModel(Signature);
+struct FaultyModel(Signature, usize);
 
 impl LoadedModel for FaultyModel {
     fn signature(&self) -> &Signature {
@@ -40,6 +41,10 @@ impl LoadedModel for FaultyModel {
         match inputs[0].elements::<f32>().unwrap()[0] {
             13.0 => std::process::abort(),
             7.0 => std::thread::sleep(Duration::from_secs(3600)),
+            33.0 => {
+                let threads = f32::from(u8::try_from(self.1).unwrap());
+                return Ok(vec![Tensor::from_vec("y", inputs[0].shape().to_vec(), vec![threads]).unwrap()]);
+            }
             5.0 => return Err(EngineError::Failed("five".into())),
             _ => {}
         }
@@ -53,5 +58,8 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let choice: EngineChoice = arguments.next().unwrap().parse().unwrap();
     let path = arguments.next().unwrap();
-    serve_worker(&Engines::with(vec![Arc::new(Faulty)]), choice, Path::new(&path)).unwrap();
+    let threads = arguments.next().unwrap().parse().unwrap();
+    let declared = serde_json::from_str(&arguments.next().unwrap()).unwrap();
+    let engines = Engines::with(vec![Arc::new(Faulty)]);
+    serve_worker(&engines, choice, Path::new(&path), threads, &declared).unwrap();
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{AVOIDED, FARTHEST, PINNED, STAYS, Situation, score};
+use crate::crowd::thousandths;
 use crate::fleet::{Field, Fleet, Slot};
 use crate::metrics;
 use crate::policy::taints::{Tolerance, is_avoided, tolerance, tolerance_of};
@@ -220,23 +221,30 @@ impl View<'_> {
         }
     }
 
-    /// What of a resource others leave.
-    pub fn room(&self, resource: &str, column: usize, slot: Slot) -> f64 {
-        self.fleet.columns.amounts_at(column, slot).allocatable - self.taken_by_others(resource, slot)
+    /// What of a resource others leave, in thousandths; `None` where nobody knows how much there is.
+    pub fn room(&self, resource: &str, column: usize, slot: Slot) -> Option<i64> {
+        let allocatable = self.fleet.columns.amounts_at(column, slot).allocatable;
+        let taken = self.taken_by_others(resource, slot);
+        (!allocatable.is_nan()).then(|| thousandths(allocatable).saturating_sub(taken))
     }
 
-    fn taken_by_others(&self, resource: &str, slot: Slot) -> f64 {
+    /// In thousandths.
+    fn taken_by_others(&self, resource: &str, slot: Slot) -> i64 {
         let crowd = self.situation.crowd;
-        let taken = crowd.taken(resource).and_then(|taken| taken.get(slot as usize)).copied().unwrap_or(0.0);
-        let own = self.own.get(slot as usize).copied().unwrap_or(0);
-        taken - f64::from(own) * if own > 0 { crowd.request(self.situation.key, resource) } else { 0.0 }
+        let taken = crowd.taken(resource, slot);
+        match self.own.get(slot as usize).copied().unwrap_or(0) {
+            0 => taken,
+            own => {
+                taken.saturating_sub(crowd.request(self.situation.key, resource).saturating_mul(own.into()))
+            }
+        }
     }
 
     fn reject_by_room(&self, slot: Slot) -> Option<Rejection> {
         let is_full = |request: &crate::policy::Request| {
             // Unknown room is none.
             let room = self.room(&request.resource, request.column, slot);
-            room.is_nan() || room < request.amount
+            room.is_none_or(|room| room < thousandths(request.amount))
         };
         self.policy
             .requests
@@ -314,7 +322,8 @@ impl View<'_> {
             TermKind::Packing => {
                 let fullest = self.policy.requests.iter().map(|request| {
                     let allocatable = self.fleet.columns.amounts_at(request.column, slot).allocatable;
-                    score::packing(self.taken_by_others(&request.resource, slot), allocatable)
+                    let taken = self.taken_by_others(&request.resource, slot);
+                    score::packing(taken as f64 / 1000.0, allocatable)
                 });
                 fullest.max().unwrap_or(0)
             }

@@ -78,13 +78,13 @@ pub(super) fn rejection(view: &View, slot: Slot, rejection: Rejection) -> String
             limits.min_megabits_per_second.unwrap_or_default()
         ),
         Rejection::Full(index) => view.policy.requests.get(index).map_or_else(String::new, |request| {
-            let room = view.room(&request.resource, request.column, slot);
-            if room.is_nan() {
+            let Some(room) = view.room(&request.resource, request.column, slot) else {
                 return format!(
                     "does not report how much {} it has, and spec.requests asks for some",
                     request.resource
                 );
-            }
+            };
+            let room = room as f64 / 1000.0;
             format!(
                 "has {room} {} left beside what other placements request, and spec.requests asks for {}",
                 request.resource, request.amount

@@ -49,14 +49,18 @@ pub(super) struct Links {
     fields: Vec<(Vec<Slot>, Arc<Field>)>,
 }
 
+/// How many connections of one site count; those that it tells first.
+const LINKS: usize = 256;
+
 /// The edges that a site tells. A location is at no distance from those that are there.
 pub(super) fn edges(fleet: &mut Fleet, site: &Site) -> Vec<Edge> {
-    let mut edges = Vec::with_capacity(site.status.links.len());
+    let links = site.status.links.get(..LINKS).unwrap_or(&site.status.links);
+    let mut edges = Vec::with_capacity(links.len() + 1);
     if !site.spec.location.is_empty() {
         let to = fleet.location(&site.spec.location);
         edges.push(Edge { to, milliseconds: 0.0, megabits: f32::INFINITY });
     }
-    for link in &site.status.links {
+    for link in links {
         if !(link.round_trip_milliseconds.is_finite() && link.round_trip_milliseconds >= 0.0) {
             continue;
         }

@@ -38,7 +38,9 @@ pub enum State {
     Running(Timestamp),
     /// It can't run the revision.
     Failed,
-    /// Nobody hears it.
+    /// It was told and is not known to run it, and nobody hears it since then.
+    Silent(Timestamp),
+    /// Nobody hears it, and it was not told.
     Offline,
     /// It lets nobody change it, until then if that is known.
     Held(Option<Timestamp>),
@@ -57,7 +59,12 @@ pub struct Budget {
     pub soak: Duration,
     /// How long a site may be at work; `None` is for ever.
     pub deadline: Option<Duration>,
+    /// Sites that were told, but are not to run it any more: they take their places while they are at work.
+    pub leaving: Vec<State>,
 }
+
+/// How long a site that fell silent at work keeps its place where no deadline is stated.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How a rollout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +82,9 @@ pub enum Outcome {
 pub struct Step {
     /// Sites that are to be told now.
     pub start: Vec<String>,
+    /// Sites that were told and stayed silent for too long: others take their places, so that they have to wait for
+    /// their turn again when they are back.
+    pub recall: Vec<String>,
     /// How it stands.
     pub outcome: Outcome,
     /// How many sites are how far, before these are told.
@@ -97,16 +107,19 @@ pub fn advance(stages: &[Stage], members: &[Member], budget: &Budget, now: Times
         .filter(|(_, place)| place.has_failed())
         .map(|(member, _)| member.site.clone())
         .collect();
+    let recall: Vec<String> =
+        named(&places, |place| *place == Place::Lost).into_iter().map(str::to_owned).collect();
     let recheck = places.iter().filter_map(|(_, place)| place.until()).filter(|until| *until > now).min();
-    let step = |start, outcome, message| Step { start, outcome, counts, failed, message, recheck };
+    let step = |start, outcome, message| Step { start, recall, outcome, counts, failed, message, recheck };
 
     if let Some(message) = breach(stages, &places, budget) {
         return step(vec![], Outcome::Breached, message);
     }
-    let at_work: Vec<&str> = named(&places, |place| matches!(place, Place::Working(_)));
-    let reachable = places.iter().filter(|(_, place)| *place != Place::Offline).count();
+    let in_flight = named(&places, Place::is_in_flight).len();
+    let leaving = budget.leaving.iter().filter(|state| place(**state, budget, now).is_in_flight()).count();
+    let reachable = named(&places, |place| !place.is_offline()).len();
     let most = budget.concurrency.as_ref().map_or(usize::MAX, |amount| part(amount, reachable).max(1));
-    let mut room = most.saturating_sub(at_work.len() + named(&places, Place::is_soaking).len());
+    let mut room = most.saturating_sub(in_flight + leaving);
     for (index, stage) in stages.iter().enumerate() {
         let here: Vec<(&Member, Place)> =
             places.iter().filter(|(member, _)| member.stage == index).copied().collect();
@@ -143,6 +156,10 @@ enum Place {
     Done,
     Failed,
     TimedOut,
+    /// Nobody knows how far it is; until its place is given away.
+    Silent(Timestamp),
+    /// It was silent for so long that others take its place.
+    Lost,
     Offline,
     Held(Option<Timestamp>),
 }
@@ -161,13 +178,17 @@ impl Place {
     }
 
     fn is_in_flight(&self) -> bool {
-        matches!(self, Self::Working(_) | Self::Soaking(_))
+        matches!(self, Self::Working(_) | Self::Soaking(_) | Self::Silent(_))
+    }
+
+    fn is_offline(&self) -> bool {
+        matches!(self, Self::Offline | Self::Lost)
     }
 
     fn until(&self) -> Option<Timestamp> {
         match self {
             Self::Working(until) | Self::Held(until) => *until,
-            Self::Soaking(until) => Some(*until),
+            Self::Soaking(until) | Self::Silent(until) => Some(*until),
             _ => None,
         }
     }
@@ -184,6 +205,12 @@ fn place(state: State, budget: &Budget, now: Timestamp) -> Place {
         State::Running(since) if now < after(since, budget.soak) => Place::Soaking(after(since, budget.soak)),
         State::Running(_) => Place::Done,
         State::Failed => Place::Failed,
+        // Where all may be changed at once nobody waits for its place.
+        State::Silent(_) if budget.concurrency.is_none() => Place::Offline,
+        State::Silent(since) => match after(since, budget.deadline.unwrap_or(PATIENCE)) {
+            ended if ended <= now => Place::Lost,
+            until => Place::Silent(until),
+        },
         State::Offline => Place::Offline,
         State::Held(until) => Place::Held(until),
     }
@@ -200,7 +227,7 @@ fn count(places: &[(&Member, Place)]) -> RolloutCounts {
             Place::Done => &mut counts.done,
             Place::Failed => &mut counts.failed,
             Place::TimedOut => &mut counts.timed_out,
-            Place::Offline => &mut counts.offline,
+            Place::Silent(_) | Place::Lost | Place::Offline => &mut counts.offline,
             Place::Held(_) => &mut counts.held,
         };
         *count += 1;
@@ -248,12 +275,19 @@ fn waits_for(here: &[(&Member, Place)], stage: &Stage, start: &[String], says_st
     if !working.is_empty() {
         parts.push(format!("waits for {}", list(&working)));
     }
+    let silent = named(here, |place| matches!(place, Place::Silent(_)));
+    if !silent.is_empty() {
+        parts.push(format!("{} fell silent", list(&silent)));
+    }
     let soaking = named(here, Place::is_soaking);
     if !soaking.is_empty() {
         let until =
             here.iter().filter(|(_, place)| place.is_soaking()).filter_map(|(_, place)| place.until());
         let until = until.max().map_or_else(String::new, |until| format!(" until {}", types::Time(until)));
         parts.push(format!("{} has to run well{until}", list(&soaking)));
+    }
+    if parts.is_empty() {
+        parts.push("waits for sites that leave".to_owned());
     }
     let all = parts.join("; ");
     if says_stage && !stage.name.is_empty() { format!("group `{}`: {all}", stage.name) } else { all }

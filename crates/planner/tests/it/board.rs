@@ -306,3 +306,26 @@ fn a_change_of_one_site_costs_the_work_of_one_site() {
     world.set(labelled(2, "no"));
     assert_eq!(world.names(), ["s0000", "s0001", "s0003", "s0004", "s0005"]);
 }
+
+#[test]
+fn strangers_in_links_make_no_fleet_that_is_to_be_made_again() {
+    let links = |from: usize| -> Vec<Value> {
+        (from..from + 3000)
+            .map(|stranger| json!({"site": format!("stranger-{stranger}"), "roundTripMilliseconds": 1.0}))
+            .collect()
+    };
+    let telling = |name: &str, from: usize| {
+        site(name, &json!({"tier": "edge"}), &json!({}), &json!({"links": links(from)}))
+    };
+    let mut fleet = Fleet::default();
+    for index in 0..10_usize {
+        fleet.set(&telling(&format!("s{index}"), index * 3000), &[]);
+    }
+    assert!(fleet.rows() < 3000, "{} rows: only the first links of a site count", fleet.rows());
+    fleet.settle();
+    assert!(!fleet.is_bloated(), "a new one would be as large");
+    for index in 10..30 {
+        fleet.set(&telling("s0", index * 3000), &[]);
+    }
+    assert!(fleet.is_bloated(), "these strangers are named no more");
+}

@@ -264,3 +264,31 @@ fn maintenance_windows_open_in_their_own_time_zone_and_over_midnight() {
     assert_eq!(opens_at(windows, at("2026-01-01T00:00:00Z")), Some(at("2026-01-02T21:00:00Z")));
     assert!(is_open(&[], at("2026-01-01T00:00:00Z")), "without windows a site can be changed at any time");
 }
+
+#[test]
+fn promise_4_a_site_that_falls_silent_keeps_its_place_for_a_deadline_and_is_recalled_then() {
+    let member = |site: &str, state: State| Member { site: site.to_owned(), stage: 0, state };
+    let members = [member("a", State::Silent(start())), member("b", State::Waiting)];
+    let at = |budget: &Budget, seconds: i64| advance(&[Stage::default()], &members, budget, after(seconds));
+    let step = at(&budget(1, 0), DEADLINE - 1);
+    assert_eq!((step.start.len(), step.recall.len(), step.recheck), (0, 0, Some(after(DEADLINE))));
+    assert_eq!((step.message.as_str(), step.counts.offline), ("a fell silent", 1));
+    let step = at(&budget(1, 0), DEADLINE);
+    assert_eq!((step.start, step.recall), (vec!["b".to_owned()], vec!["a".to_owned()]));
+    // Without a deadline it is ten minutes.
+    let endless = Budget { deadline: None, ..budget(1, 0) };
+    assert_eq!((at(&endless, 599).recall.len(), at(&endless, 600).recall.len()), (0, 1));
+    // Where all may be changed at once nobody waits for it, and it keeps what it was told.
+    let step = at(&Budget { concurrency: None, ..budget(1, 0) }, 0);
+    assert_eq!((step.start, step.recall.len()), (vec!["b".to_owned()], 0));
+}
+
+#[test]
+fn promise_4_sites_that_leave_take_their_places_until_they_are_through() {
+    let members = [Member { site: "b".to_owned(), stage: 0, state: State::Waiting }];
+    for (state, starts) in [(State::Working(start()), 0), (State::Running(start()), 1), (State::Failed, 1)] {
+        let step =
+            advance(&[Stage::default()], &members, &Budget { leaving: vec![state], ..budget(1, 0) }, start());
+        assert_eq!(step.start.len(), starts, "{state:?}");
+    }
+}

@@ -62,6 +62,23 @@ fn what_others_request_is_not_free() {
 }
 
 #[test]
+fn amounts_add_up_exactly_and_leave_nothing_behind() {
+    let sites = [site("a", json!({}), json!({"allocatable": {"cpu": "300m"}}))];
+    let wanted = spec(json!({"requests": {"cpu": "100m"}}));
+    let other = |name: &str, amount: f64| {
+        (key(name), vec!["a".to_owned()], BTreeMap::from([("cpu".to_owned(), amount)]))
+    };
+    for (others, fits) in [
+        (vec![other("x", 0.1), other("y", 0.1)], true),
+        (vec![other("x", 0.2)], true),
+        (vec![other("x", 0.201)], false),
+    ] {
+        let question = Question { others: &others, ..Question::new(&wanted, &sites, Timestamp::UNIX_EPOCH) };
+        assert_eq!(ask(&question).selected.len(), usize::from(fits), "{others:?}");
+    }
+}
+
+#[test]
 fn packing_fills_sites_that_are_used_already_and_balance_spreads() {
     let room = |name: &str| site(name, json!({}), json!({"allocatable": {"cpu": 8}}));
     let sites = [room("a"), room("b")];

@@ -32,7 +32,14 @@ pub(super) async fn handle(
     if !is_read(&asked.method) {
         return Err(Refusal::method("GET, HEAD, DELETE"));
     }
-    let blob = registry.blob(repository, digest).await?;
+    let renewed = match asked.method {
+        Method::HEAD => registry.renew(repository, digest).await?,
+        _ => None,
+    };
+    let blob = match renewed {
+        Some(blob) => blob,
+        None => registry.blob(repository, digest).await?,
+    };
     if is_known(asked, digest) {
         return Ok(answer(StatusCode::NOT_MODIFIED, [(ETAG, format!("\"{digest}\""))], Body::empty()));
     }

@@ -27,6 +27,10 @@ use target::Target;
 #[derive(Clone)]
 pub struct Reads(pub Arc<dyn Fn(&Repository) -> bool + Send + Sync>);
 
+/// Who makes a request; put into its extensions where users are told apart, it is what their uploads are counted by.
+#[derive(Clone)]
+pub struct Uploader(pub Arc<str>);
+
 /// Serves a registry at `/v2/`.
 pub fn router(registry: Registry) -> Router {
     Router::new()
@@ -42,6 +46,7 @@ struct Asked {
     headers: HeaderMap,
     query: Vec<(String, String)>,
     reads: Option<Reads>,
+    user: Option<Arc<str>>,
 }
 
 impl Asked {
@@ -73,7 +78,8 @@ async fn handle(State(registry): State<Registry>, request: Request) -> Result<Re
     let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
     let query = query.map_err(|error| Refusal::query(&error.body_text()))?.0;
     let reads = parts.extensions.get::<Reads>().cloned();
-    let asked = Asked { method: parts.method, headers: parts.headers, query, reads };
+    let user = parts.extensions.get::<Uploader>().map(|uploader| uploader.0.clone());
+    let asked = Asked { method: parts.method, headers: parts.headers, query, reads, user };
     match target {
         Target::Version => answers::version(&asked),
         Target::Catalog => manifests::catalog(&registry, &asked),

@@ -29,6 +29,7 @@ pub(super) async fn begin(
     if asked.method != Method::POST {
         return Err(Refusal::method("POST"));
     }
+    let user = asked.user.as_deref();
     if let Some(digest) = asked.text("mount") {
         let digest: ContentDigest = digest.parse()?;
         // From what is no repository nothing can be mounted; the client uploads then.
@@ -41,13 +42,21 @@ pub(super) async fn begin(
                 return Ok(created(repository, &blob));
             }
         }
-        return Ok(under_way(StatusCode::ACCEPTED, repository, registry.start_upload(repository).await?));
+        return Ok(under_way(
+            StatusCode::ACCEPTED,
+            repository,
+            registry.start_upload(repository, user).await?,
+        ));
     }
     let Some(digest) = asked.text("digest") else {
-        return Ok(under_way(StatusCode::ACCEPTED, repository, registry.start_upload(repository).await?));
+        return Ok(under_way(
+            StatusCode::ACCEPTED,
+            repository,
+            registry.start_upload(repository, user).await?,
+        ));
     };
     let digest: ContentDigest = digest.parse()?;
-    let upload = registry.start_upload(repository).await?;
+    let upload = registry.start_upload(repository, user).await?;
     let taken = registry.append(repository, upload.id, Chunk::default(), patient(body)).await;
     if let Err(error) = taken {
         registry.cancel_upload(repository, upload.id).await?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use avocet_registry::Garbage;
+use avocet_registry::{Garbage, Swept};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use types::Digest;
@@ -14,16 +14,23 @@ fn all() -> Garbage {
     Garbage::default()
 }
 
+impl Server {
+    /// Collects garbage that nobody but tags needs.
+    async fn collect(&self, garbage: Garbage) -> Swept {
+        self.registry.collect_garbage(garbage, HashSet::new).await.unwrap()
+    }
+}
+
 #[tokio::test]
 async fn what_no_tag_reaches_goes_and_a_dry_run_only_says_so() {
     let server = Server::new();
     let kept = server.push("a", "v1", b"kept", json!({})).await;
     let about = server.push("a", "", b"signature", json!({"subject": kept})).await;
     let gone = server.push("a", "", b"gone", json!({})).await;
-    let dry = server.registry.collect_garbage(&Garbage { dry_run: true, ..all() }).await.unwrap();
+    let dry = server.collect(Garbage { dry_run: true, ..all() }).await;
     assert_eq!((dry.manifests, dry.links, dry.blobs), (1, 1, 2));
     server.get(&format!("/v2/a/manifests/{}", digest_of(&gone))).await.expect(200);
-    assert_eq!(server.registry.collect_garbage(&all()).await.unwrap(), dry);
+    assert_eq!(server.collect(all()).await, dry);
     server.get(&format!("/v2/a/manifests/{}", digest_of(&gone))).await.expect(404);
     server.get(&format!("/v2/a/blobs/{}", Digest::of(b"gone"))).await.expect(404);
     for digest in [digest_of(&kept), digest_of(&about)] {
@@ -38,16 +45,33 @@ async fn what_is_young_or_needed_elsewhere_stays_and_so_do_uploads() {
     let untagged = server.push("a", "", b"untagged", json!({})).await;
     let alone = server.push_blob("a", b"alone").await;
     let young = Garbage { minimum_age: Duration::from_secs(3600), ..all() };
-    assert_eq!(server.registry.collect_garbage(&young).await.unwrap().blobs, 0);
+    assert_eq!(server.collect(young).await.blobs, 0);
     let at = server.begin("a").await;
     server.send("PATCH", &at, &[], "half").await.expect(202);
     let needed = [digest_of(&untagged), digest_of(&alone)].map(|digest| digest.parse().unwrap());
-    server.registry.collect_garbage(&Garbage { needed: needed.into(), ..all() }).await.unwrap();
+    server.registry.collect_garbage(all(), || needed.into()).await.unwrap();
     server.get(&format!("/v2/a/blobs/{}", Digest::of(b"untagged"))).await.expect(200);
     server.get(&format!("/v2/a/blobs/{}", digest_of(&alone))).await.expect(200);
     assert_eq!(server.get(&at).await.expect(204).header("range"), "0-3");
-    server.registry.collect_garbage(&all()).await.unwrap();
+    server.collect(all()).await;
     server.get(&format!("/v2/a/blobs/{}", digest_of(&alone))).await.expect(404);
+}
+
+#[tokio::test]
+async fn a_blob_that_a_pusher_found_is_kept_as_if_it_had_just_come() {
+    let server = Server::new();
+    let old = std::time::SystemTime::now() - Duration::from_secs(7200);
+    let [found, passed_over] = [b"found".as_slice(), b"passed over"].map(Digest::of);
+    for content in [b"found".as_slice(), b"passed over"] {
+        let (digest, _) = server.registry.blobs().put_reader(content).await.unwrap();
+        let file = std::fs::File::open(server.registry.file(&digest)).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    assert!(server.registry.touch(&found).await.unwrap());
+    let swept = server.collect(Garbage { minimum_age: Duration::from_secs(3600), ..all() }).await;
+    assert_eq!(swept.blobs, 1);
+    assert!(server.registry.blobs().has(&found) && !server.registry.blobs().has(&passed_over));
+    assert!(!server.registry.touch(&passed_over).await.unwrap());
 }
 
 #[derive(Debug, Clone)]
@@ -123,9 +147,9 @@ async fn run(steps: Vec<Step>) {
                 needed.insert(Digest::of(&[layer]));
             }
             Step::Collect => {
-                let garbage = Garbage { needed: needed.clone(), ..Garbage::default() };
-                server.registry.collect_garbage(&garbage).await.unwrap();
-                let again = server.registry.collect_garbage(&garbage).await.unwrap();
+                let collect = || server.registry.collect_garbage(all(), || needed.clone());
+                collect().await.unwrap();
+                let again = collect().await.unwrap();
                 assert_eq!(
                     (again.blobs, again.manifests, again.links),
                     (0, 0, 0),

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use artifacts::Blobs;
-use avocet_registry::front::{self, Reads};
+use avocet_registry::front::{self, Reads, Uploader};
 use avocet_registry::{Limits, Registry};
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -87,6 +87,9 @@ impl Server {
         let mut request = request.body(body.into()).unwrap();
         let readable = Reads(Arc::new(|repository| !repository.as_str().starts_with("secret")));
         request.extensions_mut().insert(readable);
+        if let Some((_, user)) = headers.iter().find(|(name, user)| *name == "user" && !user.is_empty()) {
+            request.extensions_mut().insert(Uploader((*user).into()));
+        }
         let response = front::router(self.registry.clone()).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();

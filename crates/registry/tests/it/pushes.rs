@@ -165,6 +165,33 @@ async fn a_manifest_is_taken_with_its_blobs_only_but_an_index_may_be_sparse() {
 }
 
 #[tokio::test]
+async fn a_manifest_is_not_taken_when_the_disk_lost_its_blob() {
+    let server = Server::new();
+    let config = server.push_blob("a", b"config").await;
+    server.registry.blobs().remove(&Digest::of(b"config")).unwrap();
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": []}).to_string();
+    let refused = server.send("PUT", "/v2/a/manifests/x", &[("content-type", MANIFEST)], manifest).await;
+    assert_eq!(refused.expect(404).code(), "MANIFEST_BLOB_UNKNOWN");
+}
+
+#[tokio::test]
+async fn one_user_or_repository_leaves_uploads_for_others() {
+    let limits = Limits { uploads: 5, uploads_of_one: 2, ..Limits::default() };
+    let server = Server::limited(limits);
+    let begin = async |repository: &str, user: &str| {
+        let path = format!("/v2/{repository}/blobs/uploads/");
+        server.send("POST", &path, &[("user", user)], "").await.status.as_u16()
+    };
+    for (repository, user, code) in
+        [("a", "anna", 202), ("b", "anna", 202), ("c", "anna", 429), ("c", "ben", 202), ("d", "", 202)]
+    {
+        assert_eq!(begin(repository, user).await, code, "{repository} by {user}");
+    }
+    assert_eq!(begin("d", "").await, 202);
+    assert_eq!(begin("e", "").await, 429, "those of all");
+}
+
+#[tokio::test]
 async fn limits_hold() {
     let limits = Limits { manifest: 100, blob: 10, uploads: 2, ..Limits::default() };
     let server = Server::limited(limits);
@@ -185,11 +212,16 @@ async fn limits_hold() {
 
 #[tokio::test]
 async fn uploads_that_rest_too_long_are_given_up() {
-    let limits = Limits { upload_rest: std::time::Duration::ZERO, ..Limits::default() };
-    let server = Server::limited(limits);
-    let (empty, begun) = (server.begin("a").await, server.begin("a").await);
-    server.send("PATCH", &begun, &[], "abc").await.expect(202);
-    assert_eq!(server.registry.sweep_uploads().await.unwrap(), 2);
-    server.get(&empty).await.expect(404);
-    server.get(&begun).await.expect(404);
+    let swept = async |limits: Limits| {
+        let server = Server::limited(limits);
+        let (empty, begun) = (server.begin("a").await, server.begin("a").await);
+        server.send("PATCH", &begun, &[], "abc").await.expect(202);
+        server.registry.sweep_uploads().await.unwrap();
+        [server.get(&empty).await.status.as_u16(), server.get(&begun).await.status.as_u16()]
+    };
+    let zero = std::time::Duration::ZERO;
+    assert_eq!(swept(Limits { upload_rest: zero, ..Limits::default() }).await, [204, 404]);
+    assert_eq!(swept(Limits { empty_rest: zero, ..Limits::default() }).await, [404, 204]);
+    assert_eq!(swept(Limits { upload_age: zero, ..Limits::default() }).await, [404, 404]);
+    assert_eq!(swept(Limits::default()).await, [204, 204]);
 }

@@ -1,6 +1,6 @@
 //! A request that prefers to be answered later becomes a job.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -16,6 +16,8 @@ use super::room::{Full, Room};
 use super::{Error, Jobs, TABLE};
 use crate::error::ApiError;
 
+/// For how long a client may be kept waiting for the response itself.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// What a job keeps of its request's headers: what the body is. How the answer may be packed isn't kept, so that
 /// responses are kept unpacked.
 const KEPT: [&str; 3] = ["content-type", "content-encoding", "inference-header-content-length"];
@@ -84,31 +86,38 @@ pub(super) async fn later(State(jobs): State<Jobs>, request: Request, next: Next
 struct Wanted {
     model: String,
     version: Option<String>,
+    /// For how long the client waits for the response before it is told where that will be.
+    wait: Duration,
 }
 
 impl Wanted {
     fn of(uri: &Uri, headers: &HeaderMap) -> Option<Wanted> {
         let parts: Vec<&str> = uri.path().split('/').skip(1).collect();
-        let prefers = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-        let prefers = prefers
-            .flat_map(|value| value.split([',', ';']))
-            .any(|preference| preference.trim().eq_ignore_ascii_case("respond-async"));
+        let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        let preferences: Vec<&str> =
+            values.flat_map(|value| value.split([',', ';'])).map(str::trim).collect();
+        let prefers = preferences.iter().any(|preference| preference.eq_ignore_ascii_case("respond-async"));
+        let wait = preferences.iter().find_map(|preference| wait(preference)).unwrap_or_default();
+        let wanted = |model: &str, version: Option<&str>| {
+            Some(Wanted { model: model.into(), version: version.map(str::to_owned), wait })
+        };
         match parts.as_slice() {
-            ["v2", "models", model, "infer"] if prefers => Some(Wanted::new(model, None)),
-            ["v2", "models", model, "versions", version, "infer"] if prefers => {
-                Some(Wanted::new(model, Some(version)))
-            }
+            ["v2", "models", model, "infer"] if prefers => wanted(model, None),
+            ["v2", "models", model, "versions", version, "infer"] if prefers => wanted(model, Some(version)),
             ["api", "v1", "models", tag, "prediction"] if prefers || asks(uri) => {
                 let (model, version) = tag.split_once(':').unwrap_or((tag, "default"));
-                Some(Wanted::new(model, Some(version).filter(|version| *version != "default")))
+                wanted(model, Some(version).filter(|version| *version != "default"))
             }
             _ => None,
         }
     }
+}
 
-    fn new(model: &str, version: Option<&str>) -> Wanted {
-        Wanted { model: model.into(), version: version.map(str::to_owned) }
-    }
+/// How long `wait=SECONDS` says, within what is granted.
+fn wait(preference: &str) -> Option<Duration> {
+    let (name, seconds) = preference.split_once('=')?;
+    let seconds: u64 = seconds.trim().parse().ok().filter(|_| name.trim().eq_ignore_ascii_case("wait"))?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
 /// Whether MLBuffet's route is asked with `?async=true`.
@@ -155,6 +164,10 @@ impl Jobs {
         let room = self.room_for_request(&id, job.request_bytes);
         let room = room.map_err(|Full { jobs, bytes }| Problem::Full { jobs, bytes })?;
         self.keep(job, body, room).await?;
+        drop(held);
+        if let Some(response) = self.response_within(&id, wanted.wait).await {
+            return Ok(([("location", location)], response).into_response());
+        }
         let answer = json!({ "id": id, "status": Status::Queued });
         let headers = [
             ("location", location.as_str()),
@@ -162,6 +175,25 @@ impl Jobs {
             ("content-type", "application/json"),
         ];
         Ok((StatusCode::ACCEPTED, headers, answer.to_string()).into_response())
+    }
+
+    /// The response of a job, if it is there within that time.
+    async fn response_within(&self, id: &str, wait: Duration) -> Option<Response> {
+        if wait.is_zero() {
+            return None;
+        }
+        let mut saved = self.inner.saved.subscribe();
+        let finished = async {
+            loop {
+                // One that is deleted is not waited for.
+                let job = self.get(id)?;
+                if job.response.is_some() {
+                    return Some(super::front::kept_response(self, &job).await);
+                }
+                saved.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(wait, finished).await.ok().flatten()
     }
 
     fn callback(&self, headers: &HeaderMap) -> Result<Option<Callback>, Problem> {
@@ -209,11 +241,17 @@ mod tests {
 
     #[test]
     fn only_inference_is_done_later_and_only_if_that_is_preferred() {
+        let m = |version: Option<&str>, wait| {
+            let wait = Duration::from_secs(wait);
+            Some(Wanted { model: "m".into(), version: version.map(str::to_owned), wait })
+        };
         let later = "wait=10, Respond-Async";
-        assert_eq!(wanted("/v2/models/m/infer", later), Some(Wanted::new("m", None)));
-        assert_eq!(wanted("/v2/models/m/versions/2/infer", later), Some(Wanted::new("m", Some("2"))));
-        assert_eq!(wanted("/api/v1/models/m:3/prediction", later), Some(Wanted::new("m", Some("3"))));
-        assert_eq!(wanted("/api/v1/models/m/prediction?async=true", ""), Some(Wanted::new("m", None)));
+        assert_eq!(wanted("/v2/models/m/infer", later), m(None, 10));
+        assert_eq!(wanted("/v2/models/m/infer", "respond-async, wait=86400"), m(None, 60));
+        assert_eq!(wanted("/v2/models/m/infer", "respond-async; wait=-1"), m(None, 0));
+        assert_eq!(wanted("/v2/models/m/versions/2/infer", later), m(Some("2"), 10));
+        assert_eq!(wanted("/api/v1/models/m:3/prediction", later), m(Some("3"), 10));
+        assert_eq!(wanted("/api/v1/models/m/prediction?async=true", ""), m(None, 0));
         for other in ["/v2/models/m", "/v2/repository/index", "/v2/models/m/infer/x", "/api/v1/models/m"] {
             assert_eq!(wanted(other, later), None, "{other}");
         }

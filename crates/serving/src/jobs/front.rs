@@ -139,21 +139,27 @@ fn members(job: &Job) -> Map<String, Value> {
 /// The very response that the request would have got at once; 202 while there is none.
 async fn response(State(jobs): State<Jobs>, Path(id): Path<String>) -> Response {
     let Some(job) = jobs.get(&id) else { return unknown(&id) };
-    let Some(kept) = &job.response else {
-        let text = Value::Object(members(&job)).to_string();
-        let headers = HeaderMap::from_iter([
-            (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-            (header::RETRY_AFTER, HeaderValue::from_static("1")),
-        ]);
-        return (StatusCode::ACCEPTED, headers, text).into_response();
-    };
-    match tokio::fs::File::open(jobs.file(&id, "response")).await {
+    if job.response.is_some() {
+        return kept_response(&jobs, &job).await;
+    }
+    let text = Value::Object(members(&job)).to_string();
+    let headers = HeaderMap::from_iter([
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::RETRY_AFTER, HeaderValue::from_static("1")),
+    ]);
+    (StatusCode::ACCEPTED, headers, text).into_response()
+}
+
+/// The response that is kept of a job.
+pub(super) async fn kept_response(jobs: &Jobs, job: &Job) -> Response {
+    let Some(kept) = &job.response else { return unknown(&job.id) };
+    match tokio::fs::File::open(jobs.file(&job.id, "response")).await {
         Ok(file) => {
             let mut headers = record::headers(&kept.headers);
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(kept.bytes));
             (kept.status(), headers, Body::from_stream(ReaderStream::new(file))).into_response()
         }
-        Err(_) => unknown(&id),
+        Err(_) => unknown(&job.id),
     }
 }
 

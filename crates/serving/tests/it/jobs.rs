@@ -79,6 +79,31 @@ async fn the_response_is_the_one_that_would_have_come_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_a_while_gets_the_response_itself_if_it_is_there_by_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Kept::open(folder.path(), Setup::default());
+    let path = "/v2/models/affine/infer";
+    let waiting = [("prefer", "respond-async, wait=30")];
+    let reply = send(&server.app, "POST", path, &waiting, affine(1.0)).await;
+    let at_once = post(&server.app, path, affine(1.0)).await;
+    assert_eq!((reply.status, &reply.body), (StatusCode::OK, &at_once.body));
+    let job = get(&server.app, reply.header("location").unwrap()).await.json();
+    assert_eq!(job["status"], "succeeded");
+    let wrong = send(&server.app, "POST", path, &waiting, x("[1,3]", "[1,2,3]")).await;
+    assert_eq!(wrong.status, 400);
+    server.end().await;
+
+    let idle = tempfile::tempdir().unwrap();
+    let server = Kept::open(idle.path(), Setup { idle: true, ..Setup::default() });
+    let waiting = [("prefer", "respond-async, wait=1")];
+    let reply = send(&server.app, "POST", path, &waiting, affine(1.0)).await;
+    assert_eq!(
+        (reply.status, reply.header("preference-applied")),
+        (StatusCode::ACCEPTED, Some("respond-async"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_is_said_at_once_or_in_the_job() {
     let folder = tempfile::tempdir().unwrap();
     let server = Kept::open(folder.path(), Setup::default());

@@ -1,6 +1,7 @@
 //! The servers that are measured, as processes.
 
 use std::fs::File;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
-/// A server, which ends with its owner.
+/// A server, which ends with its owner, as its workers do.
 pub struct Peer {
     pub name: &'static str,
     pub url: String,
@@ -33,9 +34,11 @@ pub struct Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Its workers are processes that end with it, if it is asked and not killed.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["--", &group]).status();
         let _ = self.child.wait();
+        // Some workers outlive who started them, and would be measured with the next server.
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
     }
 }
 
@@ -51,7 +54,8 @@ impl Peer {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log)?;
         let began = Instant::now();
-        let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
+        let child =
+            command.process_group(0).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
         let mut peer = Self { name, url: format!("http://127.0.0.1:{port}"), cold: Duration::ZERO, child };
         let up = loop_until(START, || {
             let answer = Connection::open(&peer.url)

@@ -1,0 +1,94 @@
+//! A tree of sites in which things go wrong, with the hub's real controllers, a clock of ours and faults from a seed.
+//!
+//! The same seed makes the same history. A failure prints it; `AVOCET_SIMULATION_SEED` begins there, and
+//! `AVOCET_SIMULATION_RUNS`, `_SITES` and `_SECONDS` make it longer. What is judged: [`promises`]. What goes wrong:
+//! [`faults`].
+
+mod chance;
+mod faults;
+mod hub;
+mod promises;
+mod site;
+mod tree;
+
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
+use tree::Tree;
+
+/// How long it takes until everything is well again, at most; in seconds.
+const REST: usize = 600;
+/// How much of a journal is shown.
+const SHOWN: usize = 60;
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().map_or(default, |text| text.parse().unwrap())
+}
+
+/// Simulates one tree for so many seconds with faults, and then until it is at rest. What happened.
+async fn simulate(seed: u64, sites: usize, seconds: usize) -> Vec<String> {
+    let mut tree = Tree::new(seed, sites).await;
+    let ended = AssertUnwindSafe(live(&mut tree, seconds)).catch_unwind().await;
+    if let Err(panic) = ended {
+        let last = tree.journal.len().saturating_sub(SHOWN);
+        eprintln!("{}", tree.journal[last..].join("\n"));
+        eprintln!("seed {seed}, {sites} sites, second {}: AVOCET_SIMULATION_SEED={seed}", tree.now);
+        std::panic::resume_unwind(panic);
+    }
+    tree.journal
+}
+
+async fn live(tree: &mut Tree, seconds: usize) {
+    faults::begin(tree).await;
+    until_complete(tree).await;
+    for _ in 0..seconds {
+        faults::act(tree).await;
+        tree.step().await;
+    }
+    faults::end(tree).await;
+    tree.step().await;
+    until_complete(tree).await;
+    // What is known by then may still be told twice.
+    for _ in 0..100 {
+        tree.step().await;
+    }
+    promises::at_rest(tree);
+    let is_quiet = tree.journal.len();
+    for _ in 0..50 {
+        tree.step().await;
+    }
+    assert_eq!(tree.journal[is_quiet..], [""; 0], "where nothing changes, nothing moves");
+}
+
+/// Lets time pass until all rollouts are through, or should be.
+async fn until_complete(tree: &mut Tree) {
+    let longest = REST + 20 * tree.sites.len() / faults::CONCURRENCY;
+    for _ in 0..longest {
+        tree.step().await;
+        if tree.is_complete() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn promises_are_kept_whatever_goes_wrong() {
+    let seed = number("AVOCET_SIMULATION_SEED", 1);
+    let sites = usize::try_from(number("AVOCET_SIMULATION_SITES", 60)).unwrap();
+    let seconds = usize::try_from(number("AVOCET_SIMULATION_SECONDS", 400)).unwrap();
+    for seed in seed..seed + number("AVOCET_SIMULATION_RUNS", 3) {
+        simulate(seed, sites, seconds).await;
+    }
+}
+
+#[tokio::test]
+async fn the_same_seed_makes_the_same_history() {
+    assert_eq!(simulate(7, 20, 60).await, simulate(7, 20, 60).await);
+}
+
+#[tokio::test]
+#[ignore = "takes minutes: thousands of sites"]
+async fn promises_are_kept_by_thousands_of_sites() {
+    let sites = usize::try_from(number("AVOCET_SIMULATION_SITES", 2000)).unwrap();
+    simulate(number("AVOCET_SIMULATION_SEED", 1), sites, 600).await;
+}

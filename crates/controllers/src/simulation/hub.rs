@@ -1,0 +1,64 @@
+//! The hub: its real controllers, a store that outlives it, and clocks of ours.
+
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use store::Store;
+use types::Time;
+
+use crate::application::Moment;
+use crate::placement::Planning;
+use crate::site::Clock;
+use crate::snapshot::Reader;
+use crate::{Heartbeats, Measurements, Write, application, placement, site};
+
+/// For how many seconds a site may be silent.
+pub const GRACE: u64 = 15;
+
+/// A time that people read, so many seconds after the beginning.
+pub fn at(seconds: i64) -> Time {
+    let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    Time(start + SignedDuration::from_secs(seconds))
+}
+
+/// One process of the hub.
+pub struct Hub {
+    reader: Reader,
+    planning: Planning,
+    pub heartbeats: Heartbeats,
+    clock: Clock,
+    since: Instant,
+    /// When it was started, and what its clock showed then.
+    started: i64,
+    began: Time,
+}
+
+impl Hub {
+    pub fn start(now: i64, set_by: i64) -> Self {
+        let since = Instant::now();
+        let clock = Clock::set_to(since);
+        Self {
+            reader: Reader::default(),
+            planning: Planning::default(),
+            heartbeats: Heartbeats::by(clock.clone(), Duration::from_secs(GRACE)),
+            clock,
+            since,
+            started: now,
+            began: at(now + set_by),
+        }
+    }
+
+    /// What the controllers want to write now.
+    pub fn look(&mut self, store: &Store, now: i64, set_by: i64) -> Vec<Write> {
+        let age = Duration::from_secs((now - self.started).unsigned_abs());
+        self.clock.set(self.since + age);
+        let steady = Time(self.began.0.checked_add(age).unwrap());
+        let moment = Moment { now: steady, began: self.began, wall: at(now + set_by) };
+        let (snapshot, _) = self.reader.read(store);
+        let mut writes = site::reconcile(snapshot, &self.heartbeats, moment);
+        let measured = Measurements::default();
+        writes.extend(placement::reconcile(&mut self.planning, snapshot, &measured, moment.wall));
+        writes.extend(application::reconcile(snapshot, moment));
+        writes
+    }
+}
