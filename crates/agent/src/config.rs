@@ -8,6 +8,8 @@ use std::time::Duration;
 use artifacts::signature::TrustedKeys;
 use serde::{Deserialize, Serialize};
 
+use crate::Joining;
+
 /// How a site is set up.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -60,6 +62,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// What is needed to join.
+    pub fn joining(&self) -> Joining {
+        Joining {
+            data: self.data.clone(),
+            hub: self.hub.clone(),
+            join_token: self.join_token.clone(),
+            tier: self.tier.clone(),
+            labels: self.labels.clone(),
+        }
+    }
+
     /// Where invocations work.
     pub(crate) fn work(&self) -> PathBuf {
         self.data.join("work")

@@ -8,7 +8,7 @@ use reqwest::Method;
 use tracing::warn;
 use types::{Kind, SiteSpec, SiteStatus};
 
-use crate::facts::{self, Facts};
+use crate::facts;
 use crate::identity::Identity;
 use crate::links::{self, Links};
 use crate::{Error, Membership};
@@ -39,7 +39,7 @@ async fn ask(client: &Client, membership: &Membership, told: &Heartbeat) -> Resu
 pub(crate) async fn beat(
     identity: Identity,
     membership: Membership,
-    facts: Facts,
+    facts: impl Fn() -> SiteStatus,
     links: Links,
     every: Duration,
     shutdown: Shutdown,
@@ -63,7 +63,8 @@ pub(crate) async fn beat(
         };
         links.answered(started.elapsed());
         keep_fresh(&identity, &answer).await;
-        let status = SiteStatus { links: links.told(), ..facts.now() };
+        let mut status = facts();
+        status.links.extend(links.told());
         let is_news =
             |told: &SiteStatus| links::is_news(&told.links, &status.links) || facts::is_news(told, &status);
         if told.as_ref().is_none_or(is_news) {

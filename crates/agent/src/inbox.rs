@@ -51,7 +51,7 @@ pub(crate) async fn receive_all(
 }
 
 async fn receive(client: &Client, address: &str, objects: &Objects, delivery: Delivery) -> Result<(), Error> {
-    let Delivery { id, bucket, key, content_type, size, digest } = delivery;
+    let Delivery { id, bucket, key, content_type, size, digest, .. } = delivery;
     let response = client.send(client.request(Method::GET, &format!("{address}/{id}"))).await?;
     let body = client.stream(response);
     let options = PutOptions {

@@ -10,6 +10,9 @@
 //!                                                                  └──▶ outbox ─▶ hub ─▶ another site's inbox
 //! ```
 //!
+//! A hub that is itself a site of another hub has an [`Uplink`] beside: what it tells there of the sites below it, and
+//! what it brings them from there.
+//!
 //! Each arrow ends in a durable record that names what comes next, so a crash between any two steps repeats the
 //! step, and ids that are functions of the input make the repetition harmless.
 
@@ -35,10 +38,12 @@ mod site;
 mod sync;
 mod tokens;
 mod trigger;
+mod uplink;
 mod verified;
 mod work;
 
 pub use config::{Access, Config};
 pub use invocations::{Invocation, Output, State};
-pub use membership::{JoinToken, Membership, join};
+pub use membership::{JoinToken, Joining, Membership, join};
 pub use site::{Error, start};
+pub use uplink::{Uplink, start_uplink};

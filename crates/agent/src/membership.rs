@@ -1,5 +1,6 @@
 //! Which hub a site belongs to, as whom, and how it got there.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use types::Digest;
 
+use crate::Error;
 use crate::identity::{self, encrypted};
-use crate::{Config, Error};
 
 /// What a site knows of its hub, in `membership.json` of its data folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +61,21 @@ impl Membership {
     }
 }
 
+/// What is needed to become a site of a hub, or to find it again.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    /// Where the membership is kept, and what the site proves itself with.
+    pub data: PathBuf,
+    /// The hub's address; empty uses the one that was joined.
+    pub hub: String,
+    /// A join token, needed the first time.
+    pub join_token: Option<String>,
+    /// The tier to join as.
+    pub tier: String,
+    /// The labels to join with.
+    pub labels: BTreeMap<String, String>,
+}
+
 /// A join token as people carry it from the hub to the machine that joins: the hub's single-use secret, the
 /// certificate to know the hub by, and the name that the machine gets.
 pub struct JoinToken {
@@ -77,7 +93,8 @@ impl JoinToken {
         format!("{}.{}.{}", self.secret, URL_SAFE_NO_PAD.encode(&self.authority), self.site)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The token in a word; none if it is no token.
+    pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.trim().split('.');
         let (secret, authority, site) = (parts.next()?, parts.next()?, parts.next()?);
         let authority = String::from_utf8(URL_SAFE_NO_PAD.decode(authority).ok()?).ok()?;
@@ -99,33 +116,33 @@ fn file(data: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If there is neither membership nor token, the hub refuses the token, or it is for a site of another name.
-pub async fn join(config: &Config, shutdown: &Shutdown) -> Result<Membership, Error> {
-    let Some(mut known) = Membership::read(&config.data)? else {
-        return join_anew(config, shutdown).await;
+pub async fn join(joining: &Joining, shutdown: &Shutdown) -> Result<Membership, Error> {
+    let Some(mut known) = Membership::read(&joining.data)? else {
+        return join_anew(joining, shutdown).await;
     };
-    if !config.hub.is_empty() && config.hub != known.url && encrypted(&config.hub) != known.url {
-        info!(from = known.url, to = config.hub, "the hub has another address now");
-        known.url.clone_from(&config.hub);
-        known.keep(&config.data)?;
+    if !joining.hub.is_empty() && joining.hub != known.url && encrypted(&joining.hub) != known.url {
+        info!(from = known.url, to = joining.hub, "the hub has another address now");
+        known.url.clone_from(&joining.hub);
+        known.keep(&joining.data)?;
     }
-    let Some(token) = config.join_token.as_deref().and_then(JoinToken::parse) else { return Ok(known) };
+    let Some(token) = joining.join_token.as_deref().and_then(JoinToken::parse) else { return Ok(known) };
     if token.site != known.site {
         return Err(Error::OtherName { known: known.site, wanted: token.site });
     }
     if token.digest() == known.joined_with {
         return Ok(known);
     }
-    join_again(config, known, &token).await
+    join_again(joining, known, &token).await
 }
 
 /// Joins once more as the same site, as after its certificates were revoked. A site that is a member already never
 /// waits for that: it goes on as it was.
-async fn join_again(config: &Config, known: Membership, token: &JoinToken) -> Result<Membership, Error> {
-    let key = identity::pending_key(&config.data)?;
-    match ask(config, &known.url, token, &key).await {
+async fn join_again(joining: &Joining, known: Membership, token: &JoinToken) -> Result<Membership, Error> {
+    let key = identity::pending_key(&joining.data)?;
+    match ask(joining, &known.url, token, &key).await {
         Ok(joined) if joined.waits_for.is_empty() => {
             info!(site = known.site, "joined again");
-            become_member(config, token, &key, known.url, joined)
+            become_member(joining, token, &key, known.url, joined)
         }
         Ok(joined) => {
             let command = format!("avocet certificate approve {}", joined.waits_for);
@@ -135,7 +152,7 @@ async fn join_again(config: &Config, known: Membership, token: &JoinToken) -> Re
         Err(Error::Hub(error @ client::Error::Refused { .. })) => {
             info!(%error, "the join token is of no use any more; going on as before");
             let known = Membership { joined_with: token.digest(), ..known };
-            known.keep(&config.data)?;
+            known.keep(&joining.data)?;
             Ok(known)
         }
         Err(error) => {
@@ -145,17 +162,17 @@ async fn join_again(config: &Config, known: Membership, token: &JoinToken) -> Re
     }
 }
 
-async fn join_anew(config: &Config, shutdown: &Shutdown) -> Result<Membership, Error> {
-    let Some(token) = &config.join_token else { return Err(Error::NotJoined) };
+async fn join_anew(joining: &Joining, shutdown: &Shutdown) -> Result<Membership, Error> {
+    let Some(token) = &joining.join_token else { return Err(Error::NotJoined) };
     let token = JoinToken::parse(token).ok_or(Error::JoinToken)?;
-    let url = encrypted(&config.hub);
-    let key = identity::pending_key(&config.data)?;
+    let url = encrypted(&joining.hub);
+    let key = identity::pending_key(&joining.data)?;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut told = false;
     loop {
-        match ask(config, &url, &token, &key).await {
+        match ask(joining, &url, &token, &key).await {
             Ok(joined) if joined.waits_for.is_empty() => {
-                let membership = become_member(config, &token, &key, url, joined)?;
+                let membership = become_member(joining, &token, &key, url, joined)?;
                 info!(site = membership.site, hub = membership.url, "joined");
                 return Ok(membership);
             }
@@ -176,13 +193,13 @@ async fn join_anew(config: &Config, shutdown: &Shutdown) -> Result<Membership, E
     }
 }
 
-async fn ask(config: &Config, url: &str, token: &JoinToken, key: &str) -> Result<JoinResponse, Error> {
+async fn ask(joining: &Joining, url: &str, token: &JoinToken, key: &str) -> Result<JoinResponse, Error> {
     let client = Client::new(url, "", Some(&token.authority))?.with_patience(identity::PATIENCE);
     let request = JoinRequest {
         token: token.secret.clone(),
         request: identity::request(&token.site, key)?,
-        tier: config.tier.clone(),
-        labels: config.labels.clone(),
+        tier: joining.tier.clone(),
+        labels: joining.labels.clone(),
         ..JoinRequest::default()
     };
     Ok(client.json(client.request(Method::POST, "/avocet/v1/join").json(&request)).await?)
@@ -190,13 +207,13 @@ async fn ask(config: &Config, url: &str, token: &JoinToken, key: &str) -> Result
 
 /// Keeps what the hub answered. The certificate comes first: a crash in between joins once more with the same key.
 fn become_member(
-    config: &Config,
+    joining: &Joining,
     token: &JoinToken,
     key: &str,
     url: String,
     joined: JoinResponse,
 ) -> Result<Membership, Error> {
-    identity::keep(&config.data, key, &joined.certificate)?;
+    identity::keep(&joining.data, key, &joined.certificate)?;
     let membership = Membership {
         site: joined.site,
         url: encrypted(&url),
@@ -206,7 +223,7 @@ fn become_member(
         secret: String::new(),
         joined_with: token.digest(),
     };
-    membership.keep(&config.data)?;
-    identity::forget_pending(&config.data);
+    membership.keep(&joining.data)?;
+    identity::forget_pending(&joining.data);
     Ok(membership)
 }

@@ -1,20 +1,15 @@
 //! Brings what assignments name onto the site: artifacts, unpacked functions, loaded models.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use api::Client;
-use artifacts::Source;
+use api::Upstream;
 use artifacts::signature::TrustedKeys;
-use bytes::Bytes;
 use daemon::{Backoff, Shutdown};
 use futures::StreamExt;
-use futures::stream::BoxStream;
 use inference::{EngineChoice, LoadRequest, Repository, Routing};
 use registry::{Garbage, Registry};
-use reqwest::Method;
 use serving::Shelf;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -28,7 +23,7 @@ use crate::verified::Verified;
 /// What preparing needs.
 #[derive(Clone)]
 pub(crate) struct Preparer {
-    pub client: Client,
+    pub upstream: Upstream,
     /// Where it is noted how fast artifacts come.
     pub links: Links,
     /// The registry, whose blobs the artifacts are kept among.
@@ -217,7 +212,7 @@ impl Preparer {
         }
         let blobs = self.registry.blobs();
         let (started, there) = (Instant::now(), blobs.partial_len(digest));
-        artifacts::fetch(blobs, digest, size, &Hub(&self.client)).await?;
+        artifacts::fetch(blobs, digest, size, &self.upstream).await?;
         self.links.received(size.saturating_sub(there), started.elapsed());
         info!(%digest, size, "artifact fetched");
         Ok(())
@@ -416,28 +411,6 @@ fn present(artifact: &Artifact, fetched: &HashMap<Digest, Problem>) -> Result<Di
     match fetched.get(&digest) {
         Some(problem) => Err(problem.clone()),
         None => Ok(digest),
-    }
-}
-
-/// The hub as a source of blobs.
-pub(crate) struct Hub<'a>(pub &'a Client);
-
-impl Source for Hub<'_> {
-    async fn open(&self, digest: &Digest, offset: u64) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
-        let mut request = self.0.request(Method::GET, &format!("/avocet/v1/blobs/{digest}"));
-        if offset > 0 {
-            request = request.header("range", format!("bytes={offset}-"));
-        }
-        let response = self.0.send(request).await.map_err(io::Error::other)?;
-        if offset > 0 && response.status() != reqwest::StatusCode::PARTIAL_CONTENT {
-            return Err(io::Error::other("the hub began at the beginning although the rest was asked for"));
-        }
-        Ok(self.0.stream(response).boxed())
-    }
-
-    async fn pieces(&self, digest: &Digest) -> io::Result<Option<Vec<Digest>>> {
-        let request = self.0.request(Method::GET, &format!("/avocet/v1/blobs/{digest}/pieces"));
-        self.0.json(request).await.map(Some).map_err(io::Error::other)
     }
 }
 

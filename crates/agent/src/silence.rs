@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use api::Client;
+use api::{Client, Upstream};
 use artifacts::Blobs;
 use futures::StreamExt;
 use registry::Origin;
@@ -13,9 +13,7 @@ use types::{Digest, SiteSpec, SiteStatus};
 
 use crate::Membership;
 use crate::identity::{Identity, pending_key};
-use crate::images::HubRegistry;
 use crate::links::{Links, look_at_width};
-use crate::prepare::Hub;
 
 const PATIENCE: Duration = Duration::from_millis(50);
 /// The beginning of an answer that never ends.
@@ -46,10 +44,10 @@ fn client_of_hub_that_says(words: &'static str) -> Client {
 #[tokio::test]
 async fn an_image_that_does_not_come_is_given_up() {
     let (repository, digest) = ("a".parse().unwrap(), Digest::of(b"").into());
-    let hub = HubRegistry(client_of_hub_that_says(""));
+    let hub = Upstream::to(client_of_hub_that_says(""));
     assert!(hub.manifest(&repository, &registry::Reference::Digest(digest)).await.is_err());
     assert!(hub.blob(&repository, &digest, 0).await.is_err());
-    let hub = HubRegistry(client_of_hub_that_says(BEGINNING));
+    let hub = Upstream::to(client_of_hub_that_says(BEGINNING));
     assert!(hub.manifest(&repository, &registry::Reference::Digest(digest)).await.is_err());
     let (size, mut content) = hub.blob(&repository, &digest, 0).await.unwrap().unwrap();
     assert_eq!((size, &*content.next().await.unwrap().unwrap()), (10, &b"abc"[..]));
@@ -63,7 +61,7 @@ async fn an_artifact_that_stops_coming_is_given_up_and_its_beginning_kept() {
     let (blobs, digest) = (Blobs::open(folder.path()).unwrap(), Digest::of(b"abcdefghij"));
     for (words, there) in [("", 0), (BEGINNING, 3)] {
         let client = client_of_hub_that_says(words);
-        let given_up = artifacts::fetch(&blobs, &digest, 10, &Hub(&client)).await;
+        let given_up = artifacts::fetch(&blobs, &digest, 10, &Upstream::to(client.clone())).await;
         assert!(matches!(given_up, Err(artifacts::Error::Source { .. })));
         assert_eq!(blobs.partial_len(&digest), there);
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use api::{Client, client};
+use api::{Client, Upstream, client};
 use artifacts::Blobs;
 use daemon::Tasks;
 use inference::{EngineOptions, Engines, Repository, WorkerCommand};
@@ -22,7 +22,7 @@ use crate::config::{Access, Config, Listening};
 use crate::facts::Facts;
 use crate::front::{self, Front};
 use crate::identity::Identity;
-use crate::images::{self, HubRegistry};
+use crate::images;
 use crate::invocations::Invocations;
 use crate::links::{self, Links};
 use crate::membership::Membership;
@@ -134,6 +134,23 @@ pub enum Error {
         "the name of its output {0:?} can't be a key; write names in UTF-8, with their folders below 1024 bytes"
     )]
     OutputName(String),
+    /// The hub shows a state that is older than one that was seen.
+    #[error(
+        "the hub shows version {found} of what is assigned, and version {seen} was seen before; it is not obeyed. If it \
+         was made from a copy of its disk, use `avocet restore`, which lets it go on from a newer version"
+    )]
+    OlderHub {
+        /// What it shows.
+        found: u64,
+        /// What was seen.
+        seen: u64,
+    },
+    /// What the hub itself keeps can't be read or written.
+    #[error("this hub's own records can't be read or written")]
+    Store(#[from] store::Error),
+    /// An output from the hub above has no place here.
+    #[error("an output can't be delivered: {0}")]
+    Undeliverable(String),
     /// The hub holds the connection and says nothing.
     #[error("the hub has been silent for too long; connecting anew")]
     Silent,
@@ -234,7 +251,7 @@ pub async fn start(
         running: Arc::new(Mutex::new(HashMap::new())),
     };
     let client = identity.client().clone();
-    let registry = registry.with_origin(Arc::new(HubRegistry(client.clone())));
+    let registry = registry.with_origin(Arc::new(Upstream::to(client.clone())));
     let site = Site {
         config,
         membership,
@@ -335,7 +352,7 @@ impl Site {
         let registry = self.registry.clone();
         tasks.supervise("registry-uploads", move |shutdown| registry.clone().keep_tidy(shutdown));
         let preparer = Preparer {
-            client: self.client.clone(),
+            upstream: Upstream::to(self.client.clone()),
             links: self.links.clone(),
             registry: self.registry.clone(),
             signers: self.config.signers.clone(),
@@ -359,8 +376,8 @@ impl Site {
         let (identity, membership) = (self.identity.clone(), self.membership.clone());
         let (every, links) = (self.config.heartbeat, self.links.clone());
         supervise(tasks, "heartbeat", move |shutdown| {
-            let (identity, membership) = (identity.clone(), membership.clone());
-            heartbeat::beat(identity, membership, facts.clone(), links.clone(), every, shutdown)
+            let (identity, membership, facts) = (identity.clone(), membership.clone(), facts.clone());
+            heartbeat::beat(identity, membership, move || facts.now(), links.clone(), every, shutdown)
         });
         let (links, client, site) = (self.links.clone(), self.client.clone(), self.membership.site.clone());
         supervise(tasks, "links", move |shutdown| {
@@ -405,7 +422,7 @@ impl Site {
     }
 }
 
-fn supervise<W, F>(tasks: &Tasks, name: &'static str, mut work: W)
+pub(crate) fn supervise<W, F>(tasks: &Tasks, name: &'static str, mut work: W)
 where
     W: FnMut(daemon::Shutdown) -> F + Send + 'static,
     F: Future<Output = Result<(), Error>> + Send + 'static,

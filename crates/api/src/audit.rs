@@ -252,8 +252,9 @@ impl Asked {
 fn is_read(method: &Method, path: &str) -> bool {
     let is_review =
         path.starts_with("/apis/authentication.k8s.io/") || path.starts_with("/apis/authorization.k8s.io/");
-    let is_heartbeat = path.starts_with("/avocet/v1/sites/") && path.ends_with("/heartbeat");
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || is_review || is_heartbeat
+    let is_routine =
+        path.starts_with("/avocet/v1/sites/") && (path.ends_with("/heartbeat") || path.ends_with("/reports"));
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || is_review || is_routine
 }
 
 fn shorten(text: &str) -> String {

@@ -3,7 +3,6 @@
 use std::io::SeekFrom;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -11,12 +10,14 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Json};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncSeekExt;
 use tokio_util::io::{ReaderStream, StreamReader};
 use types::Digest;
 
+use crate::authentication::User;
 use crate::{ApiError, Hub};
 
 /// How large an artifact may be, in bytes.
@@ -43,13 +44,41 @@ fn refuse(error: &artifacts::Error) -> ApiError {
     }
 }
 
+/// What is not here may be at the hub above.
+async fn bring(hub: &Hub, digest: &Digest) -> Result<(), ApiError> {
+    match &hub.parent {
+        Some(parent) if !hub.blobs.has(digest) => match parent.bring(&hub.blobs, digest).await {
+            Ok(()) => Ok(()),
+            Err(error @ (artifacts::Error::Io { .. } | artifacts::Error::Corrupt { .. })) => {
+                Err(refuse(&error))
+            }
+            // It is not here, then: who wants it asks again, and who has it sends it.
+            Err(error) => {
+                tracing::debug!(%digest, error = daemon::chain(&error), "can't be brought from the hub above");
+                Ok(())
+            }
+        },
+        _ => Ok(()),
+    }
+}
+
 async fn read(
     State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
     Path(digest): Path<String>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let digest = parse(&digest)?;
+    if method != Method::HEAD {
+        bring(&hub, &digest).await?;
+    } else if let Some(parent) =
+        hub.parent.as_ref().filter(|_| user.site().is_some() && !hub.blobs.has(&digest))
+    {
+        // A hub below asks how large it is, and then for it. Others ask whether they have to send it: they do.
+        let size = parent.size(&digest).await.map_err(|error| refuse(&error))?;
+        return Ok(([(CONTENT_LENGTH, size.to_string())], Body::empty()).into_response());
+    }
     if method == Method::HEAD {
         // Who looks whether it has to be sent is about to name it.
         hub.registry.touch(&digest).await.map_err(|error| ApiError::internal(&error))?;
@@ -87,7 +116,9 @@ async fn pieces(
     State(hub): State<Arc<Hub>>,
     Path(digest): Path<String>,
 ) -> Result<Json<Vec<Digest>>, ApiError> {
-    let pieces = hub.blobs.pieces(&parse(&digest)?).await;
+    let digest = parse(&digest)?;
+    bring(&hub, &digest).await?;
+    let pieces = hub.blobs.pieces(&digest).await;
     pieces.map(Json).map_err(|error| refuse(&error))
 }
 

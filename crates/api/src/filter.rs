@@ -7,6 +7,7 @@ use store::Object;
 use types::{KindInfo, Selector};
 
 use crate::ApiError;
+use crate::nesting::Branch;
 
 /// Which objects of a list or watch are meant.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +15,7 @@ pub struct Filter {
     namespace: String,
     labels: Selector,
     fields: Vec<Term>,
+    within: Option<Branch>,
 }
 
 /// One condition on a field.
@@ -47,7 +49,12 @@ impl Filter {
         if fields.len() > MOST_TERMS {
             return Err(ApiError::bad_request(format!("a field selector has at most {MOST_TERMS} terms")));
         }
-        Ok(Self { namespace: namespace.to_owned(), labels, fields })
+        Ok(Self { namespace: namespace.to_owned(), labels, fields, within: None })
+    }
+
+    /// All that is of the sites of a branch.
+    pub fn of_branch(branch: Branch) -> Self {
+        Self { within: Some(branch), ..Self::default() }
     }
 
     /// The namespace to list, if one.
@@ -63,6 +70,7 @@ impl Filter {
         self.is_in_namespace(object)
             && self.labels.matches(&object.metadata.labels)
             && self.passes_fields(object)
+            && self.within.as_ref().is_none_or(|branch| branch.holds(&object.key.namespace))
     }
 }
 

@@ -11,7 +11,7 @@ use store::Store;
 use crate::audit::Audit;
 use crate::authentication::{Identities, Oidc, ServiceAccounts, Tokens};
 use crate::rbac::Rbac;
-use crate::{Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens};
+use crate::{Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens, Upstream};
 
 /// A hub's state. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ pub struct Hub {
     pub oidc: Option<Arc<Oidc>>,
     pub heartbeats: Heartbeats,
     pub blobs: Blobs,
+    /// The hub above, if this one is to be a site below another.
+    pub parent: Option<Upstream>,
     /// Images and other artifacts, over the same blobs.
     pub registry: Registry,
     pub mailbox: Mailbox,

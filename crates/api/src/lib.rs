@@ -3,7 +3,7 @@
 //! - `/api/v1/…`, `/apis/…`: the resources, as the Kubernetes API serves them ([`resources`], [`writes`], [`watch`],
 //!   [`table`], [`discovery`]), so that kubectl and kube clients work.
 //! - `/avocet/v1/…`: what sites need: joining ([`joining`]) and heartbeats ([`sites`]), artifacts ([`blobs`]), and the mailbox
-//!   through which outputs travel from site to site ([`mailbox`]).
+//!   through which outputs travel from site to site ([`mailbox`]); what a hub asks that is itself a site ([`nesting`]).
 //!   Forges tell of new commits at a Source's webhook ([`webhooks`]); sites fetch what only they reach ([`errands`]).
 //! - `/v2/`: images and other artifacts, as OCI clients want them ([`images`]); also at a port of its own.
 //! - `/ui`: one page to look at results.
@@ -40,6 +40,7 @@ mod limits;
 mod listener;
 mod mailbox;
 mod metrics;
+mod nesting;
 mod openapi;
 mod options;
 mod pages;
@@ -57,6 +58,7 @@ mod subresources;
 mod table;
 mod target;
 mod ui;
+mod upstream;
 mod watch;
 mod webhooks;
 mod wire;
@@ -72,8 +74,10 @@ pub use joining::{CertificateRequest, CertificateResponse, JoinRequest, JoinResp
 pub use limits::{Limits, Options as LimitOptions};
 pub use mailbox::{Delivery, Mailbox};
 pub use metrics::Metrics;
+pub use nesting::{Child, Children, ChildrenAnswer, Refused, Report, Reports, Unreported, next_hop};
 pub use pages::Pages;
 pub use quotas::Turns as QuotaTurns;
 pub use server::{router, serve};
 pub use site_tokens::SiteTokens;
 pub use sites::{Heartbeat, HeartbeatAnswer, INSTANCE};
+pub use upstream::Upstream;

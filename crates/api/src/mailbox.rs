@@ -5,7 +5,7 @@
 //! has the same id however often it is sent, so it lies in the box once; it leaves the box when the receiver says
 //! that it has it durably.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json};
-use futures::TryStreamExt;
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
 use objects::{List, Objects, PutOptions};
 use serde::{Deserialize, Serialize};
 use store::{Key, Ledger};
@@ -26,11 +27,14 @@ use types::{Assignment, AssignmentSpec, Digest, Kind, SiteSpec};
 
 use crate::authentication::User;
 use crate::limits::Held;
+use crate::nesting::{Branch, next_hop};
 use crate::{ApiError, Hub};
 
 const BUCKET: &str = "mailbox";
 /// How many deliveries one answer tells of; the receiver asks again.
 const PAGE: usize = 100;
+/// The box for sites that are not below this hub: the hub above knows them. No site has such a name.
+const UP: &str = "^";
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How large a delivery may be, in bytes.
 const LARGEST: usize = 5 << 30;
@@ -53,6 +57,9 @@ pub struct Delivery {
     pub size: u64,
     /// What its content hashes to.
     pub digest: Digest,
+    /// The site that it is for, where that is beyond the one that takes it from the box; empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub site: String,
 }
 
 /// The boxes of all sites, on the hub's disk.
@@ -70,9 +77,75 @@ impl Mailbox {
         Ok(Self { objects: Objects::open(folder, ledger)? })
     }
 
+    /// Puts a delivery for a site into a box.
+    async fn put<S>(&self, into: &str, site: &str, delivery: Delivery, body: S) -> Result<(), objects::Error>
+    where
+        S: Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
+    {
+        let Delivery { id, bucket, key, content_type, digest, .. } = delivery;
+        let name = format!("{into}/{id}");
+        let mut metadata = BTreeMap::from([("bucket".to_owned(), bucket), ("key".to_owned(), key)]);
+        if into != site {
+            metadata.insert("site".to_owned(), site.to_owned());
+        }
+        let options = PutOptions {
+            content_type,
+            metadata,
+            idempotency_key: Some(name.clone()),
+            expected_digest: Some(digest),
+            create_bucket: true,
+            ..PutOptions::default()
+        };
+        self.objects.put(BUCKET, &name, body, options).await.map(drop)
+    }
+
+    /// What waits for sites that the hub above knows, but for these ids; at most a hundred. Waits until there is
+    /// something.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub async fn waiting_for_parent(&self, but: &HashSet<String>) -> Result<Vec<Delivery>, objects::Error> {
+        loop {
+            let seen = self.objects.latest_sequence();
+            let mut waiting = self.page(UP, PAGE + but.len()).await?;
+            waiting.retain(|delivery| !but.contains(&delivery.id));
+            if !waiting.is_empty() {
+                waiting.truncate(PAGE);
+                return Ok(waiting);
+            }
+            let _ = self.objects.changed_after(seen).await;
+        }
+    }
+
+    /// The content of what waits for the hub above.
+    ///
+    /// # Errors
+    /// If it is not there, or the disk fails.
+    pub async fn open_for_parent(&self, id: &str) -> Result<tokio::fs::File, objects::Error> {
+        self.objects.get(BUCKET, &format!("{UP}/{id}")).await.map(|(_, file)| file)
+    }
+
+    /// The hub above has a delivery.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub async fn sent_to_parent(&self, id: &str) -> Result<(), objects::Error> {
+        self.remove(UP, id).await
+    }
+
+    async fn remove(&self, from: &str, id: &str) -> Result<(), objects::Error> {
+        self.objects.delete(BUCKET, &format!("{from}/{id}")).await?;
+        // Nobody reads the boxes' history.
+        self.objects.trim_changes(self.objects.latest_sequence()).await.map(drop)
+    }
+
     async fn waiting(&self, site: &str) -> Result<Vec<Delivery>, objects::Error> {
+        self.page(site, PAGE).await
+    }
+
+    async fn page(&self, site: &str, limit: usize) -> Result<Vec<Delivery>, objects::Error> {
         let prefix = format!("{site}/");
-        let list = List { prefix: prefix.clone(), limit: PAGE, ..List::default() };
+        let list = List { prefix: prefix.clone(), limit, ..List::default() };
         let page = match self.objects.list(BUCKET, list).await {
             Err(objects::Error::NoSuchBucket(_)) => return Ok(vec![]),
             page => page?,
@@ -86,6 +159,7 @@ impl Mailbox {
                 content_type: info.content_type.clone(),
                 size: info.size,
                 digest: info.digest,
+                site: meta("site"),
             }
         });
         Ok(deliveries.collect())
@@ -131,48 +205,62 @@ async fn send(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     check_sender(&hub, &user, &address)?;
-    if hub.store.get(&Key::new(SiteSpec::PLURAL, "", &*site)).is_none() {
-        return Err(ApiError::not_found(format!(
-            "sites \"{site}\" not found; nothing can be delivered to it"
-        )));
-    }
     if !types::names::is_label_value(&id) || id.is_empty() {
         return Err(ApiError::bad_request(format!(
             "`{id}` is not a delivery id: write 1 to 63 of A-Z a-z 0-9 - _ ."
         )));
     }
-    if !types::names::is_bucket(&address.bucket) || address.key.is_empty() {
-        return Err(ApiError::bad_request(format!(
-            "`{}/{}` is not a bucket and a key",
-            address.bucket, address.key
-        )));
+    let Address { bucket, key, digest, content_type } = address;
+    if !types::names::is_bucket(&bucket) || key.is_empty() {
+        return Err(ApiError::bad_request(format!("`{bucket}/{key}` is not a bucket and a key")));
     }
-    let name = format!("{site}/{id}");
-    let metadata = BTreeMap::from([("bucket".to_owned(), address.bucket), ("key".to_owned(), address.key)]);
-    let options = PutOptions {
-        content_type: address.content_type,
-        metadata,
-        idempotency_key: Some(name.clone()),
-        expected_digest: Some(address.digest),
-        create_bucket: true,
-        ..PutOptions::default()
-    };
+    let known = known_box(&hub, &site);
+    let into = known.or(hub.parent.as_ref().map(|_| UP.to_owned())).ok_or_else(|| unknown(&site))?;
+    let delivery = Delivery { id, bucket, key, content_type, size: 0, digest, site: String::new() };
     let body = body.into_data_stream().map_err(std::io::Error::other);
-    hub.mailbox.objects.put(BUCKET, &name, body, options).await.map_err(refuse)?;
+    hub.mailbox.put(&into, &site, delivery, body).await.map_err(refuse)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A site may send what one of its assignments makes, and nothing else.
+/// The box in which a site, or the child of this hub by which it is reached, looks for what is for it.
+fn known_box(hub: &Hub, site: &str) -> Option<String> {
+    hub.store.get(&Key::new(SiteSpec::PLURAL, "", site))?;
+    Some(next_hop(&hub.store, &hub.site, site).unwrap_or_else(|| site.to_owned()))
+}
+
+fn unknown(site: &str) -> ApiError {
+    ApiError::not_found(format!("sites \"{site}\" not found; nothing can be delivered to it"))
+}
+
+impl Hub {
+    /// Takes in what the hub above has for a site of this hub.
+    ///
+    /// # Errors
+    /// 404 if there is no such site here; else if it can't be kept.
+    pub async fn deliver<S>(&self, delivery: Delivery, body: S) -> Result<(), ApiError>
+    where
+        S: Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
+    {
+        let site = if delivery.site.is_empty() { self.site.clone() } else { delivery.site.clone() };
+        let into = known_box(self, &site).ok_or_else(|| unknown(&site))?;
+        self.mailbox.put(&into, &site, delivery, body).await.map_err(refuse)
+    }
+}
+
+/// A site may send what one of its assignments makes, or one of a site below it, and nothing else.
 fn check_sender(hub: &Hub, user: &User, address: &Address) -> Result<(), ApiError> {
     if user.is_admin() {
         return Ok(());
     }
-    let makes = user.site().is_some_and(|sender| {
+    let makes = |sender: &str| {
         let (assignments, _) = hub.store.list(AssignmentSpec::PLURAL, Some(sender));
         assignments.iter().any(|object| {
             let Ok(assignment) = object.parse::<Assignment>() else { return false };
             assignment.spec.outputs.iter().any(|output| output.to.matches(&address.bucket, &address.key))
         })
+    };
+    let makes = user.site().is_some_and(|sender| {
+        makes(sender) || Branch::of(hub, sender).below().iter().any(|below| makes(below))
     });
     if makes {
         return Ok(());
@@ -240,9 +328,6 @@ async fn confirm(
     State(hub): State<Arc<Hub>>,
     Path((site, id)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let boxes = &hub.mailbox.objects;
-    boxes.delete(BUCKET, &format!("{site}/{id}")).await.map_err(refuse)?;
-    // Nobody reads the boxes' history.
-    boxes.trim_changes(boxes.latest_sequence()).await.map_err(refuse)?;
+    hub.mailbox.remove(&site, &id).await.map_err(refuse)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,27 +10,38 @@ use types::core::PolicyRule;
 
 use crate::authentication::User;
 use crate::body::Body;
+use crate::nesting::Branch;
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::{ApiError, Hub};
 
 const AUTHENTICATION: &str = "authentication.k8s.io/v1";
 const AUTHORIZATION: &str = "authorization.k8s.io/v1";
 
-/// `TokenReview`: a site asks whether the bearer of a token may look at it. Only tokens that the hub signed for this
-/// very site are; what another token is worth, no site learns here.
+/// `TokenReview`: a site asks whether the bearer of a token may look at it. Only tokens that the hub, or one above it,
+/// signed for this very site are, or for one below it; what another token is worth, no site learns here.
 pub async fn token(
     State(hub): State<Arc<Hub>>,
     Extension(identity): Extension<Arc<User>>,
     Body(review): Body<Value>,
 ) -> (StatusCode, Json<Value>) {
     let token = review.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
-    let is_good = identity.site().is_some_and(|site| hub.site_tokens.is_good(token, site, daemon::now()));
+    let named = token.split('.').next().unwrap_or_default();
+    let is_theirs = identity.site().is_some_and(|site| named == site || Branch::of(&hub, site).has(named));
+    let is_good = is_theirs
+        && (hub.site_tokens.is_good(token, named, daemon::now()) || is_good_above(&hub, &review).await);
     let status = if is_good {
         json!({"authenticated": true, "user": {"username": "admin", "groups": ["avocet:site-admins"]}})
     } else {
         json!({"authenticated": false, "error": "the token is not good at this site, or no longer"})
     };
     created(json!({"apiVersion": AUTHENTICATION, "kind": "TokenReview", "metadata": {}, "status": status}))
+}
+
+async fn is_good_above(hub: &Hub, review: &Value) -> bool {
+    match &hub.parent {
+        Some(parent) => parent.vouches(review).await,
+        None => false,
+    }
 }
 
 /// `SelfSubjectReview`, for `kubectl auth whoami`.

@@ -62,8 +62,8 @@ pub enum Command {
     Restore(RestoreOptions),
     /// Make, list and revoke single-use tokens that let a machine join as a site
     JoinToken(JoinTokenOptions),
-    /// Revoke what a site proves itself with
-    #[command(subcommand)]
+    /// Draw the tree of sites, or revoke what one proves itself with
+    #[command(subcommand, visible_alias = "sites")]
     Site(SiteCommand),
     /// Let in, or refuse, who asks for a certificate
     #[command(subcommand)]
@@ -320,8 +320,27 @@ impl ListenSite {
     }
 }
 
+/// A hub can be a site of another hub, with all its sites below it.
+#[derive(Args, Clone)]
+pub struct UplinkArgs {
+    /// Be a site of the hub at this address, too; needed the first time
+    #[arg(
+        long,
+        default_value = "",
+        value_name = "URL",
+        hide_default_value = true,
+        help_heading = "Hub above"
+    )]
+    pub join: String,
+    /// A join token of that hub, for the name that --site says; needed the first time
+    #[arg(long, env = "AVOCET_JOIN_TOKEN", hide_env_values = true, help_heading = "Hub above")]
+    pub token: Option<String>,
+}
+
 #[derive(Args)]
-#[command(after_help = "Example:\n  avocet up --site cloud --tier cloud --data /var/lib/avocet")]
+#[command(after_help = "Examples:\n  \
+    avocet up --site cloud --tier cloud --data /var/lib/avocet\n  \
+    avocet up --site plant-7 --tier plant --join https://cloud:8080 --token TOKEN    a hub below another one")]
 pub struct UpOptions {
     #[command(flatten)]
     pub data: DataOptions,
@@ -329,6 +348,8 @@ pub struct UpOptions {
     pub hub: ListenHub,
     #[command(flatten)]
     pub site: ListenSite,
+    #[command(flatten)]
+    pub uplink: UplinkArgs,
     /// The site's name
     #[arg(long = "site", default_value = "local", value_name = "NAME")]
     pub name: String,
@@ -341,6 +362,8 @@ pub struct HubOptions {
     pub data: DataOptions,
     #[command(flatten)]
     pub hub: ListenHub,
+    #[command(flatten)]
+    pub uplink: UplinkArgs,
     /// The name of the site that the hub is at: the parent of those that join
     #[arg(long = "site", default_value = "local", value_name = "NAME")]
     pub name: String,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use api::authentication::{Identities, IdentityOptions, Oidc, OidcOptions, ServiceAccounts, Tokens, User};
-use api::{Hub, Mailbox, SiteTokens, audit::Audit, rbac::Rbac};
+use api::{Hub, Mailbox, SiteTokens, Upstream, audit::Audit, rbac::Rbac};
 use artifacts::Blobs;
 use controllers::{Applicant, Errands, Events, Heartbeats, Signer, SourceOptions, SourceQueue};
 use daemon::Tasks;
@@ -22,11 +22,13 @@ use crate::cli::{ListenHub, OidcArgs};
 use crate::config::{self, HubAccess};
 use crate::lock;
 
-/// Starts a hub; answers its address, itself, and where its registry listens.
+/// Starts a hub; answers its address, itself, and where its registry listens. `is_below` says that it is to be a site
+/// of another hub.
 pub async fn start(
     data: &Path,
     site: &str,
     options: &ListenHub,
+    is_below: bool,
     tasks: &Tasks,
 ) -> anyhow::Result<(HubAccess, Hub, SocketAddr)> {
     ensure!(
@@ -81,6 +83,11 @@ pub async fn start(
     let blobs = Blobs::open(folder.join("artifacts"))?;
     let uploads = folder.join("artifacts/uploads");
     let registry = Registry::open(&uploads, blobs.clone(), ledger.clone(), registry::Limits::default())?;
+    let parent = is_below.then(Upstream::default);
+    let registry = match &parent {
+        Some(parent) => registry.with_origin(Arc::new(parent.clone())),
+        None => registry,
+    };
     let hub = Hub {
         id: identity(&folder)?,
         site: site.to_owned(),
@@ -95,6 +102,7 @@ pub async fn start(
         oidc: trusted_issuer(&options.oidc)?,
         heartbeats: Heartbeats::new(Duration::from_secs(options.grace)),
         blobs,
+        parent,
         registry: registry.clone(),
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
         sources: SourceQueue::default(),

@@ -11,7 +11,7 @@ use types::Kind;
 use types::core::CertificateSigningRequestSpec;
 
 use crate::cli::{ClientOptions, Format, duration};
-use crate::{config, output};
+use crate::{config, output, site_tree};
 
 const TOKENS: &str = "/avocet/v1/join-tokens";
 
@@ -197,10 +197,18 @@ pub enum SiteCommand {
         /// The site
         name: String,
     },
+    /// Draw the tree of sites: who joined whom, who is heard, and how far each is from the one above
+    Tree {
+        /// Draw one site and what is below it
+        name: Option<String>,
+    },
 }
 
 pub async fn site(options: &ClientOptions, command: SiteCommand) -> anyhow::Result<()> {
-    let SiteCommand::Revoke { name } = command;
+    let name = match command {
+        SiteCommand::Revoke { name } => name,
+        SiteCommand::Tree { name } => return site_tree::print(options, name.as_deref()).await,
+    };
     let client = config::hub_client(options)?;
     client.send(client.request(Method::POST, &format!("/avocet/v1/sites/{name}/revoke"))).await?;
     println!("site {name} revoked: its certificates are refused from now on");

@@ -21,6 +21,7 @@ mod placement;
 mod restore;
 mod rollout;
 mod serve;
+mod site_tree;
 mod source;
 mod tokens;
 mod ui;

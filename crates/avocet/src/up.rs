@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use agent::{Access, Config, JoinToken, Membership};
+use agent::{Access, Config, JoinToken, Joining, Membership, Uplink};
 use anyhow::{Context, bail};
 use api::Hub;
 use api::authentication::Invitation;
@@ -14,12 +14,18 @@ use daemon::Tasks;
 use serving::TraceSettings;
 
 use crate::artifact;
-use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions};
+use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions, UplinkArgs};
 use crate::{config, hub as hubs, ui, worker};
 
 /// Where a site's registry listens if it isn't said: alone on its machine, or beside a hub that has that port.
 const ALONE: u16 = 5000;
 const BESIDE_HUB: u16 = 5001;
+/// Where a hub keeps as what it is known to the hub above, in its data folder.
+const UPLINK: &str = "uplink";
+/// The tier of a hub without a site beside it, at the hub above, unless its token says another.
+const TIER: &str = "edge";
+/// How often it tells that hub of itself.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long tasks get to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the join token of a hub's own site is good, in seconds: it is used at once.
@@ -37,13 +43,21 @@ pub async fn up(options: UpOptions) -> anyhow::Result<()> {
             options.name
         );
     }
-    let (reached, hub, registry) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
+    let uplink = uplink(&data, &options.name, &options.uplink)?;
+    let (reached, hub, registry) =
+        hubs::start(&data, &options.name, &options.hub, uplink.is_some(), &tasks).await?;
     let token = match known {
         Some(_) => None,
         None => Some(own_token(&hub, &reached.authority).await?),
     };
     let site = site_config(&data, &options.site, BESIDE_HUB, reached.server.clone(), token)?;
+    let as_site = site.joining();
+    let every = site.heartbeat;
     let access = start_site(site, &tasks).await?;
+    if let Some(joining) = uplink {
+        let joining = Joining { tier: as_site.tier, labels: as_site.labels, ..joining };
+        agent::start_uplink(Uplink { joining, heartbeat: every }, hub, &tasks);
+    }
     greet(&data, &reached.server, registry, Some(&access));
     end(tasks).await
 }
@@ -58,9 +72,50 @@ async fn own_token(hub: &Hub, authority: &str) -> anyhow::Result<String> {
 pub async fn hub(options: HubOptions) -> anyhow::Result<()> {
     let data = prepare(&options.data, &[])?;
     let tasks = Tasks::default();
-    let (reached, _, registry) = hubs::start(&data, &options.name, &options.hub, &tasks).await?;
+    let uplink = uplink(&data, &options.name, &options.uplink)?;
+    let (reached, hub, registry) =
+        hubs::start(&data, &options.name, &options.hub, uplink.is_some(), &tasks).await?;
+    if let Some(joining) = uplink {
+        agent::start_uplink(Uplink { joining, heartbeat: HEARTBEAT }, hub, &tasks);
+    }
     greet(&data, &reached.server, registry, None);
     end(tasks).await
+}
+
+/// As what to be a site of the hub above, if that is wanted or was before.
+fn uplink(data: &Path, name: &str, options: &UplinkArgs) -> anyhow::Result<Option<Joining>> {
+    let data = data.join(UPLINK);
+    let known = Membership::read(&data)?;
+    if known.is_none() && options.join.is_empty() {
+        return Ok(None);
+    }
+    let token = options.token.as_deref().filter(|_| !options.join.is_empty());
+    let invited = token.and_then(JoinToken::parse).map(|token| token.site);
+    if token.is_some() && invited.is_none() {
+        bail!("the join token can't be read; copy all of what `avocet join-token` printed at the hub above");
+    }
+    if known.is_none() && token.is_none() {
+        bail!(
+            "to be a site of {}, this hub needs a token of it the first time: make one there with `avocet join-token create \
+             --site {name}`, and pass it as --token",
+            options.join
+        );
+    }
+    let known = known.map(|known| known.site);
+    if let Some(other) = invited.iter().chain(&known).find(|other| *other != name) {
+        bail!(
+            "this hub is site `{name}`, and at the hub above it is to be `{other}`: it has one name in the whole tree. Pass \
+             --site {other}, or make a token for `{name}`"
+        );
+    }
+    std::fs::create_dir_all(&data).with_context(|| format!("can't make {}", data.display()))?;
+    Ok(Some(Joining {
+        data,
+        hub: options.join.trim_end_matches('/').to_owned(),
+        join_token: token.map(str::to_owned),
+        tier: TIER.to_owned(),
+        labels: BTreeMap::new(),
+    }))
 }
 
 pub async fn agent(options: AgentOptions) -> anyhow::Result<()> {
@@ -148,7 +203,7 @@ fn pairs(option: &str, texts: &[String]) -> anyhow::Result<BTreeMap<String, Stri
 }
 
 async fn start_site(config: Config, tasks: &Tasks) -> anyhow::Result<std::sync::Arc<Access>> {
-    let membership = agent::join(&config, &tasks.shutdown()).await?;
+    let membership = agent::join(&config.joining(), &tasks.shutdown()).await?;
     let shim: Vec<OsString> = ["/proc/self/exe", "runtime-shim"].map(OsString::from).to_vec();
     let worker = worker::command(config.allow_unconfined);
     Ok(agent::start(config, membership, shim, worker, tasks).await?)

@@ -15,7 +15,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use planner::rollout::{Outcome, Step};
-use types::{Application, ApplicationRevision, Assignment, Rejected, Rollout, RolloutStatus, Site};
+use types::{
+    Application, ApplicationRevision, Assignment, Rejected, Rollout, RolloutStatus, Site, names::label,
+};
 
 use content::{Wanted, is_same, new_revision, plan, wanted};
 use drive::{Assigned, Drive, Planned, revision_of};
@@ -31,7 +33,8 @@ pub(crate) fn reconcile(snapshot: &Snapshot, moment: Moment) -> Vec<Write> {
     let mut writes = Vec::new();
     let sites: BTreeMap<&str, &Site> = snapshot.sites.iter().map(|site| (site.name(), site)).collect();
     let mut assigned: BTreeMap<Place, Assigned> = BTreeMap::new();
-    for assignment in &snapshot.assignments {
+    let is_ours = |assignment: &&Assignment| !assignment.metadata.labels.contains_key(label::ORIGIN);
+    for assignment in snapshot.assignments.iter().filter(is_ours) {
         let spec = &assignment.spec;
         let place = (spec.application_namespace.as_str(), spec.application.as_str());
         let here = assigned.entry(place).or_default().entry(assignment.namespace()).or_default();

@@ -76,6 +76,16 @@ struct Heard {
     skews: HashMap<String, f64>,
     /// Sites whose credentials were revoked.
     revoked: HashSet<String>,
+    /// Sites that joined a hub below this one, as that hub tells of them.
+    told: HashMap<String, Told>,
+}
+
+/// What a hub below says of one of its sites.
+struct Told {
+    /// The site that says it, a child of this hub.
+    by: String,
+    /// Why it is not ready; none if it is.
+    problem: Option<String>,
 }
 
 impl Heartbeats {
@@ -97,7 +107,28 @@ impl Heartbeats {
     pub fn join(&self, site: &str) {
         let mut heard = self.heard();
         heard.instances.forget(site);
+        heard.told.remove(site);
         heard.at.insert(site.to_owned(), self.clock.now());
+    }
+
+    /// A child of this hub says how a site stands that is below it: `problem` is why it is not ready, if so.
+    pub fn tell(&self, site: &str, by: &str, problem: Option<String>) {
+        self.heard().told.insert(site.to_owned(), Told { by: by.to_owned(), problem });
+    }
+
+    /// These are all sites that a child of this hub knows: of others that it told of before, nothing is known.
+    pub fn tell_all(&self, by: &str, all: &HashSet<&str>) {
+        let mut heard = self.heard();
+        let lost = heard.told.iter_mut().filter(|(site, told)| told.by == by && !all.contains(site.as_str()));
+        for (site, told) in lost {
+            told.problem =
+                Some(format!("`{by}` does not know `{site}` any more; join it there again, or delete it"));
+        }
+    }
+
+    /// A site is gone that a child of this hub told of.
+    pub fn forget(&self, site: &str) {
+        self.heard().told.remove(site);
     }
 
     /// A site was heard now.
@@ -146,8 +177,29 @@ impl Heartbeats {
 }
 
 impl Heard {
-    /// Whether a site is heard, silent, or not yet known, and why.
+    /// Whether a site is heard, silent, or not yet known, and why. Of one that is below another, both must be.
     fn ready(
+        &self,
+        site: &str,
+        heartbeats: &Heartbeats,
+        now: Instant,
+    ) -> Option<(ConditionStatus, &'static str, String)> {
+        let Some(Told { by, problem }) = self.told.get(site) else {
+            return self.heard(site, heartbeats, now);
+        };
+        let (status, ..) = self.heard(by, heartbeats, now)?;
+        Some(match problem {
+            _ if status != ConditionStatus::True => {
+                let message =
+                    format!("nothing is heard of `{by}`, by which it is reached; what runs there goes on");
+                (status, "ParentSilent", message)
+            }
+            Some(problem) => (ConditionStatus::Unknown, "Silent", problem.clone()),
+            None => (ConditionStatus::True, "HeardByParent", String::new()),
+        })
+    }
+
+    fn heard(
         &self,
         site: &str,
         heartbeats: &Heartbeats,
@@ -266,5 +318,57 @@ fn tell(site: &Site, now: ConditionStatus, message: &str) -> Vec<Occurrence> {
             vec![Occurrence::normal(site, "SiteReady", "its heartbeats arrive again")]
         }
         _ => vec![Occurrence::warning(site, "SiteNotReady", message)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(30);
+
+    fn reason(heartbeats: &Heartbeats, site: &str) -> Option<(ConditionStatus, &'static str)> {
+        let now = heartbeats.clock.now();
+        heartbeats.heard().ready(site, heartbeats, now).map(|(status, reason, _)| (status, reason))
+    }
+
+    /// So long ago that who was not heard is silent.
+    fn started_long_ago() -> Heartbeats {
+        let now = Instant::now();
+        let clock = Clock::set_to(now);
+        let heartbeats = Heartbeats::by(clock.clone(), GRACE);
+        clock.set(now + GRACE * 2);
+        heartbeats
+    }
+
+    #[test]
+    fn a_site_below_a_child_is_ready_while_the_child_is_heard_and_hears_it() {
+        let heartbeats = started_long_ago();
+        heartbeats.tell("line", "plant", None);
+        assert_eq!(reason(&heartbeats, "line"), Some((ConditionStatus::Unknown, "ParentSilent")));
+        heartbeats.hear("plant");
+        assert_eq!(reason(&heartbeats, "line"), Some((ConditionStatus::True, "HeardByParent")));
+        heartbeats.tell("line", "plant", Some("no heartbeat".to_owned()));
+        assert_eq!(reason(&heartbeats, "line"), Some((ConditionStatus::Unknown, "Silent")));
+        heartbeats.tell("line", "plant", None);
+        heartbeats.revoked("plant", true);
+        assert_eq!(reason(&heartbeats, "line"), Some((ConditionStatus::Unknown, "ParentSilent")));
+    }
+
+    #[test]
+    fn a_site_that_the_child_knows_no_more_is_not_ready_for_it() {
+        let heartbeats = started_long_ago();
+        heartbeats.hear("plant");
+        heartbeats.hear("shop");
+        for (site, by) in [("line", "plant"), ("lost", "plant"), ("other", "shop")] {
+            heartbeats.tell(site, by, None);
+        }
+        heartbeats.tell_all("plant", &HashSet::from(["line"]));
+        let all = ["line", "lost", "other"].map(|site| reason(&heartbeats, site).unwrap().1);
+        assert_eq!(all, ["HeardByParent", "Silent", "HeardByParent"]);
+        heartbeats.tell("lost", "plant", None);
+        assert_eq!(reason(&heartbeats, "lost").unwrap().1, "HeardByParent");
+        heartbeats.join("lost");
+        assert_eq!(reason(&heartbeats, "lost").unwrap().1, "HeartbeatsArrive", "it joined this hub itself");
     }
 }

@@ -21,10 +21,12 @@
     reason = "only tests use this crate, and there a panic with a message is the result"
 )]
 
+mod network;
 mod process;
 mod tree;
 mod wait;
 
+pub use network::Network;
 pub use process::Process;
 pub use tree::{Hub, Ran, Site, Tree};
 pub use wait::{LIMIT, wait_until};

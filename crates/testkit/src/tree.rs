@@ -29,6 +29,8 @@ const SITE: [&str; 10] = [
 /// The folder of one test, and the program that it tests.
 pub struct Tree {
     binary: PathBuf,
+    /// Where its hubs listen.
+    address: String,
     folder: TempDir,
 }
 
@@ -38,7 +40,15 @@ impl Tree {
     /// # Panics
     /// If there is no place for temporary files.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), folder: tempfile::tempdir().unwrap() }
+        Self::at(binary, "127.0.0.1")
+    }
+
+    /// The same, with hubs that listen on another address.
+    ///
+    /// # Panics
+    /// If there is no place for temporary files.
+    pub fn at(binary: impl Into<PathBuf>, address: &str) -> Self {
+        Self { binary: binary.into(), address: address.to_owned(), folder: tempfile::tempdir().unwrap() }
     }
 
     /// The test's folder.
@@ -64,22 +74,30 @@ impl Tree {
 
     /// The same on a port of the caller's choice.
     pub fn hub_at(&self, name: &str, port: u16) -> Hub {
-        self.start_hub(name, port, &[])
+        self.start_hub(name, "cloud", port, &[])
     }
 
     /// The same with further arguments.
     pub fn hub_with(&self, name: &str, further: &[&str]) -> Hub {
-        self.start_hub(name, quiet_port(), further)
+        self.start_hub(name, "cloud", quiet_port(), further)
     }
 
-    fn start_hub(&self, name: &str, port: u16, further: &[&str]) -> Hub {
-        let listen = format!("127.0.0.1:{port}");
+    /// A hub and its own site of tier `plant` that is a site of another hub with a new token (`avocet up --join`),
+    /// running.
+    pub fn hub_below(&self, above: &Hub, name: &str, further: &[&str]) -> Hub {
+        let (url, token) = (above.url(), above.join_token(name));
+        let join = ["--join", &url, "--token", &token];
+        self.start_hub(name, "plant", quiet_port(), &[&join, further].concat())
+    }
+
+    fn start_hub(&self, name: &str, tier: &str, port: u16, further: &[&str]) -> Hub {
+        let listen = format!("{}:{port}", self.address);
         let hub = [
             "up",
             "--site",
             name,
             "--tier",
-            "cloud",
+            tier,
             "--grace",
             "3",
             "--listen",
@@ -87,7 +105,11 @@ impl Tree {
             "--listen-registry",
             "127.0.0.1:0",
         ];
-        let mut hub = Hub { site: self.process(name, &[&hub, &SITE[..], further].concat()), port };
+        let mut hub = Hub {
+            site: self.process(name, &[&hub, &SITE[..], further].concat()),
+            address: self.address.clone(),
+            port,
+        };
         hub.restart();
         hub
     }
@@ -231,6 +253,7 @@ impl Site {
 /// A running `avocet up`: a site that is also the hub.
 pub struct Hub {
     site: Site,
+    address: String,
     port: u16,
 }
 
@@ -251,7 +274,7 @@ impl DerefMut for Hub {
 impl Hub {
     /// Its address, which it keeps over restarts.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}:{}", self.address, self.port)
     }
 
     /// Its port.

@@ -14,9 +14,13 @@ pub mod label {
     pub const REVISION: &str = "avocet.dev/revision";
     /// Set on every Site to its own tier, so that selectors can use it.
     pub const TIER: &str = "avocet.dev/tier";
+    /// On Sites that joined a hub below this one: the site by which they are reached, a child of this one.
+    pub const VIA: &str = "avocet.dev/via";
+    /// On Assignments that a hub above wrote: the identity of that hub. Controllers here leave them alone.
+    pub const ORIGIN: &str = "avocet.dev/origin";
 }
 
-/// Annotations that somebody acts on.
+/// Annotations that somebody acts on, or that say where an object comes from.
 pub mod annotation {
     /// `NAMESPACE/NAME` of the Source that an object was applied by.
     pub const SOURCE: &str = "avocet.dev/source";
@@ -32,6 +36,13 @@ pub mod annotation {
     pub const PROMOTE: &str = "avocet.dev/rollout-promote";
     /// The number of a revision that is to be taken back.
     pub const ABORT: &str = "avocet.dev/rollout-abort";
+    /// On Sites that joined a hub below: what that hub said of their labels and spec last, as JSON. What is changed
+    /// here stays until the hub below changes the same.
+    pub const TOLD: &str = "avocet.dev/told";
+    /// On Assignments that a hub above wrote: their uid there.
+    pub const ORIGIN_UID: &str = "avocet.dev/origin-uid";
+    /// On Assignments that a hub above wrote: their generation there.
+    pub const ORIGIN_GENERATION: &str = "avocet.dev/origin-generation";
 }
 
 /// What keeps an object that is being deleted until somebody has dealt with its dependents, as Kubernetes names it.

@@ -54,9 +54,18 @@ fn rules_everywhere(site: &str) -> Value {
             "verbs": ["post"],
             "nonResourceURLs": [own("/avocet/v1/sites/SITE/heartbeat"), own("/avocet/v1/sites/SITE/certificate")],
         },
+        // For sites that are hubs themselves; what each of them may do is checked there.
+        {
+            "verbs": ["post"],
+            "nonResourceURLs": [own("/avocet/v1/sites/SITE/children"), own("/avocet/v1/sites/SITE/reports")],
+        },
         {
             "verbs": ["get"],
-            "nonResourceURLs": [own("/avocet/v1/sites/SITE/probe"), own("/avocet/v1/sites/SITE/sources")],
+            "nonResourceURLs": [
+                own("/avocet/v1/sites/SITE/probe"),
+                own("/avocet/v1/sites/SITE/assignments"),
+                own("/avocet/v1/sites/SITE/sources"),
+            ],
         },
         {"verbs": ["post"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/sources/*")]},
         {

@@ -112,6 +112,7 @@ impl TestHub {
             oidc,
             heartbeats: Heartbeats::new(Duration::from_secs(30)),
             blobs,
+            parent: None,
             registry,
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
             sources: controllers::SourceQueue::default(),

@@ -24,6 +24,8 @@ mod kubectl;
 mod kubectl_session;
 mod kubernetes_client;
 mod manifests;
+mod nesting;
+mod networks;
 mod registry;
 mod rollouts;
 mod serve;

@@ -1,6 +1,8 @@
 //! Avocet's own kinds.
 
-use super::{AGE, Column, KindInfo, NAME, Scale, column};
+use serde_json::Value;
+
+use super::{AGE, Cell, Column, KindInfo, NAME, Scale, column};
 use crate::{
     ApplicationRevisionSpec, ApplicationSpec, AssignmentSpec, FunctionSpec, Kind, ModelSpec,
     PlacementDecisionSpec, PlacementScoreSpec, PlacementSpec, SiteSpec, SourceSpec,
@@ -38,6 +40,10 @@ pub(super) static OURS: [KindInfo; 10] = [
             column("Parent", "string", ".spec.parent", 0, "the site it is joined to"),
             column("Cpus", "integer", ".status.capacity.cpus", 0, "logical CPUs"),
             column("Engines", "string", ".status.engines", 0, "inference engines that work there"),
+            Column {
+                cell: Cell::Computed(via),
+                ..column("Via", "string", "", 1, "the child of this hub by which it is reached")
+            },
             column("Version", "string", ".status.version", 1, "version of the program there"),
             column("Inference", "string", ".status.endpoints.inference", 1, "where models answer"),
             column("Objects", "string", ".status.endpoints.objects", 1, "where buckets are"),
@@ -211,3 +217,9 @@ pub(super) static OURS: [KindInfo; 10] = [
         ],
     ),
 ];
+
+/// By which child of the hub a site is reached; nothing for those that joined the hub itself.
+fn via(site: &Value) -> Value {
+    let labels = site.pointer("/metadata/labels");
+    labels.and_then(|labels| labels.get(crate::names::label::VIA)).cloned().unwrap_or_default()
+}
