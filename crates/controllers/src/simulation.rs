@@ -62,7 +62,7 @@ async fn live(tree: &mut Tree, seconds: usize) {
 
 /// Lets time pass until all rollouts are through, or should be.
 async fn until_complete(tree: &mut Tree) {
-    let longest = REST + 20 * tree.sites.len() / faults::CONCURRENCY;
+    let longest = REST + 20 * tree.sites.len() / tree.promises.concurrency;
     for _ in 0..longest {
         tree.step().await;
         if tree.is_complete() {
@@ -76,7 +76,7 @@ async fn promises_are_kept_whatever_goes_wrong() {
     let seed = number("AVOCET_SIMULATION_SEED", 1);
     let sites = usize::try_from(number("AVOCET_SIMULATION_SITES", 60)).unwrap();
     let seconds = usize::try_from(number("AVOCET_SIMULATION_SECONDS", 400)).unwrap();
-    for seed in seed..seed + number("AVOCET_SIMULATION_RUNS", 3) {
+    for seed in seed..seed + number("AVOCET_SIMULATION_RUNS", 2) {
         simulate(seed, sites, seconds).await;
     }
 }

@@ -248,7 +248,7 @@ impl Drive<'_> {
             }
         }
         let mut going: BTreeMap<&str, Vec<(bool, &str)>> = BTreeMap::new();
-        for (site, here) in self.assigned {
+        for (site, here) in self.assigned.iter().filter(|(site, _)| self.sites.contains_key(**site)) {
             for (component, assignment) in here {
                 if !self.desired(site).contains_key(*component) {
                     going.entry(component).or_default().push((!sites::runs(assignment), site));

@@ -7,8 +7,7 @@ use types::{ApplicationSpec, MaintenanceWindow, RolloutStatus, SiteSpec};
 use super::site::Nature;
 use super::tree::Tree;
 
-/// How many sites the rollout may change at once, and how many may fail.
-pub const CONCURRENCY: usize = 4;
+/// How many sites may fail.
 pub const FAILURES: usize = 2;
 /// How long a site may take, in seconds.
 pub const DEADLINE: i64 = 60;
@@ -25,7 +24,9 @@ pub async fn begin(tree: &mut Tree) {
     let component = |placement: &str, function: &str| json!({"name": "work", "placement": placement, "function": function});
     tree.function("changes", "good-0").await;
     tree.function("moves", "good").await;
-    let rollout = json!({"type": "Progressive", "maxConcurrency": CONCURRENCY, "maxFailures": FAILURES,
+    let concurrency = (tree.sites.len() / 25).max(4);
+    tree.promises.concurrency = concurrency;
+    let rollout = json!({"type": "Progressive", "maxConcurrency": concurrency, "maxFailures": FAILURES,
         "minSuccessTime": "3s", "progressDeadline": format!("{DEADLINE}s"), "revisionHistoryLimit": 2});
     let changes = json!({"components": [component("all", "changes")], "rollout": rollout});
     tree.apply("application", "changes", changes).await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use types::names::label;
 use types::{Assignment, ConditionStatus, Kind, RolloutStatus, condition};
 
-use super::faults::{CONCURRENCY, DEADLINE, FAILURES};
+use super::faults::{DEADLINE, FAILURES};
 use super::hub::GRACE;
 use super::tree::Tree;
 use crate::{Action, Snapshot, Write};
@@ -13,6 +13,8 @@ use crate::{Action, Snapshot, Write};
 /// What is remembered to see whether promises are kept.
 #[derive(Default)]
 pub struct Promises {
+    /// How many sites the rollout may change at once.
+    pub concurrency: usize,
     pub labels_changed: usize,
     /// How often a site came into a decision.
     pub selected: usize,
@@ -154,9 +156,10 @@ pub fn after(tree: &mut Tree, before: &Before) {
     let in_flight: Vec<&str> =
         of(snapshot, "changes").filter(is_in_flight).map(|one| one.namespace()).collect();
     assert!(
-        in_flight.len() <= CONCURRENCY,
-        "{} are in flight, and {CONCURRENCY} may: {in_flight:?}; told now: {starts:?}",
-        in_flight.len()
+        in_flight.len() <= promises.concurrency,
+        "{} are in flight, and {} may: {in_flight:?}; told now: {starts:?}",
+        in_flight.len(),
+        promises.concurrency
     );
 }
 
