@@ -34,7 +34,7 @@ impl Outlook {
 }
 
 /// What is decided for each placement of a snapshot, in the order in which the hub decides. Those of `sites`,
-/// `placements`, `decisions` and `scores` must be in the order of their namespaces and names.
+/// `placements`, `decisions`, `applications` and `scores` must be in the order of their namespaces and names.
 pub fn outlook(snapshot: &Snapshot, measurements: &Measurements, now: Time) -> Vec<Outlook> {
     let mut planning = Planning::default();
     planning.look(snapshot);
