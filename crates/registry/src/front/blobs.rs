@@ -38,7 +38,13 @@ pub(super) async fn handle(
     };
     let blob = match renewed {
         Some(blob) => blob,
-        None => registry.blob(repository, digest).await?,
+        None => match registry.blob(repository, digest).await {
+            // Who looks before a push pushes what isn't here, also while nobody above can be asked.
+            Err(Error::Origin(_)) if asked.method == Method::HEAD => {
+                return Err(Error::BlobUnknown { repository: repository.to_string(), digest: *digest }.into());
+            }
+            found => found?,
+        },
     };
     if is_known(asked, digest) {
         return Ok(answer(StatusCode::NOT_MODIFIED, [(ETAG, format!("\"{digest}\""))], Body::empty()));

@@ -100,6 +100,17 @@ async fn a_tag_that_moves_above_moves_below_but_one_that_was_pushed_below_stays(
 }
 
 #[tokio::test]
+async fn who_pushes_while_the_registry_above_is_away_is_told_to_send_everything() {
+    let (_above, below, origin) = below();
+    origin.away.store(true, Ordering::SeqCst);
+    let layer = format!("/v2/a/blobs/{}", Digest::of(b"layer"));
+    below.send("HEAD", &layer, &[], "").await.expect(404);
+    below.get(&layer).await.expect(503);
+    below.push("a", "v1", b"layer", json!({})).await;
+    assert_eq!(&*below.get(&layer).await.expect(200).body, b"layer");
+}
+
+#[tokio::test]
 async fn many_who_want_one_blob_fetch_it_once() {
     let (above, below, origin) = below();
     let blob = above.push_blob("a", &vec![7; 1 << 20]).await;
