@@ -119,11 +119,9 @@ impl ApiError {
         Self::method_not_allowed(message).about(info.plural, "")
     }
 
-    /// What an apply states that the schema of its kind doesn't know.
-    pub fn untyped(info: &KindInfo, namespace: &str, name: &str, unknown: &[String]) -> Self {
-        let told: Vec<String> =
-            unknown.iter().map(|field| format!(".{field}: field not declared in schema")).collect();
-        let told = match told.as_slice() {
+    /// What an apply states that isn't as the schema of its kind says.
+    pub fn untyped(info: &KindInfo, namespace: &str, name: &str, untyped: &[String]) -> Self {
+        let told = match untyped {
             [one] => one.clone(),
             many => format!("errors:\n  {}", many.join("\n  ")),
         };

@@ -297,9 +297,9 @@ impl Call {
         }
         self.check_name(&config)?;
         let (force, manager, key) = (self.info.is_set("force"), self.manager(), self.target.key());
-        let unknown = schema::schema_of(self.target.info).map(|schema| schema.prune(&mut config.clone()));
-        if let Some(unknown) = unknown.filter(|unknown| !unknown.is_empty()) {
-            return Err(ApiError::untyped(self.target.info, &key.namespace, &key.name, &unknown));
+        let untyped = schema::schema_of(self.target.info).map(|schema| schema.untyped(&config));
+        if let Some(untyped) = untyped.filter(|untyped| !untyped.is_empty()) {
+            return Err(ApiError::untyped(self.target.info, &key.namespace, &key.name, &untyped));
         }
         loop {
             let live = self.hub.store.get(&key).map(Seen::from);

@@ -20,6 +20,7 @@ mod pattern;
 mod prune;
 mod rules;
 mod scale;
+mod typed;
 mod validate;
 mod values;
 mod violation;
@@ -53,6 +54,16 @@ impl Schema {
     /// `metadata` at the root stay as they are.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         prune::prune(object, &self.root)
+    }
+
+    /// What of a server-side apply is of another type than the schema's or unknown to it, in the words of structured
+    /// merge and diff, sorted.
+    pub fn untyped(&self, applied: &Value) -> Vec<String> {
+        let unknown = prune::prune(&mut applied.clone(), &self.root);
+        let mut told = typed::mistyped(applied, &self.root);
+        told.extend(unknown.iter().map(|field| format!(".{field}: field not declared in schema")));
+        told.sort();
+        told
     }
 
     /// Fills in defaults. A null where none is allowed gives way to the default, or goes away.

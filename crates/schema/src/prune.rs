@@ -6,7 +6,7 @@ use crate::compile::Node;
 use crate::path::Path;
 
 /// What every resource has, whatever its schema says.
-const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
+pub const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 /// Removes unknown fields of a resource.
 pub fn prune(object: &mut Value, root: &Node) -> Vec<String> {

@@ -75,7 +75,7 @@ async fn bodies_that_do_not_tell_what_they_are_are_shown_to_who_sent_them() {
 }
 
 #[tokio::test]
-async fn an_apply_states_no_field_that_its_kind_does_not_have() {
+async fn an_apply_states_only_fields_that_its_kind_has_and_of_their_types() {
     let hub = TestHub::start().await;
     let mut misspelt = placement("a");
     misspelt["spec"]["tier"] = json!("edge");
@@ -85,6 +85,16 @@ async fn an_apply_states_no_field_that_its_kind_does_not_have() {
     let words = "failed to create typed patch object (default/a; avocet.dev/v1alpha1, Kind=Placement): .spec.tier: \
                  field not declared in schema";
     assert_eq!((&refused["message"], refused.get("reason")), (&json!(words), None));
+    let mut mistyped = placement("a");
+    mistyped["spec"] =
+        json!({"numberOfSites": "x", "tiers": "edge", "siteSelector": {"matchLabels": {"a": 5}}});
+    let body = mistyped.to_string().into_bytes();
+    let refused = hub.ask("PATCH", &path, ADMIN, "application/apply-patch+yaml", body).await.expect(400);
+    let words = "failed to create typed patch object (default/a; avocet.dev/v1alpha1, Kind=Placement): errors:\n  \
+                 .spec.numberOfSites: expected numeric (int or float), got string\n  \
+                 .spec.siteSelector.matchLabels.a: expected string, got &value.valueUnstructured{Value:5}\n  \
+                 .spec.tiers: expected list, got &{edge}";
+    assert_eq!(refused["message"], words);
 }
 
 #[tokio::test]
