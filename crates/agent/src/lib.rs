@@ -7,7 +7,8 @@
 //! ```text
 //! hub ──assignments──▶ sync ─▶ prepare (artifacts, models, functions)
 //! objects put ─▶ trigger ─▶ invocations ─▶ work (runtimes) ─▶ publish ─▶ own buckets
-//!                                                                  └──▶ outbox ─▶ hub ─▶ another site's inbox
+//!                          │                                       └──▶ outbox ─▶ hub ─▶ another site's inbox
+//!                          └─▶ offload ─▶ hub ─▶ another site runs it ─▶ hub ─▶ publish
 //! ```
 //!
 //! Each arrow ends in a durable record that names what comes next, so a crash between any two steps repeats the
@@ -24,6 +25,7 @@ mod inbox;
 mod invocations;
 mod links;
 mod membership;
+mod offload;
 mod outbox;
 mod prepare;
 mod publish;
@@ -38,6 +40,6 @@ mod verified;
 mod work;
 
 pub use config::{Access, Config};
-pub use invocations::{Invocation, Output, State};
+pub use invocations::{Handover, Invocation, Output, State};
 pub use membership::{JoinToken, Membership, join};
 pub use site::{Error, start};

@@ -11,7 +11,7 @@ use store::Store;
 use crate::audit::Audit;
 use crate::authentication::{Identities, Oidc, ServiceAccounts, Tokens};
 use crate::rbac::Rbac;
-use crate::{Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens};
+use crate::{Limits, Mailbox, Metrics, Pages, QuotaTurns, Relay, SiteTokens};
 
 /// A hub's state. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub struct Hub {
     /// Images and other artifacts, over the same blobs.
     pub registry: Registry,
     pub mailbox: Mailbox,
+    /// What sites tell one another.
+    pub relay: Relay,
     pub pages: Pages,
     pub limits: Limits,
     /// Who may do what.

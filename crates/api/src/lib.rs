@@ -3,7 +3,7 @@
 //! - `/api/v1/…`, `/apis/…`: the resources, as the Kubernetes API serves them ([`resources`], [`writes`], [`watch`],
 //!   [`table`], [`discovery`]), so that kubectl and kube clients work.
 //! - `/avocet/v1/…`: what sites need: joining ([`joining`]) and heartbeats ([`sites`]), artifacts ([`blobs`]), and the mailbox
-//!   through which outputs travel from site to site ([`mailbox`]).
+//!   through which outputs travel from site to site ([`mailbox`]), and work that a busy site offers to others ([`offload`]).
 //! - `/v2/`: images and other artifacts, as OCI clients want them ([`images`]); also at a port of its own.
 //! - `/ui`: one page to look at results.
 //!
@@ -37,6 +37,7 @@ mod limits;
 mod listener;
 mod mailbox;
 mod metrics;
+mod offload;
 mod openapi;
 mod options;
 mod pages;
@@ -65,8 +66,9 @@ pub use hub::Hub;
 pub use images::serve_registry;
 pub use joining::{CertificateRequest, CertificateResponse, JoinRequest, JoinResponse};
 pub use limits::{Limits, Options as LimitOptions};
-pub use mailbox::{Delivery, Mailbox};
+pub use mailbox::{Delivery, DeliveryKind, Mailbox};
 pub use metrics::Metrics;
+pub use offload::{Answer, Answers, Ask, Note, Question, Relay};
 pub use pages::Pages;
 pub use quotas::Turns as QuotaTurns;
 pub use server::{router, serve};

@@ -3,7 +3,7 @@
 //! A site that made something for another puts it into the other's box at the hub; the other takes it when it
 //! comes by. So every site needs to reach only its parent, and neither needs the other to be there. A delivery
 //! has the same id however often it is sent, so it lies in the box once; it leaves the box when the receiver says
-//! that it has it durably.
+//! that it has it durably. Inputs and outputs of offloaded work travel in the same boxes, see [`crate::offload`].
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
@@ -26,6 +26,7 @@ use types::{Assignment, AssignmentSpec, Digest, Kind, SiteSpec};
 
 use crate::authentication::User;
 use crate::limits::Held;
+use crate::offload::Note;
 use crate::{ApiError, Hub};
 
 const BUCKET: &str = "mailbox";
@@ -33,7 +34,20 @@ const BUCKET: &str = "mailbox";
 const PAGE: usize = 100;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How large a delivery may be, in bytes.
-const LARGEST: usize = 5 << 30;
+pub(crate) const LARGEST: usize = 5 << 30;
+
+/// What a delivery is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DeliveryKind {
+    /// An output that becomes an object.
+    #[default]
+    Output,
+    /// The input of an attempt that the site is to run for another.
+    Task,
+    /// What became of an attempt that another site ran.
+    Result,
+}
 
 /// Something that waits for a site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,7 +67,25 @@ pub struct Delivery {
     pub size: u64,
     /// What its content hashes to.
     pub digest: Digest,
+    /// What it is.
+    #[serde(default)]
+    pub kind: DeliveryKind,
+    /// What else there is to say of it; nothing of an output.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub about: BTreeMap<String, String>,
 }
+
+/// What is to be put into a box.
+pub(crate) struct Letter {
+    pub kind: DeliveryKind,
+    pub digest: Digest,
+    pub content_type: Option<String>,
+    /// Kept with it: `bucket` and `key` of where it goes, and what else there is to say.
+    pub about: BTreeMap<String, String>,
+}
+
+/// Under which name the kind of a letter is kept with it.
+const KIND: &str = "kind";
 
 /// The boxes of all sites, on the hub's disk.
 #[derive(Clone)]
@@ -78,17 +110,55 @@ impl Mailbox {
             page => page?,
         };
         let deliveries = page.objects.into_iter().map(|info| {
-            let meta = |name: &str| info.metadata.get(name).cloned().unwrap_or_default();
+            let mut about = info.metadata;
+            let kind = match about.remove(KIND).as_deref() {
+                Some("task") => DeliveryKind::Task,
+                Some("result") => DeliveryKind::Result,
+                _ => DeliveryKind::Output,
+            };
             Delivery {
                 id: info.key.strip_prefix(&prefix).unwrap_or_default().to_owned(),
-                bucket: meta("bucket"),
-                key: meta("key"),
-                content_type: info.content_type.clone(),
+                bucket: about.remove("bucket").unwrap_or_default(),
+                key: about.remove("key").unwrap_or_default(),
+                content_type: info.content_type,
                 size: info.size,
                 digest: info.digest,
+                kind,
+                about,
             }
         });
         Ok(deliveries.collect())
+    }
+
+    /// Puts a letter into a site's box, durably, and once however often it is sent.
+    ///
+    /// # Errors
+    /// 400 if its id can't be one or its content is not what it should be, 413 if it is too large.
+    pub(crate) async fn put(&self, site: &str, id: &str, letter: Letter, body: Body) -> Result<(), ApiError> {
+        if !types::names::is_label_value(id) || id.is_empty() {
+            return Err(ApiError::bad_request(format!(
+                "`{id}` is not a delivery id: write 1 to 63 of A-Z a-z 0-9 - _ ."
+            )));
+        }
+        let name = format!("{site}/{id}");
+        let mut metadata = letter.about;
+        let kind = match letter.kind {
+            DeliveryKind::Output => None,
+            DeliveryKind::Task => Some("task"),
+            DeliveryKind::Result => Some("result"),
+        };
+        metadata.extend(kind.map(|kind| (KIND.to_owned(), kind.to_owned())));
+        let options = PutOptions {
+            content_type: letter.content_type,
+            metadata,
+            idempotency_key: Some(name.clone()),
+            expected_digest: Some(letter.digest),
+            create_bucket: true,
+            ..PutOptions::default()
+        };
+        let body = body.into_data_stream().map_err(std::io::Error::other);
+        self.objects.put(BUCKET, &name, body, options).await.map_err(refuse)?;
+        Ok(())
     }
 }
 
@@ -136,29 +206,16 @@ async fn send(
             "sites \"{site}\" not found; nothing can be delivered to it"
         )));
     }
-    if !types::names::is_label_value(&id) || id.is_empty() {
-        return Err(ApiError::bad_request(format!(
-            "`{id}` is not a delivery id: write 1 to 63 of A-Z a-z 0-9 - _ ."
-        )));
-    }
     if !types::names::is_bucket(&address.bucket) || address.key.is_empty() {
         return Err(ApiError::bad_request(format!(
             "`{}/{}` is not a bucket and a key",
             address.bucket, address.key
         )));
     }
-    let name = format!("{site}/{id}");
-    let metadata = BTreeMap::from([("bucket".to_owned(), address.bucket), ("key".to_owned(), address.key)]);
-    let options = PutOptions {
-        content_type: address.content_type,
-        metadata,
-        idempotency_key: Some(name.clone()),
-        expected_digest: Some(address.digest),
-        create_bucket: true,
-        ..PutOptions::default()
-    };
-    let body = body.into_data_stream().map_err(std::io::Error::other);
-    hub.mailbox.objects.put(BUCKET, &name, body, options).await.map_err(refuse)?;
+    let about = BTreeMap::from([("bucket".to_owned(), address.bucket), ("key".to_owned(), address.key)]);
+    let Address { content_type, digest, .. } = address;
+    let letter = Letter { kind: DeliveryKind::Output, digest, content_type, about };
+    hub.mailbox.put(&site, &id, letter, body).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -194,6 +251,8 @@ struct Wait {
 #[derive(Serialize)]
 pub(crate) struct Deliveries {
     deliveries: Vec<Delivery>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<Note>,
 }
 
 async fn list(
@@ -205,17 +264,20 @@ async fn list(
 ) -> Result<Json<Deliveries>, ApiError> {
     place.give_back();
     let _waits = hub.limits.watch(&user.name)?;
+    let listening = hub.relay.listen(&site);
     let until = tokio::time::Instant::now() + Duration::from_secs(wait).min(LONGEST_WAIT);
     loop {
         let seen = hub.mailbox.objects.latest_sequence();
         let deliveries = hub.mailbox.waiting(&site).await.map_err(refuse)?;
-        if !deliveries.is_empty() {
-            return Ok(Json(Deliveries { deliveries }));
+        let notes = listening.take();
+        if !deliveries.is_empty() || !notes.is_empty() {
+            return Ok(Json(Deliveries { deliveries, notes }));
         }
         tokio::select! {
             _ = hub.mailbox.objects.changed_after(seen) => {}
-            () = hub.shutdown.wait() => return Ok(Json(Deliveries { deliveries })),
-            () = tokio::time::sleep_until(until) => return Ok(Json(Deliveries { deliveries })),
+            () = listening.told() => {}
+            () = hub.shutdown.wait() => return Ok(Json(Deliveries { deliveries, notes })),
+            () = tokio::time::sleep_until(until) => return Ok(Json(Deliveries { deliveries, notes })),
         }
     }
 }

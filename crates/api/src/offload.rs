@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{post, put};
 use axum::{Extension, Json};
 use planner::offload::{Offer, Refusal, Request};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use store::Key;
 use types::{
@@ -134,11 +135,23 @@ pub fn routes() -> Router<Arc<Hub>> {
     notes.merge(parcels)
 }
 
+fn read<T: DeserializeOwned>(body: &Bytes, what: &str) -> Result<T, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request(format!("the body is not JSON of {what}: {error}")))
+}
+
 /// What a site was assigned, if others may run it.
-fn offloadable(hub: &Hub, site: &str, name: &str, function: &Digest) -> Result<(Assignment, Offload), ApiError> {
+fn offloadable(
+    hub: &Hub,
+    site: &str,
+    name: &str,
+    function: &Digest,
+) -> Result<(Assignment, Offload), ApiError> {
     let found = hub.store.get(&Key::new(AssignmentSpec::PLURAL, site, name));
     let assignment = found.and_then(|object| object.parse::<Assignment>().ok()).ok_or_else(|| {
-        ApiError::not_found(format!("assignments.avocet.dev \"{name}\" not found in the namespace \"{site}\""))
+        ApiError::not_found(format!(
+            "assignments.avocet.dev \"{name}\" not found in the namespace \"{site}\""
+        ))
     })?;
     let offload = assignment.spec.offload.clone().ok_or_else(|| {
         ApiError::forbidden(format!(
@@ -174,7 +187,7 @@ fn may_take(hub: &Hub, from: &str, offload: &Offload, site: &Site) -> bool {
 fn candidates(hub: &Hub, from: &str, name: &str, offload: &Offload, question: &str) -> Vec<String> {
     let (sites, _) = hub.store.list(SiteSpec::PLURAL, None);
     let runs_it = |site: &str| hub.store.get(&Key::new(AssignmentSpec::PLURAL, site, name)).is_some();
-    let mut listening: Vec<_> = sites.iter().filter(|site| hub.relay.is_listening(&site.key.name)).collect();
+    let mut listening: Vec<_> = sites.iter().filter(|site| hub.relay.hears(&site.key.name)).collect();
     listening.sort_by_cached_key(|site| {
         let lot = Digest::of(format!("{question}/{}", site.key.name).as_bytes());
         (!runs_it(&site.key.name), lot)
@@ -190,8 +203,9 @@ async fn ask(
     State(hub): State<Arc<Hub>>,
     Extension(place): Extension<Held>,
     Path(site): Path<String>,
-    Json(question): Json<Question>,
+    body: Bytes,
 ) -> Result<Json<Answers>, ApiError> {
+    let question: Question = read(&body, "a question")?;
     let (assignment, offload) = offloadable(&hub, &site, &question.assignment, &question.function)?;
     if question.request.input_bytes > offload.max_input_bytes.bytes() {
         return Err(too_large(question.request.input_bytes, &offload));
@@ -226,18 +240,18 @@ fn too_large(bytes: u64, offload: &Offload) -> ApiError {
 async fn answer(
     State(hub): State<Arc<Hub>>,
     Path((site, question)): Path<(String, String)>,
-    Json(answer): Json<Answer>,
-) -> StatusCode {
-    hub.relay.answer(&question, &site, answer);
-    StatusCode::NO_CONTENT
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
+    hub.relay.answer(&question, &site, read(&body, "an answer")?);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn tell(
     State(hub): State<Arc<Hub>>,
     Path((site, to)): Path<(String, String)>,
-    Json(note): Json<Note>,
+    body: Bytes,
 ) -> Result<StatusCode, ApiError> {
-    let note = match note {
+    let note = match read(&body, "a note")? {
         Note::Ask(_) => {
             return Err(ApiError::bad_request("sites ask all others at once, at .../questions"));
         }
@@ -278,11 +292,13 @@ async fn hand_over(
         return Err(ApiError::forbidden(format!("site `{to}` takes no work of `{site}` now; ask anew")));
     }
     let size = headers.get(CONTENT_LENGTH).and_then(|size| size.to_str().ok()?.parse::<u64>().ok());
-    let size = size.ok_or_else(|| ApiError::bad_request("the size of the input must be sent as Content-Length"))?;
+    let size =
+        size.ok_or_else(|| ApiError::bad_request("the size of the input must be sent as Content-Length"))?;
     if size > offload.max_input_bytes.bytes() {
         return Err(too_large(size, &offload));
     }
-    let ticket = hub.site_tokens.seal(&seal(&site, &to, &attempt)).map_err(|error| ApiError::internal(&error))?;
+    let ticket =
+        hub.site_tokens.seal(&seal(&site, &to, &attempt)).map_err(|error| ApiError::internal(&error))?;
     let about = [
         ("from", site),
         ("ticket", ticket),
@@ -313,7 +329,9 @@ async fn give_back(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     if !hub.site_tokens.is_sealed(&seal(&to, &site, &attempt), &ticket) {
-        return Err(ApiError::forbidden(format!("site `{site}` was handed no attempt `{attempt}` by `{to}`")));
+        return Err(ApiError::forbidden(format!(
+            "site `{site}` was handed no attempt `{attempt}` by `{to}`"
+        )));
     }
     if hub.store.get(&Key::new(SiteSpec::PLURAL, "", &*to)).is_none() {
         return Err(ApiError::not_found(format!("sites \"{to}\" not found; nobody waits for this attempt")));

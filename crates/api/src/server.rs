@@ -21,7 +21,7 @@ use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
     ApiError, Hub, blobs, discovery, garbage, health, images, joining, layout, listener, mailbox, metrics,
-    rbac, resources, reviews, sites, ui,
+    offload, rbac, resources, reviews, sites, ui,
 };
 
 /// How large a manifest may be, in bytes.
@@ -61,6 +61,7 @@ pub fn router(hub: Hub) -> Router {
         .layer(DefaultBodyLimit::max(LARGEST_MANIFEST))
         .merge(blobs::routes())
         .merge(mailbox::routes())
+        .merge(offload::routes())
         .layer(from_fn_with_state(hub.clone(), guard));
     let audited = from_fn_with_state(hub.clone(), audit::record);
     let measured = from_fn_with_state(hub.clone(), metrics::measure);

@@ -96,6 +96,7 @@ pub async fn start(
         heartbeats: Heartbeats::new(Duration::from_secs(options.grace)),
         blobs,
         registry: registry.clone(),
+        relay: api::Relay::default(),
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
         pages: api::Pages::default(),
         limits: api::Limits::new(api::LimitOptions {

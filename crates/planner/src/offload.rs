@@ -166,11 +166,8 @@ pub fn judge(request: &Request, here: &Situation, way: &Way) -> Result<Offer, Re
     let ahead = u32::saturating_sub(here.promised.saturating_add(1), here.free);
     let wait = f64::from(ahead) * service / f64::from(here.places);
     let fetch = if here.missing_bytes > 0 { way.seconds_for(here.missing_bytes) } else { 0.0 };
-    let finish_seconds = way.seconds_for(request.input_bytes)
-        + fetch
-        + wait
-        + service
-        + way.seconds_for(request.output_bytes);
+    let finish_seconds =
+        way.seconds_for(request.input_bytes) + fetch + wait + service + way.seconds_for(request.output_bytes);
     if request.within_seconds.is_some_and(|within| finish_seconds > within) {
         return Err(Refusal::TooLate);
     }
@@ -211,7 +208,8 @@ pub fn choose(
 ) -> Option<(usize, f64)> {
     let transfers = way.seconds_for(request.input_bytes) + way.seconds_for(request.output_bytes);
     let told = offers.iter().enumerate().filter(|(_, offer)| offer.finish_seconds.is_finite());
-    let ends = told.map(|(index, offer)| (index, offer.finish_seconds.max(0.0) + transfers, offer.confidence));
+    let ends =
+        told.map(|(index, offer)| (index, offer.finish_seconds.max(0.0) + transfers, offer.confidence));
     let best = ends.min_by(|one, other| {
         one.1.total_cmp(&other.1).then_with(|| other.2.total_cmp(&one.2)).then_with(|| one.0.cmp(&other.0))
     });

@@ -68,7 +68,7 @@ impl Relay {
     }
 
     /// Whether a site would hear of a note now.
-    pub(crate) fn is_listening(&self, site: &str) -> bool {
+    pub fn hears(&self, site: &str) -> bool {
         self.sites().get(site).is_some_and(|known| known.asking > 0 || known.heard.elapsed() < LISTENS)
     }
 
@@ -84,7 +84,12 @@ impl Relay {
     }
 
     /// Asks sites and gathers what they say: until all have answered, or the time is up.
-    pub(crate) async fn ask(&self, ask: &Ask, sites: &[String], within: Duration) -> BTreeMap<String, Answer> {
+    pub(crate) async fn ask(
+        &self,
+        ask: &Ask,
+        sites: &[String],
+        within: Duration,
+    ) -> BTreeMap<String, Answer> {
         let (answers, mut answered) = mpsc::channel(sites.len().max(1));
         self.questions().insert(ask.id.clone(), Open { asked: sites.to_vec(), answers });
         let _closed = Closing { relay: self, question: &ask.id };
@@ -96,7 +101,9 @@ impl Relay {
         let until = tokio::time::Instant::now() + within;
         let mut missing = sites.len();
         while missing > 0 {
-            let Ok(Some((site, answer))) = tokio::time::timeout_at(until, answered.recv()).await else { break };
+            let Ok(Some((site, answer))) = tokio::time::timeout_at(until, answered.recv()).await else {
+                break;
+            };
             all.insert(site, answer);
             missing -= 1;
         }
@@ -171,9 +178,9 @@ mod tests {
     async fn a_note_reaches_who_listens_once_and_nobody_else() {
         let relay = Relay::default();
         relay.tell("a", progress("lost"));
-        assert!(!relay.is_listening("a"));
+        assert!(!relay.hears("a"));
         let here = relay.listen("a");
-        assert!(relay.is_listening("a"));
+        assert!(relay.hears("a"));
         assert_eq!(here.take(), []);
         relay.tell("a", progress("1"));
         relay.tell("b", progress("2"));

@@ -55,6 +55,7 @@ fn rules_everywhere(site: &str) -> Value {
             "nonResourceURLs": [own("/avocet/v1/sites/SITE/heartbeat"), own("/avocet/v1/sites/SITE/certificate")],
         },
         {"verbs": ["get"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/probe")]},
+        {"verbs": ["post", "put"], "nonResourceURLs": [own("/avocet/v1/offload/SITE/*")]},
         {
             "verbs": ["get", "head", "delete"],
             "nonResourceURLs": [own("/avocet/v1/mailbox/SITE"), own("/avocet/v1/mailbox/SITE/*")],

@@ -21,6 +21,7 @@ mod joining;
 mod lifecycle;
 mod limits;
 mod malformed;
+mod offload;
 mod oidc;
 mod quotas;
 mod resources;

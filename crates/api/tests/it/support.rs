@@ -113,6 +113,7 @@ impl TestHub {
             heartbeats: Heartbeats::new(Duration::from_secs(30)),
             blobs,
             registry,
+            relay: avocet_api::Relay::default(),
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
             pages: Pages::default(),
             limits: Limits::default(),

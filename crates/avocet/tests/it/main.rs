@@ -24,6 +24,7 @@ mod kubectl;
 mod kubectl_session;
 mod kubernetes_client;
 mod manifests;
+mod offload;
 mod registry;
 mod rollouts;
 mod serve;

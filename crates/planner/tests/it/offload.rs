@@ -84,20 +84,36 @@ fn a_rate_follows_what_it_measures() {
 }
 
 fn situations() -> impl Strategy<Value = Situation> {
-    (0..8_u32, 0..8_u32, 0..16_u32, any::<bool>(), 0..1_u64 << 32, proptest::option::of(0.0..100.0_f64), 0..1_u64 << 30)
-        .prop_map(|(places, free, promised, is_busy, free_memory_bytes, service, missing_bytes)| Situation {
-            places,
-            free: free.min(places),
-            promised,
-            is_busy,
-            free_memory_bytes,
-            rate: service.and_then(rate),
-            missing_bytes,
+    (
+        0..8_u32,
+        0..8_u32,
+        0..16_u32,
+        any::<bool>(),
+        0..1_u64 << 32,
+        proptest::option::of(0.0..100.0_f64),
+        0..1_u64 << 30,
+    )
+        .prop_map(|(places, free, promised, is_busy, free_memory_bytes, service, missing_bytes)| {
+            Situation {
+                places,
+                free: free.min(places),
+                promised,
+                is_busy,
+                free_memory_bytes,
+                rate: service.and_then(rate),
+                missing_bytes,
+            }
         })
 }
 
 fn requests() -> impl Strategy<Value = Request> {
-    (0..1_u64 << 32, 0..1_u64 << 32, 0..1_u64 << 32, proptest::option::of(0.0..100.0_f64), proptest::option::of(0.0..200.0_f64))
+    (
+        0..1_u64 << 32,
+        0..1_u64 << 32,
+        0..1_u64 << 32,
+        proptest::option::of(0.0..100.0_f64),
+        proptest::option::of(0.0..200.0_f64),
+    )
         .prop_map(|(input_bytes, output_bytes, memory_bytes, service_seconds, within_seconds)| Request {
             input_bytes,
             output_bytes,
@@ -108,10 +124,8 @@ fn requests() -> impl Strategy<Value = Request> {
 }
 
 fn ways() -> impl Strategy<Value = Way> {
-    (0.0..2.0_f64, proptest::option::of(1e3..1e9_f64)).prop_map(|(round_trip_seconds, bytes_per_second)| Way {
-        round_trip_seconds,
-        bytes_per_second,
-    })
+    (0.0..2.0_f64, proptest::option::of(1e3..1e9_f64))
+        .prop_map(|(round_trip_seconds, bytes_per_second)| Way { round_trip_seconds, bytes_per_second })
 }
 
 proptest! {
@@ -346,6 +360,9 @@ fn sites_that_are_all_overloaded_do_not_pass_work_to_and_fro() {
         assert!(with.hops.iter().all(|hops| *hops <= 1));
         let moved = with.hops.iter().sum::<u32>() as f64 / with.hops.len() as f64;
         assert!(moved < 0.25, "seed {seed}: {moved} of it travelled");
-        assert!(mean(&with.spans) < mean(&without.spans) * 1.1, "seed {seed}: and nobody is worse off for it");
+        assert!(
+            mean(&with.spans) < mean(&without.spans) * 1.1,
+            "seed {seed}: and nobody is worse off for it"
+        );
     }
 }
