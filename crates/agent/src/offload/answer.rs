@@ -101,7 +101,7 @@ impl Write for Hashing {
 ///
 /// # Errors
 /// `Damaged` if another site sent what is no result, else that of the disk.
-pub(super) fn unpack(from: &Path, made: &Path, log: &Path) -> Result<(Ended, u64), Error> {
+pub(super) fn unpack(from: &Path, made: &Path, log: &Path) -> Result<Ended, Error> {
     let failed = |error| Error::disk(from, error);
     let mut file = BufReader::new(File::open(from).map_err(failed)?);
     let mut line = Vec::new();
@@ -139,7 +139,7 @@ pub(super) fn unpack(from: &Path, made: &Path, log: &Path) -> Result<(Ended, u64
             _ => Error::disk(&path, error),
         })?;
     }
-    Ok((head.ended, told.unwrap_or(0) - head.log_bytes))
+    Ok(head.ended)
 }
 
 /// Whether a name stays below the folder that it is joined to.
@@ -168,8 +168,8 @@ mod tests {
         let (digest, size) = pack(ended(), &at("made"), &at("log"), &at("packed")).unwrap();
         let bytes = std::fs::read(at("packed")).unwrap();
         assert_eq!((digest, size), (Digest::of(&bytes), bytes.len() as u64));
-        let (end, made) = unpack(&at("packed"), &at("out"), &at("log2")).unwrap();
-        assert_eq!((end, made), (ended(), 8));
+        let end = unpack(&at("packed"), &at("out"), &at("log2")).unwrap();
+        assert_eq!(end, ended());
         assert_eq!(files_below(&at("out")).unwrap(), files_below(&at("made")).unwrap());
         assert_eq!(std::fs::read(at("out/deep/er/b.bin")).unwrap(), [0, 10, 255]);
         assert_eq!(std::fs::read_to_string(at("log2")).unwrap(), "said\n");
@@ -183,7 +183,7 @@ mod tests {
         std::fs::write(at("made/half"), "ha").unwrap();
         let failure = Ended { succeeded: false, reason: "TimedOut".to_owned(), ..ended() };
         pack(failure.clone(), &at("made"), &at("no log"), &at("packed")).unwrap();
-        assert_eq!(unpack(&at("packed"), &at("out"), &at("log")).unwrap(), (failure, 0));
+        assert_eq!(unpack(&at("packed"), &at("out"), &at("log")).unwrap(), failure);
         assert_eq!(files_below(&at("out")).unwrap(), []);
     }
 

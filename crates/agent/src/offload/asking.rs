@@ -390,7 +390,7 @@ impl Asking {
         let folder = self.worker.work.join(&id);
         let (from, made, log) = (file.to_owned(), folder.join("out"), self.worker.invocations.log_file(&id));
         let unpacked = tokio::task::spawn_blocking(move || answer::unpack(&from, &made, &log)).await;
-        let (ended, _) = unpacked.map_err(|_| Error::Interrupted)??;
+        let ended = unpacked.map_err(|_| Error::Interrupted)??;
         self.line.counters.count(Happening::Returned);
         invocation.attempts += 1;
         invocation.duration_milliseconds = ended.duration_milliseconds;

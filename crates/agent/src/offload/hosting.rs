@@ -216,8 +216,7 @@ impl Hosting {
         let offered = self.offers().remove(&about("question"));
         let offered = offered.filter(|offered| offered.ask.from == from);
         let (Some(offered), Some(name)) = (offered, file_name(&delivery.key)) else {
-            self.give_back(from, attempt.clone(), "this site offered nothing of the kind, or too long ago")
-                .await;
+            self.give_back(from, attempt.clone(), "this site offered nothing of the kind, or too long ago");
             return self.line.confirm(address, &attempt).await;
         };
         let inputs = self.worker.work.join(&attempt).join("in");
@@ -247,7 +246,7 @@ impl Hosting {
         self.line.confirm(address, &attempt).await
     }
 
-    async fn give_back(&self, to: String, attempt: String, reason: &str) {
+    fn give_back(&self, to: String, attempt: String, reason: &str) {
         self.line.counters.count(Happening::GivenUp);
         let note = Note::GivenBack { from: self.line.site.clone(), attempt, reason: reason.to_owned() };
         self.line.tell(to, note);
@@ -309,7 +308,7 @@ impl Hosting {
         };
         if let Some(why) = back {
             warn!(attempt, why, "an attempt of another site is given back");
-            self.give_back(original.from, attempt.clone(), &why).await;
+            self.give_back(original.from, attempt.clone(), &why);
         }
         if let Err(error) = self.forget(&attempt).await {
             warn!(attempt, error = %daemon::chain(&error), "can't clean up after another site's attempt");
