@@ -127,7 +127,6 @@ pub struct Invocation {
     pub ran_at: String,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(count: &u32) -> bool {
     *count == 0
 }

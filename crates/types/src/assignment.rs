@@ -123,7 +123,6 @@ pub struct InvocationCounts {
     pub reclaimed: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }

@@ -358,7 +358,7 @@ fn sites_that_are_all_overloaded_do_not_pass_work_to_and_fro() {
         let (without, with) = (simulate(&loads, seed, false), simulate(&loads, seed, true));
         assert_eq!(without.spans.len(), with.spans.len());
         assert!(with.hops.iter().all(|hops| *hops <= 1));
-        let moved = with.hops.iter().sum::<u32>() as f64 / with.hops.len() as f64;
+        let moved = f64::from(with.hops.iter().sum::<u32>()) / with.hops.len() as f64;
         assert!(moved < 0.25, "seed {seed}: {moved} of it travelled");
         assert!(
             mean(&with.spans) < mean(&without.spans) * 1.1,
