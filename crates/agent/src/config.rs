@@ -45,6 +45,8 @@ pub struct Config {
     pub allow_unconfined: bool,
     /// Asks the hub to leave the site out of rollouts.
     pub rollout_opt_out: bool,
+    /// Takes work that other sites offer.
+    pub takes_offloads: bool,
     /// How often the hub hears of the site.
     pub heartbeat: Duration,
     /// Answers MLBuffet's clients with its own status codes, which are odd in places.

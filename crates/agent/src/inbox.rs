@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use api::{Client, Delivery};
+use api::{Client, Delivery, DeliveryKind};
 use daemon::Shutdown;
 use objects::{Objects, PutOptions};
 use reqwest::Method;
 use serde::Deserialize;
+use serde_json::Value;
 use tracing::debug;
 
+use crate::offload::Offload;
 use crate::{Error, Membership};
 
 const WAIT_SECONDS: u64 = 30;
@@ -16,6 +18,9 @@ const WAIT_SECONDS: u64 = 30;
 #[derive(Deserialize)]
 struct Waiting {
     deliveries: Vec<Delivery>,
+    /// What other sites say; of kinds that this version may not know.
+    #[serde(default)]
+    notes: Vec<Value>,
 }
 
 /// Receives until the hub can't be reached. Whatever is received twice is published once: the delivery's id is
@@ -24,23 +29,32 @@ pub(crate) async fn receive_all(
     client: Client,
     membership: Membership,
     objects: Objects,
+    offload: Offload,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let address = format!("/avocet/v1/mailbox/{}", membership.site);
     loop {
         let ask = client
             .request(Method::GET, &format!("{address}?wait={WAIT_SECONDS}"))
+            .header(api::LISTENS, "1")
             .timeout(Duration::from_secs(WAIT_SECONDS + 15));
         let waiting: Waiting = tokio::select! {
             () = shutdown.wait() => return Ok(()),
             waiting = client.json(ask) => waiting?,
         };
+        waiting.notes.into_iter().for_each(|note| offload.note(note));
         let mut failure = None;
         for delivery in waiting.deliveries {
-            match receive(&client, &address, &objects, delivery).await {
+            let received = match delivery.kind {
+                DeliveryKind::Output => receive(&client, &address, &objects, delivery).await,
+                DeliveryKind::Task | DeliveryKind::Result => offload.receive(&address, delivery).await,
+            };
+            match received {
                 Ok(()) => {}
                 // One delivery that is damaged must not hold up the others; it stays at the hub and is tried again.
-                Err(error @ Error::Objects(_)) => failure = Some(error),
+                Err(error @ (Error::Objects(_) | Error::Disk { .. } | Error::Damaged(_))) => {
+                    failure = Some(error)
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -34,6 +34,8 @@ pub enum State {
     Pending,
     /// Its process runs.
     Running,
+    /// Another site has it.
+    Offloaded,
     /// Its process succeeded; its outputs are being published.
     Publishing,
     /// Ended well, and its outputs are published.
@@ -56,6 +58,16 @@ pub struct Output {
     pub file: String,
     /// Size in bytes.
     pub size: u64,
+}
+
+/// Who has an invocation that another site runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Handover {
+    /// The other site.
+    pub site: String,
+    /// What the attempt goes by: a result of any other is dropped.
+    pub attempt: String,
 }
 
 /// One run of a function.
@@ -104,6 +116,19 @@ pub struct Invocation {
     /// What it made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<Output>,
+    /// Who has it while it is `Offloaded`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
+    /// How many times another site was handed it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub handovers: u32,
+    /// The other site that ran it last; empty if this one did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ran_at: String,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What an object is for a trigger.
@@ -143,6 +168,9 @@ impl Invocation {
             changed: now,
             duration_milliseconds: 0,
             outputs: vec![],
+            handover: None,
+            handovers: 0,
+            ran_at: String::new(),
         })
     }
 
@@ -176,7 +204,7 @@ impl Invocations {
         let running = open.iter().filter(|invocation| invocation.state == State::Running);
         let cut_off = Arc::new(Mutex::new(running.map(|invocation| invocation.id.clone()).collect()));
         let mut waiting: BTreeMap<String, VecDeque<String>> = BTreeMap::new();
-        for invocation in open {
+        for invocation in open.into_iter().filter(|invocation| invocation.state != State::Offloaded) {
             waiting.entry(invocation.assignment).or_default().push_back(invocation.id);
         }
         Ok(Self {
@@ -234,6 +262,36 @@ impl Invocations {
     /// The oldest invocation of an assignment that waits.
     pub(crate) fn take_waiting(&self, assignment: &str) -> Option<String> {
         self.lock().get_mut(assignment)?.pop_front()
+    }
+
+    /// How many invocations of an assignment wait.
+    pub(crate) fn waiting(&self, assignment: &str) -> usize {
+        self.lock().get(assignment).map_or(0, VecDeque::len)
+    }
+
+    /// The invocations of an assignment that would wait longest, up to a limit, the last first.
+    pub(crate) fn last_waiting(&self, assignment: &str, limit: usize) -> Vec<String> {
+        let waiting = self.lock();
+        waiting.get(assignment).into_iter().flat_map(|ids| ids.iter().rev().take(limit).cloned()).collect()
+    }
+
+    /// Takes an invocation out of the queue; answers whether it was there.
+    pub(crate) fn withdraw(&self, assignment: &str, id: &str) -> bool {
+        let mut waiting = self.lock();
+        let Some(ids) = waiting.get_mut(assignment) else { return false };
+        let found = ids.iter().rposition(|known| known == id);
+        found.is_some_and(|index| ids.remove(index).is_some())
+    }
+
+    /// The invocations that other sites have.
+    pub(crate) fn offloaded(&self) -> Result<Vec<Invocation>, ledger::Error> {
+        self.ledger.read(|tables| {
+            let ids: Vec<(String, String)> = tables.range(OPEN, "", "", usize::MAX)?;
+            let found: Result<Vec<Option<Invocation>>, _> =
+                ids.iter().map(|(id, _)| tables.get(TABLE, id)).collect();
+            let open = found?.into_iter().flatten();
+            Ok(open.filter(|invocation: &Invocation| invocation.state == State::Offloaded).collect())
+        })
     }
 
     /// Puts an invocation (back) into the queue.
@@ -321,6 +379,19 @@ impl Invocations {
         Ok(())
     }
 
+    /// Notes that an invocation is taken back from the site that had it, and lets it wait.
+    pub(crate) async fn reclaim(&self, invocation: Invocation) -> Result<(), ledger::Error> {
+        let queue = self.clone();
+        let (assignment, id) = (invocation.assignment.clone(), invocation.id.clone());
+        let write = move |tables: &Tables| {
+            let mut counts = read_counts(tables, &invocation.assignment)?;
+            counts.reclaimed += 1;
+            tables.put(COUNTS, &invocation.assignment, &counts)?;
+            put(tables, &invocation)
+        };
+        self.ledger.write_then(write, move |()| queue.wait(&assignment, id)).await
+    }
+
     /// Notes how far an invocation is.
     pub(crate) async fn update(&self, invocation: &Invocation) -> Result<(), ledger::Error> {
         let invocation = invocation.clone();
@@ -333,7 +404,10 @@ impl Invocations {
                         tables.delete(OPEN, &invocation.id)?;
                         let mut counts = read_counts(tables, &invocation.assignment)?;
                         match invocation.state {
-                            State::Succeeded => counts.succeeded += 1,
+                            State::Succeeded => {
+                                counts.succeeded += 1;
+                                counts.offloaded += u64::from(!invocation.ran_at.is_empty());
+                            }
                             _ => counts.failed += 1,
                         }
                         tables.put(COUNTS, &invocation.assignment, &counts)?;
@@ -386,6 +460,8 @@ fn reopen(tables: &Tables, mut failed: Invocation, now: Time) -> Result<(), ledg
     failed.state = State::Pending;
     failed.attempts = 0;
     failed.interruptions = 0;
+    failed.handovers = 0;
+    failed.ran_at.clear();
     failed.changed = now;
     let mut counts = read_counts(tables, &failed.assignment)?;
     counts.failed = counts.failed.saturating_sub(1);

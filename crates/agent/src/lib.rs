@@ -7,7 +7,8 @@
 //! ```text
 //! hub ──assignments──▶ sync ─▶ prepare (artifacts, models, functions)
 //! objects put ─▶ trigger ─▶ invocations ─▶ work (runtimes) ─▶ publish ─▶ own buckets
-//!                                                                  └──▶ outbox ─▶ hub ─▶ another site's inbox
+//!                          │                                       └──▶ outbox ─▶ hub ─▶ another site's inbox
+//!                          └─▶ offload ─▶ hub ─▶ another site runs it ─▶ hub ─▶ publish
 //! ```
 //!
 //! A hub that is itself a site of another hub has an [`Uplink`] beside: what it tells there of the sites below it, and
@@ -28,6 +29,7 @@ mod inbox;
 mod invocations;
 mod links;
 mod membership;
+mod offload;
 mod outbox;
 mod prepare;
 mod publish;
@@ -43,7 +45,7 @@ mod verified;
 mod work;
 
 pub use config::{Access, Config};
-pub use invocations::{Invocation, Output, State};
+pub use invocations::{Handover, Invocation, Output, State};
 pub use membership::{JoinToken, Joining, Membership, join};
 pub use site::{Error, start};
 pub use uplink::{Uplink, start_uplink};

@@ -130,6 +130,18 @@ impl Links {
         let _ = serde_json::to_vec(&width).map(|text| std::fs::write(&self.file, text));
     }
 
+    /// The way to the hub, as far as it was measured.
+    pub(crate) fn way(&self) -> planner::offload::Way {
+        if self.parent.is_empty() {
+            return planner::offload::Way::none();
+        }
+        let measured = self.measured();
+        planner::offload::Way {
+            round_trip_seconds: measured.parent.median().unwrap_or(0.0) / 1000.0,
+            bytes_per_second: measured.width.map(|width| width.megabits_per_second * 1e6 / 8.0),
+        }
+    }
+
     /// As they are told to the hub.
     pub(crate) fn told(&self) -> Vec<Link> {
         let measured = self.measured();

@@ -31,6 +31,18 @@ pub(crate) struct Parcel {
     pub key: String,
     pub digest: Digest,
     pub size: u64,
+    /// Set where it is no output but what became of an attempt that was run for the other site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<ResultOf>,
+}
+
+/// Whose result a parcel is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ResultOf {
+    /// This site.
+    pub site: String,
+    /// What the hub gave it to prove that it was asked to.
+    pub ticket: String,
 }
 
 /// The outbox. Cheap to clone.
@@ -144,6 +156,12 @@ pub(crate) async fn send_all(client: Client, outbox: Outbox, shutdown: Shutdown)
                     debug!(id, site = parcel.site, key = parcel.key, "output is at the hub");
                     outbox.done(&id).await?;
                 }
+                Err(Error::Hub(client::Error::Refused { code: 400 | 403 | 404 | 413, message }))
+                    if parcel.result.is_some() =>
+                {
+                    debug!(id, site = parcel.site, message, "nobody waits for what was run for another site");
+                    outbox.done(&id).await?;
+                }
                 Err(Error::Hub(client::Error::Refused { code: code @ (400 | 403 | 404 | 413), message })) => {
                     warn!(
                         id,
@@ -171,13 +189,17 @@ const LONGEST_SEND: Duration = Duration::from_secs(3600);
 async fn send(client: &Client, outbox: &Outbox, parcel: &Parcel) -> Result<(), Error> {
     let path = outbox.file(&parcel.id);
     let file = tokio::fs::File::open(&path).await.map_err(|error| Error::disk(&path, error))?;
-    let request = client
-        .request(Method::PUT, &format!("/avocet/v1/mailbox/{}/{}", parcel.site, parcel.id))
-        .query(&[
-            ("bucket", parcel.bucket.as_str()),
-            ("key", &parcel.key),
-            ("digest", &parcel.digest.to_string()),
-        ])
+    let Parcel { id, site, .. } = parcel;
+    let request = match &parcel.result {
+        None => client
+            .request(Method::PUT, &format!("/avocet/v1/mailbox/{site}/{id}"))
+            .query(&[("bucket", &parcel.bucket), ("key", &parcel.key)]),
+        Some(result) => client
+            .request(Method::PUT, &format!("/avocet/v1/offload/{}/results/{site}/{id}", result.site))
+            .query(&[("ticket", &result.ticket)]),
+    };
+    let request = request
+        .query(&[("digest", parcel.digest.to_string())])
         .header("content-length", parcel.size)
         .timeout(LONGEST_SEND)
         .body(reqwest::Body::wrap_stream(ReaderStream::new(file)));

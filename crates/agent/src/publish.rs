@@ -15,7 +15,7 @@ use crate::invocations::{Invocation, Output};
 use crate::outbox::{Outbox, Parcel};
 
 /// How many files an invocation may leave.
-const MOST_FILES: usize = 10_000;
+pub(crate) const MOST_FILES: usize = 10_000;
 /// How long a key may be, in bytes, in S3 and so in our buckets.
 const LONGEST_KEY: usize = 1024;
 
@@ -95,6 +95,7 @@ pub(crate) async fn publish(
                     key: output.key.clone(),
                     digest,
                     size: output.size,
+                    result: None,
                 });
             }
         }

@@ -26,6 +26,7 @@ use crate::images;
 use crate::invocations::Invocations;
 use crate::links::{self, Links};
 use crate::membership::Membership;
+use crate::offload::{self, Asking, Counters, Guests, Hosting, Line, Means, Offload, Rates};
 use crate::outbox::Outbox;
 use crate::prepare::{self, Preparer};
 use crate::tokens::Tokens;
@@ -151,6 +152,9 @@ pub enum Error {
     /// An output from the hub above has no place here.
     #[error("an output can't be delivered: {0}")]
     Undeliverable(String),
+    /// What another site sent is not what it should be.
+    #[error("another site sent what can't be used: {0}")]
+    Damaged(String),
     /// The hub holds the connection and says nothing.
     #[error("the hub has been silent for too long; connecting anew")]
     Silent,
@@ -212,8 +216,14 @@ pub async fn start(
     let invocations = Invocations::load(ledger.clone(), config.logs())?;
     let outbox = Outbox::open(ledger.clone(), config.outbox())?;
     outbox.retry_refused().await?;
-    sweep(&config.functions(), &prepare::function_folders(&assignments))?;
-    sweep(&config.work(), &invocations.open_ids())?;
+    let guests = Guests::open(ledger.clone());
+    let hosted = guests.all()?;
+    let mut functions = prepare::function_folders(&assignments);
+    functions.extend(offload::function_folders(&hosted));
+    sweep(&config.functions(), &functions)?;
+    let mut open = invocations.open_ids();
+    open.extend(hosted.into_iter().map(|guest| guest.attempt));
+    sweep(&config.work(), &open)?;
     sweep(&config.outbox(), &outbox.ids()?)?;
     let engines = Engines::discover(&EngineOptions {
         onnxruntime: config.onnxruntime.clone(),
@@ -249,9 +259,29 @@ pub async fn start(
         inference_port: address(&listener)?.port(),
         inference,
         running: Arc::new(Mutex::new(HashMap::new())),
+        rates: Rates::default(),
     };
     let client = identity.client().clone();
     let registry = registry.with_origin(Arc::new(Upstream::to(client.clone())));
+    let line = Line {
+        site: membership.site.clone(),
+        client: client.clone(),
+        links: links.clone(),
+        counters: Counters::default(),
+        tasks: tasks.clone(),
+    };
+    let means = Means {
+        is_willing: config.takes_offloads,
+        functions: config.functions(),
+        blobs: registry.blobs().clone(),
+        signers: config.signers.clone(),
+        cpus: offload::cpus(),
+    };
+    let offload = Offload {
+        asking: Asking::open(line.clone(), worker.clone())?,
+        hosting: Hosting::new(line.clone(), worker.clone(), guests, means),
+    };
+    offload.hosting.resume()?;
     let site = Site {
         config,
         membership,
@@ -266,6 +296,8 @@ pub async fn start(
         shelf,
         ledger,
         worker,
+        offload,
+        counters: line.counters,
     };
     site.serve([listener, grpc_listener, objects_listener, registry_listener], &access, &repository, tasks)?;
     site.work(repository, tasks);
@@ -289,6 +321,8 @@ struct Site {
     shelf: Shelf,
     ledger: Ledger,
     worker: Worker,
+    offload: Offload,
+    counters: Counters,
 }
 
 impl Site {
@@ -306,6 +340,7 @@ impl Site {
         let payloads = serving::PayloadLog::start(self.config.payload_log(), None, tasks);
         let mut models = serving::ServerState::new(repository.clone())
             .payloads(payloads.clone())
+            .further_metrics(self.further_metrics())
             .ready_when(ready.clone());
         if let Some(settings) = &self.config.traces {
             models = models.traces(serving::Tracer::start(settings.clone(), tasks)?);
@@ -347,6 +382,11 @@ impl Site {
         Ok(())
     }
 
+    fn further_metrics(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
+        let counters = self.counters.clone();
+        Arc::new(move || counters.text())
+    }
+
     /// What the site does whether or not its hub is there.
     fn work(&self, repository: Repository, tasks: &Tasks) {
         let registry = self.registry.clone();
@@ -369,6 +409,8 @@ impl Site {
         });
         let (worker, children) = (self.worker.clone(), tasks.clone());
         supervise(tasks, "work", move |shutdown| work::run(worker.clone(), children.clone(), shutdown));
+        let asking = self.offload.asking.clone();
+        supervise(tasks, "offload", move |shutdown| asking.clone().run(shutdown));
     }
 
     /// What the site and its hub tell each other.
@@ -416,8 +458,10 @@ impl Site {
         });
         let (client, membership, objects) =
             (self.client.clone(), self.membership.clone(), self.objects.clone());
+        let offload = self.offload.clone();
         supervise(tasks, "inbox", move |shutdown| {
-            inbox::receive_all(client.clone(), membership.clone(), objects.clone(), shutdown)
+            let (membership, objects) = (membership.clone(), objects.clone());
+            inbox::receive_all(client.clone(), membership, objects, offload.clone(), shutdown)
         });
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use daemon::{Shutdown, Tasks};
 use objects::Objects;
-use runtimes::{Outcome, Run, Runtimes};
+use runtimes::{Run, Runtimes};
 use serde_json::json;
 use tracing::{debug, info, warn};
 use types::{AssignedFunction, Assignment};
@@ -15,9 +15,10 @@ use types::{AssignedFunction, Assignment};
 use crate::Error;
 use crate::assignments::{Assigned, Assignments};
 use crate::invocations::{Invocation, Invocations, State};
+use crate::offload::Rates;
 use crate::outbox::Outbox;
 use crate::prepare::served_name;
-use crate::publish::{collect, publish};
+use crate::publish::{collect, files_below, publish};
 
 /// How often an invocation may be cut off by the end of the agent before it is taken to be the cause.
 const MOST_INTERRUPTIONS: u32 = 5;
@@ -40,6 +41,8 @@ pub(crate) struct Worker {
     pub inference: String,
     pub inference_port: u16,
     pub running: Arc<Mutex<HashMap<String, usize>>>,
+    /// How fast functions were here.
+    pub rates: Rates,
 }
 
 /// Starts invocations until the shutdown.
@@ -94,9 +97,9 @@ impl Worker {
             let Some(place) = self.take_place(name, function) else { return };
             let Some(id) = self.invocations.take_waiting(name) else { return };
             let (worker, assignment, bundle) = (self.clone(), assignment.clone(), bundle.clone());
-            let (shutdown, retries) = (tasks.shutdown(), tasks.clone());
+            let retries = tasks.clone();
             tasks.spawn("invocation", async move {
-                let outcome = worker.process(&assignment, &bundle, &id, &shutdown).await;
+                let outcome = worker.process(&assignment, &bundle, &id, &retries.shutdown()).await;
                 drop(place);
                 let wait = match outcome {
                     Ok(wait) => wait,
@@ -106,14 +109,27 @@ impl Worker {
                     }
                 };
                 if let Some(wait) = wait {
-                    retries.spawn("invocation-retry", async move {
-                        if shutdown.sleep(wait).await {
-                            worker.invocations.wait(assignment.name(), id);
-                        }
-                    });
+                    worker.wait_again(assignment.name(), id, wait, &retries);
                 }
             });
         }
+    }
+
+    /// Puts an invocation back into the queue after a while.
+    pub(crate) fn wait_again(&self, assignment: &str, id: String, wait: Duration, tasks: &Tasks) {
+        let (invocations, assignment, shutdown) =
+            (self.invocations.clone(), assignment.to_owned(), tasks.shutdown());
+        tasks.spawn("invocation-retry", async move {
+            if shutdown.sleep(wait).await {
+                invocations.wait(&assignment, id);
+            }
+        });
+    }
+
+    /// How many runs of an assignment's function are under way, and how many of all.
+    pub(crate) fn under_way(&self, assignment: &str) -> (usize, usize) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        (running.get(assignment).copied().unwrap_or(0), running.values().sum())
     }
 
     /// A place to run an assignment's function in, if one is free.
@@ -154,6 +170,7 @@ impl Worker {
         if invocation.state != State::Publishing {
             let Some(function) = &assignment.spec.function else { return Ok(None) };
             invocation.state = State::Running;
+            invocation.ran_at.clear();
             invocation.changed = daemon::now();
             self.invocations.update(&invocation).await?;
             let Some(name) = file_name(&invocation.key).map(str::to_owned) else {
@@ -186,33 +203,53 @@ impl Worker {
             invocation.duration_milliseconds =
                 u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX);
             if !outcome.succeeded() {
-                return self.retry_or_fail(invocation, function, &folder, &outcome).await;
+                let (reason, message) = (outcome.reason(), outcome.message());
+                return self.retry_or_fail(invocation, function, &folder, reason, message).await;
             }
-            match collect(assignment, &run.output) {
-                Ok(outputs) => invocation.outputs = outputs,
-                Err(error @ Error::TooManyOutputs(_)) => {
-                    return self.fail(invocation, &folder, "TooManyOutputs", error.to_string()).await;
-                }
-                Err(error @ Error::OutputName(_)) => {
-                    return self.fail(invocation, &folder, "OutputName", error.to_string()).await;
-                }
-                Err(error) => return Err(error),
-            }
-            for output in &invocation.outputs {
-                let path = run.output.join(&output.file);
-                let file = tokio::fs::File::open(&path).await.map_err(|error| Error::disk(&path, error))?;
-                file.sync_all().await.map_err(|error| Error::disk(&path, error))?;
-            }
-            invocation.state = State::Publishing;
-            self.invocations.update(&invocation).await?;
+            let made = files_below(&run.output).map_or(0, |files| files.iter().map(|(_, size)| size).sum());
+            self.rates.add(function, outcome.duration, made);
+            return self.settle(invocation, assignment).await;
         }
+        self.finish(invocation).await
+    }
+
+    /// Takes an invocation whose outputs lie in its folder to its end.
+    pub(crate) async fn settle(
+        &self,
+        mut invocation: Invocation,
+        assignment: &Assignment,
+    ) -> Result<Option<Duration>, Error> {
+        let folder = self.work.join(&invocation.id);
+        let made = folder.join("out");
+        match collect(assignment, &made) {
+            Ok(outputs) => invocation.outputs = outputs,
+            Err(error @ Error::TooManyOutputs(_)) => {
+                return self.fail(invocation, &folder, "TooManyOutputs", error.to_string()).await;
+            }
+            Err(error @ Error::OutputName(_)) => {
+                return self.fail(invocation, &folder, "OutputName", error.to_string()).await;
+            }
+            Err(error) => return Err(error),
+        }
+        for output in &invocation.outputs {
+            let path = made.join(&output.file);
+            let file = tokio::fs::File::open(&path).await.map_err(|error| Error::disk(&path, error))?;
+            file.sync_all().await.map_err(|error| Error::disk(&path, error))?;
+        }
+        invocation.state = State::Publishing;
+        self.invocations.update(&invocation).await?;
+        self.finish(invocation).await
+    }
+
+    async fn finish(&self, mut invocation: Invocation) -> Result<Option<Duration>, Error> {
+        let folder = self.work.join(&invocation.id);
         publish(&invocation, &folder.join("out"), &self.objects, &self.outbox).await?;
         invocation.state = State::Succeeded;
         invocation.changed = daemon::now();
         invocation.reason.clear();
         invocation.message.clear();
         self.invocations.update(&invocation).await?;
-        debug!(id, key = invocation.key, "succeeded");
+        debug!(id = invocation.id, key = invocation.key, "succeeded");
         self.clean(&folder).await?;
         Ok(None)
     }
@@ -299,18 +336,19 @@ impl Worker {
         }
     }
 
-    async fn retry_or_fail(
+    pub(crate) async fn retry_or_fail(
         &self,
         mut invocation: Invocation,
         function: &AssignedFunction,
         folder: &Path,
-        outcome: &Outcome,
+        reason: &str,
+        message: String,
     ) -> Result<Option<Duration>, Error> {
         if invocation.attempts >= function.spec.max_attempts {
-            return self.fail(invocation, folder, outcome.reason(), outcome.message()).await;
+            return self.fail(invocation, folder, reason, message).await;
         }
-        outcome.reason().clone_into(&mut invocation.reason);
-        invocation.message = outcome.message();
+        reason.clone_into(&mut invocation.reason);
+        invocation.message = message;
         invocation.state = State::Pending;
         invocation.changed = daemon::now();
         self.invocations.update(&invocation).await?;
@@ -346,7 +384,7 @@ impl Worker {
 const LONGEST_NAME: usize = 255;
 
 /// What the input of a key is called, if a file can be called so.
-fn file_name(key: &str) -> Option<&str> {
+pub(crate) fn file_name(key: &str) -> Option<&str> {
     let name = key.rsplit('/').next()?;
     let is_name = !matches!(name, "" | "." | "..") && name.len() <= LONGEST_NAME;
     is_name.then_some(name)

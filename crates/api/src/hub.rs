@@ -11,7 +11,7 @@ use store::Store;
 use crate::audit::Audit;
 use crate::authentication::{Identities, Oidc, ServiceAccounts, Tokens};
 use crate::rbac::Rbac;
-use crate::{Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens, Upstream};
+use crate::{Limits, Mailbox, Metrics, Pages, QuotaTurns, Relay, SiteTokens, Upstream};
 
 /// A hub's state. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +39,8 @@ pub struct Hub {
     pub sources: SourceQueue,
     /// What sites are to fetch for Sources.
     pub errands: Errands,
+    /// What sites tell one another.
+    pub relay: Relay,
     pub pages: Pages,
     pub limits: Limits,
     /// Who may do what.

@@ -3,8 +3,9 @@
 //! - `/api/v1/…`, `/apis/…`: the resources, as the Kubernetes API serves them ([`resources`], [`writes`], [`watch`],
 //!   [`table`], [`discovery`]), so that kubectl and kube clients work.
 //! - `/avocet/v1/…`: what sites need: joining ([`joining`]) and heartbeats ([`sites`]), artifacts ([`blobs`]), and the mailbox
-//!   through which outputs travel from site to site ([`mailbox`]); what a hub asks that is itself a site ([`nesting`]).
-//!   Forges tell of new commits at a Source's webhook ([`webhooks`]); sites fetch what only they reach ([`errands`]).
+//!   through which outputs travel from site to site ([`mailbox`]), and work that a busy site offers to others ([`offload`]);
+//!   what a hub asks that is itself a site ([`nesting`]). Forges tell of new commits at a Source's webhook ([`webhooks`]);
+//!   sites fetch what only they reach ([`errands`]).
 //! - `/v2/`: images and other artifacts, as OCI clients want them ([`images`]); also at a port of its own.
 //! - `/ui`: one page to look at results.
 //!
@@ -41,6 +42,7 @@ mod listener;
 mod mailbox;
 mod metrics;
 mod nesting;
+mod offload;
 mod openapi;
 mod options;
 mod pages;
@@ -72,9 +74,10 @@ pub use images::serve_registry;
 pub use inside::Inside;
 pub use joining::{CertificateRequest, CertificateResponse, JoinRequest, JoinResponse};
 pub use limits::{Limits, Options as LimitOptions};
-pub use mailbox::{Delivery, Mailbox};
+pub use mailbox::{Delivery, DeliveryKind, LISTENS, Mailbox};
 pub use metrics::Metrics;
 pub use nesting::{Child, Children, ChildrenAnswer, Refused, Report, Reports, Unreported, next_hop};
+pub use offload::{Answer, Answers, Ask, Note, Question, Relay};
 pub use pages::Pages;
 pub use quotas::Turns as QuotaTurns;
 pub use server::{router, serve};

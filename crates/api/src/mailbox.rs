@@ -3,7 +3,7 @@
 //! A site that made something for another puts it into the other's box at the hub; the other takes it when it
 //! comes by. So every site needs to reach only its parent, and neither needs the other to be there. A delivery
 //! has the same id however often it is sent, so it lies in the box once; it leaves the box when the receiver says
-//! that it has it durably.
+//! that it has it durably. Inputs and outputs of offloaded work travel in the same boxes, see [`crate::offload`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path as FilePath;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json};
@@ -28,6 +28,7 @@ use types::{Assignment, AssignmentSpec, Digest, Kind, SiteSpec};
 use crate::authentication::User;
 use crate::limits::Held;
 use crate::nesting::{Branch, next_hop};
+use crate::offload::{Listening, Note};
 use crate::{ApiError, Hub};
 
 const BUCKET: &str = "mailbox";
@@ -36,8 +37,23 @@ const PAGE: usize = 100;
 /// The box for sites that are not below this hub: the hub above knows them. No site has such a name.
 const UP: &str = "^";
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The header of who hears of notes beside deliveries: an agent that offloads. Hubs below don't, nor older agents.
+pub const LISTENS: &str = "avocet-offload";
 /// How large a delivery may be, in bytes.
-const LARGEST: usize = 5 << 30;
+pub(crate) const LARGEST: usize = 5 << 30;
+
+/// What a delivery is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DeliveryKind {
+    /// An output that becomes an object.
+    #[default]
+    Output,
+    /// The input of an attempt that the site is to run for another.
+    Task,
+    /// What became of an attempt that another site ran.
+    Result,
+}
 
 /// Something that waits for a site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,7 +76,25 @@ pub struct Delivery {
     /// The site that it is for, where that is beyond the one that takes it from the box; empty otherwise.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub site: String,
+    /// What it is.
+    #[serde(default)]
+    pub kind: DeliveryKind,
+    /// What else there is to say of it; nothing of an output.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub about: BTreeMap<String, String>,
 }
+
+/// What is to be put into a box.
+pub(crate) struct Letter {
+    pub kind: DeliveryKind,
+    pub digest: Digest,
+    pub content_type: Option<String>,
+    /// Kept with it: `bucket` and `key` of where it goes, and what else there is to say.
+    pub about: BTreeMap<String, String>,
+}
+
+/// Under which name the kind of a letter is kept with it.
+const KIND: &str = "kind";
 
 /// The boxes of all sites, on the hub's disk.
 #[derive(Clone)]
@@ -77,26 +111,36 @@ impl Mailbox {
         Ok(Self { objects: Objects::open(folder, ledger)? })
     }
 
-    /// Puts a delivery for a site into a box.
-    async fn put<S>(&self, into: &str, site: &str, delivery: Delivery, body: S) -> Result<(), objects::Error>
+    /// Puts a letter into a site's box, durably, and once however often it is sent.
+    ///
+    /// # Errors
+    /// 400 if its id can't be one or its content is not what it should be, 413 if it is too large.
+    pub(crate) async fn put<S>(&self, site: &str, id: &str, letter: Letter, body: S) -> Result<(), ApiError>
     where
         S: Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
     {
-        let Delivery { id, bucket, key, content_type, digest, .. } = delivery;
-        let name = format!("{into}/{id}");
-        let mut metadata = BTreeMap::from([("bucket".to_owned(), bucket), ("key".to_owned(), key)]);
-        if into != site {
-            metadata.insert("site".to_owned(), site.to_owned());
+        if !types::names::is_label_value(id) || id.is_empty() {
+            return Err(ApiError::bad_request(format!(
+                "`{id}` is not a delivery id: write 1 to 63 of A-Z a-z 0-9 - _ ."
+            )));
         }
+        let name = format!("{site}/{id}");
+        let mut metadata = letter.about;
+        let kind = match letter.kind {
+            DeliveryKind::Output => None,
+            DeliveryKind::Task => Some("task"),
+            DeliveryKind::Result => Some("result"),
+        };
+        metadata.extend(kind.map(|kind| (KIND.to_owned(), kind.to_owned())));
         let options = PutOptions {
-            content_type,
+            content_type: letter.content_type,
             metadata,
             idempotency_key: Some(name.clone()),
-            expected_digest: Some(digest),
+            expected_digest: Some(letter.digest),
             create_bucket: true,
             ..PutOptions::default()
         };
-        self.objects.put(BUCKET, &name, body, options).await.map(drop)
+        self.objects.put(BUCKET, &name, body, options).await.map(drop).map_err(refuse)
     }
 
     /// What waits for sites that the hub above knows, but for these ids; at most a hundred. Waits until there is
@@ -151,15 +195,23 @@ impl Mailbox {
             page => page?,
         };
         let deliveries = page.objects.into_iter().map(|info| {
-            let meta = |name: &str| info.metadata.get(name).cloned().unwrap_or_default();
+            let mut about = info.metadata;
+            let kind = match about.remove(KIND).as_deref() {
+                Some("task") => DeliveryKind::Task,
+                Some("result") => DeliveryKind::Result,
+                _ => DeliveryKind::Output,
+            };
+            let mut told = |name: &str| about.remove(name).unwrap_or_default();
             Delivery {
                 id: info.key.strip_prefix(&prefix).unwrap_or_default().to_owned(),
-                bucket: meta("bucket"),
-                key: meta("key"),
-                content_type: info.content_type.clone(),
+                bucket: told("bucket"),
+                key: told("key"),
+                site: told("site"),
+                content_type: info.content_type,
                 size: info.size,
                 digest: info.digest,
-                site: meta("site"),
+                kind,
+                about,
             }
         });
         Ok(deliveries.collect())
@@ -205,21 +257,22 @@ async fn send(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     check_sender(&hub, &user, &address)?;
-    if !types::names::is_label_value(&id) || id.is_empty() {
-        return Err(ApiError::bad_request(format!(
-            "`{id}` is not a delivery id: write 1 to 63 of A-Z a-z 0-9 - _ ."
-        )));
-    }
     let Address { bucket, key, digest, content_type } = address;
     if !types::names::is_bucket(&bucket) || key.is_empty() {
         return Err(ApiError::bad_request(format!("`{bucket}/{key}` is not a bucket and a key")));
     }
     let known = known_box(&hub, &site);
     let into = known.or(hub.parent.as_ref().map(|_| UP.to_owned())).ok_or_else(|| unknown(&site))?;
-    let delivery = Delivery { id, bucket, key, content_type, size: 0, digest, site: String::new() };
+    let letter = Letter { kind: DeliveryKind::Output, digest, content_type, about: to(&into, &site, bucket, key) };
     let body = body.into_data_stream().map_err(std::io::Error::other);
-    hub.mailbox.put(&into, &site, delivery, body).await.map_err(refuse)?;
+    hub.mailbox.put(&into, &id, letter, body).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What is kept with an output for a site, in the box from which it travels on.
+fn to(into: &str, site: &str, bucket: String, key: String) -> BTreeMap<String, String> {
+    let beyond = (into != site).then(|| ("site".to_owned(), site.to_owned()));
+    [("bucket".to_owned(), bucket), ("key".to_owned(), key)].into_iter().chain(beyond).collect()
 }
 
 /// The box in which a site, or the child of this hub by which it is reached, looks for what is for it.
@@ -243,7 +296,9 @@ impl Hub {
     {
         let site = if delivery.site.is_empty() { self.site.clone() } else { delivery.site.clone() };
         let into = known_box(self, &site).ok_or_else(|| unknown(&site))?;
-        self.mailbox.put(&into, &site, delivery, body).await.map_err(refuse)
+        let Delivery { id, bucket, key, content_type, digest, kind, .. } = delivery;
+        let letter = Letter { kind, digest, content_type, about: to(&into, &site, bucket, key) };
+        self.mailbox.put(&into, &id, letter, body).await
     }
 }
 
@@ -282,6 +337,8 @@ struct Wait {
 #[derive(Serialize)]
 pub(crate) struct Deliveries {
     deliveries: Vec<Delivery>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<Note>,
 }
 
 async fn list(
@@ -290,20 +347,30 @@ async fn list(
     Extension(place): Extension<Held>,
     Path(site): Path<String>,
     Query(Wait { wait }): Query<Wait>,
+    headers: HeaderMap,
 ) -> Result<Json<Deliveries>, ApiError> {
     place.give_back();
     let _waits = hub.limits.watch(&user.name)?;
+    let listening = headers.contains_key(LISTENS).then(|| hub.relay.listen(&site));
+    let told = || async {
+        match &listening {
+            Some(listening) => listening.told().await,
+            None => std::future::pending().await,
+        }
+    };
     let until = tokio::time::Instant::now() + Duration::from_secs(wait).min(LONGEST_WAIT);
     loop {
         let seen = hub.mailbox.objects.latest_sequence();
         let deliveries = hub.mailbox.waiting(&site).await.map_err(refuse)?;
-        if !deliveries.is_empty() {
-            return Ok(Json(Deliveries { deliveries }));
+        let notes = listening.as_ref().map(Listening::take).unwrap_or_default();
+        if !deliveries.is_empty() || !notes.is_empty() {
+            return Ok(Json(Deliveries { deliveries, notes }));
         }
         tokio::select! {
             _ = hub.mailbox.objects.changed_after(seen) => {}
-            () = hub.shutdown.wait() => return Ok(Json(Deliveries { deliveries })),
-            () = tokio::time::sleep_until(until) => return Ok(Json(Deliveries { deliveries })),
+            () = told() => {}
+            () = hub.shutdown.wait() => return Ok(Json(Deliveries { deliveries, notes })),
+            () = tokio::time::sleep_until(until) => return Ok(Json(Deliveries { deliveries, notes })),
         }
     }
 }

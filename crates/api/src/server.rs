@@ -21,7 +21,7 @@ use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
     ApiError, Hub, blobs, discovery, errands, garbage, health, images, inside, joining, layout, listener,
-    mailbox, metrics, nesting, rbac, resources, reviews, sites, ui, webhooks,
+    mailbox, metrics, nesting, offload, rbac, resources, reviews, sites, ui, webhooks,
 };
 
 /// How large a manifest may be, in bytes.
@@ -64,6 +64,7 @@ pub fn router(hub: Hub) -> Router {
         .merge(blobs::routes())
         .merge(mailbox::routes())
         .merge(errands::routes())
+        .merge(offload::routes())
         .layer(from_fn_with_state(hub.clone(), guard));
     let audited = from_fn_with_state(hub.clone(), audit::record);
     let measured = from_fn_with_state(hub.clone(), metrics::measure);

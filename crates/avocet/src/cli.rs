@@ -284,6 +284,9 @@ pub struct ListenSite {
     /// Keep what runs here as it is: ask the hub to leave this site out of rollouts
     #[arg(long, env = "AVOCET_ROLLOUT_OPT_OUT")]
     pub rollout_opt_out: bool,
+    /// Take no work that other sites offer when they are busy
+    #[arg(long, env = "AVOCET_REFUSE_OFFLOADS")]
+    pub refuse_offloads: bool,
     /// Answer MLBuffet's clients with its own status codes, such as 200 for what failed
     #[arg(long)]
     pub mlbuffet_legacy: bool,

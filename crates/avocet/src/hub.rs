@@ -104,6 +104,7 @@ pub async fn start(
         blobs,
         parent,
         registry: registry.clone(),
+        relay: api::Relay::default(),
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
         sources: SourceQueue::default(),
         errands: Errands::default(),

@@ -57,9 +57,14 @@ fn row(invocation: &Invocation, format: Format) -> Vec<String> {
     } else {
         invocation.message.clone()
     };
+    let site = match &invocation.handover {
+        Some(handover) => format!("{}, at {}", invocation.site, handover.site),
+        None if !invocation.ran_at.is_empty() => format!("{}, at {}", invocation.site, invocation.ran_at),
+        None => invocation.site.clone(),
+    };
     vec![
         id,
-        invocation.site.clone(),
+        site,
         invocation.function.clone(),
         format!("{}/{}", invocation.bucket, invocation.key),
         format!("{:?}", invocation.state),

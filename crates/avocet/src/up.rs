@@ -178,6 +178,7 @@ fn site_config(
         tensorflow: options.tensorflow.clone(),
         allow_unconfined: options.allow_unconfined,
         rollout_opt_out: options.rollout_opt_out,
+        takes_offloads: !options.refuse_offloads,
         heartbeat: Duration::from_secs(options.heartbeat.max(1)),
         mlbuffet_legacy: options.mlbuffet_legacy,
         callback_origins: options.callback_origins.clone(),

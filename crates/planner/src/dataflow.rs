@@ -72,6 +72,7 @@ fn plan_component(
                 models: models.clone(),
                 inputs: component.inputs.clone(),
                 outputs: route(application, component, &site, resolver, sites)?,
+                offload: component.offload.clone(),
             };
             Ok((site, spec))
         })

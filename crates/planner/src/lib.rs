@@ -2,12 +2,14 @@
 //! the same answer: production, `avocet explain` and simulation run the very same functions.
 //!
 //! Placement: a [`Fleet`] holds what policies ask of sites, a [`Crowd`] what others decided, and a [`Board`] decides for
-//! one [`Policy`]. [`place`] does all of it at once and says why. How changes reach sites: [`rollout`].
+//! one [`Policy`]. [`place`] does all of it at once and says why. How changes reach sites: [`rollout`]. Who
+//! takes work that a busy site offers: [`offload`].
 
 pub mod constraint;
 pub mod groups;
 pub mod health;
 pub mod metrics;
+pub mod offload;
 pub mod retry;
 pub mod rollout;
 

@@ -67,7 +67,8 @@ fn render(state: &ServerState) -> String {
         text.sample(&[], dropped);
     }
     process::write(&mut text);
-    text.finish()
+    let further = state.further.as_ref().map(|tell| tell()).unwrap_or_default();
+    text.finish() + &further
 }
 
 struct Counter {

@@ -20,6 +20,7 @@ pub struct ServerState {
     pub(crate) settings: Arc<Settings>,
     pub(crate) payloads: Option<PayloadLog>,
     pub(crate) tracer: Option<Tracer>,
+    pub(crate) further: Option<Arc<dyn Fn() -> String + Send + Sync>>,
 }
 
 impl ServerState {
@@ -34,6 +35,7 @@ impl ServerState {
             settings: Arc::default(),
             payloads: None,
             tracer: None,
+            further: None,
         }
     }
 
@@ -68,6 +70,13 @@ impl ServerState {
     #[must_use]
     pub fn payloads(mut self, log: PayloadLog) -> ServerState {
         self.payloads = Some(log);
+        self
+    }
+
+    /// What `/metrics` tells beside what this crate knows, in Prometheus' text format.
+    #[must_use]
+    pub fn further_metrics(mut self, tell: Arc<dyn Fn() -> String + Send + Sync>) -> ServerState {
+        self.further = Some(tell);
         self
     }
 

@@ -109,6 +109,17 @@ impl Process {
         status.success()
     }
 
+    /// Sends it a signal by name, such as `STOP` or `CONT`.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[track_caller]
+    pub fn signal(&self, name: &str) {
+        let child = self.child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+        assert!(sent.unwrap().success(), "can't send {name} to {}", self.name);
+    }
+
     /// Kills it with signal 9 and waits until it is gone.
     ///
     /// # Panics

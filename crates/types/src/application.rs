@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, FieldError, InvocationCounts, Kind, Resource, Rollout, RolloutStatus, names};
+use crate::{
+    Condition, FieldError, InvocationCounts, Kind, Offload, Resource, Rollout, RolloutStatus, names,
+};
 
 /// An AI application over many sites.
 pub type Application = Resource<ApplicationSpec>;
@@ -37,6 +39,11 @@ pub struct ApplicationSpec {
         "message": "inputs and outputs need a function that reads and writes them",
         "fieldPath": ".function", "reason": "FieldValueRequired",
     },
+    {
+        "rule": "has(self.__function__) || !has(self.offload)",
+        "message": "offload needs a function whose invocations others can run",
+        "fieldPath": ".function", "reason": "FieldValueRequired",
+    },
 ]))]
 pub struct Component {
     /// Unique within the application.
@@ -62,6 +69,9 @@ pub struct Component {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub outputs: Vec<BucketPath>,
+    /// Lets its invocations run at other sites when its own are busy; absent keeps them, and their inputs, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offload: Option<Offload>,
 }
 
 /// A model that a component names.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketPath, Condition, FunctionSpec, Kind, ModelSpec, Resource, SiteProgress};
+use crate::{BucketPath, Condition, Digest, FunctionSpec, Kind, ModelSpec, Offload, Resource, SiteProgress};
 
 /// What one site must run of one component; its namespace is the site's name. Controllers write it, the
 /// site's agent reads it and reports back.
@@ -40,6 +40,9 @@ pub struct AssignmentSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub outputs: Vec<AssignedOutput>,
+    /// Whether and which others may run its invocations when the site is busy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offload: Option<Offload>,
 }
 
 /// A function as it was when it was assigned.
@@ -51,6 +54,13 @@ pub struct AssignedFunction {
     pub name: String,
     /// The function's spec.
     pub spec: FunctionSpec,
+}
+
+impl AssignedFunction {
+    /// Tells this very version of the function from every other.
+    pub fn fingerprint(&self) -> Digest {
+        Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes())
+    }
 }
 
 /// A model as it was when it was assigned.
@@ -105,6 +115,16 @@ pub struct InvocationCounts {
     pub failed: u64,
     /// Outputs that wait to reach another site.
     pub undelivered: u64,
+    /// Of those that succeeded, how many ran at another site.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub offloaded: u64,
+    /// How many times another site had taken one and fell silent or gave it back.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reclaimed: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl std::ops::AddAssign for InvocationCounts {
@@ -113,6 +133,8 @@ impl std::ops::AddAssign for InvocationCounts {
         self.succeeded += other.succeeded;
         self.failed += other.failed;
         self.undelivered += other.undelivered;
+        self.offloaded += other.offloaded;
+        self.reclaimed += other.reclaimed;
     }
 }
 

@@ -22,6 +22,7 @@ mod kind;
 mod maintenance;
 mod meta;
 mod model;
+mod offload;
 mod placement;
 mod portion;
 mod quantity;
@@ -56,6 +57,7 @@ pub use model::{
     Postprocessing, PredictionCache, Preprocessing, QueuePolicy, Resize, Rollback, Serving, Shadow, Share,
     Traffic,
 };
+pub use offload::{Offload, OffloadTo};
 pub use placement::{
     AddOnScore, AntiAffinity, ComponentReference, Constraints, DecisionGroup, DecisionGroups, GroupSelector,
     GroupSize, HttpJson, Metric, MetricProvider, Migration, Near, Placement, PlacementDecision,

@@ -68,6 +68,7 @@ fn rules_everywhere(site: &str) -> Value {
             ],
         },
         {"verbs": ["post"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/sources/*")]},
+        {"verbs": ["post", "put"], "nonResourceURLs": [own("/avocet/v1/offload/SITE/*")]},
         {
             "verbs": ["get", "head", "delete"],
             "nonResourceURLs": [own("/avocet/v1/mailbox/SITE"), own("/avocet/v1/mailbox/SITE/*")],

@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod malformed;
 mod nesting;
+mod offload;
 mod oidc;
 mod quotas;
 mod resources;

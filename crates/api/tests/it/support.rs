@@ -114,6 +114,7 @@ impl TestHub {
             blobs,
             parent: None,
             registry,
+            relay: avocet_api::Relay::default(),
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
             sources: controllers::SourceQueue::default(),
             errands: controllers::Errands::default(),

@@ -26,6 +26,7 @@ mod kubernetes_client;
 mod manifests;
 mod nesting;
 mod networks;
+mod offload;
 mod registry;
 mod rollouts;
 mod serve;

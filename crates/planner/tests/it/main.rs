@@ -3,6 +3,7 @@
 
 mod board;
 mod dataflow;
+mod offload;
 mod placement;
 mod rollout;
 mod terms;
