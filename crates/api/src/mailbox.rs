@@ -263,7 +263,8 @@ async fn send(
     }
     let known = known_box(&hub, &site);
     let into = known.or(hub.parent.as_ref().map(|_| UP.to_owned())).ok_or_else(|| unknown(&site))?;
-    let letter = Letter { kind: DeliveryKind::Output, digest, content_type, about: to(&into, &site, bucket, key) };
+    let letter =
+        Letter { kind: DeliveryKind::Output, digest, content_type, about: to(&into, &site, bucket, key) };
     let body = body.into_data_stream().map_err(std::io::Error::other);
     hub.mailbox.put(&into, &id, letter, body).await?;
     Ok(StatusCode::NO_CONTENT)
