@@ -34,6 +34,7 @@ use types::{
 use crate::limits::Held;
 use crate::mailbox::{self, DeliveryKind, Letter};
 use crate::{ApiError, Hub};
+pub(crate) use relay::Listening;
 pub use relay::Relay;
 
 /// How long sites have to answer.

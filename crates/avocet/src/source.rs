@@ -143,8 +143,12 @@ impl Followed {
         if asked.spec.suspend {
             bail!("source `{}` is suspended; avocet source resume {}", self.name, self.name);
         }
+        if timeout == 0 {
+            println!("source/{} is looked at", self.name);
+            return Ok(());
+        }
         let began = Instant::now();
-        while timeout > 0 {
+        loop {
             let source = self.read().await?;
             if source.status.last_handled_reconcile_at == word {
                 return told(&source);
@@ -157,8 +161,6 @@ impl Followed {
             }
             tokio::time::sleep(LOOK).await;
         }
-        println!("source/{} is looked at", self.name);
-        Ok(())
     }
 
     async fn show(&self, format: Format) -> anyhow::Result<()> {

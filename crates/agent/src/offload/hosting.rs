@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::{Answer, Ask, Delivery, Note};
+use api::{Answer, Ask, Delivery, Note, Upstream};
 use artifacts::Blobs;
 use artifacts::signature::TrustedKeys;
 use planner::offload::{Refusal, Situation, judge};
@@ -19,7 +19,6 @@ use super::{Line, answer};
 use crate::Error;
 use crate::assignments::Progress;
 use crate::outbox::{Parcel, ResultOf};
-use crate::prepare::Hub;
 use crate::publish::files_below;
 use crate::work::{Place, Worker, file_name};
 
@@ -420,7 +419,7 @@ impl Hosting {
             return Ok(bundle);
         }
         if !self.means.blobs.has(&digest) {
-            let source = Hub(&self.line.client);
+            let source = Upstream::to(self.line.client.clone());
             let fetched = artifacts::fetch(&self.means.blobs, &digest, artifact.size, &source).await;
             fetched.map_err(|error| format!("the function can't be fetched: {}", daemon::chain(&error)))?;
         }

@@ -445,7 +445,7 @@ fn kubectl_sees_sources_and_what_an_overlay_made() {
     let built = hub.cli(&["source", "build", repository.work.join("deploy/north").to_str().unwrap()]).ok();
     assert!(built.contains("name: n-a") && built.contains("plant: north"), "{built}");
     kubectl.ok(&["delete", "source", "deploy", "--timeout=60s"]);
-    assert_eq!(kubectl.run(&["-n", "north", "get", "configmap", "n-a"]).success, false);
+    assert!(!kubectl.run(&["-n", "north", "get", "configmap", "n-a"]).success);
 }
 
 #[test]
