@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::Shutdown;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::service::S3Service;
 use tokio::net::{TcpListener, TcpStream};
@@ -75,6 +79,7 @@ async fn serve_connection(stream: TcpStream, service: S3Service, shutdown: &Shut
     let _ = stream.set_nodelay(true);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
+    let service = service_fn(move |request| answer(service.clone(), request));
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -86,4 +91,18 @@ async fn serve_connection(stream: TcpStream, service: S3Service, shutdown: &Shut
     if let Err(error) = ended {
         debug!(%error, "a connection broke");
     }
+}
+
+/// Who asked whether to send a body at all, and is refused, may send it or not: what comes next on the connection could
+/// be either, so it ends. (boto3 goes on with its next request.)
+async fn answer(
+    service: S3Service,
+    request: Request<Incoming>,
+) -> Result<Response<s3s::Body>, s3s::HttpError> {
+    let asks = request.headers().contains_key(EXPECT);
+    let mut response = service.call(request.map(s3s::Body::from)).await?;
+    if asks && !response.status().is_success() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }
