@@ -27,6 +27,8 @@ mod simulation;
 mod site;
 mod snapshot;
 mod source;
+#[cfg(test)]
+mod testing;
 mod write;
 
 pub use aggregation::aggregate;

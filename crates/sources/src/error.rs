@@ -109,3 +109,17 @@ impl Error {
         move |source| Self::Io { action, source }
     }
 }
+
+/// How much of a complaint is told, in characters.
+const LONGEST_MESSAGE: usize = 600;
+
+/// What a program complained of, in one line.
+pub fn shorten(complaint: &str) -> String {
+    let lines = complaint.lines().map(str::trim).filter(|line| !line.is_empty());
+    let text: String = lines.collect::<Vec<_>>().join("; ").chars().filter(|c| !c.is_control()).collect();
+    match text.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + "…",
+        None if text.is_empty() => "it says nothing".to_owned(),
+        None => text,
+    }
+}

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::build::{Manifest, joined, parse};
+use crate::error::shorten;
 use crate::tree::resolve;
 use crate::{Error, Tree};
 
@@ -110,9 +111,7 @@ fn run(mut command: Command, folder: &str) -> Result<String, Error> {
     };
     let (output, complaint) = (output.join().unwrap_or_default(), complaint.join().unwrap_or_default());
     if !status.success() {
-        let problem =
-            complaint.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
-        let problem: String = problem.chars().take(600).collect();
+        let problem = shorten(&complaint);
         return Err(Error::invalid(joined(folder, "Chart.yaml"), format!("helm refuses it: {problem}")));
     }
     Ok(output)

@@ -176,7 +176,10 @@ async fn put(up: &Up, change: &Change) -> Result<(), Error> {
         Ok(theirs) => theirs,
         Err(error) => {
             // The others must not wait for it.
-            warn!(%error, object = %change.object, "the hub above assigns what can't be read; is it newer than this one?");
+            let place =
+                |field| change.object.pointer(field).and_then(|text| text.as_str()).unwrap_or_default();
+            let (site, name) = (place("/metadata/namespace"), place("/metadata/name"));
+            warn!(%error, site, name, "the hub above assigns what can't be read; is it newer than this one?");
             return Ok(());
         }
     };

@@ -8,7 +8,8 @@ use store::Key;
 use types::{ApplicationRevision, Assignment, Digest, Resource, SiteSpec};
 
 use crate::snapshot::Reader;
-use world::{Mood, SITES, World, at, one_at_a_time, world};
+use crate::testing::at;
+use world::{Mood, SITES, World, one_at_a_time, world};
 
 #[tokio::test]
 async fn sites_are_told_one_after_the_other() {

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
 use store::Store;
 use types::Time;
 
@@ -10,16 +9,11 @@ use crate::application::Moment;
 use crate::placement::Planning;
 use crate::site::Clock;
 use crate::snapshot::Reader;
+use crate::testing::at;
 use crate::{Heartbeats, Measurements, Write, application, placement, site};
 
 /// For how many seconds a site may be silent.
 pub const GRACE: u64 = 15;
-
-/// A time that people read, so many seconds after the beginning.
-pub fn at(seconds: i64) -> Time {
-    let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-    Time(start + SignedDuration::from_secs(seconds))
-}
 
 /// One process of the hub.
 pub struct Hub {

@@ -6,7 +6,7 @@ use serde_json::json;
 use types::{Assignment, Condition};
 
 use super::chance::Chance;
-use super::hub::at;
+use crate::testing::at;
 
 /// How often a site says that it lives, in seconds.
 const BEAT: i64 = 5;

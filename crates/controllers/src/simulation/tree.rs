@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use store::{Key, Ledger, Store};
+use store::{Key, Store};
 use types::{Application, Assignment, Digest, Kind, Resource};
 
 use super::chance::Chance;
-use super::hub::{Hub, at};
+use super::hub::Hub;
 use super::promises::{self, Before, Promises};
 use super::site::{Nature, Report, Site};
 use crate::snapshot::Reader;
+use crate::testing::{self, at};
 use crate::{Events, Snapshot, Write};
 
 /// How often the controllers look at what they wrote themselves before they must rest.
@@ -40,8 +41,7 @@ pub struct Tree {
 
 impl Tree {
     pub async fn new(seed: u64, count: usize) -> Self {
-        let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
-        let store = Store::open(Ledger::memory().unwrap(), &plurals).unwrap();
+        let store = testing::store();
         let mut tree = Self {
             seen: Reader::default(),
             events: Events::new(store.clone()),
@@ -83,20 +83,7 @@ impl Tree {
 
     /// What people write.
     pub async fn apply(&mut self, kind: &str, name: &str, spec: Value) {
-        let info = types::kind_named(kind).unwrap();
-        let namespace = if info.namespaced { "default" } else { "" };
-        let key = Key::new(info.plural, namespace, name);
-        let known = self.store.get(&key).map(|object| object.manifest());
-        let mut manifest = known.clone().unwrap_or_else(|| {
-            json!({"apiVersion": types::API_VERSION, "kind": info.kind,
-                "metadata": {"name": name, "namespace": namespace}})
-        });
-        manifest["spec"] = spec;
-        let manifest = info.admit(&manifest).unwrap();
-        match known {
-            None => drop(self.store.create(key, manifest, at(self.now)).await.unwrap()),
-            Some(_) => drop(self.store.update(key, manifest, false).await.unwrap()),
-        }
+        testing::apply(&self.store, kind, name, spec, at(self.now)).await;
     }
 
     pub async fn change<S: Kind>(

@@ -11,14 +11,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 use super::session::Session;
+use crate::error::shorten;
 use crate::tree::{Entry, Limits, Mode};
 use crate::{Error, tree};
 
 /// How much of what a program prints is kept, in bytes.
 const LONGEST_OUTPUT: u64 = 64 << 20;
 const LONGEST_COMPLAINT: u64 = 64 << 10;
-/// How much of a complaint is told, in characters.
-const LONGEST_MESSAGE: usize = 600;
 /// How often a growing cache is measured.
 const MEASURE: Duration = Duration::from_millis(200);
 
@@ -182,15 +181,4 @@ fn bytes_in(folder: &Path) -> u64 {
         Err(_) => 0,
     });
     sizes.sum()
-}
-
-/// What a program complained of, in one line.
-pub fn shorten(complaint: &str) -> String {
-    let lines = complaint.lines().map(str::trim).filter(|line| !line.is_empty());
-    let text: String = lines.collect::<Vec<_>>().join("; ").chars().filter(|c| !c.is_control()).collect();
-    match text.char_indices().nth(LONGEST_MESSAGE) {
-        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + "…",
-        None if text.is_empty() => "it says nothing".to_owned(),
-        None => text,
-    }
 }

@@ -7,10 +7,11 @@ use std::process::Stdio;
 use tokio::process::Command;
 use types::VerificationMode;
 
-use super::command::{Git, shorten};
+use super::command::Git;
 use super::remote::Followed;
 use super::session::{Session, write_private};
 use crate::Error;
+use crate::error::shorten;
 
 /// Whose signatures count.
 #[derive(Debug, Clone, Default)]

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use store::{Key, Ledger, Store};
-use types::{Application, Assignment, Digest, Kind, Resource, RolloutStatus, SiteSpec, Time};
+use store::{Key, Store};
+use types::{Application, Assignment, Digest, Kind, Resource, RolloutStatus, SiteSpec};
 
 use crate::application::Moment;
 use crate::placement::Planning;
 use crate::snapshot::Reader;
+use crate::testing::{self, at};
 use crate::{Events, Measurements, Write, application, placement};
 
 /// How a site takes what it is told.
@@ -36,15 +36,9 @@ pub struct World {
     pub set_by: i64,
 }
 
-pub fn at(seconds: i64) -> Time {
-    let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-    Time(start + SignedDuration::from_secs(seconds))
-}
-
 impl World {
     pub async fn new(sites: &[(&str, Mood)]) -> Self {
-        let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
-        let store = Store::open(Ledger::memory().unwrap(), &plurals).unwrap();
+        let store = testing::store();
         let events = Events::new(store.clone());
         let mut world = Self {
             store,
@@ -64,20 +58,7 @@ impl World {
     }
 
     pub async fn apply(&self, kind: &str, name: &str, spec: Value) {
-        let info = types::kind_named(kind).unwrap();
-        let namespace = if info.namespaced { "default" } else { "" };
-        let key = Key::new(info.plural, namespace, name);
-        let known = self.store.get(&key).map(|object| object.manifest());
-        let mut manifest = known.clone().unwrap_or_else(|| {
-            json!({"apiVersion": types::API_VERSION, "kind": info.kind,
-                "metadata": {"name": name, "namespace": namespace}})
-        });
-        manifest["spec"] = spec;
-        let manifest = info.admit(&manifest).unwrap();
-        match known {
-            None => drop(self.store.create(key, manifest, at(self.seconds)).await.unwrap()),
-            Some(_) => drop(self.store.update(key, manifest, false).await.unwrap()),
-        }
+        testing::apply(&self.store, kind, name, spec, at(self.seconds)).await;
     }
 
     pub async fn annotate(&self, key: &str, value: &str) {
