@@ -33,7 +33,7 @@ pub fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
         process::run(with_tools(workspace.cargo().args(["test", "--workspace", "--all-targets"]), &tools))?;
     }
     if !options.no_demo {
-        demo::demo(workspace, &demo::Options::defaults())?;
+        demo::demo(workspace, &demo::Options::tested())?;
     }
     Ok(())
 }
