@@ -6,6 +6,7 @@
 
 mod agents;
 mod api;
+mod counted;
 mod latency;
 mod load;
 mod memory;
