@@ -105,6 +105,11 @@ pub async fn start(
         parent,
         registry: registry.clone(),
         relay: api::Relay::default(),
+        peers: api::Peers::default(),
+        egress: api::Egress::new(api::EgressOptions {
+            bytes_per_second: options.limits.max_artifact_bytes_per_second.map(|rate| rate.bytes()),
+            at_once: options.limits.max_artifact_downloads,
+        }),
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
         sources: SourceQueue::default(),
         errands: Errands::default(),

@@ -9,19 +9,19 @@ use types::Digest;
 
 use crate::support::{application, apply, model, placement, serving, tree, write_manifests};
 
-fn registry(hub: &Hub) -> String {
+pub fn registry(hub: &Hub) -> String {
     let said = hub.process.output();
     said.lines().find_map(|line| line.strip_prefix("registry is up: ")).unwrap().to_owned()
 }
 
 /// The admin's token.
-fn token(hub: &Hub) -> String {
+pub fn token(hub: &Hub) -> String {
     let kubeconfig = std::fs::read_to_string(hub.kubeconfig()).unwrap();
     let value = kubeconfig.split("token").nth(1).unwrap();
     value.chars().skip_while(|c| !c.is_ascii_hexdigit()).take_while(char::is_ascii_hexdigit).collect()
 }
 
-fn is_there(program: &str) -> bool {
+pub fn is_there(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok_and(|ran| ran.status.success());
     if !found {
         println!("skipped: there is no {program} in the path");
@@ -30,7 +30,7 @@ fn is_there(program: &str) -> bool {
 }
 
 /// An image in a folder, as skopeo reads it; answers its manifest.
-fn image(tree: &Tree) -> (PathBuf, Value) {
+pub fn image(tree: &Tree) -> (PathBuf, Value) {
     let layer = b"a layer";
     let config = json!({
         "architecture": "amd64", "os": "linux", "config": {},
@@ -54,7 +54,7 @@ fn image(tree: &Tree) -> (PathBuf, Value) {
     (file.parent().unwrap().to_owned(), manifest)
 }
 
-fn skopeo(arguments: &[&str]) -> Ran {
+pub fn skopeo(arguments: &[&str]) -> Ran {
     Ran::of(Command::new("skopeo").args(["--insecure-policy"]).args(arguments))
 }
 
@@ -63,7 +63,7 @@ fn pull(from: &str, password: &str, to: &Path) -> Ran {
     skopeo(&["copy", "--src-tls-verify=false", "--src-creds", &format!("me:{password}"), &from, &to])
 }
 
-fn manifest_in(folder: &Path) -> Value {
+pub fn manifest_in(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap()
 }
 
@@ -135,7 +135,7 @@ fn podman_pushes_and_pulls() {
 }
 
 /// The file that [`model`] serves.
-fn model_file() -> String {
+pub fn model_file() -> String {
     model("affine")["spec"]["versions"][0]["artifact"]["path"].as_str().unwrap().to_owned()
 }
 
