@@ -352,7 +352,7 @@ impl Site {
             move || assigned.all().iter().all(|known| matches!(known.progress, Progress::Ready { .. }));
         let payloads = serving::PayloadLog::start(self.config.payload_log(), None, tasks);
         let mut models = serving::ServerState::new(repository.clone())
-            .payloads(payloads.clone())
+            .payloads(payloads)
             .further_metrics(self.further_metrics())
             .ready_when(ready.clone());
         if let Some(settings) = &self.config.traces {
@@ -372,7 +372,7 @@ impl Site {
         let images = images::router(self.registry.clone(), front.clone(), demand);
         tasks.spawn("registry-front", images::serve(registry_listener, images, tasks.shutdown()));
         let guard = Arc::new(front.clone());
-        let buffet = Buffet::new(repository.clone(), self.shelf.clone(), guard.clone()).payloads(payloads);
+        let buffet = Buffet::new(models.clone(), self.shelf.clone(), guard.clone());
         let buffet = mlbuffet::router(buffet.legacy(self.config.mlbuffet_legacy));
         let answering = serving::router(models).merge(buffet);
         let bounds = jobs::Options {

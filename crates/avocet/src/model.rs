@@ -31,7 +31,7 @@ pub enum ModelCommand {
 
 #[derive(Args)]
 pub struct CheckOptions {
-    /// An ONNX file, the folder or archive of a SavedModel, or a frozen graph
+    /// A model file, or the folder or archive of a SavedModel or of an ONNX file with its data
     #[arg(value_name = "FILE")]
     pub path: PathBuf,
     /// ONNX Runtime's shared library, or its folder

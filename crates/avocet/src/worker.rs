@@ -31,6 +31,8 @@ struct WorkerOptions {
     threads: usize,
     /// What the model's owner says that it takes and gives, as JSON.
     signature: String,
+    /// What it may read beside `path`.
+    others: Vec<PathBuf>,
 }
 
 /// Call it before any thread is started.
@@ -45,13 +47,14 @@ pub fn main() -> ExitCode {
 }
 
 fn work(options: WorkerOptions) -> anyhow::Result<()> {
-    let WorkerOptions { allow_unconfined, onnxruntime, tensorflow, engine, path, threads, signature } =
+    let WorkerOptions { allow_unconfined, onnxruntime, tensorflow, engine, path, threads, signature, others } =
         options;
     let declared = serde_json::from_str(&signature).context("the signature can't be read")?;
     let path = std::path::absolute(path)?;
     // Libraries are found now and opened when they are needed, which is behind the fence.
     let engines = Engines::discover(&EngineOptions { onnxruntime, tensorflow, ..EngineOptions::default() });
-    let mut read = vec![path.clone()];
+    let mut read: Vec<PathBuf> = others.into_iter().map(std::path::absolute).collect::<Result<_, _>>()?;
+    read.push(path.clone());
     read.extend(engines.list().iter().filter_map(|engine| engine.path.as_deref()).flat_map(folders));
     // What isn't there can't be read; the load says so.
     read.retain(|path| path.exists());

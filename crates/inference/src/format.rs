@@ -2,6 +2,7 @@
 
 mod archive;
 mod classical;
+mod folder;
 mod graph_def;
 mod saved_model;
 
@@ -104,6 +105,8 @@ pub struct Source {
     pub format: Format,
     /// The file, or the folder of a SavedModel.
     pub path: PathBuf,
+    /// The folder that was given or unpacked: all in it is the model's.
+    folder: Option<PathBuf>,
     /// Goes with this value; engines keep nothing of it.
     _scratch: Option<TempDir>,
 }
@@ -115,23 +118,33 @@ impl Source {
     /// When it can't be read or is no model that any engine could take.
     pub fn open(path: &Path) -> Result<Source, FormatError> {
         if path.is_dir() {
-            let folder = saved_model::folder_in(path)?;
-            return Ok(Source { format: Format::SavedModel, path: folder, _scratch: None });
+            let folder::Model { format, path: model } = folder::model_in(path)?;
+            return Ok(Source { format, path: model, folder: Some(path.into()), _scratch: None });
         }
         match kind(&head(path)?)? {
             Kind::Model(Format::TfLite) => {
                 let scratch = tempfile::tempdir().map_err(FormatError::Io)?;
                 let translated = scratch.path().join("model.onnx");
                 std::fs::write(&translated, crate::tflite::to_onnx(path)?).map_err(FormatError::Io)?;
-                Ok(Source { format: Format::TfLite, path: translated, _scratch: Some(scratch) })
+                Ok(Source { path: translated, ..Source::unpacked(Format::TfLite, scratch) })
             }
-            Kind::Model(format) => Ok(Source { format, path: path.into(), _scratch: None }),
+            Kind::Model(format) => Ok(Source { format, path: path.into(), folder: None, _scratch: None }),
             Kind::Archive(packing) => {
                 let scratch = tempfile::tempdir().map_err(FormatError::Io)?;
-                let folder = archive::unpack(path, packing, scratch.path())?;
-                Ok(Source { format: Format::SavedModel, path: folder, _scratch: Some(scratch) })
+                let folder::Model { format, path } = archive::unpack(path, packing, scratch.path())?;
+                Ok(Source { path, ..Source::unpacked(format, scratch) })
             }
         }
+    }
+
+    fn unpacked(format: Format, scratch: TempDir) -> Source {
+        let folder = scratch.path().to_path_buf();
+        Source { format, path: folder.clone(), folder: Some(folder), _scratch: Some(scratch) }
+    }
+
+    /// The files and folders that engines may have to read beside [`Source::path`].
+    pub fn others(&self) -> Vec<PathBuf> {
+        self.folder.clone().map_or_else(|| folder::companions(&self.path), |folder| vec![folder])
     }
 }
 

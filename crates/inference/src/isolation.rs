@@ -38,7 +38,8 @@ pub(crate) const RUN: Duration = Duration::from_secs(60);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// How to start a worker: a program and its arguments, behind which the model's own are put:
-/// `ENGINE PATH THREADS SIGNATURE`, the last as JSON. It must end up in [`serve_worker`].
+/// `ENGINE PATH THREADS SIGNATURE OTHERS…`: the signature as JSON, the others what may be read beside the path. It must
+/// end up in [`serve_worker`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerCommand(pub Vec<OsString>);
 
@@ -138,6 +139,7 @@ impl Launch {
             .arg(&self.source.path)
             .arg(self.threads.to_string())
             .arg(&self.signature)
+            .args(self.source.others())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()

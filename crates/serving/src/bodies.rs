@@ -19,16 +19,22 @@ use crate::error::ApiError;
 const LARGEST: u64 = 8;
 /// Bytes that there is room for at least.
 const LEAST: u64 = 64 << 20;
-/// How long a body may rest.
-const QUIET: Duration = Duration::from_secs(30);
-/// How long it may take: 64 MiB over a slow line.
-const WHOLE: Duration = Duration::from_secs(600);
+/// 64 MiB come over a slow line in time.
+const PATIENCE: Patience = Patience { rest: Duration::from_secs(30), whole: Duration::from_secs(600) };
 
 /// The bodies that a front holds. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Bodies {
     held: Arc<AtomicU64>,
     limit: u64,
+    patience: Patience,
+}
+
+/// How long a body may bring nothing, and how long it may take in all.
+#[derive(Clone, Copy)]
+struct Patience {
+    rest: Duration,
+    whole: Duration,
 }
 
 /// What one request holds, until it is answered.
@@ -50,7 +56,8 @@ enum Refused {
 impl Bodies {
     /// For a front whose bodies have up to so many bytes.
     pub fn of(largest: usize) -> Bodies {
-        Bodies { held: Arc::default(), limit: (largest as u64).saturating_mul(LARGEST).max(LEAST) }
+        let limit = (largest as u64).saturating_mul(LARGEST).max(LEAST);
+        Bodies { held: Arc::default(), limit, patience: PATIENCE }
     }
 
     /// The body as it is to be read, and what it holds.
@@ -60,7 +67,7 @@ impl Bodies {
         if body.is_end_stream() {
             return (body, held);
         }
-        let end = Instant::now() + WHOLE;
+        let end = Instant::now() + self.patience.whole;
         (Body::new(Bound { body, held: held.clone(), rest: None, end }), held)
     }
 
@@ -123,7 +130,7 @@ impl hyper::body::Body for Bound {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            let end = self.end.min(Instant::now() + QUIET);
+            let end = self.end.min(Instant::now() + self.held.bodies.patience.rest);
             ready!(self.rest.get_or_insert_with(|| Box::pin(sleep_until(end))).as_mut().poll(context));
             return Poll::Ready(Some(Err(self.held.refuse(Refused::Slow).into())));
         };
@@ -144,6 +151,8 @@ impl hyper::body::Body for Bound {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+
     use super::*;
 
     fn chunks(sizes: &[usize]) -> Body {
@@ -157,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_held_leaves_less_room_until_it_is_dropped() {
-        let bodies = Bodies { held: Arc::default(), limit: 80 };
+        let bodies = Bodies { held: Arc::default(), limit: 80, patience: PATIENCE };
         let (first, held) = bodies.bound(chunks(&[30, 30]));
         assert_eq!(read(first).await, Some(60));
         let (second, refused) = bodies.bound(chunks(&[20, 20]));
@@ -167,5 +176,25 @@ mod tests {
         drop((held, refused));
         let (third, _held) = bodies.bound(chunks(&[40, 40]));
         assert_eq!(read(third).await, Some(80));
+    }
+
+    #[tokio::test]
+    async fn bodies_that_rest_or_trickle_for_too_long_are_given_up() {
+        let (short, long) = (Duration::from_millis(20), Duration::from_secs(3600));
+        let resting =
+            futures::stream::iter([Ok::<_, std::io::Error>(vec![0; 9])]).chain(futures::stream::pending());
+        let trickling = futures::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            Some((Ok::<_, std::io::Error>(vec![0; 1]), ()))
+        });
+        for (patience, body) in [
+            (Patience { rest: short, whole: long }, Body::from_stream(resting)),
+            (Patience { rest: long, whole: short }, Body::from_stream(trickling)),
+        ] {
+            let bodies = Bodies { held: Arc::default(), limit: 1 << 20, patience };
+            let (body, held) = bodies.bound(body);
+            assert_eq!(read(body).await, None);
+            assert!(matches!(held.check(), Err(ApiError::Slow)));
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::trace::{Call, Trace, TraceParent};
 use crate::watch::Watch;
 
 /// Bytes of body from which decoding and encoding leave the async threads: some hundred microseconds of parsing.
-const LARGE: usize = 256 << 10;
+pub(crate) const LARGE: usize = 256 << 10;
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 

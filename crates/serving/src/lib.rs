@@ -44,6 +44,7 @@ mod folder;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod grpc;
+mod lanes;
 mod listen;
 mod management;
 mod metrics;

@@ -1,67 +1,80 @@
-//! The port of REST: HTTP/1 connections, as many as are good for the machine, each with bounded patience.
+//! The port of REST: HTTP/1 connections, each with bounded patience.
 
-use std::pin::pin;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
 use daemon::Shutdown;
+use futures::FutureExt;
+use futures::future::{Either, Map};
+use hyper::Request;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::runtime::Handle;
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
+use tower::Service as _;
 
-/// Connections at once; more wait.
-const CONNECTIONS: usize = 1024;
+use crate::infer::LARGE;
+use crate::lanes;
+
 /// How long a connection may take for the head of a request, or rest between two.
 const HEADER_PATIENCE: Duration = Duration::from_secs(60);
-/// How often the listener wakes for nothing. A timer that is to end before all others wakes another thread when it is
-/// set, which costs more than a small request; beside this one, those of connections and bodies don't.
-const PULSE: Duration = Duration::from_secs(5);
-/// How long to wait where the machine has no more files.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves a router, such as [`crate::router`] with others merged into it, until the shutdown; then open requests are
 /// answered.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
-    let mut connections = JoinSet::new();
-    let mut pulse = tokio::time::interval(PULSE);
-    loop {
-        let full = connections.len() >= CONNECTIONS;
-        let accepted = tokio::select! {
-            () = shutdown.wait() => break,
-            Some(_) = connections.join_next() => continue,
-            _ = pulse.tick() => continue,
-            accepted = listener.accept(), if !full => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(serve_connection(stream, router.clone(), shutdown.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "can't accept connections");
-                shutdown.sleep(PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+    let front = Front { router, everywhere: Handle::current() };
+    lanes::serve("rest", lanes::CONNECTIONS, listener, shutdown.clone(), || {
+        let (front, shutdown) = (front.clone(), shutdown.clone());
+        move |stream| serve_connection(stream, front.clone(), shutdown.clone())
+    })
+    .await;
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, shutdown: Shutdown) {
-    let _ = stream.set_nodelay(true);
+async fn serve_connection(stream: TcpStream, front: Front, shutdown: Shutdown) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
-    let service = TowerToHyperService::new(router);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.wait() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    lanes::see_out(http.serve_connection(TokioIo::new(stream), front), shutdown).await;
+}
+
+/// Answers a connection's requests: small predictions on its own thread, the others wherever there is room.
+#[derive(Clone)]
+struct Front {
+    router: Router,
+    everywhere: Handle,
+}
+
+type Answer = Result<Response, Infallible>;
+type Here = Map<RouteFuture<Infallible>, fn(Answer) -> Result<Response, JoinError>>;
+type Elsewhere = Map<AbortOnDropHandle<Answer>, fn(Result<Answer, JoinError>) -> Result<Response, JoinError>>;
+
+impl Service<Request<Incoming>> for Front {
+    type Response = Response;
+    /// Ends the connection.
+    type Error = JoinError;
+    type Future = Either<Here, Elsewhere>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let is_small = is_small_prediction(&request);
+        let answer = self.router.clone().call(request);
+        match is_small {
+            true => Either::Left(answer.map(|Ok(response)| Ok(response))),
+            false => Either::Right(
+                AbortOnDropHandle::new(self.everywhere.spawn(answer))
+                    .map(|ended| ended.map(|Ok(response)| response)),
+            ),
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
     }
+}
+
+fn is_small_prediction(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    let is_small = request.body().size_hint().upper().is_some_and(|size| size <= LARGE as u64);
+    is_small && (path.ends_with("/infer") || path.ends_with("/prediction"))
 }

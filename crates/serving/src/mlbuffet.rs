@@ -25,28 +25,26 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get, post};
-use inference::Repository;
 
 use crate::bodies::Bodies;
 use crate::error::ApiError;
-use crate::{Guard, PayloadLog, Shelf};
+use crate::{Guard, ServerState, Shelf};
 use reply::Reply;
 
 /// What the routes need. Cheap to clone.
 #[derive(Clone)]
 pub struct Buffet {
-    repository: Repository,
+    state: ServerState,
     shelf: Shelf,
     guard: Arc<dyn Guard>,
     legacy: bool,
-    body_limit: usize,
-    payloads: Option<PayloadLog>,
 }
 
 impl Buffet {
-    /// Truthful status codes, and predictions up to 64 MiB.
-    pub fn new(repository: Repository, shelf: Shelf, guard: Arc<dyn Guard>) -> Buffet {
-        Buffet { repository, shelf, guard, legacy: false, body_limit: 64 << 20, payloads: None }
+    /// Answers for the models of a server, within its limits, with truthful status codes. Uploaded models have
+    /// [`Shelf`]'s own limit.
+    pub fn new(state: ServerState, shelf: Shelf, guard: Arc<dyn Guard>) -> Buffet {
+        Buffet { state, shelf, guard, legacy: false }
     }
 
     /// Whether to answer with MLBuffet's own codes, which are 200 for many failures and 500 for some mistakes of
@@ -54,20 +52,6 @@ impl Buffet {
     #[must_use]
     pub fn legacy(mut self, legacy: bool) -> Buffet {
         self.legacy = legacy;
-        self
-    }
-
-    /// Largest prediction in bytes; models have [`Shelf`]'s own limit.
-    #[must_use]
-    pub fn body_limit(mut self, bytes: usize) -> Buffet {
-        self.body_limit = bytes;
-        self
-    }
-
-    /// Where predictions are logged whose model says so; without it none is.
-    #[must_use]
-    pub fn payloads(mut self, log: PayloadLog) -> Buffet {
-        self.payloads = Some(log);
         self
     }
 
@@ -88,8 +72,8 @@ pub fn router(buffet: Buffet) -> Router {
         .route(&format!("{model}/prediction"), get(predict::by_get).post(predict::by_post))
         .route("/api/v1/train/{*rest}", any(training))
         .route("/api/{*rest}", any(no_route))
-        .layer(DefaultBodyLimit::max(buffet.body_limit))
-        .layer(from_fn_with_state((buffet.clone(), Bodies::of(buffet.body_limit)), bounded));
+        .layer(DefaultBodyLimit::max(buffet.state.body_limit))
+        .layer(from_fn_with_state((buffet.clone(), Bodies::of(buffet.state.body_limit)), bounded));
     // A file and what is said about it.
     let file = usize::try_from(buffet.shelf.file_limit()).unwrap_or(usize::MAX);
     let form = file.saturating_add(1 << 20);

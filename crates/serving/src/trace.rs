@@ -84,11 +84,6 @@ struct Active {
 }
 
 impl Trace {
-    /// Of a request that isn't traced.
-    pub fn none() -> Trace {
-        Trace(None)
-    }
-
     /// Decides whether a request is traced, by its headers and the sampler.
     pub fn begin(tracer: Option<&Tracer>, headers: &HeaderMap, call: &Call) -> Trace {
         Trace(tracer.and_then(|tracer| tracer.begin(headers, call)).map(Box::new))
@@ -134,22 +129,29 @@ impl Trace {
 
     /// Ends it with what the client is told.
     pub fn end<T>(&mut self, outcome: Result<&T, &ApiError>) {
-        let Some(active) = &mut self.0 else { return };
-        let status = outcome.map_or_else(|error| error.status(), |_| StatusCode::OK);
-        if active.spans.speaks_grpc() {
+        if let Some(active) = &mut self.0
+            && active.spans.speaks_grpc()
+        {
             let code = outcome.err().map_or(0, |error| error.code() as i32);
             active.spans.say("rpc.grpc.status_code", i64::from(code));
-        } else {
+        }
+        match outcome {
+            Ok(_) => self.end_with(StatusCode::OK, String::new),
+            Err(error) => self.end_with(error.status(), || error.message()),
+        }
+    }
+
+    /// Ends it with a status, and what the client is told where that is a failure of the server's: what the client did
+    /// wrong is none.
+    pub fn end_with(&mut self, status: StatusCode, text: impl FnOnce() -> String) {
+        let Some(mut active) = self.0.take() else { return };
+        if !active.spans.speaks_grpc() {
             active.spans.say("http.response.status_code", i64::from(status.as_u16()));
         }
-        // What the client did wrong is no failure of the server's.
-        if let Err(error) = outcome
-            && status.is_server_error()
-        {
-            active.spans.fail(error.message());
+        if status.is_server_error() {
+            active.spans.fail(text());
         }
         active.ended = true;
-        self.0 = None;
     }
 }
 

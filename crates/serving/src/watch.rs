@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use inference::{Answer, Error, Model, Request};
 
-use crate::payloads::{Outcome, PayloadLog, Record, Ticket};
+use crate::payloads::{Outcome, Record, Ticket};
 use crate::state::ServerState;
 use crate::trace::{Trace, TraceParent};
 
@@ -17,11 +17,7 @@ pub(crate) struct Watch {
 impl Watch {
     /// Decides whether it is.
     pub fn begin(state: &ServerState, model: &Model, trace: Option<TraceParent>) -> Watch {
-        Watch::of(state.payloads.as_ref(), model, trace)
-    }
-
-    /// The same for a front with a log of its own.
-    pub fn of(log: Option<&PayloadLog>, model: &Model, trace: Option<TraceParent>) -> Watch {
+        let log = state.payloads.as_ref();
         let ticket = log.and_then(|log| log.sample(model.serving().payloads.as_ref()));
         Watch { ticket, trace }
     }

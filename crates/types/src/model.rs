@@ -102,8 +102,8 @@ pub struct ModelVersion {
     /// The version's name, for example `1`.
     #[schemars(regex(pattern = names::DNS_LABEL), length(max = 63))]
     pub name: String,
-    /// The model: ONNX, TFLite, a frozen TensorFlow graph, an archive of a SavedModel, or what XGBoost or LightGBM
-    /// saved.
+    /// The model: ONNX, TFLite, a frozen TensorFlow graph, what XGBoost or LightGBM saved, or an archive of a
+    /// SavedModel or of an ONNX file with its data.
     pub artifact: Artifact,
 }
 

@@ -39,8 +39,8 @@ pub fn router(
     // Whoever reaches this server may do everything: that is why it listens at this machine only.
     let guard = Arc::new(Unguarded);
     let limit = options.max_message_mib.saturating_mul(1 << 20);
-    let buffet = Buffet::new(repository.clone(), shelf, guard.clone()).legacy(options.mlbuffet_legacy);
-    let answering = serving::router(state).merge(mlbuffet::router(buffet.body_limit(limit)));
+    let buffet = Buffet::new(state.clone(), shelf, guard.clone()).legacy(options.mlbuffet_legacy);
+    let answering = serving::router(state).merge(mlbuffet::router(buffet));
     let limits = jobs::Options {
         origins: jobs::Origins::new(&options.callback_origins)?,
         secret: callback_secret(&data.join("callback-secret"))?,

@@ -1,6 +1,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::support::tree;
@@ -40,17 +41,12 @@ fn avocet_serve_answers_for_a_folder_of_models_and_ends_on_a_signal() {
 struct Isolated {
     server: Child,
     address: String,
-    shape: &'static str,
     _tree: testkit::Tree,
 }
 
 impl Isolated {
-    fn start(engine: &str, onnxruntime: &OsStr) -> Isolated {
-        let tree = tree();
-        let affine = include_bytes!("../../../inference/tests/data/affine.onnx").as_slice();
-        // What the built-in engine lacks.
-        let celu = include_bytes!("../../../inference/tests/data/celu.onnx").as_slice();
-        tree.write("models/affine/1/model.onnx", if engine == "rten" { affine } else { celu });
+    /// Files of the model's version are there.
+    fn start(engine: &str, onnxruntime: &OsStr, tree: testkit::Tree) -> Isolated {
         let config = format!(
             "backend: \"{engine}\" parameters {{ key: \"isolation\" value {{ string_value: \"process\" }} }}"
         );
@@ -68,14 +64,11 @@ impl Isolated {
             lines.next().unwrap(),
             format!("model affine version 1: {engine}, answers where no version is named")
         );
-        let shape = if engine == "rten" { "[1,4]" } else { "[4]" };
-        Isolated { server, address, shape, _tree: tree }
+        Isolated { server, address, _tree: tree }
     }
 
     fn ask(&self) -> String {
-        let shape = self.shape;
-        let body =
-            format!(r#"{{"inputs":[{{"name":"x","shape":{shape},"datatype":"FP32","data":[1,2,3,4]}}]}}"#);
+        let body = r#"{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
         let mut connection = TcpStream::connect(&self.address).unwrap();
         let length = body.len();
         let head =
@@ -107,10 +100,24 @@ impl Drop for Isolated {
     }
 }
 
+/// A model whose weights are in a file beside it.
+fn with_external_data(model: &str) -> testkit::Tree {
+    let folder =
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../inference/tests/data/external")).join(model);
+    let tree = tree();
+    for file in ["model.onnx", "model.onnx.data"] {
+        tree.write(&format!("models/affine/1/{file}"), std::fs::read(folder.join(file)).unwrap());
+    }
+    tree
+}
+
 fn a_confined_process_answers_and_is_replaced(engine: &str, onnxruntime: &OsStr) {
-    let served = Isolated::start(engine, onnxruntime);
+    // The second has an operator that the built-in engine lacks.
+    let model = if engine == "rten" { "affine" } else { "celu" };
+    let served = Isolated::start(engine, onnxruntime, with_external_data(model));
     let right = served.ask();
     assert!(right.starts_with("HTTP/1.1 200"), "{right}");
+    assert!(right.contains(r#""data":[7.0,9.0,11.0]"#), "{right}");
     let worker = served.worker();
     let status = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
     for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {

@@ -1,4 +1,4 @@
-//! A SavedModel in an archive of a stranger's: unpacked within limits, or refused.
+//! A folder in an archive of a stranger's: unpacked within limits, or refused.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use artifacts::bundle::{self, MAXIMUM_DEPTH, MAXIMUM_ENTRIES};
 use artifacts::zip::Zip;
 use flate2::read::GzDecoder;
 
-use super::{FormatError, saved_model};
+use super::{FormatError, folder};
 
 /// Most bytes that an archive may unpack to.
 const MAXIMUM_BYTES: u64 = bundle::MAXIMUM_BYTES;
@@ -20,8 +20,8 @@ pub(super) enum Packing {
     TarGzip,
 }
 
-/// Unpacks into a new folder below `scratch`; answers the folder that holds the model.
-pub(super) fn unpack(archive: &Path, packing: Packing, scratch: &Path) -> Result<PathBuf, FormatError> {
+/// Unpacks into a new folder below `scratch`; answers what is in it.
+pub(super) fn unpack(archive: &Path, packing: Packing, scratch: &Path) -> Result<folder::Model, FormatError> {
     let into = scratch.join("model");
     match packing {
         Packing::Zip => unzip(archive, &into)?,
@@ -38,7 +38,7 @@ pub(super) fn unpack(archive: &Path, packing: Packing, scratch: &Path) -> Result
             fs::remove_file(tar).map_err(FormatError::Io)?;
         }
     }
-    saved_model::folder_in(&into).map_err(|error| match error {
+    folder::model_in(&into).map_err(|error| match error {
         FormatError::Unservable { .. } => foreign(&into),
         other => other,
     })
@@ -90,7 +90,9 @@ fn foreign(folder: &Path) -> FormatError {
             remedy: "export it with `torch.onnx.export`",
         };
     }
-    FormatError::Archive("it holds no `saved_model.pb`; pack the folder of a SavedModel".into())
+    let text = "it holds neither `saved_model.pb` nor one `.onnx` file; pack the folder of a SavedModel, or an ONNX \
+                model with its data";
+    FormatError::Archive(text.into())
 }
 
 /// Whether there is such a file in the folder or just below it.

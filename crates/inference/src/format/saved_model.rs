@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::format::{Format, FormatError};
 use crate::protobuf::{Reader, Value};
@@ -45,24 +45,6 @@ pub(super) fn is_likely(head: &[u8]) -> bool {
 pub(super) fn after_length(bytes: &[u8]) -> Option<&[u8]> {
     let last = bytes.iter().take(10).position(|byte| byte & 0x80 == 0)?;
     bytes.get(last + 1..)
-}
-
-/// The folder that holds `saved_model.pb`: this one, or the only one in it.
-pub(super) fn folder_in(folder: &Path) -> Result<PathBuf, FormatError> {
-    let mut folder = folder.to_path_buf();
-    for _ in 0..4 {
-        if folder.join("saved_model.pb").is_file() {
-            return Ok(folder);
-        }
-        let entries = std::fs::read_dir(&folder).map_err(FormatError::Io)?;
-        let mut inside = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-        let (Some(only), None) = (inside.next(), inside.next()) else { break };
-        folder = only;
-    }
-    Err(FormatError::Unservable {
-        what: "a folder without `saved_model.pb`",
-        remedy: "give the folder that TensorFlow's `saved_model.save` or Keras' `model.export` made",
-    })
 }
 
 /// Reads `saved_model.pb`.

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 from onnx import TensorProto as T
-from onnx import checker, helper, numpy_helper, save
+from onnx import checker, helper, load, numpy_helper, save
 
 HERE = pathlib.Path(__file__).parent
 
@@ -32,6 +32,19 @@ def affine():
     inputs = [value("x", T.FLOAT, ["batch", 4]), value("w", T.FLOAT, [4, 3]), value("b", T.FLOAT, [3])]
     weights = [numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "b")]
     write("affine", nodes, inputs, [value("y", T.FLOAT, ["batch", 3])], weights)
+
+
+def external():
+    """y = x * w + b and y = celu(x * w + b), with weights in a file beside them, called as exporters call it."""
+    for name, more in (("affine", []), ("celu", ["Celu"])):
+        model = load(HERE / "affine.onnx")
+        for operator in more:
+            model.graph.node[-1].output[0] = "sum"
+            model.graph.node.append(helper.make_node(operator, ["sum"], ["y"]))
+        folder = HERE / "external" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.onnx.data").unlink(missing_ok=True)
+        save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
 
 
 def double_int():
@@ -107,5 +120,5 @@ def convolution():
           [value("scores", T.FLOAT, ["batch", 5])], weights)
 
 
-for make in (affine, double_int, add_sub, small_types, celu, strings, logarithm, sequence, convolution):
+for make in (affine, external, double_int, add_sub, small_types, celu, strings, logarithm, sequence, convolution):
     make()

@@ -2,8 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::TcpStream;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,22 +16,17 @@ use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service as _;
 use wire::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 
 use super::service::Methods;
+use crate::lanes;
 use crate::state::ServerState;
 
-/// Threads that serve connections.
-const LANES: usize = 4;
-/// Connections at once on each of them; more wait.
-const CONNECTIONS: usize = 1024;
 /// Requests at once in one connection.
 const STREAMS: u32 = 256;
 /// What a client may send before its request is looked at, in bytes: per request and per connection.
@@ -43,94 +37,18 @@ const HEADERS: u32 = 16 << 10;
 /// After this silence a connection is asked whether it is there, and closed if it doesn't say so in time.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long to wait where the machine has no more files.
-const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections and serves them until the shutdown; then those that are open end what they are at.
-///
-/// Connections are spread over a few threads with a runtime each, because a request passes between two tasks, and
-/// waking another thread for the second costs more than all the rest of a small request.
+/// Serves the protocol until the shutdown; then open requests are answered.
 pub async fn serve(listener: TcpListener, state: ServerState, shutdown: Shutdown) {
-    let front = Front::new(state);
-    let (lanes, threads): (Vec<_>, Vec<_>) =
-        (0..LANES).filter_map(|index| start_lane(index, front.clone(), shutdown.clone())).unzip();
-    if lanes.is_empty() {
-        return tracing::error!("the system gives no thread for gRPC");
-    }
-    let mut next = 0;
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.wait() => break,
-            accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
-        };
-        match (accepted, lanes.get(next % lanes.len())) {
-            (Ok(stream), Some(lane)) => {
-                next = next.wrapping_add(1);
-                // Waits where that many connections are open, or ends with the lane.
-                tokio::select! {
-                    () = shutdown.wait() => break,
-                    _ = lane.send(stream) => {}
-                }
-            }
-            (Err(error), _) => {
-                tracing::warn!(%error, "can't accept connections");
-                shutdown.sleep(PAUSE).await;
-            }
-            (Ok(_), None) => {}
-        }
-    }
-    drop((listener, lanes));
-    for ended in threads {
-        let _ = ended.await;
-    }
-}
-
-/// A thread that serves connections, and what resolves when it ends.
-fn start_lane(
-    index: usize,
-    front: Front,
-    shutdown: Shutdown,
-) -> Option<(mpsc::Sender<TcpStream>, oneshot::Receiver<()>)> {
-    let (sender, streams) = mpsc::channel(1);
-    let (ended, end) = oneshot::channel();
-    let everywhere = Handle::current();
-    let work = move || {
-        match Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(run_lane(streams, front, everywhere, shutdown)),
-            Err(error) => tracing::error!(%error, "a thread for gRPC can't start"),
-        }
-        let _ = ended.send(());
-    };
-    let started = std::thread::Builder::new().name(format!("grpc-{index}")).spawn(work);
-    started.ok().map(|_| (sender, end))
-}
-
-async fn run_lane(
-    mut streams: mpsc::Receiver<TcpStream>,
-    front: Front,
-    everywhere: Handle,
-    shutdown: Shutdown,
-) {
-    let mut connections = JoinSet::new();
-    loop {
-        let full = connections.len() >= CONNECTIONS;
-        tokio::select! {
-            Some(_) = connections.join_next() => {}
-            stream = streams.recv(), if !full => match stream {
-                Some(stream) => {
-                    let (front, everywhere) = (front.clone(), everywhere.clone());
-                    connections.spawn(serve_connection(stream, front, everywhere, shutdown.clone()));
-                }
-                None => break,
-            },
-        }
-    }
-    while connections.join_next().await.is_some() {}
+    let (front, everywhere) = (Front::new(state), Handle::current());
+    lanes::serve("grpc", lanes::CONNECTIONS, listener, shutdown.clone(), || {
+        let (front, everywhere, shutdown) = (front.clone(), everywhere.clone(), shutdown.clone());
+        move |stream| serve_connection(stream, front.clone(), everywhere.clone(), shutdown.clone())
+    })
+    .await;
 }
 
 async fn serve_connection(stream: TcpStream, front: Front, everywhere: Handle, shutdown: Shutdown) {
-    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
-    let _ = stream.set_nodelay(true);
     let mut http = http2::Builder::new(Requests { everywhere, open: Arc::default() });
     http.timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -139,17 +57,7 @@ async fn serve_connection(stream: TcpStream, front: Front, everywhere: Handle, s
         .max_header_list_size(HEADERS)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), front));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.wait() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
-    }
+    lanes::see_out(http.serve_connection(TokioIo::new(stream), front), shutdown).await;
 }
 
 /// Where the requests of a connection run: one on the connection's own thread, those beside it wherever there is room.

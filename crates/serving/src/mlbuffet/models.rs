@@ -17,7 +17,7 @@ use crate::shelf::{Deleted, Version};
 const DESCRIPTION: usize = 16 << 10;
 
 pub(super) async fn list(State(buffet): State<Buffet>) -> Response {
-    let mut names: Vec<String> = buffet.repository.list().into_iter().map(|model| model.name).collect();
+    let mut names: Vec<String> = buffet.state.repository.list().into_iter().map(|model| model.name).collect();
     names.extend(buffet.shelf.tags().into_keys());
     names.sort();
     names.dedup();
@@ -53,7 +53,7 @@ fn show(name: &str, number: u32, version: &Version) -> Value {
 
 /// A model that was not uploaded.
 fn assigned(buffet: &Buffet, name: &str) -> Result<Reply, Reply> {
-    let all = buffet.repository.list().into_iter();
+    let all = buffet.state.repository.list().into_iter();
     let models: Vec<_> = all.filter(|model| model.name == name).collect();
     let default = models.iter().find(|model| model.default).or(models.last());
     let default = default.ok_or_else(|| no_tag(name))?.version.clone();
@@ -129,7 +129,7 @@ async fn remove(buffet: &Buffet, wanted: TagRef<'_>) -> Result<Reply, Reply> {
 }
 
 fn is_unknown(buffet: &Buffet, name: &str) -> bool {
-    !buffet.repository.list().iter().any(|model| model.name == name)
+    !buffet.state.repository.list().iter().any(|model| model.name == name)
 }
 
 pub(super) async fn set_default(

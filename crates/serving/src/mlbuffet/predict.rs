@@ -16,22 +16,24 @@ use super::tag::{TagRef, no_tag, no_version};
 use super::values::{self, Inputs};
 use super::{Buffet, images};
 use crate::error::ApiError;
-use crate::trace::{Trace, TraceParent};
+use crate::trace::{Call, Trace, TraceParent};
 use crate::watch::Watch;
 
 /// Bytes of JSON from which it is read on a thread that may block.
 const LARGE: usize = 256 << 10;
 
+const CALL: Call = Call {
+    name: "POST /api/v1/models/{tag}/prediction",
+    attributes: &[("http.request.method", "POST"), ("http.route", "/api/v1/models/{tag}/prediction")],
+};
+
 pub(super) async fn by_post(state: State<Buffet>, tag: Path<String>, request: Request) -> Response {
     let (State(buffet), Path(tag)) = (state, tag);
-    let wanted = TagRef::parse(&tag);
-    let trace = TraceParent::of(request.headers());
-    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let reply = match kind.starts_with("multipart/form-data") {
-        true => of_picture(&buffet, wanted, trace, request).await,
-        false => of_values(&buffet, wanted, trace, request.into_body()).await,
-    };
-    buffet.answer(reply.unwrap_or_else(|refusal| refusal))
+    let mut trace = Trace::begin(buffet.state.tracer.as_ref(), request.headers(), &CALL);
+    let reply = predict(&buffet, TagRef::parse(&tag), request, &mut trace).await;
+    let reply = reply.unwrap_or_else(|refusal| refusal);
+    trace.end_with(reply.code(), || reply.description().to_owned());
+    buffet.answer(reply)
 }
 
 /// As MLBuffet's manual has it, though it doesn't do it.
@@ -42,13 +44,34 @@ pub(super) async fn by_get(state: State<Buffet>, tag: Path<String>, request: Req
     by_post(state, tag, request).await
 }
 
-async fn of_values(
+/// What a request asks for.
+struct Asked {
+    model: Model,
+    inputs: Inputs,
+    /// Where the model saw a picture.
+    frame: Option<Frame>,
+}
+
+async fn predict(
     buffet: &Buffet,
     wanted: TagRef<'_>,
-    trace: Option<TraceParent>,
-    body: Body,
+    request: Request,
+    trace: &mut Trace,
 ) -> Result<Reply, Reply> {
-    let limit = buffet.body_limit;
+    let (parent, begun) = (TraceParent::of(request.headers()), trace.now());
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let asked = match kind.starts_with("multipart/form-data") {
+        true => of_picture(buffet, wanted, request).await?,
+        false => of_values(buffet, wanted, request.into_body()).await?,
+    };
+    trace.model(&asked.model);
+    trace.step("decode", begun);
+    let watch = Watch::begin(&buffet.state, &asked.model, parent);
+    run(asked, watch, trace).await
+}
+
+async fn of_values(buffet: &Buffet, wanted: TagRef<'_>, body: Body) -> Result<Asked, Reply> {
+    let limit = buffet.state.body_limit;
     let body = axum::body::to_bytes(body, limit).await.map_err(|error| match error.into_inner() {
         error if error.to_string().contains("length limit") => Reply::too_large(limit),
         _ => Reply::bad_request(),
@@ -62,8 +85,7 @@ async fn of_values(
         let given = inputs.tensors.first().map(Tensor::shape).unwrap_or_default();
         return Err(values::misfit(spec, given));
     }
-    let watch = Watch::of(buffet.payloads.as_ref(), &model, trace);
-    run(&model, watch, inputs, None).await
+    Ok(Asked { model, inputs, frame: None })
 }
 
 /// The member `values` of a body.
@@ -84,25 +106,19 @@ fn find_values(body: &[u8], legacy: bool) -> Result<Box<RawValue>, Reply> {
     Ok((*values).to_owned())
 }
 
-async fn of_picture(
-    buffet: &Buffet,
-    wanted: TagRef<'_>,
-    trace: Option<TraceParent>,
-    request: Request,
-) -> Result<Reply, Reply> {
+async fn of_picture(buffet: &Buffet, wanted: TagRef<'_>, request: Request) -> Result<Asked, Reply> {
     let content = find_picture(buffet, request).await?;
     let model = obtain(buffet, wanted).await?;
     let reader = model.clone();
     let read = aside(move || images::read(&reader, &content)).await;
     let (tensors, frame) = read.map_err(Reply::theirs_stumbles)?;
-    let watch = Watch::of(buffet.payloads.as_ref(), &model, trace);
-    run(&model, watch, Inputs { tensors, batched: false }, Some(frame)).await
+    Ok(Asked { model, inputs: Inputs { tensors, batched: false }, frame: Some(frame) })
 }
 
 async fn find_picture(buffet: &Buffet, request: Request) -> Result<Bytes, Reply> {
     let mut form = Multipart::from_request(request, &()).await.map_err(|_| Reply::bad_request())?;
     let unreadable = |error: axum::extract::multipart::MultipartError| match error.status() {
-        axum::http::StatusCode::PAYLOAD_TOO_LARGE => Reply::too_large(buffet.body_limit),
+        axum::http::StatusCode::PAYLOAD_TOO_LARGE => Reply::too_large(buffet.state.body_limit),
         _ => Reply::bad_request(),
     };
     while let Some(field) = form.next_field().await.map_err(unreadable)? {
@@ -125,7 +141,7 @@ async fn find_picture(buffet: &Buffet, request: Request) -> Result<Bytes, Reply>
 
 async fn obtain(buffet: &Buffet, wanted: TagRef<'_>) -> Result<Model, Reply> {
     let version = wanted.number().map_err(Reply::theirs_stumbles)?.map(|number| number.to_string());
-    let obtained = buffet.repository.obtain(wanted.name, version.as_deref()).await;
+    let obtained = buffet.state.repository.obtain(wanted.name, version.as_deref()).await;
     obtained.map_err(|error| match error {
         inference::Error::UnknownModel { .. } => no_tag(wanted.name).theirs_stumbles(),
         inference::Error::UnknownVersion { version, .. } => no_version(version).theirs_stumbles(),
@@ -133,17 +149,16 @@ async fn obtain(buffet: &Buffet, wanted: TagRef<'_>) -> Result<Model, Reply> {
     })
 }
 
-async fn run(model: &Model, watch: Watch, inputs: Inputs, frame: Option<Frame>) -> Result<Reply, Reply> {
-    let Inputs { tensors, batched } = inputs;
-    let outputs =
-        watch.answer(model, Inference::new(tensors), &mut Trace::none()).await.map_err(refused)?.outputs;
+async fn run(asked: Asked, watch: Watch, trace: &mut Trace) -> Result<Reply, Reply> {
+    let Asked { model, inputs: Inputs { tensors, batched }, frame } = asked;
+    let outputs = watch.answer(&model, Inference::new(tensors), trace).await.map_err(refused)?.outputs;
     let first = outputs.first().map(|output| values::write(output, batched)).transpose()?;
     let mut reply = Reply::ok("Prediction successful").with("values", first.unwrap_or_default());
     if outputs.len() > 1 {
         let named = outputs.iter().map(|output| Ok((output.name().into(), values::write(output, batched)?)));
         reply = reply.with("outputs", named.collect::<Result<Map<String, Value>, Reply>>()?);
     }
-    Ok(match images::interpret(model, &outputs, frame.as_ref())? {
+    Ok(match images::interpret(&model, &outputs, frame.as_ref())? {
         Some(Reading::Classes(classes)) => reply.with("classes", json(&classes)?),
         Some(Reading::Boxes(boxes)) => reply.with("boxes", json(&boxes)?),
         None => reply,

@@ -58,6 +58,15 @@ impl Reply {
         Reply::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     }
 
+    /// The true code.
+    pub fn code(&self) -> StatusCode {
+        self.code
+    }
+
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
     /// A member beside `http_status`.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Reply {
         self.more.insert(name.into(), value.into());

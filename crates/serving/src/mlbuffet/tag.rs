@@ -41,7 +41,7 @@ impl<'a> TagRef<'a> {
 
 /// For a name that nothing was uploaded under.
 fn not_uploaded(buffet: &Buffet, name: &str) -> Reply {
-    if buffet.repository.list().iter().any(|model| model.name == name) {
+    if buffet.state.repository.list().iter().any(|model| model.name == name) {
         let text = format!(
             "Model {name} was assigned by the hub; it can be asked here, and changed or taken from the hub"
         );

@@ -298,3 +298,42 @@ async fn results_go_nowhere_that_was_not_allowed() {
     assert_eq!(at_once.status, 400);
     assert_eq!(get(&server.app, "/v2/jobs").await.json()["total"], 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_disk_does_not_take_is_refused_and_not_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (jobs, away) = (folder.path().join("jobs"), folder.path().join("away"));
+    let server = Kept::open(folder.path(), Setup { idle: true, ..Setup::default() });
+    let path = "/v2/models/affine/infer";
+    accepted(&server.app, path, affine(1.0)).await;
+    std::fs::rename(&jobs, &away).unwrap();
+    std::fs::write(&jobs, "no folder").unwrap();
+    let refused = submit(&server.app, path, &[], affine(1.0)).await;
+    assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR, "{:?}", refused.body);
+    assert_eq!(get(&server.app, "/v2/jobs").await.json()["total"], 1);
+    std::fs::remove_file(&jobs).unwrap();
+    std::fs::rename(&away, &jobs).unwrap();
+    accepted(&server.app, path, affine(2.0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_that_the_disk_does_not_take_is_computed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let jobs = folder.path().join("jobs");
+    // What is in the response's way when it comes first is gone when it comes again.
+    let compute = move || async move {
+        let files = std::fs::read_dir(&jobs).unwrap().map(|entry| entry.unwrap().path());
+        let request = files.into_iter().find(|path| path.extension().is_some_and(|kind| kind == "request"));
+        let response = request.unwrap().with_extension("response");
+        match response.exists() {
+            true => std::fs::remove_dir_all(response).unwrap(),
+            false => std::fs::create_dir_all(response.join("in the way")).unwrap(),
+        }
+        "computed"
+    };
+    let later = Some(Router::new().fallback(compute));
+    let server = Kept::open(folder.path(), Setup { later, ..Setup::default() });
+    let location = accepted(&server.app, "/v2/models/affine/infer", affine(1.0)).await;
+    assert_eq!(finished(&server.app, &location).await["status"], "succeeded");
+    assert_eq!(get(&server.app, &format!("{location}/response")).await.body, "computed");
+}

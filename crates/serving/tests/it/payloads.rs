@@ -59,8 +59,9 @@ async fn plain_content_and_mlbuffets_predictions_are_logged_like_tensors() {
     let (ledger, bounds) = (Ledger::memory().unwrap(), avocet_serving::shelf::Options::default());
     let shelf = Shelf::open(&folder.path().join("models"), ledger, repository.clone(), bounds).unwrap();
     let log = PayloadLog::start(path.clone(), None, &tasks);
-    let buffet = Buffet::new(repository.clone(), shelf, Arc::new(Unguarded)).payloads(log.clone());
-    let app = router(ServerState::new(repository).payloads(log)).merge(mlbuffet::router(buffet));
+    let state = ServerState::new(repository).payloads(log);
+    let buffet = Buffet::new(state.clone(), shelf, Arc::new(Unguarded));
+    let app = router(state).merge(mlbuffet::router(buffet));
     let table = [("content-type", "text/csv"), ("traceparent", TRACED)];
     let reply = send(&app, "POST", "/v2/models/logged/infer", &table, "a,b,c,d\n1,2,3,4\n").await;
     assert_eq!(reply.status, 200, "{:?}", reply.body);

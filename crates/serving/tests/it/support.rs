@@ -14,7 +14,7 @@ use store::Ledger;
 use tower::ServiceExt;
 
 use avocet_serving::mlbuffet::{self, Buffet};
-use avocet_serving::{Guard, Jobs, ServerState, Shelf, Unguarded, jobs, router, shelf};
+use avocet_serving::{Guard, Jobs, ServerState, Shelf, Tracer, Unguarded, jobs, router, shelf};
 
 pub fn model(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference/tests/data").join(format!("{name}.onnx"))
@@ -109,6 +109,7 @@ pub struct Setup {
     pub shelf: shelf::Options,
     pub jobs: jobs::Options,
     pub guard: Option<Arc<dyn Guard>>,
+    pub tracer: Option<Tracer>,
     /// Accepts jobs without computing any.
     pub idle: bool,
     /// Computes jobs in place of the routes that answer at once.
@@ -125,8 +126,12 @@ impl Kept {
         let ledger = Ledger::open(&folder.join("site.db")).unwrap();
         let shelf =
             Shelf::open(&folder.join("models"), ledger.clone(), repository.clone(), setup.shelf).unwrap();
-        let buffet = Buffet::new(repository.clone(), shelf.clone(), guard.clone()).legacy(setup.legacy);
-        let answering = router(ServerState::new(repository.clone())).merge(mlbuffet::router(buffet));
+        let mut state = ServerState::new(repository.clone());
+        if let Some(tracer) = setup.tracer {
+            state = state.traces(tracer);
+        }
+        let buffet = Buffet::new(state.clone(), shelf.clone(), guard.clone()).legacy(setup.legacy);
+        let answering = router(state).merge(mlbuffet::router(buffet));
         let jobs = Jobs::open(&folder.join("jobs"), ledger, repository.clone(), guard, setup.jobs).unwrap();
         let (app, tasks) = (jobs.router(answering.clone()), Tasks::default());
         let answering = setup.later.unwrap_or(answering);

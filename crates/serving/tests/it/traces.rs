@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tower::ServiceExt;
 use wire::traces::{ExportTraces, Span, SpanKind, StatusCode as Outcome, Value};
 
-use crate::support::{get, post as ask, repository, send, x};
+use crate::support::{Kept, Setup, get, post as ask, repository, send, x};
 use avocet_serving::{ServerState, TraceSettings, Tracer, router};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -91,6 +91,7 @@ impl Collector {
 struct Bench {
     collector: Collector,
     app: axum::Router,
+    _kept: (Kept, tempfile::TempDir),
     _tasks: Tasks,
 }
 
@@ -104,8 +105,9 @@ impl Bench {
             all.into_iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         });
         let tracer = Tracer::start(settings.unwrap().unwrap(), &tasks).unwrap();
-        let state = ServerState::new(repository()).traces(tracer);
-        Bench { collector, app: router(state), _tasks: tasks }
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::open(folder.path(), Setup { tracer: Some(tracer), ..Setup::default() });
+        Bench { collector, app: kept.app.clone(), _kept: (kept, folder), _tasks: tasks }
     }
 
     async fn counts(&self) -> (u64, u64) {
@@ -168,6 +170,23 @@ async fn a_sampled_caller_gets_the_spans_of_its_request_in_its_own_trace() {
     let service = resource.attributes.iter().find(|attribute| attribute.key == "service.name").unwrap();
     assert_eq!(service.value.clone().unwrap().value, text("shop"));
     assert_eq!(bench.collector.keys.lock().unwrap()[0], "k1");
+}
+
+#[tokio::test]
+async fn predictions_of_mlbuffets_clients_are_traced_like_the_protocols() {
+    let bench = Bench::with(&[]).await;
+    let traceparent = parent("01");
+    let headers = [("traceparent", traceparent.as_str())];
+    let address = "/api/v1/models/affine/prediction";
+    let reply = send(&bench.app, "POST", address, &headers, r#"{"values": [1, 2, 3, 4]}"#).await;
+    assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
+    let spans = bench.collector.trace(TRACE).await;
+    let front = named(&spans, "POST /api/v1/models/{tag}/prediction");
+    assert_eq!(attribute(front, "avocet.model.name"), text("affine"));
+    assert_eq!(attribute(front, "http.response.status_code"), Some(Value::Number(200)));
+    for name in ["decode", "queue", "compute"] {
+        assert_eq!(named(&spans, name).parent_span_id, front.span_id, "{name}");
+    }
 }
 
 #[tokio::test]
