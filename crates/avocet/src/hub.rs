@@ -107,7 +107,11 @@ pub async fn start(
         relay: api::Relay::default(),
         peers: api::Peers::default(),
         egress: api::Egress::new(api::EgressOptions {
-            bytes_per_second: options.limits.max_artifact_bytes_per_second.map(|rate| rate.bytes()),
+            bytes_per_second: options
+                .limits
+                .max_artifact_bytes_per_second
+                .as_ref()
+                .map(types::Quantity::bytes),
             at_once: options.limits.max_artifact_downloads,
         }),
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,

@@ -120,7 +120,7 @@ impl Source for Asked {
                     return Ok(Some((part, at)));
                 }
             }
-            Ok(None)
+            Ok::<_, io::Error>(None)
         })
         .boxed())
     }
