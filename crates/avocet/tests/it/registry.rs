@@ -22,7 +22,8 @@ pub fn token(hub: &Hub) -> String {
 }
 
 pub fn is_there(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok_and(|ran| ran.status.success());
+    let ask = if program == "openssl" { "version" } else { "--version" };
+    let found = Command::new(program).arg(ask).output().is_ok_and(|ran| ran.status.success());
     if !found {
         println!("skipped: there is no {program} in the path");
     }

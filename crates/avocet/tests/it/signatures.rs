@@ -57,7 +57,12 @@ fn what_skopeo_signs_we_verify_and_what_we_sign_skopeo_verifies() {
     let passphrase = tree.write("passphrase", "cosign").display().to_string();
     let signed =
         ["--sign-by-sigstore-private-key", &key("cosign.key"), "--sign-passphrase-file", &passphrase];
-    push(&tree, &hub, "team/theirs:v1", &signed).ok();
+    let pushed = push(&tree, &hub, "team/theirs:v1", &signed);
+    if pushed.stderr.contains("sigstore disabled") {
+        println!("skipped: Debian's skopeo neither makes nor reads these signatures");
+        return;
+    }
+    pushed.ok();
     let verify = |public: &str, place: &str| {
         hub.cli(&["artifact", "verify", "--key", &key(public), &format!("oci://{place}")])
     };
@@ -82,6 +87,52 @@ fn what_skopeo_signs_we_verify_and_what_we_sign_skopeo_verifies() {
     pull_signed(&tree, &hub, "team/ours:v1", &key("ecdsa.pub.pem")).ok();
     let nothing = verify("ecdsa.pub.pem", "team/none:v1").refused();
     assert!(nothing.contains("there is no team/none:v1; push it first"), "{nothing}");
+}
+
+#[test]
+fn a_signature_lies_where_cosign_looks_for_it_and_openssl_finds_it_valid() {
+    let tree = tree();
+    let hub = tree.hub("cloud");
+    hub.cli(&["model", "push", &model_file(), "models/affine:v1"]).ok();
+    let signed = hub.cli(&["artifact", "sign", "--key", &key("ecdsa.pem"), "oci://models/affine:v1"]).ok();
+    let digest = signed.trim().strip_prefix("models/affine@").unwrap().to_owned();
+    let get = |path: &str| {
+        let url = format!("http://127.0.0.1:{}/v2/models/affine/{path}", hub.port());
+        let (code, body) = crate::support::http("GET", &url, &token(&hub), &Value::Null).unwrap();
+        assert_eq!(code, 200, "{path}: {body}");
+        body
+    };
+    let holder = get(&format!("manifests/{}.sig", digest.replace(':', "-")));
+    let holder: Value = serde_json::from_str(&holder).unwrap();
+    let layer = &holder["layers"][0];
+    assert_eq!(layer["mediaType"], "application/vnd.dev.cosign.simplesigning.v1+json");
+    let payload = get(&format!("blobs/{}", layer["digest"].as_str().unwrap()));
+    let said: Value = serde_json::from_str(&payload).unwrap();
+    assert_eq!(said["critical"]["image"]["docker-manifest-digest"], *digest);
+    assert_eq!(
+        said["critical"]["identity"]["docker-reference"],
+        format!("127.0.0.1:{}/models/affine", hub.port())
+    );
+    let referrers: Value = serde_json::from_str(&get(&format!("referrers/{digest}"))).unwrap();
+    let kind = &referrers["manifests"][0]["artifactType"];
+    assert_eq!(kind, "application/vnd.dev.cosign.artifact.sig.v1+json");
+
+    if !is_there("openssl") {
+        return;
+    }
+    let signature = layer["annotations"]["dev.cosignproject.cosign/signature"].as_str().unwrap();
+    let signature = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, signature).unwrap();
+    let (payload, signature) = (tree.write("payload", payload), tree.write("signature", signature));
+    let verify = |public: &str| {
+        Ran::of(
+            Command::new("openssl")
+                .args(["dgst", "-sha256", "-verify", &key(public), "-signature"])
+                .arg(&signature)
+                .arg(&payload),
+        )
+    };
+    assert!(verify("ecdsa.pub.pem").ok().contains("Verified OK"));
+    assert!(!verify("other.pub.pem").success);
 }
 
 #[test]
