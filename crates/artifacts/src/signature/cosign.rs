@@ -352,7 +352,10 @@ mod tests {
         assert!(check(&Digest::of(b"another"), &good).is_err());
         assert!(check(&layer, &proof(&manifest, "another manifest")).is_err());
         assert!(check(&layer, b"nonsense").is_err());
-        assert!(trusted().check(&layer, &[entry.clone()], |_| None).is_err(), "the proof is not here");
+        assert!(
+            trusted().check(&layer, std::slice::from_ref(&entry), |_| None).is_err(),
+            "the proof is not here"
+        );
         assert!(entry.len() < 256, "{entry}");
         for bad in [
             "cosign:",
