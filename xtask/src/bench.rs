@@ -7,6 +7,7 @@
 mod agents;
 mod api;
 mod counted;
+mod distribution;
 mod latency;
 mod load;
 mod memory;
@@ -40,6 +41,8 @@ pub enum Part {
     Api,
     /// Thousands of simulated agents: joining, memory and CPU at rest, from apply to applied, coming back at once
     Agents,
+    /// One new artifact on its way to many real agents: how often it leaves the hub
+    Distribution,
     /// Decisions of placements over up to a million sites
     Placement,
 }
@@ -58,6 +61,12 @@ pub struct Options {
     /// Simulated agents at once, at most
     #[arg(long, default_value_t = 10_000)]
     pub agents: usize,
+    /// Real agents that want one artifact at once
+    #[arg(long, default_value_t = 50)]
+    pub receivers: usize,
+    /// Its size
+    #[arg(long, default_value_t = 64, value_name = "MIB")]
+    pub artifact_mebibytes: usize,
     /// Objects in the long list
     #[arg(long, default_value_t = 100_000)]
     pub listed: usize,
@@ -110,6 +119,9 @@ pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     }
     if wants(Part::Agents) {
         println!("\n{}", agents::measure(workspace, &folder.join("agents"), options)?);
+    }
+    if wants(Part::Distribution) {
+        println!("\n{}", distribution::measure(workspace, &folder.join("distribution"), options)?);
     }
     if wants(Part::Serving) {
         println!("\n{}", serving::measure(workspace, &folder.join("serving"), options)?);

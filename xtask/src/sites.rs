@@ -125,11 +125,16 @@ impl Sites {
 
     /// Starts a site that joins the hub with a token.
     pub fn join(&mut self, options: &SiteOptions<'_>) -> anyhow::Result<()> {
+        self.join_with(options, &[])
+    }
+
+    /// The same, with further arguments.
+    pub fn join_with(&mut self, options: &SiteOptions<'_>, further: &[&str]) -> anyhow::Result<()> {
         let said = process::output(self.avocet().args(["join-token", "--site", options.name]))?;
         let token = said.lines().next().context("avocet join-token printed nothing")?.trim().to_owned();
         let data = self.folder.join(options.name);
         let mut command = site_command(&self.avocet, "agent", options, &data);
-        command.args(["--join", &self.url]).env("AVOCET_JOIN_TOKEN", token);
+        command.args(["--join", &self.url]).args(further).env("AVOCET_JOIN_TOKEN", token);
         self.all.push(spawn(command, options.name, &self.folder, data)?);
         Ok(())
     }

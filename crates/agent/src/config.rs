@@ -35,6 +35,8 @@ pub struct Config {
     pub listen_objects: SocketAddr,
     /// Where images and other OCI artifacts are served.
     pub listen_registry: SocketAddr,
+    /// Where neighbours fetch artifacts; absent takes no part in that.
+    pub listen_peers: Option<SocketAddr>,
     /// The Python that runs functions; absent looks for `python3`.
     pub python: Option<PathBuf>,
     /// ONNX Runtime's shared library; absent looks in the usual places.
@@ -53,6 +55,8 @@ pub struct Config {
     pub mlbuffet_legacy: bool,
     /// Whose signatures models and functions need; none do if absent.
     pub signers: Option<TrustedKeys>,
+    /// Whose signatures images need that are pulled here; none do if absent.
+    pub image_signers: Option<TrustedKeys>,
     /// Where results of inference may be sent, for example `https://hooks.example.com`; none are if empty.
     pub callback_origins: Vec<String>,
     /// The hosts whose Git repositories are fetched for the hub; none are if empty.

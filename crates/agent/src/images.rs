@@ -1,7 +1,7 @@
 //! The site's registry: images and other artifacts, its own and copies of its hub's.
 //!
 //! Who has the site's token, or one that the hub signed for the site, may push and pull; it comes as a bearer token or
-//! as the password of any user. `anonymousPulls` in `access.json` lets this very machine pull without one.
+//! as the password of any user. Where signatures are demanded, nothing is pulled without. `anonymousPulls` in `access.json` lets this very machine pull without one.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use daemon::Shutdown;
 use registry::front::{self, Reads, Refusal};
-use registry::{Code, Registry};
+use registry::{Code, Demand, Registry};
 use tokio::net::TcpListener;
 
 use crate::front::Front;
@@ -24,9 +24,9 @@ use crate::front::Front;
 /// What clients are told of how to prove who they are.
 const CHALLENGE: &str = "Basic realm=\"avocet site: any user, the site's token as password\"";
 
-/// The registry, behind its guard.
-pub(crate) fn router(registry: Registry, front: Front) -> Router {
-    front::router(registry).layer(from_fn_with_state(front, guard))
+/// The registry, behind its guard; what is pulled needs signatures if `demand` says whose.
+pub(crate) fn router(registry: Registry, front: Front, demand: Option<Demand>) -> Router {
+    front::router(registry).layer(from_fn_with_state((front, demand), guard))
 }
 
 /// Serves until the shutdown.
@@ -41,7 +41,11 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: Shutd
     }
 }
 
-async fn guard(State(front): State<Front>, mut request: Request, next: Next) -> Response {
+async fn guard(
+    State((front, demand)): State<(Front, Option<Demand>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let token = token(request.headers());
     if !(token.is_none() && is_open_to(&front, &request))
         && let Err(refusal) = front.check_secret(&token.unwrap_or_default()).await
@@ -51,6 +55,9 @@ async fn guard(State(front): State<Front>, mut request: Request, next: Next) -> 
     }
     // Rights at a site are all or nothing.
     request.extensions_mut().insert(Reads(std::sync::Arc::new(|_| true)));
+    if let Some(demand) = demand {
+        request.extensions_mut().insert(demand);
+    }
     next.run(request).await
 }
 

@@ -31,6 +31,7 @@ mod links;
 mod membership;
 mod offload;
 mod outbox;
+mod peers;
 mod prepare;
 mod publish;
 mod report;

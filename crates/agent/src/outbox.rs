@@ -156,13 +156,17 @@ pub(crate) async fn send_all(client: Client, outbox: Outbox, shutdown: Shutdown)
                     debug!(id, site = parcel.site, key = parcel.key, "output is at the hub");
                     outbox.done(&id).await?;
                 }
-                Err(Error::Hub(client::Error::Refused { code: 400 | 403 | 404 | 413, message }))
+                Err(Error::Hub(client::Error::Refused { code: 400 | 403 | 404 | 413, message, .. }))
                     if parcel.result.is_some() =>
                 {
                     debug!(id, site = parcel.site, message, "nobody waits for what was run for another site");
                     outbox.done(&id).await?;
                 }
-                Err(Error::Hub(client::Error::Refused { code: code @ (400 | 403 | 404 | 413), message })) => {
+                Err(Error::Hub(client::Error::Refused {
+                    code: code @ (400 | 403 | 404 | 413),
+                    message,
+                    ..
+                })) => {
                     warn!(
                         id,
                         site = parcel.site,

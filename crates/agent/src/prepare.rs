@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use api::Upstream;
-use artifacts::signature::TrustedKeys;
+use artifacts::signature::{TrustedKeys, cosign};
 use daemon::{Backoff, Shutdown};
 use futures::StreamExt;
 use inference::{EngineChoice, LoadRequest, Repository, Routing};
@@ -17,15 +16,14 @@ use types::{Artifact, AssignedModel, Assignment, AssignmentSpec, Digest, Engine,
 
 use crate::Error;
 use crate::assignments::{Assigned, Assignments, Progress};
-use crate::links::Links;
+use crate::peers::Peers;
 use crate::verified::Verified;
 
 /// What preparing needs.
 #[derive(Clone)]
 pub(crate) struct Preparer {
-    pub upstream: Upstream,
-    /// Where it is noted how fast artifacts come.
-    pub links: Links,
+    /// Where artifacts come from.
+    pub peers: Peers,
     /// The registry, whose blobs the artifacts are kept among.
     pub registry: Registry,
     /// Whose signatures are needed, if any.
@@ -106,7 +104,9 @@ pub(crate) async fn run(preparer: Preparer, shutdown: Shutdown) -> Result<(), Er
 impl Preparer {
     /// Answers whether everything is ready.
     async fn prepare_all(&self, verified: &mut Verified) -> Result<bool, Error> {
-        verified.keep(&self.needed(), self.registry.blobs())?;
+        let needed = self.needed();
+        verified.keep(&needed, self.registry.blobs())?;
+        self.peers.keep(&needed);
         self.resume(verified).await;
         let all = self.assignments.all();
         let needed: BTreeMap<Digest, u64> = all.iter().flat_map(artifacts_of_both).collect();
@@ -172,9 +172,13 @@ impl Preparer {
             .filter(|(digest, _)| !verified.has(digest))
             .map(|(digest, size)| (*digest, *size))
             .collect();
-        let fetches = unknown
-            .into_iter()
-            .map(|(digest, size)| async move { (digest, self.bring_one(&digest, size).await) });
+        let fetches = unknown.into_iter().map(|(digest, size)| async move {
+            let brought = self.bring_one(&digest, size).await;
+            if brought.is_ok() {
+                self.peers.give(&digest);
+            }
+            (digest, brought)
+        });
         let outcomes: Vec<_> = futures::stream::iter(fetches).buffer_unordered(FETCHES).collect().await;
         let mut problems = HashMap::new();
         for (digest, outcome) in outcomes {
@@ -210,10 +214,7 @@ impl Preparer {
                 Err(error) => return Err(error),
             }
         }
-        let blobs = self.registry.blobs();
-        let (started, there) = (Instant::now(), blobs.partial_len(digest));
-        artifacts::fetch(blobs, digest, size, &self.upstream).await?;
-        self.links.received(size.saturating_sub(there), started.elapsed());
+        self.peers.bring(self.registry.blobs(), digest, size).await?;
         info!(%digest, size, "artifact fetched");
         Ok(())
     }
@@ -338,7 +339,8 @@ impl Preparer {
     fn present(&self, artifact: &Artifact, fetched: &HashMap<Digest, Problem>) -> Result<Digest, Problem> {
         let digest = present(artifact, fetched)?;
         if let Some(signers) = &self.signers {
-            let checked = signers.check(&digest, &artifact.signatures);
+            let read = |proof: &Digest| std::fs::read(self.registry.blobs().path(proof)).ok();
+            let checked = signers.check(&digest, &artifact.signatures, read);
             checked.map_err(|unsigned| ("ArtifactUnsigned", unsigned.to_string()))?;
         }
         Ok(digest)
@@ -395,9 +397,13 @@ fn artifacts_named(spec: &AssignmentSpec) -> impl Iterator<Item = &Artifact> {
     models.chain(spec.function.iter().map(|function| &function.spec.artifact))
 }
 
+/// What is to be fetched, and how many bytes it has: artifacts, and what proves who vouches for them.
 fn artifacts_of(assignment: &Assignment) -> Vec<(Digest, u64)> {
-    let named = artifacts_named(&assignment.spec);
-    named.filter_map(|artifact| Some((artifact.digest?, artifact.size))).collect()
+    let named = |artifact: &Artifact| {
+        let proofs = artifact.signatures.iter().filter_map(|signature| cosign::proof_of(signature));
+        artifact.digest.map(|digest| (digest, artifact.size)).into_iter().chain(proofs).collect::<Vec<_>>()
+    };
+    artifacts_named(&assignment.spec).flat_map(named).collect()
 }
 
 /// What is wanted, and what runs meanwhile.

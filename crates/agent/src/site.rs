@@ -9,7 +9,7 @@ use artifacts::Blobs;
 use daemon::Tasks;
 use inference::{EngineOptions, Engines, Repository, WorkerCommand};
 use objects::Objects;
-use registry::Registry;
+use registry::{Demand, Registry};
 use runtimes::Runtimes;
 use serving::mlbuffet::{self, Buffet};
 use serving::{Jobs, Shelf, jobs, shelf};
@@ -28,6 +28,7 @@ use crate::links::{self, Links};
 use crate::membership::Membership;
 use crate::offload::{self, Asking, Counters, Guests, Hosting, Line, Means, Offload, Rates};
 use crate::outbox::Outbox;
+use crate::peers::Peers;
 use crate::prepare::{self, Preparer};
 use crate::tokens::Tokens;
 use crate::work::{self, Worker};
@@ -196,6 +197,10 @@ pub async fn start(
     let grpc_listener = listen(config.listen_grpc).await?;
     let objects_listener = listen(config.listen_objects).await?;
     let registry_listener = listen(config.listen_registry).await?;
+    let peers_listener = match config.listen_peers {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let inference = format!("http://{}", address(&listener)?);
     let here = Listening {
         site: membership.site.clone(),
@@ -263,6 +268,12 @@ pub async fn start(
     };
     let client = identity.client().clone();
     let registry = registry.with_origin(Arc::new(Upstream::to(client.clone())));
+    let mut peers = Peers::alone(&client, links.clone());
+    // Beside its hub a site has all that the hub has.
+    if let Some(listener) = peers_listener.filter(|_| membership.parent != membership.site) {
+        let among = peers.among(&membership.site, &client, registry.blobs(), listener, tasks);
+        peers = among.map_err(|error| Error::disk(Path::new("the system's randomness"), error))?;
+    }
     let line = Line {
         site: membership.site.clone(),
         client: client.clone(),
@@ -297,6 +308,7 @@ pub async fn start(
         ledger,
         worker,
         offload,
+        peers,
         counters: line.counters,
     };
     site.serve([listener, grpc_listener, objects_listener, registry_listener], &access, &repository, tasks)?;
@@ -322,6 +334,7 @@ struct Site {
     ledger: Ledger,
     worker: Worker,
     offload: Offload,
+    peers: Peers,
     counters: Counters,
 }
 
@@ -355,7 +368,8 @@ impl Site {
             tokens: Tokens::default(),
         };
         tasks.spawn("grpc-front", serving::grpc::serve(grpc_listener, models.clone(), tasks.shutdown()));
-        let images = images::router(self.registry.clone(), front.clone());
+        let demand = self.config.image_signers.clone().map(Demand::new);
+        let images = images::router(self.registry.clone(), front.clone(), demand);
         tasks.spawn("registry-front", images::serve(registry_listener, images, tasks.shutdown()));
         let guard = Arc::new(front.clone());
         let buffet = Buffet::new(models.clone(), self.shelf.clone(), guard.clone());
@@ -383,8 +397,8 @@ impl Site {
     }
 
     fn further_metrics(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
-        let counters = self.counters.clone();
-        Arc::new(move || counters.text())
+        let (counters, peers) = (self.counters.clone(), self.peers.clone());
+        Arc::new(move || counters.text() + &peers.text())
     }
 
     /// What the site does whether or not its hub is there.
@@ -392,8 +406,7 @@ impl Site {
         let registry = self.registry.clone();
         tasks.supervise("registry-uploads", move |shutdown| registry.clone().keep_tidy(shutdown));
         let preparer = Preparer {
-            upstream: Upstream::to(self.client.clone()),
-            links: self.links.clone(),
+            peers: self.peers.clone(),
             registry: self.registry.clone(),
             signers: self.config.signers.clone(),
             functions: self.config.functions(),
@@ -425,6 +438,10 @@ impl Site {
         supervise(tasks, "links", move |shutdown| {
             links::measure(links.clone(), client.clone(), site.clone(), shutdown)
         });
+        if self.peers.are_told_of() {
+            let peers = self.peers.clone();
+            supervise(tasks, "peers", move |shutdown| peers.clone().tell(shutdown));
+        }
         if let Some(options) = self.config.fetches() {
             sources::forget_all_but(&options, &[]);
             let (client, site) = (self.client.clone(), self.membership.site.clone());

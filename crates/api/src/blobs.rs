@@ -18,6 +18,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use types::Digest;
 
 use crate::authentication::User;
+use crate::limits::Held;
 use crate::{ApiError, Hub};
 
 /// How large an artifact may be, in bytes.
@@ -44,34 +45,32 @@ fn refuse(error: &artifacts::Error) -> ApiError {
     }
 }
 
-/// What is not here may be at the hub above.
-async fn bring(hub: &Hub, digest: &Digest) -> Result<(), ApiError> {
-    match &hub.parent {
-        Some(parent) if !hub.blobs.has(digest) => match parent.bring(&hub.blobs, digest).await {
-            Ok(()) => Ok(()),
-            Err(error @ (artifacts::Error::Io { .. } | artifacts::Error::Corrupt { .. })) => {
-                Err(refuse(&error))
-            }
-            // It is not here, then: who wants it asks again, and who has it sends it.
-            Err(error) => {
-                tracing::debug!(%digest, error = daemon::chain(&error), "can't be brought from the hub above");
-                Ok(())
-            }
-        },
-        _ => Ok(()),
+/// What is not here may be at the hub above. Who waits for that takes no place of others.
+async fn bring(hub: &Hub, place: &Held, digest: &Digest) -> Result<(), ApiError> {
+    let Some(parent) = hub.parent.as_ref().filter(|_| !hub.blobs.has(digest)) else { return Ok(()) };
+    place.give_back();
+    match parent.bring(&hub.blobs, digest).await {
+        Ok(()) => Ok(()),
+        Err(error @ (artifacts::Error::Io { .. } | artifacts::Error::Corrupt { .. })) => Err(refuse(&error)),
+        // It is not here, then: who wants it asks again, and who has it sends it.
+        Err(error) => {
+            tracing::debug!(%digest, error = daemon::chain(&error), "can't be brought from the hub above");
+            Ok(())
+        }
     }
 }
 
 async fn read(
     State(hub): State<Arc<Hub>>,
     Extension(user): Extension<Arc<User>>,
+    Extension(place): Extension<Held>,
     Path(digest): Path<String>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let digest = parse(&digest)?;
     if method != Method::HEAD {
-        bring(&hub, &digest).await?;
+        bring(&hub, &place, &digest).await?;
     } else if let Some(parent) =
         hub.parent.as_ref().filter(|_| user.site().is_some() && !hub.blobs.has(&digest))
     {
@@ -96,6 +95,10 @@ async fn read(
             })?
         }
     };
+    if method == Method::HEAD {
+        return Ok(([(CONTENT_LENGTH, (size - offset).to_string())], Body::empty()).into_response());
+    }
+    let download = hub.egress.enter()?;
     let mut file =
         tokio::fs::File::open(hub.blobs.path(&digest)).await.map_err(|error| ApiError::internal(&error))?;
     file.seek(SeekFrom::Start(offset)).await.map_err(|error| ApiError::internal(&error))?;
@@ -108,16 +111,17 @@ async fn read(
             response.headers_mut().insert(CONTENT_RANGE, range);
         }
     }
-    Ok(response)
+    Ok(download.pace(response))
 }
 
 /// The digests of the blob's pieces: who fetches it checks each as it arrives.
 async fn pieces(
     State(hub): State<Arc<Hub>>,
+    Extension(place): Extension<Held>,
     Path(digest): Path<String>,
 ) -> Result<Json<Vec<Digest>>, ApiError> {
     let digest = parse(&digest)?;
-    bring(&hub, &digest).await?;
+    bring(&hub, &place, &digest).await?;
     let pieces = hub.blobs.pieces(&digest).await;
     pieces.map(Json).map_err(|error| refuse(&error))
 }

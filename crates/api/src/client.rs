@@ -1,11 +1,13 @@
 //! A client of the hub's API, for agents and the command line.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -39,6 +41,8 @@ pub enum Error {
         code: u16,
         /// What it said.
         message: String,
+        /// After what time it may be asked again, if it says so.
+        retry_after: Option<Duration>,
     },
     /// The certificate to know the server by can't be used.
     #[error("the certificate of the authority, or the client's own, can't be used: {0}")]
@@ -181,12 +185,18 @@ impl Client {
         if code.is_success() {
             return Ok(response);
         }
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = self.read(response).await.unwrap_or_default();
         let said = serde_json::from_slice::<Value>(&body).ok();
         let message = said.as_ref().and_then(|said| said.get("message").or(said.get("error"))?.as_str());
         let message = message.map_or_else(|| String::from_utf8_lossy(&body).trim().to_owned(), str::to_owned);
         let message = if message.is_empty() { format!("the server answered {code}") } else { message };
-        Err(Error::Refused { code: code.as_u16(), message })
+        Err(Error::Refused {
+            code: code.as_u16(),
+            message,
+            retry_after: retry_after.map(Duration::from_secs),
+        })
     }
 
     /// All bytes of an answer.
@@ -377,11 +387,25 @@ pub fn http_with_certificate(authority: &str, identity: &str) -> Result<reqwest:
     over(tls.map_err(|error| unusable(&error))?)
 }
 
+/// An HTTP client of the one server that shows this certificate, in PEM, at an address; whatever host a URL names, it
+/// is asked there, so name [`daemon::tls::PINNED_NAME`].
+///
+/// # Errors
+/// If the certificate is none.
+pub fn http_pinned(certificate: &str, address: SocketAddr) -> Result<reqwest::Client, Error> {
+    let tls = daemon::tls::client(certificate).map_err(|error| unusable(&error))?;
+    builder(tls).resolve(daemon::tls::PINNED_NAME, address).build().map_err(|error| unusable(&error))
+}
+
 fn unusable(error: &dyn std::error::Error) -> Error {
     Error::Authority(daemon::chain(error))
 }
 
 fn over(tls: ClientConfig) -> Result<reqwest::Client, Error> {
+    builder(tls).build().map_err(|error| unusable(&error))
+}
+
+fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT)
@@ -393,8 +417,6 @@ fn over(tls: ClientConfig) -> Result<reqwest::Client, Error> {
         .tcp_user_timeout(Duration::from_secs(50))
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| unusable(&error))
 }
 
 /// What an apply did.

@@ -11,7 +11,7 @@ use store::Store;
 use crate::audit::Audit;
 use crate::authentication::{Identities, Oidc, ServiceAccounts, Tokens};
 use crate::rbac::Rbac;
-use crate::{Limits, Mailbox, Metrics, Pages, QuotaTurns, Relay, SiteTokens, Upstream};
+use crate::{Egress, Limits, Mailbox, Metrics, Pages, Peers, QuotaTurns, Relay, SiteTokens, Upstream};
 
 /// A hub's state. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +41,10 @@ pub struct Hub {
     pub errands: Errands,
     /// What sites tell one another.
     pub relay: Relay,
+    /// From whom sites of one place fetch artifacts.
+    pub peers: Peers,
+    /// Lets artifacts and images out.
+    pub egress: Egress,
     pub pages: Pages,
     pub limits: Limits,
     /// Who may do what.

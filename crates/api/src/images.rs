@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use registry::front::{self, Reads, Refusal, Uploader};
@@ -45,9 +46,22 @@ async fn guard(State(hub): State<Arc<Hub>>, mut request: Request, next: Next) ->
         Ok(place) => place,
         Err(error) => return refuse(&error).into_response(),
     };
+    let is_read = *request.method() == Method::GET;
     let response = next.run(request).await;
     place.give_back();
-    response
+    if !is_read || !is_blob(&response) {
+        return response;
+    }
+    match hub.egress.enter() {
+        Ok(download) => download.pace(response),
+        Err(error) => refuse(&error).into_response(),
+    }
+}
+
+/// Whether an answer is a blob, however it was asked for: manifests have types of their own.
+fn is_blob(response: &Response) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    response.status().is_success() && kind == Some(b"application/octet-stream")
 }
 
 async fn enter(hub: &Arc<Hub>, request: &mut Request) -> Result<Held, ApiError> {

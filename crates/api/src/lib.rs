@@ -23,6 +23,7 @@ pub mod client;
 mod definitions;
 mod deletion;
 mod discovery;
+mod egress;
 mod errands;
 mod error;
 mod filter;
@@ -47,6 +48,7 @@ mod openapi;
 mod options;
 mod pages;
 mod patch;
+mod peers;
 mod protobuf;
 mod quotas;
 pub mod rbac;
@@ -68,17 +70,22 @@ mod writes;
 
 pub use bootstrap::bootstrap;
 pub use client::Client;
+pub use egress::{Egress, Options as EgressOptions};
 pub use error::ApiError;
 pub use hub::Hub;
 pub use images::serve_registry;
 pub use inside::Inside;
 pub use joining::{CertificateRequest, CertificateResponse, JoinRequest, JoinResponse};
 pub use limits::{Limits, Options as LimitOptions};
+pub use listener::serve as serve_encrypted;
 pub use mailbox::{Delivery, DeliveryKind, LISTENS, Mailbox};
 pub use metrics::Metrics;
 pub use nesting::{Child, Children, ChildrenAnswer, Refused, Report, Reports, Unreported, next_hop};
 pub use offload::{Answer, Answers, Ask, Note, Question, Relay};
 pub use pages::Pages;
+pub use peers::{
+    MOST_ARTIFACTS, Neighbour, PeerAnswer, PeerOffer, PeerQuestion, Peers, TOLD_EVERY, peer_ticket,
+};
 pub use quotas::Turns as QuotaTurns;
 pub use server::{router, serve};
 pub use site_tokens::SiteTokens;

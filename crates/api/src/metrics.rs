@@ -159,6 +159,20 @@ pub async fn show(State(hub): State<Arc<Hub>>) -> ([(HeaderName, &'static str); 
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
         text.line("apiserver_storage_objects", &pairs, hub.store.count_all(info.plural));
     }
+    let egress = &hub.egress;
+    for (name, kind, help, value) in [
+        ("avocet_artifact_bytes_sent_total", "counter", "Bytes of artifacts and images sent.", egress.sent()),
+        ("avocet_artifact_downloads", "gauge", "Artifacts and images being sent.", egress.under_way() as u64),
+        (
+            "avocet_artifact_downloads_refused_total",
+            "counter",
+            "Downloads that were told to come again later.",
+            egress.refused(),
+        ),
+    ] {
+        text.head(name, kind, help);
+        text.line(name, &[], value);
+    }
     process::show(&mut text);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")], text.into_string())
 }

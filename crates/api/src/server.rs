@@ -21,7 +21,7 @@ use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
     ApiError, Hub, blobs, discovery, errands, garbage, health, images, inside, joining, layout, listener,
-    mailbox, metrics, nesting, offload, rbac, resources, reviews, sites, ui, webhooks,
+    mailbox, metrics, nesting, offload, peers, rbac, resources, reviews, sites, ui, webhooks,
 };
 
 /// How large a manifest may be, in bytes.
@@ -54,6 +54,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", post(reviews::rules))
         .merge(joining::routes())
         .merge(nesting::routes())
+        .merge(peers::routes())
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))
         .route("/avocet/v1/sites/{site}/probe", get(sites::probe))
         .route("/avocet/v1/sites/{site}/token", post(sites::create_token))

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use registry::{ContentDigest, Found, Incoming, Origin, Reference, Repository};
+use registry::{ContentDigest, Descriptor, Found, Incoming, Origin, Reference, Repository};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
 use serde_json::Value;
 use types::Digest;
 
@@ -24,6 +25,19 @@ const LARGEST_MANIFEST: u64 = 4 << 20;
 
 /// How long a short question may take: somebody waits for the answer.
 const LONGEST_ANSWER: Duration = Duration::from_secs(4);
+
+/// For how long to come again where the hub is busy with others.
+const LONGEST_TURN: Duration = Duration::from_secs(300);
+/// How long to wait at once, however long it says.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A wait of this length or up to half more, for others were told the same.
+fn spread(wait: Duration) -> Duration {
+    let mut random = [0];
+    // Without randomness it is right, only less spread.
+    let _ = daemon::fill_random(&mut random);
+    wait.min(LONGEST_PAUSE).mul_f64(1.0 + f64::from(random[0]) / 510.0)
+}
 
 /// The hub above; perhaps it is not joined yet. Cheap to clone.
 #[derive(Clone, Default)]
@@ -102,11 +116,27 @@ impl Upstream {
     }
 
     async fn ask(&self, request: RequestBuilder) -> io::Result<Option<Response>> {
-        match self.client()?.send(request).await {
+        match in_turn(self.client()?, request).await {
             Ok(response) => Ok(Some(response)),
             Err(Error::Refused { code: 404, .. }) => Ok(None),
             Err(error) => Err(io::Error::other(daemon::chain(&error))),
         }
+    }
+}
+
+/// Sends a request, again and again where the hub is busy with others and says when to come.
+async fn in_turn(client: &Client, request: RequestBuilder) -> Result<Response, Error> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let Some(again) = request.try_clone() else { return client.send(request).await };
+        let sent = client.send(again).await;
+        let Err(Error::Refused { code: 429, retry_after: Some(after), .. }) = &sent else { return sent };
+        if waited >= LONGEST_TURN {
+            return sent;
+        }
+        let wait = spread(*after);
+        waited += wait;
+        tokio::time::sleep(wait).await;
     }
 }
 
@@ -117,7 +147,7 @@ impl Source for Upstream {
         if offset > 0 {
             request = request.header(RANGE, format!("bytes={offset}-"));
         }
-        let response = client.send(request).await.map_err(io::Error::other)?;
+        let response = in_turn(client, request).await.map_err(io::Error::other)?;
         if offset > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
             return Err(io::Error::other("the hub began at the beginning although the rest was asked for"));
         }
@@ -174,6 +204,24 @@ impl Origin for Upstream {
             let size =
                 size.parse().map_err(|_| io::Error::other("the hub does not say how large the blob is"))?;
             Ok(Some((size, self.client()?.stream(response).boxed())))
+        })
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a Repository,
+        subject: &'a ContentDigest,
+    ) -> BoxFuture<'a, io::Result<Vec<Descriptor>>> {
+        Box::pin(async move {
+            #[derive(Deserialize)]
+            struct Index {
+                manifests: Vec<Descriptor>,
+            }
+            let request =
+                self.client()?.request(Method::GET, &format!("/v2/{repository}/referrers/{subject}"));
+            let Some(response) = self.ask(request).await? else { return Ok(vec![]) };
+            let bytes = self.client()?.read(response).await.map_err(io::Error::other)?;
+            Ok(serde_json::from_slice::<Index>(&bytes)?.manifests)
         })
     }
 }

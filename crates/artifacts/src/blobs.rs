@@ -13,7 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use sha2::Sha256;
@@ -30,6 +30,8 @@ pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone)]
 pub struct Blobs {
     folder: Arc<Path>,
+    /// Held by who works out pieces: the others read them from the disk then.
+    pub(crate) hashing: Arc<Mutex<()>>,
 }
 
 /// A complete blob.
@@ -67,7 +69,7 @@ impl Blobs {
             let path = entry.map_err(Error::io("read folder", &temporary))?.path();
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
-        Ok(Self { folder: folder.into() })
+        Ok(Self { folder: folder.into(), hashing: Arc::default() })
     }
 
     /// Where the blob is or would be.

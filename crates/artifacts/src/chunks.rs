@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::sync::PoisonError;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
@@ -25,10 +26,11 @@ pub(crate) struct BrokenPiece {
     actual: Digest,
 }
 
-impl BrokenPiece {
-    /// Whether that is why a fetch failed.
-    pub(crate) fn caused(error: &Error) -> bool {
-        matches!(error, Error::Source { source, .. } if source.get_ref().is_some_and(|cause| cause.is::<Self>()))
+impl Error {
+    /// Whether a fetch ended because a piece was not what the list of pieces says.
+    pub fn is_broken_piece(&self) -> bool {
+        let is_piece = |source: &io::Error| source.get_ref().is_some_and(|cause| cause.is::<BrokenPiece>());
+        matches!(self, Self::Source { source, .. } if is_piece(source))
     }
 }
 
@@ -42,6 +44,7 @@ impl Blobs {
         blocking(move || {
             let size = blobs.size(&digest)?;
             let (blob, list) = (blobs.path(&digest), blobs.named("pieces", &digest));
+            let _alone = blobs.hashing.lock().unwrap_or_else(PoisonError::into_inner);
             let known = fs::read_to_string(&list).unwrap_or_default();
             let known: Option<Vec<Digest>> = known.lines().map(|line| line.parse().ok()).collect();
             if let Some(known) = known.filter(|known| is_whole(known, size)) {
@@ -57,8 +60,8 @@ impl Blobs {
     }
 }
 
-/// Whether these are as many pieces as a blob of that size has.
-pub(crate) fn is_whole(pieces: &[Digest], size: u64) -> bool {
+/// Whether these are as many pieces as a blob of that size, in bytes, has.
+pub fn is_whole(pieces: &[Digest], size: u64) -> bool {
     pieces.len() as u64 == size.div_ceil(PIECE)
 }
 

@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use tracing::debug;
 use types::Digest;
 
-use crate::chunks::{self, BrokenPiece, PIECE};
+use crate::chunks::{self, PIECE};
 use crate::{Blobs, Error};
 
 /// How often a piece may break until the list of pieces is no longer believed.
@@ -52,7 +52,7 @@ pub async fn fetch(blobs: &Blobs, digest: &Digest, size: u64, source: &impl Sour
     let mut broken = 0;
     while let Some(list) = pieces.clone() {
         match fetch_pieces(blobs, digest, size, source, list).await {
-            Err(error) if BrokenPiece::caused(&error) => {
+            Err(error) if error.is_broken_piece() => {
                 broken += 1;
                 debug!(%digest, broken, error = daemon::chain(&error), "a piece broke on its way");
                 if broken >= BREAKS {
@@ -70,6 +70,25 @@ pub async fn fetch(blobs: &Blobs, digest: &Digest, size: u64, source: &impl Sour
         let stream = stream.map_err(|source| Error::Source { digest: *digest, source })?;
         blobs.append_at(digest, Some(offset), size, stream).await?;
     }
+    blobs.finish(digest, size).await
+}
+
+/// The same in one attempt, from a source that is trusted less than who told the digests of the pieces: nothing but right
+/// pieces is kept. A blob of up to [`PIECE`](crate::PIECE) bytes is its own only piece.
+///
+/// # Errors
+/// All of [`Error`] but [`Error::Missing`]; what came before stays, and a later fetch from anywhere goes on from there.
+pub async fn fetch_checked(
+    blobs: &Blobs,
+    digest: &Digest,
+    size: u64,
+    pieces: Vec<Digest>,
+    source: &impl Source,
+) -> Result<(), Error> {
+    if blobs.has(digest) {
+        return Ok(());
+    }
+    fetch_pieces(blobs, digest, size, source, pieces).await?;
     blobs.finish(digest, size).await
 }
 

@@ -17,6 +17,6 @@ mod fetch;
 mod partial;
 
 pub use blobs::{Blobs, Collected, Stored};
-pub use chunks::PIECE;
+pub use chunks::{PIECE, is_whole};
 pub use error::Error;
-pub use fetch::{Source, fetch};
+pub use fetch::{Source, fetch, fetch_checked};

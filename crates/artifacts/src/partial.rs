@@ -20,6 +20,22 @@ impl Blobs {
         fs::metadata(self.named("partial", digest)).map_or(0, |metadata| metadata.len())
     }
 
+    /// What is here of a blob, and how many bytes of it others may have: all, or the whole pieces of a fetch under way.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] or [`Error::Io`].
+    pub fn arrived(&self, digest: &Digest) -> Result<(File, u64), Error> {
+        let (blob, partial) = (self.path(digest), self.named("partial", digest));
+        if let Ok(file) = File::open(&blob) {
+            let size = file.metadata().map_err(Error::io("read", &blob))?.len();
+            return Ok((file, size));
+        }
+        // The file stays the same when it becomes a blob.
+        let file = File::open(&partial).map_err(|_| Error::Missing { digest: *digest })?;
+        let len = file.metadata().map_err(Error::io("read", &partial))?.len();
+        Ok((file, len - len % PIECE))
+    }
+
     /// Appends to the partial until the stream ends; answers its length in bytes then. Dropping the future keeps
     /// what was written.
     ///

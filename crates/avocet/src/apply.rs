@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use api::Client;
 use artifacts::signature::SigningKey;
+use artifacts::signature::cosign::{self, Proof};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -84,20 +85,32 @@ async fn upload_artifacts(
     manifest: &mut Manifest,
 ) -> anyhow::Result<()> {
     for (pointer, path) in manifest.local_artifacts() {
+        let mut signatures = Vec::new();
         let (digest, size, source) = if path.starts_with(SCHEME) {
             let taken = oci::take(options, &path).await?;
             let (digest, size) = upload(client, &taken.path(), false).await?;
+            for proof in &taken.proofs {
+                signatures.push(upload_proof(client, proof).await?);
+            }
             (digest, size, Some(taken.source))
         } else {
             let is_bundle = manifest.info.kind == "Function";
             let (digest, size) = upload(client, &manifest.folder.join(path), is_bundle).await?;
             (digest, size, None)
         };
-        let signatures = key.map(|key| vec![key.sign(&digest)]).unwrap_or_default();
+        signatures.extend(key.map(|key| key.sign(&digest)).transpose()?);
         let artifact = Artifact { digest: Some(digest), size, signatures, source, path: None };
         set(&mut manifest.value, &pointer, json!(artifact));
     }
     Ok(())
+}
+
+/// Uploads what proves a signature of cosign's; answers how an artifact names it.
+async fn upload_proof(client: &Client, proof: &Proof) -> anyhow::Result<String> {
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), serde_json::to_vec(proof)?)?;
+    let (digest, size) = upload(client, file.path(), false).await?;
+    Ok(cosign::entry(&digest, size))
 }
 
 /// Uploads a file, or a bundle made of a file or folder, unless the hub has it.

@@ -14,6 +14,7 @@ use types::Digest;
 use crate::apply::hash;
 use crate::cli::{ClientOptions, Format, duration};
 use crate::config::hub_client;
+use crate::oci::{self, SCHEME};
 use crate::output::print_value;
 
 #[derive(Subcommand)]
@@ -32,29 +33,31 @@ pub enum ArtifactCommand {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-    /// Print a signature of an artifact, to be written into its `signatures`
-    #[command(after_help = "Example:\n  openssl genpkey -algorithm ed25519 -out key.pem\n  \
-                            avocet artifact sign --key key.pem model.onnx")]
+    /// Print a signature of an artifact, to be written into its `signatures`; or sign what is in a registry, as cosign does
+    #[command(after_help = "Examples:\n  openssl genpkey -algorithm ed25519 -out key.pem\n  \
+                            avocet artifact sign --key key.pem model.onnx\n  \
+                            avocet artifact sign --key key.pem oci://team/app:v1    in the hub's registry\n\n\
+                            For cosign:  cosign import-key-pair --key key.pem  makes its key of the same one")]
     Sign {
-        /// A private key of ed25519, in PEM
+        /// A private key of ed25519 or ECDSA P-256, in PEM
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
-        /// A file, or the digest of an artifact
-        #[arg(value_name = "FILE|DIGEST")]
+        /// A file, the digest of an artifact, or oci://[HOST[:PORT]/]REPOSITORY[:TAG]
+        #[arg(value_name = "FILE|DIGEST|PLACE")]
         what: String,
     },
-    /// Say whether a signature of an artifact is valid
-    #[command(after_help = "Example:\n  openssl pkey -in key.pem -pubout -out key.pub\n  \
-                            avocet artifact verify --key key.pub model.onnx ed25519:…")]
+    /// Say whether a signature of an artifact is valid, or whether one in a registry is that cosign or we made
+    #[command(after_help = "Examples:\n  openssl pkey -in key.pem -pubout -out key.pub\n  \
+                            avocet artifact verify --key key.pub model.onnx ed25519:…\n  \
+                            avocet artifact verify --key cosign.pub oci://team/app:v1")]
     Verify {
-        /// Public keys of ed25519, in PEM
+        /// Public keys of ed25519 or ECDSA P-256, in PEM
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
-        /// A file, or the digest of an artifact
-        #[arg(value_name = "FILE|DIGEST")]
+        /// A file, the digest of an artifact, or oci://[HOST[:PORT]/]REPOSITORY[:TAG]
+        #[arg(value_name = "FILE|DIGEST|PLACE")]
         what: String,
         /// What `avocet artifact sign` printed; one valid signature suffices
-        #[arg(required = true)]
         signatures: Vec<String>,
     },
 }
@@ -65,12 +68,22 @@ pub async fn artifact(options: &ClientOptions, command: &ArtifactCommand) -> any
             collect(options, *dry_run, *minimum_age, *output).await
         }
         ArtifactCommand::Sign { key, what } => {
-            println!("{}", signing_key(key)?.sign(&digest(what)?));
+            let key = signing_key(key)?;
+            let signed = match what.starts_with(SCHEME) {
+                true => oci::sign(options, what, &key).await?,
+                false => key.sign(&digest(what)?)?,
+            };
+            println!("{signed}");
+            Ok(())
+        }
+        ArtifactCommand::Verify { key, what, .. } if what.starts_with(SCHEME) => {
+            let place = oci::verify(options, what, &trusted_keys(key)?).await?;
+            println!("{place} is signed by a key in {}", key.display());
             Ok(())
         }
         ArtifactCommand::Verify { key, what, signatures } => {
             let digest = digest(what)?;
-            trusted_keys(key)?.check(&digest, signatures)?;
+            trusted_keys(key)?.check(&digest, signatures, |_| None)?;
             println!("{digest} is signed by a key in {}", key.display());
             Ok(())
         }

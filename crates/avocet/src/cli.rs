@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use types::Quantity;
 
 use crate::artifact::ArtifactCommand;
 use crate::engines::InstallOptions;
@@ -214,6 +215,12 @@ pub struct HubLimits {
     /// Objects of one kind in one namespace
     #[arg(long, default_value_t = 200_000, value_name = "NUMBER")]
     pub max_objects: usize,
+    /// Artifacts and images sent at once; who finds no place is told to come again
+    #[arg(long, default_value_t = 256, value_name = "NUMBER")]
+    pub max_artifact_downloads: usize,
+    /// Bytes of artifacts and images per second, all together, such as 10Mi [default: no limit]
+    #[arg(long, value_name = "BYTES")]
+    pub max_artifact_bytes_per_second: Option<Quantity>,
 }
 
 /// People whom an OpenID Connect issuer knows.
@@ -257,6 +264,10 @@ pub struct ListenSite {
     /// [default: 127.0.0.1:5000, beside a hub 127.0.0.1:5001]
     #[arg(long, value_name = "ADDRESS")]
     pub listen_site_registry: Option<SocketAddr>,
+    /// Where sites of the same hub and location fetch artifacts from this one, and it from them; port 0 takes a free one
+    /// [default: off, all comes from the hub]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_peers: Option<SocketAddr>,
     /// The site's place in the landscape
     #[arg(long, default_value = "edge", value_name = "TIER")]
     pub tier: String,
@@ -307,9 +318,12 @@ pub struct ListenSite {
     /// Where traces of inference are sent, such as http://127.0.0.1:4318; OpenTelemetry's variables say more
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
-    /// Start only models and functions that one of these ed25519 keys (PEM) signed
+    /// Start only models and functions that one of these keys (PEM, ed25519 or ECDSA P-256) signed
     #[arg(long, value_name = "FILE")]
     pub require_signatures: Option<PathBuf>,
+    /// Let only images be pulled here that one of these keys signed, as cosign signs
+    #[arg(long, value_name = "FILE")]
+    pub require_image_signatures: Option<PathBuf>,
     /// Seconds between heartbeats
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub heartbeat: u64,

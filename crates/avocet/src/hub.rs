@@ -105,6 +105,15 @@ pub async fn start(
         parent,
         registry: registry.clone(),
         relay: api::Relay::default(),
+        peers: api::Peers::default(),
+        egress: api::Egress::new(api::EgressOptions {
+            bytes_per_second: options
+                .limits
+                .max_artifact_bytes_per_second
+                .as_ref()
+                .map(types::Quantity::bytes),
+            at_once: options.limits.max_artifact_downloads,
+        }),
         mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
         sources: SourceQueue::default(),
         errands: Errands::default(),

@@ -3,7 +3,9 @@
 mod client;
 mod pack;
 mod place;
+mod sign;
 mod take;
 
 pub use pack::{PushModelOptions, push_model};
+pub use sign::{sign, verify};
 pub use take::{SCHEME, take};

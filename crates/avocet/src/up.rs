@@ -173,6 +173,7 @@ fn site_config(
         listen_registry: options
             .listen_site_registry
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, registry_port))),
+        listen_peers: options.listen_peers,
         python: options.python.clone(),
         onnxruntime: options.onnxruntime.clone(),
         tensorflow: options.tensorflow.clone(),
@@ -186,6 +187,7 @@ fn site_config(
         fetch_protocols: options.fetch_protocols.clone(),
         traces: traces(options.otlp_endpoint.as_deref())?,
         signers: options.require_signatures.as_deref().map(artifact::trusted_keys).transpose()?,
+        image_signers: options.require_image_signatures.as_deref().map(artifact::trusted_keys).transpose()?,
     })
 }
 

@@ -49,6 +49,12 @@ pub enum Error {
         /// Its tag or digest.
         reference: String,
     },
+    /// Signatures are demanded, and the manifest has none by a trusted key.
+    #[error(
+        "{0} has no valid signature by a key that is trusted here; sign it with `cosign sign --key` or `avocet artifact \
+         sign --key`"
+    )]
+    Unsigned(String),
     /// A manifest names what its repository lacks.
     #[error("the manifest names blob {0}, which is not in its repository; push that first")]
     ManifestBlobUnknown(ContentDigest),
@@ -131,6 +137,7 @@ impl Error {
             Self::NameUnknown(_) => ("NAME_UNKNOWN", 404),
             Self::BlobUnknown { .. } => ("BLOB_UNKNOWN", 404),
             Self::ManifestUnknown { .. } => ("MANIFEST_UNKNOWN", 404),
+            Self::Unsigned(_) => ("DENIED", 403),
             Self::ManifestBlobUnknown(_) => ("MANIFEST_BLOB_UNKNOWN", 404),
             Self::ManifestInvalid(_) => ("MANIFEST_INVALID", 400),
             Self::TooLarge { .. } => ("SIZE_INVALID", 413),

@@ -17,6 +17,7 @@ mod origin;
 mod races;
 mod records;
 mod registry;
+mod signed;
 mod uploads;
 
 pub mod front;
@@ -29,4 +30,5 @@ pub use manifest::Descriptor;
 pub use names::{Reference, Repository, Tag};
 pub use origin::{Found, Incoming, Origin};
 pub use registry::{Blob, Limits, Manifest, Pushed, Registry};
+pub use signed::Demand;
 pub use uploads::{Upload, UploadId};

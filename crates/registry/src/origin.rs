@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use tracing::debug;
 
 use crate::uploads::Chunk;
-use crate::{Blob, ContentDigest, Error, Manifest, Reference, Registry, Repository};
+use crate::{Blob, ContentDigest, Descriptor, Error, Manifest, Reference, Registry, Repository};
 
 /// A manifest from elsewhere.
 #[derive(Debug, Clone)]
@@ -40,6 +40,16 @@ pub trait Origin: Send + Sync {
         digest: &'a ContentDigest,
         offset: u64,
     ) -> BoxFuture<'a, io::Result<Option<Incoming>>>;
+
+    /// The manifests that are about another one, as far as one answer tells them.
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a Repository,
+        subject: &'a ContentDigest,
+    ) -> BoxFuture<'a, io::Result<Vec<Descriptor>>> {
+        let _ = (repository, subject);
+        Box::pin(async { Ok(vec![]) })
+    }
 }
 
 /// Who fetches what: the others wait for them.

@@ -129,7 +129,8 @@ pub struct Artifact {
     pub digest: Option<Digest>,
     /// Size in bytes.
     pub size: u64,
-    /// Who vouches for it: `ed25519:KEY:SIGNATURE`, as `avocet artifact sign` prints it. A site may demand one.
+    /// Who vouches for it: `ed25519:KEY:SIGNATURE`, as `avocet artifact sign` prints it, or `cosign:PROOF:SIZE`, as
+    /// `avocet apply` notes what it found in a registry. A site may demand one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 256)))]
     pub signatures: Vec<String>,

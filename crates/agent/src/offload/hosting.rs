@@ -151,7 +151,10 @@ impl Hosting {
         let is_for_here = runtime != Runtime::Binary || architecture == std::env::consts::ARCH;
         let artifact = &function.spec.artifact;
         let is_signed = match (&self.means.signers, artifact.digest) {
-            (Some(signers), Some(digest)) => signers.check(&digest, &artifact.signatures).is_ok(),
+            (Some(signers), Some(digest)) => {
+                let read = |proof: &types::Digest| std::fs::read(self.means.blobs.path(proof)).ok();
+                signers.check(&digest, &artifact.signatures, read).is_ok()
+            }
             (None, Some(_)) => true,
             (_, None) => false,
         };

@@ -32,7 +32,11 @@ pub(super) async fn send_all(up: Up, shutdown: Shutdown) -> Result<(), Error> {
                     up.hub.mailbox.sent_to_parent(&delivery.id).await?;
                     debug!(id = delivery.id, site = delivery.site, "output is at the hub above");
                 }
-                Err(Error::Hub(client::Error::Refused { code: code @ (400 | 403 | 404 | 413), message })) => {
+                Err(Error::Hub(client::Error::Refused {
+                    code: code @ (400 | 403 | 404 | 413),
+                    message,
+                    ..
+                })) => {
                     let Delivery { id, site, key, .. } = delivery;
                     warn!(id, site, key, code, message, "the hub above refused an output; it is kept");
                     refused.insert(id);

@@ -68,6 +68,8 @@ fn rules_everywhere(site: &str) -> Value {
             ],
         },
         {"verbs": ["post"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/sources/*")]},
+        {"verbs": ["put"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/peers")]},
+        {"verbs": ["post"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/peers/questions")]},
         {"verbs": ["post", "put"], "nonResourceURLs": [own("/avocet/v1/offload/SITE/*")]},
         {
             "verbs": ["get", "head", "delete"],

@@ -24,6 +24,7 @@ mod malformed;
 mod nesting;
 mod offload;
 mod oidc;
+mod peers;
 mod quotas;
 mod resources;
 mod rights;

@@ -115,6 +115,8 @@ impl TestHub {
             parent: None,
             registry,
             relay: avocet_api::Relay::default(),
+            peers: avocet_api::Peers::default(),
+            egress: avocet_api::Egress::default(),
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
             sources: controllers::SourceQueue::default(),
             errands: controllers::Errands::default(),

@@ -19,9 +19,14 @@ use crate::config;
 
 /// How large a manifest may be, in bytes.
 const LARGEST_MANIFEST: usize = 4 << 20;
-/// What is understood of manifests.
+/// The manifests that models are in.
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
                          application/vnd.docker.distribution.manifest.v2+json";
+/// All that can be signed.
+const ANY: &str = "application/vnd.oci.image.manifest.v1+json, \
+                   application/vnd.docker.distribution.manifest.v2+json, \
+                   application/vnd.oci.image.index.v1+json, \
+                   application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// A client of one repository.
 pub struct Client {
@@ -38,6 +43,7 @@ pub struct Client {
 pub struct Manifest {
     pub digest: ContentDigest,
     pub bytes: bytes::Bytes,
+    pub media_type: String,
 }
 
 impl Client {
@@ -69,20 +75,82 @@ impl Client {
         Ok(Self { http, base, authorization: None, basic: noted_login(host) })
     }
 
-    /// A manifest.
+    /// A manifest of one image or artifact.
     pub async fn manifest(&mut self, reference: &Reference) -> anyhow::Result<Manifest> {
         let url = self.url(&format!("manifests/{reference}"))?;
         let response =
             self.send(|client| client.request(Method::GET, &url).header(ACCEPT, MANIFESTS)).await?;
-        let mut bytes = bytes::BytesMut::new();
-        let mut response = response;
-        while let Some(part) = response.chunk().await? {
-            bytes.extend_from_slice(&part);
-            if bytes.len() > LARGEST_MANIFEST {
-                bail!("{url} is larger than {LARGEST_MANIFEST} bytes, which no manifest should be");
-            }
+        Self::read_manifest(&url, reference, response).await
+    }
+
+    /// A manifest, or an index of manifests; none if there is none.
+    pub async fn find(&mut self, reference: &Reference) -> anyhow::Result<Option<Manifest>> {
+        let url = self.url(&format!("manifests/{reference}"))?;
+        let response = self.answer(|client| client.request(Method::GET, &url).header(ACCEPT, ANY)).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => Self::read_manifest(&url, reference, response).await.map(Some),
+            _ => Err(refusal(response).await),
         }
-        let bytes = bytes.freeze();
+    }
+
+    /// The digests of manifests of some type that refer to another: as the registry tells them, or where it keeps no
+    /// account of that, as clients noted them.
+    pub async fn referrers(
+        &mut self,
+        digest: &Digest,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<Vec<Digest>> {
+        #[derive(Deserialize)]
+        struct Index {
+            #[serde(default)]
+            manifests: Vec<Referrer>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Referrer {
+            digest: Digest,
+            #[serde(default)]
+            artifact_type: String,
+        }
+        let url = self.url(&format!("referrers/{digest}"))?;
+        let response = self.answer(|client| client.request(Method::GET, &url)).await?;
+        let bytes = if response.status().is_success() {
+            bounded(response, LARGEST_MANIFEST, &url).await?
+        } else {
+            let noted = Reference::Tag(format!("sha256-{}", digest.hex()).parse()?);
+            let Some(noted) = self.find(&noted).await? else { return Ok(vec![]) };
+            noted.bytes
+        };
+        let found: Index = serde_json::from_slice(&bytes).context("the list of referrers can't be read")?;
+        let wanted = found.manifests.into_iter().filter(|referrer| is_wanted(&referrer.artifact_type));
+        Ok(wanted.map(|referrer| referrer.digest).collect())
+    }
+
+    /// A small blob, whole and right.
+    pub async fn small_blob(&mut self, digest: &Digest, limit: usize) -> anyhow::Result<bytes::Bytes> {
+        let response = self.blob(&(*digest).into()).await?;
+        let url = response.url().clone();
+        let bytes = bounded(response, limit, &url).await?;
+        if Digest::of(&bytes) != *digest {
+            bail!("{url} is not what its digest says; it broke, or somebody changed it");
+        }
+        Ok(bytes)
+    }
+
+    /// The host of the registry, with its port.
+    pub fn host(&self) -> String {
+        let host = self.base.host_str().unwrap_or_default();
+        self.base.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    async fn read_manifest(
+        url: &reqwest::Url,
+        reference: &Reference,
+        response: Response,
+    ) -> anyhow::Result<Manifest> {
+        let media_type = header(&response, CONTENT_TYPE).to_owned();
+        let bytes = bounded(response, LARGEST_MANIFEST, url).await?;
         let digest = match reference {
             Reference::Tag(_) => Digest::of(&bytes).into(),
             Reference::Digest(wanted) if wanted.again(&bytes) == *wanted => *wanted,
@@ -90,7 +158,7 @@ impl Client {
                 bail!("{url} is not what its digest says; it broke, or somebody changed it")
             }
         };
-        Ok(Manifest { digest, bytes })
+        Ok(Manifest { digest, bytes, media_type })
     }
 
     /// A blob, from its beginning. Its digest is for the caller to check.
@@ -246,6 +314,18 @@ fn noted_login(host: &str) -> Option<String> {
         let auth = notes.auths.get(host)?.auth.clone()?;
         STANDARD.decode(&auth).ok().map(|_| auth)
     })
+}
+
+/// All of an answer that is not larger than it should be.
+async fn bounded(mut response: Response, limit: usize, url: &reqwest::Url) -> anyhow::Result<bytes::Bytes> {
+    let mut bytes = bytes::BytesMut::new();
+    while let Some(part) = response.chunk().await? {
+        bytes.extend_from_slice(&part);
+        if bytes.len() > limit {
+            bail!("{url} is larger than {limit} bytes, which it should not be");
+        }
+    }
+    Ok(bytes.freeze())
 }
 
 fn header(response: &Response, name: reqwest::header::HeaderName) -> &str {

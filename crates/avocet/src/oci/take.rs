@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
+use artifacts::signature::cosign::Proof;
 use serde::Deserialize;
 use tempfile::{NamedTempFile, TempDir};
 use tokio::io::AsyncWriteExt;
@@ -12,6 +13,7 @@ use types::Digest;
 
 use super::client::Client;
 use super::place::Place;
+use super::sign;
 use crate::apply::hash;
 use crate::cli::ClientOptions;
 
@@ -28,6 +30,8 @@ pub struct Taken {
     folder: TempDir,
     file: PathBuf,
     pub source: String,
+    /// Who signed the manifest that it is a layer of.
+    pub proofs: Vec<Proof>,
 }
 
 impl Taken {
@@ -64,12 +68,14 @@ pub async fn take(options: &ClientOptions, address: &str) -> anyhow::Result<Take
     let folder = tempfile::tempdir()?;
     let weights: Vec<&Layer> =
         manifest.layers.iter().filter(|layer| layer.media_type.starts_with(WEIGHT)).collect();
+    let mut proofs = Vec::new();
     let file = match weights.as_slice() {
         [] => take_image(&mut client, &manifest.layers, folder.path(), &place).await?,
         [layer]
             if layer.media_type == format!("{WEIGHT}raw") || layer.media_type == format!("{WEIGHT}tar") =>
         {
             fetch(&mut client, layer, &folder.path().join("model")).await?;
+            proofs = sign::proofs(&mut client, &found.bytes).await?;
             PathBuf::from("model")
         }
         [layer] => bail!(
@@ -78,7 +84,7 @@ pub async fn take(options: &ClientOptions, address: &str) -> anyhow::Result<Take
         ),
         layers => bail!("{place} has {} layers with models; push them one by one", layers.len()),
     };
-    Ok(Taken { folder, file, source })
+    Ok(Taken { folder, file, source, proofs })
 }
 
 async fn fetch(client: &mut Client, layer: &Layer, to: &Path) -> anyhow::Result<()> {

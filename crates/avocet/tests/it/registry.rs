@@ -9,8 +9,9 @@ use types::Digest;
 
 use crate::support::{application, apply, model, placement, registry, serving, token, tree, write_manifests};
 
-fn is_there(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok_and(|ran| ran.status.success());
+pub fn is_there(program: &str) -> bool {
+    let ask = if program == "openssl" { "version" } else { "--version" };
+    let found = Command::new(program).arg(ask).output().is_ok_and(|ran| ran.status.success());
     if !found {
         println!("skipped: there is no {program} in the path");
     }
@@ -18,7 +19,7 @@ fn is_there(program: &str) -> bool {
 }
 
 /// An image in a folder, as skopeo reads it; answers its manifest.
-fn image(tree: &Tree) -> (PathBuf, Value) {
+pub fn image(tree: &Tree) -> (PathBuf, Value) {
     let layer = b"a layer";
     let config = json!({
         "architecture": "amd64", "os": "linux", "config": {},
@@ -42,7 +43,7 @@ fn image(tree: &Tree) -> (PathBuf, Value) {
     (file.parent().unwrap().to_owned(), manifest)
 }
 
-fn skopeo(arguments: &[&str]) -> Ran {
+pub fn skopeo(arguments: &[&str]) -> Ran {
     Ran::of(Command::new("skopeo").args(["--insecure-policy"]).args(arguments))
 }
 
@@ -51,7 +52,7 @@ fn pull(from: &str, password: &str, to: &Path) -> Ran {
     skopeo(&["copy", "--src-tls-verify=false", "--src-creds", &format!("me:{password}"), &from, &to])
 }
 
-fn manifest_in(folder: &Path) -> Value {
+pub fn manifest_in(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap()
 }
 
@@ -123,7 +124,7 @@ fn podman_pushes_and_pulls() {
 }
 
 /// The file that [`model`] serves.
-fn model_file() -> String {
+pub fn model_file() -> String {
     model("affine")["spec"]["versions"][0]["artifact"]["path"].as_str().unwrap().to_owned()
 }
 

@@ -6,6 +6,7 @@ mod authority;
 mod encoding;
 mod key;
 mod peer;
+mod pinned;
 mod serving;
 mod signing;
 
@@ -19,6 +20,7 @@ use rustls::{ClientConfig, RootCertStore};
 pub use authority::{Authority, signing_key};
 pub use key::{is_refused, key_of, new_key, request, requested_key};
 pub use peer::ClientCertificate;
+pub use pinned::{PINNED_NAME, pinned_server};
 pub use serving::{Served, Source, server};
 pub use signing::{RequestError, Usage, applicant};
 

@@ -46,6 +46,11 @@ async fn read(
     asked: &Asked,
 ) -> Result<Response, Refusal> {
     let manifest = registry.manifest(repository, reference).await?;
+    if asked.method == Method::GET
+        && let Some(demand) = &asked.demand
+    {
+        demand.check(registry, repository, &manifest).await?;
+    }
     let etag = format!("\"{}\"", manifest.digest);
     if is_known(asked, &manifest.digest) {
         return Ok(answer(StatusCode::NOT_MODIFIED, [(ETAG, etag)], Body::empty()));

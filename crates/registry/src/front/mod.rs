@@ -20,7 +20,7 @@ use axum::routing::any;
 
 pub use answers::Refusal;
 
-use crate::{Error, Registry, Repository};
+use crate::{Demand, Error, Registry, Repository};
 use target::Target;
 
 /// Which repositories the maker of a request may read.
@@ -47,6 +47,7 @@ struct Asked {
     query: Vec<(String, String)>,
     reads: Option<Reads>,
     user: Option<Arc<str>>,
+    demand: Option<Demand>,
 }
 
 impl Asked {
@@ -79,7 +80,8 @@ async fn handle(State(registry): State<Registry>, request: Request) -> Result<Re
     let query = query.map_err(|error| Refusal::query(&error.body_text()))?.0;
     let reads = parts.extensions.get::<Reads>().cloned();
     let user = parts.extensions.get::<Uploader>().map(|uploader| uploader.0.clone());
-    let asked = Asked { method: parts.method, headers: parts.headers, query, reads, user };
+    let demand = parts.extensions.get::<Demand>().cloned();
+    let asked = Asked { method: parts.method, headers: parts.headers, query, reads, user, demand };
     match target {
         Target::Version => answers::version(&asked),
         Target::Catalog => manifests::catalog(&registry, &asked),

@@ -6,6 +6,7 @@ mod lists;
 mod origins;
 mod pulls;
 mod pushes;
+mod signatures;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -80,6 +81,18 @@ impl Server {
         headers: &[(&str, &str)],
         body: impl Into<Body>,
     ) -> Answer {
+        self.send_with(method, path, headers, body, |_| {}).await
+    }
+
+    /// The same, with a request that is changed before it is sent.
+    async fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+        change: impl FnOnce(&mut Request<Body>),
+    ) -> Answer {
         let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -90,6 +103,7 @@ impl Server {
         if let Some((_, user)) = headers.iter().find(|(name, user)| *name == "user" && !user.is_empty()) {
             request.extensions_mut().insert(Uploader((*user).into()));
         }
+        change(&mut request);
         let response = front::router(self.registry.clone()).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
