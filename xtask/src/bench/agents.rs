@@ -404,7 +404,7 @@ fn manifests() -> [(&'static str, Value); 3] {
                 "Application",
                 "app",
                 json!({"components": [{"name": "f", "placement": "everywhere", "function": "f",
-                    "inputs": [{"path": "in"}], "outputs": [{"path": "out"}]}]}),
+                    "inputs": [{"path": "letters/in"}], "outputs": [{"path": "letters/out"}]}]}),
             ),
         ),
     ]
