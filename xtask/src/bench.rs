@@ -6,6 +6,7 @@
 
 mod agents;
 mod api;
+mod counted;
 mod distribution;
 mod latency;
 mod load;
@@ -154,7 +155,7 @@ fn build_example(workspace: &Workspace, package: &str, example: &str) -> anyhow:
 fn start(workspace: &Workspace, tools: &Tools, folder: &Path) -> anyhow::Result<Sites> {
     let step = Step::begin("a hub and two sites that joined it");
     let hub = SiteOptions { name: HUB, tier: "cloud", tools, onnxruntime: false };
-    let mut sites = Sites::start(workspace, folder, &hub)?;
+    let mut sites = Sites::start(&workspace.target.join("release/avocet"), folder, &hub)?;
     sites.join(&SiteOptions { name: EDGE, tier: "edge", tools, onnxruntime: false })?;
     if tools.onnxruntime.is_some() {
         sites.join(&SiteOptions { name: FAST, tier: "accelerated", tools, onnxruntime: true })?;

@@ -48,12 +48,15 @@ pub struct Options {
     /// Seconds that all photos together may take
     #[arg(long, default_value_t = LIMIT, value_name = "SECONDS")]
     pub limit: u64,
+    /// Use the program as the tests built it last, instead of a release build
+    #[arg(long)]
+    pub tested: bool,
 }
 
 impl Options {
-    /// What `cargo xtask demo` without options means.
-    pub fn defaults() -> Self {
-        Self { keep: false, stop: false, data: None, photos: None, limit: LIMIT }
+    /// What tests run.
+    pub fn tested() -> Self {
+        Self { keep: false, stop: false, data: None, photos: None, limit: LIMIT, tested: true }
     }
 }
 
@@ -67,11 +70,11 @@ pub fn demo(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     }
     Running::refuse_second(&folder)?;
     let tools = setup::setup(workspace, Scope::Demo)?;
-    build(workspace)?;
+    let avocet = program(workspace, options.tested)?;
     let run = fresh_run(&folder)?;
     let originals = options.photos.clone().unwrap_or_else(|| tools.assets.join("photos"));
     let mut photos = outcome::photos(&originals)?;
-    let mut sites = start(workspace, &tools, &run)?;
+    let mut sites = start(workspace, &avocet, &tools, &run)?;
     apply(workspace, &mut sites)?;
     put(&sites, &photos)?;
     let ended = outcome::wait(&mut sites, &mut photos, Duration::from_secs(options.limit))?;
@@ -93,14 +96,19 @@ pub fn demo(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     println!("Original, blurred and result side by side: {}", page.display());
     if options.keep {
         Running::keep(&folder, &mut sites)?;
-        print_hints(workspace, &sites, options);
+        print_hints(&avocet, &sites, options);
     }
     conclude(&photos, ended, verdicts.as_deref(), kept_private)
 }
 
-fn build(workspace: &Workspace) -> anyhow::Result<()> {
-    let mut cargo = workspace.cargo();
-    process::run(cargo.args(["build", "--release", "--package", "avocet"]))
+fn program(workspace: &Workspace, tested: bool) -> anyhow::Result<PathBuf> {
+    if tested {
+        let avocet = workspace.target.join("debug/avocet");
+        anyhow::ensure!(avocet.exists(), "the tests were never built; run cargo xtask test --no-demo first");
+        return Ok(avocet);
+    }
+    process::run(workspace.cargo().args(["build", "--release", "--package", "avocet"]))?;
+    Ok(workspace.target.join("release/avocet"))
 }
 
 /// An empty folder for this run; those of earlier runs are removed.
@@ -118,11 +126,11 @@ fn fresh_run(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(run)
 }
 
-fn start(workspace: &Workspace, tools: &Tools, run: &Path) -> anyhow::Result<Sites> {
+fn start(workspace: &Workspace, avocet: &Path, tools: &Tools, run: &Path) -> anyhow::Result<Sites> {
     println!("sites (data and logs in {})", workspace.shown(run));
     let step = Step::begin("cloud: a hub with a site");
     let cloud = SiteOptions { name: "cloud", tier: "cloud", tools, onnxruntime: true };
-    let mut sites = Sites::start(workspace, run, &cloud)?;
+    let mut sites = Sites::start(avocet, run, &cloud)?;
     step.done(&sites.url);
     let step = Step::begin("edge: a site that joins with a token");
     sites.join(&SiteOptions { name: "edge", tier: "edge", ..cloud })?;
@@ -157,9 +165,8 @@ fn read_json(path: &Path) -> anyhow::Result<Value> {
     serde_json::from_slice(&bytes).with_context(|| format!("{} is no JSON", path.display()))
 }
 
-fn print_hints(workspace: &Workspace, sites: &Sites, options: &Options) {
+fn print_hints(avocet: &Path, sites: &Sites, options: &Options) {
     let data = options.data.as_ref().map(|data| format!(" --data {}", data.display())).unwrap_or_default();
-    let avocet = workspace.target.join("release");
     println!(
         "\nThe sites keep running. Stop them with: cargo xtask demo --stop{data}\n\
          Try:\n  export PATH={}:$PATH AVOCET_KUBECONFIG={kubeconfig} KUBECONFIG={kubeconfig}\n  \
@@ -167,7 +174,7 @@ fn print_hints(workspace: &Workspace, sites: &Sites, options: &Options) {
          avocet get sites\n  avocet explain placement/edge-sites\n  avocet get invocations\n  \
          avocet logs function/anonymise\n  kubectl get applications,placements,models\n  \
          kubectl describe application {APPLICATION}",
-        avocet.display(),
+        avocet.parent().unwrap_or(avocet).display(),
         kubeconfig = sites.kubeconfig.display(),
     );
 }

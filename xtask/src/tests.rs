@@ -1,6 +1,6 @@
 //! `test` and `ci`.
 
-use std::path::PathBuf;
+use std::process::Command;
 
 use clap::Args;
 
@@ -23,17 +23,18 @@ pub fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     process::run(workspace.cargo().args(["fmt", "--all", "--check"]))?;
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     process::run(workspace.cargo().args(lints))?;
-    process::run(with_tools(workspace.cargo().args(["test", "--workspace", "--doc"]), &tools))?;
+    let with_tools = |command| with_tools(command, workspace, &tools);
+    process::run(with_tools(workspace.cargo().args(["test", "--workspace", "--doc"])))?;
     if in_path("cargo-nextest").is_some() {
-        process::run(with_tools(workspace.cargo().args(["nextest", "run", "--workspace"]), &tools))?;
+        process::run(with_tools(workspace.cargo().args(["nextest", "run", "--workspace"])))?;
     } else {
         println!(
             "cargo-nextest is not installed (cargo install --locked cargo-nextest); cargo test does, too"
         );
-        process::run(with_tools(workspace.cargo().args(["test", "--workspace", "--all-targets"]), &tools))?;
+        process::run(with_tools(workspace.cargo().args(["test", "--workspace", "--all-targets"])))?;
     }
     if !options.no_demo {
-        demo::demo(workspace, &demo::Options::defaults())?;
+        demo::demo(workspace, &demo::Options::tested())?;
     }
     Ok(())
 }
@@ -50,8 +51,8 @@ pub fn ci(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 /// Tells tests where their tools are; without these variables they pass over what needs them.
-fn with_tools<'a>(command: &'a mut std::process::Command, tools: &Tools) -> &'a mut std::process::Command {
-    let named: [(&str, Option<&PathBuf>); 7] = [
+fn with_tools<'a>(command: &'a mut Command, workspace: &Workspace, tools: &Tools) -> &'a mut Command {
+    let named = [
         ("AVOCET_TEST_PYTHON", tools.test_python.as_ref()),
         ("AVOCET_TEST_FUNCTIONS_PYTHON", Some(&tools.functions_python)),
         ("AVOCET_TEST_ASSETS", Some(&tools.assets)),
@@ -59,6 +60,7 @@ fn with_tools<'a>(command: &'a mut std::process::Command, tools: &Tools) -> &'a 
         ("AVOCET_ONNXRUNTIME", tools.onnxruntime.as_ref()),
         ("AVOCET_TENSORFLOW", tools.tensorflow.as_ref()),
         ("AVOCET_TEST_ONNX", tools.onnx_nodes.as_ref()),
+        ("AVOCET_TEST_HELM", tools.helm.as_ref()),
     ];
     for (name, path) in named {
         if let Some(path) = path {
@@ -69,6 +71,11 @@ fn with_tools<'a>(command: &'a mut std::process::Command, tools: &Tools) -> &'a 
         && !kubectls.is_empty()
     {
         command.env("AVOCET_TEST_KUBECTL", kubectls);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(setup::programs(workspace)).chain(std::env::split_paths(&path));
+    if let Ok(path) = std::env::join_paths(folders) {
+        command.env("PATH", path);
     }
     command
 }

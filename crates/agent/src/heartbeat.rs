@@ -6,7 +6,7 @@ use api::{Client, Heartbeat, HeartbeatAnswer, client};
 use daemon::Shutdown;
 use reqwest::Method;
 use tracing::warn;
-use types::{Kind, SiteSpec, SiteStatus};
+use types::{Kind, MeasuredLocation, SiteSpec, SiteStatus};
 
 use crate::facts;
 use crate::identity::Identity;
@@ -44,7 +44,7 @@ pub(crate) async fn beat(
     every: Duration,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let mut told: Option<SiteStatus> = None;
+    let (mut told, mut followed): (Option<SiteStatus>, i64) = (None, 0);
     let previous = identity.previous();
     let client = identity.client();
     loop {
@@ -63,6 +63,10 @@ pub(crate) async fn beat(
         };
         links.answered(started.elapsed());
         keep_fresh(&identity, &answer).await;
+        if answer.generation != followed {
+            links.declare(&measured_locations(client, &membership.site).await?);
+            followed = answer.generation;
+        }
         let mut status = facts();
         status.links.extend(links.told());
         let is_news =
@@ -104,6 +108,16 @@ async fn keep_fresh(identity: &Identity, answer: &HeartbeatAnswer) {
     if let Err(error) = done {
         warn!(error = %daemon::chain(&error), "can't get a new certificate yet");
     }
+}
+
+/// The locations that the Site at the hub names.
+async fn measured_locations(client: &Client, site: &str) -> Result<Vec<MeasuredLocation>, Error> {
+    let path = api::client::path(SiteSpec::PLURAL, "", site);
+    let request = client.request(Method::GET, &path).timeout(LONGEST_ANSWER);
+    let mut found: serde_json::Value = client.json(request).await?;
+    // Of all else that a newer hub may say there nothing is needed.
+    let named = found.pointer_mut("/spec/measure").map(serde_json::Value::take).unwrap_or_default();
+    Ok(serde_json::from_value(named).unwrap_or_default())
 }
 
 async fn tell_site(client: &Client, site: &str, status: &SiteStatus) -> Result<(), Error> {

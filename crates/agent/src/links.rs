@@ -1,8 +1,10 @@
 //! How far it is to the parent and to named locations, and how wide the way is.
 //!
-//! Round trips to the parent are those of heartbeats, which are sent anyway; to locations a connection is opened now
-//! and then. The width of the way is read from artifacts that are fetched anyway; where none are, a little is fetched
+//! Round trips to the parent are those of heartbeats, which are sent anyway; to locations, which the site's operator or its
+//! Site at the hub names, a connection is opened now and then. The width of the way is read from artifacts that are fetched anyway; where none are, a little is fetched
 //! once a day to see.
+
+mod locations;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -14,19 +16,17 @@ use daemon::Shutdown;
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tracing::debug;
-use types::{Link, Time};
+use types::{Link, MeasuredLocation, Time};
 
 use crate::Error;
+use locations::{Locations, Pace};
 
 /// How many round trips the median is taken of.
 const ROUND_TRIPS: usize = 9;
 /// From how many round trips on their spread is told.
 const ENOUGH: usize = 5;
-/// How often a connection to each location is opened.
-const EVERY: Duration = Duration::from_secs(300);
-/// How often until there are enough to tell of.
-const AT_FIRST: Duration = Duration::from_secs(5);
 /// How long a connection may take.
 const LONGEST: Duration = Duration::from_secs(10);
 /// Shorter transfers tell more of the round trip than of the way's width, in bytes.
@@ -35,8 +35,6 @@ const TELLING: u64 = 128 << 10;
 const DAY: i64 = 24 * 3600;
 /// How much a new width counts beside those before.
 const WEIGHT: f64 = 0.3;
-/// How many locations are measured at most.
-const MOST_LOCATIONS: usize = 32;
 
 /// The last round trips to one place, in milliseconds.
 #[derive(Debug, Default, Clone)]
@@ -80,7 +78,7 @@ struct Width {
 struct Measured {
     parent: RoundTrips,
     width: Option<Width>,
-    locations: BTreeMap<String, RoundTrips>,
+    locations: Locations,
 }
 
 /// What was measured. Cheap to clone.
@@ -89,21 +87,31 @@ pub(crate) struct Links {
     file: PathBuf,
     /// The name of the parent; empty where hub and site are one.
     parent: String,
-    locations: Arc<BTreeMap<String, String>>,
     measured: Arc<Mutex<Measured>>,
+    /// Other locations are named than before.
+    changed: Arc<Notify>,
 }
 
 impl Links {
     /// With the width that was measured before the last start.
     pub(crate) fn open(file: PathBuf, parent: String, locations: BTreeMap<String, String>) -> Self {
         let text = std::fs::read(&file).unwrap_or_default();
-        let measured = Measured { width: serde_json::from_slice(&text).ok(), ..Measured::default() };
-        let locations = locations.into_iter().take(MOST_LOCATIONS).collect();
-        Self { file, parent, locations: Arc::new(locations), measured: Arc::new(Mutex::new(measured)) }
+        let measured = Measured {
+            parent: RoundTrips::default(),
+            width: serde_json::from_slice(&text).ok(),
+            locations: Locations::new(locations),
+        };
+        Self { file, parent, measured: Arc::new(Mutex::new(measured)), changed: Arc::default() }
     }
 
     fn measured(&self) -> MutexGuard<'_, Measured> {
         self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hub names these locations, and none else any more.
+    pub(crate) fn declare(&self, locations: &[MeasuredLocation]) {
+        self.measured().locations.declare(locations);
+        self.changed.notify_one();
     }
 
     /// A heartbeat was answered.
@@ -155,7 +163,7 @@ impl Links {
                 ..Link::default()
             });
         }
-        for (location, round_trips) in &measured.locations {
+        for (location, round_trips) in measured.locations.round_trips() {
             let Some(round_trip_milliseconds) = round_trips.median() else { continue };
             links.push(Link {
                 location: location.clone(),
@@ -205,24 +213,26 @@ pub(crate) async fn measure(
     site: String,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let mut rounds = 0_u32;
+    let mut pace = Pace::default();
     loop {
-        let pause = if rounds < 5 && !links.locations.is_empty() { AT_FIRST } else { EVERY };
-        rounds = rounds.saturating_add(1);
-        for (location, url) in links.locations.iter() {
-            match round_trip(url).await {
-                Ok(took) => {
-                    let mut measured = links.measured();
-                    measured.locations.entry(location.clone()).or_default().add(took.as_secs_f64() * 1000.0);
-                }
-                Err(error) => debug!(location, url, %error, "can't be reached now"),
-            }
+        let are_new = links.measured().locations.are_new();
+        let pause = pace.wait(are_new, Instant::now()).mul_f64(0.75 + jitter() / 2.0);
+        tokio::select! {
+            is_on = shutdown.sleep(pause) => if !is_on { return Ok(()) },
+            () = links.changed.notified() => continue,
         }
-        if !shutdown.sleep(pause.mul_f64(0.75 + jitter() / 2.0)).await {
-            return Ok(());
-        }
-        if links.is_width_old() {
+        // Not at once: sites that join together would ask together.
+        if pace.has_begun() && links.is_width_old() {
             look_at_width(&links, &client, &site).await;
+        }
+        pace.begin(Instant::now());
+        let locations = links.measured().locations.urls();
+        for (location, url) in &locations {
+            let took = round_trip(url).await;
+            if let Err(error) = &took {
+                debug!(location, url, %error, "can't be reached now");
+            }
+            links.measured().locations.note(location, url, took.ok());
         }
     }
 }

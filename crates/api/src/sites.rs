@@ -43,6 +43,9 @@ pub struct HeartbeatAnswer {
     pub now: Option<Time>,
     /// Whether it is time for the site's next certificate.
     pub renew: bool,
+    /// The generation of the Site: where it is another one than before, its spec says something else. 0 where there is
+    /// none, and of older hubs.
+    pub generation: i64,
 }
 
 pub async fn heartbeat(
@@ -69,7 +72,9 @@ pub async fn heartbeat(
     let certificate = peer.and_then(|Extension(ConnectInfo(peer))| peer.certificate);
     let renew = user.site() == Some(&site)
         && certificate.is_some_and(|certificate| certificate.is_to_be_renewed(now));
-    Ok(Json(HeartbeatAnswer { hub: hub.id.clone(), now: Some(now), renew }))
+    let known = hub.store.get(&Key::new(SiteSpec::PLURAL, "", site));
+    let generation = known.map_or(0, |known| known.metadata.generation);
+    Ok(Json(HeartbeatAnswer { hub: hub.id.clone(), now: Some(now), renew, generation }))
 }
 
 /// A token that lets its bearer look at one site; see [`crate::SiteTokens`].

@@ -1,6 +1,7 @@
 //! `backup`: all that a hub keeps, in one tar file.
 //!
-//! The database is copied first, as it is at one moment. Every other file is either never written again or replaced
+//! Databases are copied first, each as it is at one moment: that of the uplink before the hub's, so that no site is in it
+//! that the other doesn't know, and that a restored hub would take away above. Every other file is either never written again or replaced
 //! as a whole, so it can be read while the hub runs; one that goes away meanwhile is one that the hub had done with.
 //! What each member hashes to comes last: a file that broke off has no list, and is not restored.
 
@@ -20,12 +21,17 @@ use crate::cli::{BackupOptions, Format};
 use crate::config;
 use crate::output::print_value;
 
-/// The format of backups that this version writes and reads.
-pub const FORMAT: u32 = 1;
+/// The newest format of backups that this version writes and reads.
+pub const FORMAT: u32 = 2;
+/// The format of backups without an uplink, which older versions read.
+const WITHOUT_UPLINK: u32 = 1;
 /// The member that lists the others; the last one.
 pub const CONTENTS: &str = "backup.json";
 pub const DATABASE: &str = "hub/hub.db";
 pub const KUBECONFIG: &str = "kubeconfig";
+/// As what a hub is known to the hub above.
+pub const UPLINK: &str = "uplink";
+pub const UPLINK_DATABASE: &str = "uplink/uplink.db";
 
 /// What is in a backup.
 #[derive(Serialize, Deserialize)]
@@ -91,16 +97,15 @@ pub fn backup(options: &BackupOptions) -> anyhow::Result<()> {
 }
 
 fn write(data: &Path, path: &Path, options: &BackupOptions) -> anyhow::Result<Contents> {
-    let progress = ProgressBar::new_spinner();
-    let copy = path.with_file_name("hub.db");
-    store::backup::copy_database(&data.join(DATABASE), &copy, |done, all| {
-        progress.set_message(format!("the database: {done} of {all} pages"));
-        progress.tick();
-    })?;
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let mut backup = Backup { tar: Builder::new(file), members: Vec::new(), progress };
-    backup.add(DATABASE, &copy)?;
-    fs::remove_file(&copy)?;
+    let mut backup =
+        Backup { tar: Builder::new(file), members: Vec::new(), progress: ProgressBar::new_spinner() };
+    let copy = path.with_file_name("copy.db");
+    for database in [UPLINK_DATABASE, DATABASE] {
+        if database == DATABASE || data.join(database).is_file() {
+            backup.add_database(database, &data.join(database), &copy)?;
+        }
+    }
     for (name, path) in other_files(data, !options.without_artifacts)? {
         backup.add(&name, &path)?;
     }
@@ -114,6 +119,17 @@ struct Backup {
 }
 
 impl Backup {
+    /// Adds a database that may be in use, by way of a copy.
+    fn add_database(&mut self, name: &str, path: &Path, copy: &Path) -> anyhow::Result<()> {
+        store::backup::copy_database(path, copy, |done, all| {
+            self.progress.set_message(format!("{name}: {done} of {all} pages"));
+            self.progress.tick();
+        })?;
+        self.add(name, copy)?;
+        fs::remove_file(copy)?;
+        Ok(())
+    }
+
     fn add(&mut self, name: &str, path: &Path) -> anyhow::Result<()> {
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -132,8 +148,9 @@ impl Backup {
     }
 
     fn finish(mut self, artifacts: bool) -> anyhow::Result<Contents> {
+        let has_uplink = self.members.iter().any(|member| member.path.starts_with(UPLINK));
         let contents = Contents {
-            format: FORMAT,
+            format: if has_uplink { FORMAT } else { WITHOUT_UPLINK },
             avocet: env!("CARGO_PKG_VERSION").to_owned(),
             created: daemon::now(),
             artifacts,
@@ -154,10 +171,10 @@ fn header(size: u64) -> Header {
     header
 }
 
-/// What a hub keeps besides its database, with their names in the backup.
+/// What a hub keeps besides its databases, with their names in the backup.
 fn other_files(data: &Path, artifacts: bool) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let mut found = vec![(KUBECONFIG.to_owned(), data.join(KUBECONFIG))];
-    let mut folders = vec!["hub", "hub/mailbox/blobs"];
+    let mut folders = vec!["hub", "hub/mailbox/blobs", UPLINK];
     if artifacts {
         folders.push("hub/artifacts/blobs");
     }
@@ -169,8 +186,9 @@ fn other_files(data: &Path, artifacts: bool) -> anyhow::Result<Vec<(String, Path
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            // The database with its log and copies, and what is being written.
-            let is_skipped = name.starts_with("hub.db") || name.ends_with(".new");
+            // Databases with their logs and copies, and what is being written.
+            let is_database = name.starts_with("hub.db") || name.starts_with("uplink.db");
+            let is_skipped = is_database || name.ends_with(".new");
             if !is_skipped && entry.file_type()?.is_file() {
                 found.push((format!("{folder}/{name}"), entry.path()));
             }

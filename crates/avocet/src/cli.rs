@@ -497,8 +497,9 @@ pub enum ModelControl {
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  avocet backup hub.tar\n  avocet backup /backups/hub.tar --data /var/lib/avocet --without-artifacts\n\n\
-                  The file holds the hub's private keys and tokens: keep it as you keep those. Sites keep their own \
-                  state; it is not in there."
+                  The file holds the hub's private keys and tokens, and where it is a site of another hub its key for that: \
+                  keep it as you keep those. Not in there: what sites keep (that beside the hub, too), images that are \
+                  being pushed, and what was fetched of Git repositories, which is fetched again."
 )]
 pub struct BackupOptions {
     /// The file to write; one that is there is replaced when the new one is whole
@@ -518,7 +519,9 @@ pub struct BackupOptions {
 #[command(
     after_help = "Examples:\n  avocet restore hub.tar --data /var/lib/avocet\n  avocet restore hub.tar --force      \
                   replaces a hub, whose state is kept aside\n\n\
-                  Everything is checked before anything is put in place. Clients that watched the old hub list again."
+                  Everything is checked before anything is put in place. Clients that watched the old hub list again. A hub \
+                  that is a site of another goes on as that, on this machine too: start the old one nowhere any more. \
+                  If it joined anew after the backup, its key of then is refused, and it needs a new --join and --token."
 )]
 pub struct RestoreOptions {
     /// What `avocet backup` wrote

@@ -192,7 +192,8 @@ pub enum SiteCommand {
     /// Take away all that a site proves itself with, at once: it runs on, but the hub hears it no more
     #[command(after_help = "Example:\n  avocet site revoke plant-7\n\n\
         What is assigned to the site stays, and so does its name: a machine that joins with a new token for it takes its \
-        place (avocet join-token create --site plant-7).")]
+        place (avocet join-token create --site plant-7). To give a site another key, as after a copy of its disk got about, \
+        nothing need be revoked: make a new token and start its agent with it once. Its old key is refused from then on.")]
     Revoke {
         /// The site
         name: String,

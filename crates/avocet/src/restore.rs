@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use types::{DigestWriter, Time};
 
-use crate::backup::{CONTENTS, Contents, DATABASE, FORMAT, KUBECONFIG, Member};
+use crate::backup::{CONTENTS, Contents, DATABASE, FORMAT, KUBECONFIG, Member, UPLINK, UPLINK_DATABASE};
 use crate::cli::{Format, RestoreOptions};
 use crate::output::print_value;
 use crate::{config, lock};
@@ -138,10 +138,11 @@ fn check(contents: &Contents, mut found: BTreeMap<String, Member>) -> anyhow::Re
 }
 
 fn is_ours(path: &str) -> bool {
-    let below_hub = path
-        .strip_prefix("hub/")
-        .is_some_and(|rest| Path::new(rest).components().all(|part| matches!(part, Component::Normal(_))));
-    path == KUBECONFIG || below_hub
+    let is_below = |folder: &str| {
+        let rest = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
+        rest.is_some_and(|rest| Path::new(rest).components().all(|part| matches!(part, Component::Normal(_))))
+    };
+    path == KUBECONFIG || is_below("hub") || is_below(UPLINK)
 }
 
 fn write_member(content: &mut impl Read, path: &str, staging: &Path) -> anyhow::Result<Member> {
@@ -166,6 +167,9 @@ fn write_member(content: &mut impl Read, path: &str, staging: &Path) -> anyhow::
 fn prepare(staging: &Path, replaced: &Path) -> anyhow::Result<u64> {
     let database = staging.join(DATABASE);
     store::backup::check_database(&database)?;
+    if staging.join(UPLINK_DATABASE).exists() {
+        store::backup::check_database(&staging.join(UPLINK_DATABASE))?;
+    }
     let now = u64::try_from(daemon::now().0.as_microsecond()).unwrap_or(0);
     // A clock that was set back must not make the versions of the hub that is replaced again.
     let copy = staging.join("replaced.db");
@@ -192,17 +196,22 @@ fn sync_all(folder: &Path) -> io::Result<()> {
 
 /// Moves what was unpacked in place, and what was there aside; answers where that is now.
 fn move_in_place(staging: &Path, data: &Path) -> anyhow::Result<Option<PathBuf>> {
+    // The hub comes last: with it, all is there. Where the backup knows no hub above, what is known of one stays.
+    let moved = [KUBECONFIG, UPLINK, "hub"].into_iter().filter(|name| staging.join(name).exists());
+    let moved: Vec<&str> = moved.collect();
     let mut replaced = None;
-    if data.join("hub").exists() {
+    if moved.iter().any(|name| data.join(name).exists()) {
         let aside = data.join(format!("replaced-{}", name_of(daemon::now())));
         make_folder(&aside)?;
-        move_if_there(&data.join("hub"), &aside.join("hub"))?;
-        move_if_there(&data.join(KUBECONFIG), &aside.join(KUBECONFIG))?;
+        for name in moved.iter().rev() {
+            move_if_there(&data.join(name), &aside.join(name))?;
+        }
         daemon::sync_folder(&aside)?;
         replaced = Some(aside);
     }
-    move_if_there(&staging.join(KUBECONFIG), &data.join(KUBECONFIG))?;
-    move_if_there(&staging.join("hub"), &data.join("hub"))?;
+    for name in &moved {
+        move_if_there(&staging.join(name), &data.join(name))?;
+    }
     daemon::sync_folder(data)?;
     remove_folder(staging)?;
     Ok(replaced)

@@ -5,18 +5,20 @@
 
 mod conditions;
 mod outlook;
+mod parts;
 mod planning;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
-use planner::{PlacementKey, groups};
-use types::{
-    DecisionGroup, ObjectMeta, OwnerReference, Placement, PlacementDecision, PlacementDecisionSpec,
-    PlacementDecisionStatus, SiteDecision, Time, names::label, set_condition,
-};
+use planner::{Misconfigured, PlacementKey, groups};
+use types::{Placement, SiteDecision, Time, set_condition};
 
 pub use outlook::{Outlook, outlook};
+pub(crate) use parts::Decision;
+use parts::Layout;
 use planning::Planned;
 pub(crate) use planning::Planning;
 
@@ -31,13 +33,9 @@ pub(crate) fn reconcile(
     let mut writes = Vec::new();
     planning.look(snapshot);
     for placement in snapshot.placements.iter().filter(|placement| !placement.is_deleting()) {
-        match snapshot_decision(snapshot, placement.namespace(), placement.name()) {
-            None => writes.push(Write::create(&new_decision(placement))),
-            Some(decision) => {
-                let planned = planning.plan(snapshot, placement, Some(decision), measurements, now);
-                decide(snapshot, placement, decision, &planned, now, &mut writes);
-            }
-        }
+        let decision = Decision::of(snapshot, placement.namespace(), placement.name());
+        let planned = planning.plan(snapshot, placement, &decision, measurements, now);
+        writes.extend(decide(snapshot, placement, &decision, &planned, now));
     }
     for decision in &snapshot.decisions {
         let placement = Snapshot::named(&snapshot.placements, decision.namespace(), &decision.spec.placement);
@@ -52,56 +50,38 @@ fn key(placement: &Placement) -> PlacementKey {
     (placement.namespace().to_owned(), placement.name().to_owned())
 }
 
-/// The decision of a placement. It has its name, but for those that others made.
-pub(crate) fn snapshot_decision<'a>(
-    snapshot: &'a Snapshot,
-    namespace: &str,
-    placement: &str,
-) -> Option<&'a PlacementDecision> {
-    let by_name = Snapshot::named(&snapshot.decisions, namespace, placement);
-    by_name.filter(|decision| decision.spec.placement == placement).or_else(|| {
-        let first = snapshot.decisions.partition_point(|decision| decision.namespace() < namespace);
-        let of_namespace = snapshot.decisions.get(first..).unwrap_or_default().iter();
-        let mut of_namespace = of_namespace.take_while(|decision| decision.namespace() == namespace);
-        of_namespace.find(|decision| decision.spec.placement == placement)
-    })
-}
-
+/// What is to be written of a decision, all of it together with what the placement tells of it.
 fn decide(
     snapshot: &Snapshot,
     placement: &Placement,
-    decision: &PlacementDecision,
+    before: &Decision,
     planned: &Planned,
     now: Time,
-    writes: &mut Vec<Write>,
-) {
-    let mut misconfigured = planned.misconfigured.clone();
-    let mut decided = Cow::Borrowed(decision);
-    if let Some(selected) = &planned.selected {
-        decided.to_mut().status = selection(decision, selected, placement.metadata.generation, now);
-    }
-    if placement.spec.decision_groups.is_some() || !decided.status.groups.is_empty() {
-        let mut status = decided.status.clone();
-        match divide(snapshot, placement, &mut status) {
-            Ok(()) if status != decided.status => decided.to_mut().status = status,
-            Ok(()) => {}
-            Err(wrong) => misconfigured = Some(wrong),
-        }
-    }
-    if let Cow::Owned(decided) = &decided
-        && decided != decision
-    {
-        let told = tell_decision(placement, decision, decided);
-        writes.push(Write::status(decided).telling(told));
-    }
+) -> Option<Write> {
+    let generation = placement.metadata.generation;
+    let (chosen, observed) = match &planned.selected {
+        Some(selected) => (selection(before, selected, now), generation),
+        None => (before.sites().map(Cow::Borrowed).collect(), before.observed_generation()),
+    };
     let mut reported = placement.clone();
-    reported.status.observed_generation = placement.metadata.generation;
-    reported.status.number_of_selected_sites =
-        u32::try_from(decided.status.decisions.len()).unwrap_or(u32::MAX);
-    reported.status.decision_groups.clone_from(&decided.status.groups);
+    let (mut writes, mut misconfigured) = (Vec::new(), planned.misconfigured.clone());
+    match divide(snapshot, placement, chosen) {
+        Ok(groups) => {
+            let layout = Layout::new(groups, observed);
+            (writes, reported.status.decision_groups) = layout.writes(snapshot, placement, before);
+            if let Some(first) = writes.first_mut() {
+                first.told = tell_decision(placement, before.sites(), layout.sites());
+            }
+        }
+        Err(wrong) => misconfigured = Some(wrong),
+    }
+    let sites = reported.status.decision_groups.iter().map(|group| group.sites);
+    reported.status.number_of_selected_sites = sites.fold(0, u32::saturating_add);
+    reported.status.observed_generation = generation;
     let standing = conditions::Standing {
         placement,
-        kept: &decided.status.decisions,
+        selected: reported.status.number_of_selected_sites as usize,
+        kept: conditions::first(before.sites()),
         is_kept: planned.is_kept,
         wanted: planned.wanted,
         misconfigured: misconfigured.as_ref(),
@@ -115,72 +95,74 @@ fn decide(
         let told = conditions::tell(placement, &reported);
         writes.push(Write::status(&reported).telling(told));
     }
+    Write::together(writes)
 }
 
 /// These sites, those that were selected before since they were.
-fn selection(
-    before: &PlacementDecision,
+fn selection<'a>(
+    before: &Decision<'a>,
     selected: &[(String, String)],
-    generation: i64,
     now: Time,
-) -> PlacementDecisionStatus {
-    let since: HashMap<&str, Option<Time>> =
-        before.status.decisions.iter().map(|chosen| (chosen.site.as_str(), chosen.since)).collect();
-    let decisions = selected.iter().map(|(site, reason)| SiteDecision {
-        site: site.clone(),
-        reason: reason.clone(),
-        since: since.get(site.as_str()).copied().unwrap_or(Some(now)),
-        group: 0,
+) -> Vec<Cow<'a, SiteDecision>> {
+    let known: HashMap<&str, &SiteDecision> =
+        before.sites().map(|chosen| (chosen.site.as_str(), chosen)).collect();
+    let decisions = selected.iter().map(|(site, reason)| match known.get(site.as_str()) {
+        Some(same) if same.reason == *reason => Cow::Borrowed(*same),
+        known => Cow::Owned(SiteDecision {
+            site: site.clone(),
+            reason: reason.clone(),
+            since: known.map_or(Some(now), |known| known.since),
+            group: known.map_or(0, |known| known.group),
+        }),
     });
-    PlacementDecisionStatus {
-        decisions: decisions.collect(),
-        groups: vec![],
-        observed_generation: generation,
-    }
+    decisions.collect()
 }
 
-/// Divides the selected sites into groups, where that is asked for.
-fn divide(
+/// A group's name and its sites.
+type Group<'a> = (String, Vec<Cow<'a, SiteDecision>>);
+
+/// Divides the selected sites into groups: one, unless the spec asks for more.
+fn divide<'a>(
     snapshot: &Snapshot,
     placement: &Placement,
-    status: &mut PlacementDecisionStatus,
-) -> Result<(), planner::Misconfigured> {
-    let Some(wanted) = &placement.spec.decision_groups else {
-        status.groups.clear();
-        return Ok(());
-    };
-    let sites: Vec<_> = status.decisions.iter().filter_map(|chosen| snapshot.site(&chosen.site)).collect();
-    let divided = groups::divide(wanted, &sites)?;
-    let group_of: HashMap<&str, u32> = divided
-        .iter()
-        .flat_map(|group| group.sites.iter().map(|site| (site.as_str(), group.index)))
-        .collect();
-    for chosen in &mut status.decisions {
-        chosen.group = group_of.get(chosen.site.as_str()).copied().unwrap_or(0);
+    chosen: Vec<Cow<'a, SiteDecision>>,
+) -> Result<Vec<Group<'a>>, Misconfigured> {
+    let (mut divided, mut group_of) = (vec![(String::new(), vec![])], HashMap::new());
+    if let Some(wanted) = &placement.spec.decision_groups {
+        let sites: Vec<_> = chosen.iter().filter_map(|chosen| snapshot.site(&chosen.site)).collect();
+        let groups = groups::divide(wanted, &sites)?;
+        divided = groups.iter().map(|group| (group.name.clone(), vec![])).collect();
+        let sites =
+            groups.into_iter().flat_map(|group| group.sites.into_iter().map(move |site| (site, group.index)));
+        group_of = sites.collect();
     }
-    let groups = divided.into_iter().map(|group| DecisionGroup {
-        index: group.index,
-        sites: u32::try_from(group.sites.len()).unwrap_or(u32::MAX),
-        name: group.name,
-    });
-    status.groups = groups.collect();
-    Ok(())
+    for chosen in chosen {
+        let group = group_of.get(&chosen.site).copied().unwrap_or(0);
+        let is_same = chosen.group == group;
+        let chosen = if is_same { chosen } else { Cow::Owned(SiteDecision { group, ..chosen.into_owned() }) };
+        if let Some((_, sites)) = divided.get_mut(group as usize) {
+            sites.push(chosen);
+        }
+    }
+    Ok(divided)
 }
 
 /// Which sites came, and which went.
-fn tell_decision(placement: &Placement, old: &PlacementDecision, new: &PlacementDecision) -> Vec<Occurrence> {
-    let sites = |decision: &PlacementDecision| -> BTreeSet<String> {
-        decision.status.decisions.iter().map(|chosen| chosen.site.clone()).collect()
-    };
-    let (old, new) = (sites(old), sites(new));
-    let named = |sites: Vec<&String>| {
+fn tell_decision<'a>(
+    placement: &Placement,
+    old: impl Iterator<Item = &'a SiteDecision>,
+    new: impl Iterator<Item = &'a SiteDecision>,
+) -> Vec<Occurrence> {
+    let old: BTreeSet<&str> = old.map(|chosen| chosen.site.as_str()).collect();
+    let new: BTreeSet<&str> = new.map(|chosen| chosen.site.as_str()).collect();
+    let named = |sites: Vec<&str>| {
         const MOST: usize = 20;
-        let names: Vec<&str> = sites.iter().take(MOST).map(|site| site.as_str()).collect();
+        let names = sites.iter().take(MOST).copied().collect::<Vec<_>>().join(", ");
         let more = sites.len().saturating_sub(MOST);
-        if more == 0 { names.join(", ") } else { format!("{} and {more} more", names.join(", ")) }
+        if more == 0 { names } else { format!("{names} and {more} more") }
     };
-    let came: Vec<&String> = new.difference(&old).collect();
-    let went: Vec<&String> = old.difference(&new).collect();
+    let came: Vec<&str> = new.difference(&old).copied().collect();
+    let went: Vec<&str> = old.difference(&new).copied().collect();
     let mut parts = Vec::new();
     if !came.is_empty() {
         parts.push(format!("selected {}", named(came)));
@@ -193,23 +175,4 @@ fn tell_decision(placement: &Placement, old: &PlacementDecision, new: &Placement
     } else {
         vec![Occurrence::normal(placement, "DecisionChanged", parts.join("; "))]
     }
-}
-
-fn new_decision(placement: &Placement) -> PlacementDecision {
-    let owner = OwnerReference {
-        api_version: placement.api_version.clone(),
-        kind: placement.kind.clone(),
-        name: placement.name().to_owned(),
-        uid: placement.metadata.uid.clone(),
-        controller: true,
-        block_owner_deletion: true,
-    };
-    let metadata = ObjectMeta {
-        name: placement.name().to_owned(),
-        namespace: placement.namespace().to_owned(),
-        labels: [(label::PLACEMENT.to_owned(), placement.name().to_owned())].into(),
-        owner_references: vec![owner],
-        ..ObjectMeta::default()
-    };
-    PlacementDecision::new(metadata, PlacementDecisionSpec { placement: placement.name().to_owned() })
 }

@@ -2,7 +2,7 @@
 
 use schema::managed_fields::{self, Part};
 use serde_json::Value;
-use store::{Deletion, Error, Key, Object, Store};
+use store::{Change, Deletion, Error, Key, Object, Store};
 use types::core::NamespaceSpec;
 use types::{Kind, Resource, Time};
 
@@ -29,10 +29,14 @@ pub enum Action {
     Spec(Value),
     /// Its status is replaced.
     Status(Value),
+    /// All of it, its status too: it is made where no version is named, else replaced.
+    Put(Value),
     /// It is deleted if it still is at that version; the finalizer stays on it until its dependents are gone.
     Delete { version: String, finalizer: Option<&'static str> },
     /// It stays as it is; there only is something to tell of it.
     Tell,
+    /// It and others are changed, all or none.
+    Together(Vec<Write>),
 }
 
 /// As whom controllers write.
@@ -55,6 +59,18 @@ impl Write {
         Self::new(key(resource), Action::Status(manifest(resource)))
     }
 
+    /// All of a resource, its status too, whether it is new or not.
+    pub(crate) fn put<S: Kind>(resource: &Resource<S>) -> Self {
+        Self::new(key(resource), Action::Put(manifest(resource)))
+    }
+
+    /// Of several writes one that makes all of them or none; `None` of none. It counts as one to the first's object.
+    pub(crate) fn together(mut writes: Vec<Self>) -> Option<Self> {
+        let told = writes.iter_mut().flat_map(|write| std::mem::take(&mut write.told)).collect();
+        let key = writes.first()?.key.clone();
+        Some(Self { key, action: Action::Together(writes), told })
+    }
+
     pub(crate) fn delete<S: Kind>(resource: &Resource<S>) -> Self {
         let version = resource.metadata.resource_version.clone();
         Self::new(key(resource), Action::Delete { version, finalizer: None })
@@ -71,18 +87,17 @@ impl Write {
 
     pub(crate) async fn apply(self, store: &Store, events: &Events, now: Time) -> Result<(), Error> {
         let Self { key, action, told } = self;
-        match action.signed(store, &key, now) {
+        let changes = action.changes(store, key, now);
+        let makes_in = |change: &Change| match change {
+            Change::Create { key, .. } => is_terminating(store, &key.namespace),
+            Change::Put { key, .. } => store.get(key).is_none() && is_terminating(store, &key.namespace),
+            _ => false,
+        };
+        if changes.iter().any(makes_in) {
             // What comes into a namespace that is going would only be taken away again.
-            Action::Create(_) if is_terminating(store, &key.namespace) => return Ok(()),
-            Action::Create(manifest) => store.create(key, manifest, now).await.map(drop)?,
-            Action::Spec(manifest) => store.update(key, manifest, false).await.map(drop)?,
-            Action::Status(manifest) => store.update(key, manifest, true).await.map(drop)?,
-            Action::Delete { version, finalizer } => {
-                let deletion = Deletion { expected: Some(version), finalizer, now };
-                store.delete(key, deletion).await.map(drop)?;
-            }
-            Action::Tell => {}
+            return Ok(());
         }
+        store.change_all(changes).await?;
         for occurrence in told {
             events.record(occurrence, now).await;
         }
@@ -91,22 +106,61 @@ impl Write {
 }
 
 impl Action {
-    /// The same, with what it changes noted as stated by the hub's controllers.
-    fn signed(self, store: &Store, key: &Key, now: Time) -> Self {
+    /// What it changes in the store, noted as stated by the hub's controllers.
+    fn changes(self, store: &Store, key: Key, now: Time) -> Vec<Change> {
         let has_status = types::kind_named(key.plural).is_some_and(|info| info.has_status);
         let main = if has_status { Part::Main } else { Part::All };
-        let sign = |mut manifest: Value, part| {
-            let old = store.get(key).map(|old| old.manifest());
-            managed_fields::record_update(old.as_ref(), &mut manifest, MANAGER, part, now);
-            manifest
+        let old = || store.get(&key).map(|old| old.manifest());
+        let change = match self {
+            Self::Create(manifest) => {
+                let manifest = sign(old().as_ref(), manifest, main, now);
+                Change::Create { key, manifest, now }
+            }
+            Self::Spec(manifest) => {
+                let manifest = sign(old().as_ref(), manifest, main, now);
+                Change::Update { key, manifest, status: false }
+            }
+            Self::Status(manifest) => {
+                let manifest = sign(old().as_ref(), manifest, Part::Status, now);
+                Change::Update { key, manifest, status: true }
+            }
+            Self::Put(manifest) => {
+                let manifest = sign_all(old().as_ref(), manifest, now);
+                Change::Put { key, manifest, now }
+            }
+            Self::Delete { version, finalizer } => {
+                let deletion = Deletion { expected: Some(version), finalizer, now };
+                Change::Delete { key, deletion }
+            }
+            Self::Tell => return vec![],
+            Self::Together(writes) => {
+                let changes = writes.into_iter().map(|write| write.action.changes(store, write.key, now));
+                return changes.flatten().collect();
+            }
         };
-        match self {
-            Self::Create(manifest) => Self::Create(sign(manifest, main)),
-            Self::Spec(manifest) => Self::Spec(sign(manifest, main)),
-            Self::Status(manifest) => Self::Status(sign(manifest, Part::Status)),
-            other => other,
-        }
+        vec![change]
     }
+}
+
+fn sign(old: Option<&Value>, mut manifest: Value, part: Part, now: Time) -> Value {
+    managed_fields::record_update(old, &mut manifest, MANAGER, part, now);
+    manifest
+}
+
+/// Notes what is changed in both parts of an object, one after the other.
+fn sign_all(old: Option<&Value>, manifest: Value, now: Time) -> Value {
+    let status = |of: Option<&Value>| of.and_then(|of| of.get("status")).cloned().unwrap_or_default();
+    let (before, after) = (status(old), status(Some(&manifest)));
+    let with = |mut manifest: Value, status: Value| {
+        match manifest.as_object_mut() {
+            Some(fields) if status.is_null() => drop(fields.remove("status")),
+            Some(fields) => drop(fields.insert("status".into(), status)),
+            None => {}
+        }
+        manifest
+    };
+    let main = sign(old, with(manifest, before), Part::Main, now);
+    sign(Some(&main), with(main.clone(), after), Part::Status, now)
 }
 
 /// Whether a namespace is there, but going.

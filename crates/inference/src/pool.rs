@@ -2,7 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -51,27 +52,54 @@ pub(crate) enum Reply {
 
 /// Dropping it stops the threads after the runs they are in; waiting jobs are given up.
 pub(crate) struct Pool {
-    shared: Arc<Shared>,
+    shared: Shared,
 }
 
-struct Shared {
-    queue: Mutex<Queue<Job>>,
-    wake: Condvar,
+#[derive(Clone)]
+struct Shared(Arc<Mutex<State>>);
+
+struct State {
+    queue: Queue<Job>,
+    /// Threads with nothing to do, the one that was busy last at the end: it is woken first, because a model that runs
+    /// again on the same core finds its weights in that core's cache.
+    idle: Vec<Thread>,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue<Job>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits to be woken or for the moment.
+    fn rest<'a>(&'a self, mut state: MutexGuard<'a, State>, until: Option<Instant>) -> MutexGuard<'a, State> {
+        let own = thread::current();
+        state.idle.push(own.clone());
+        drop(state);
+        match until {
+            Some(until) => thread::park_timeout(until.saturating_duration_since(Instant::now())),
+            None => thread::park(),
+        }
+        let mut state = self.lock();
+        // Who wakes a thread takes it out; this one may have woken by itself.
+        state.idle.retain(|idle| idle.id() != own.id());
+        state
+    }
+}
+
+/// Wakes the thread that was taken out of the idle ones, if there was any. Not under the lock, which it needs first.
+fn wake(idle: Option<Thread>) {
+    if let Some(thread) = idle {
+        thread.unpark();
     }
 }
 
 impl Pool {
     pub fn start(workers: usize, capacity: Capacity, engines: &Engines) -> std::io::Result<Pool> {
-        let shared = Arc::new(Shared { queue: Mutex::new(Queue::new(capacity)), wake: Condvar::new() });
-        let pool = Pool { shared };
+        let state = State { queue: Queue::new(capacity), idle: Vec::new() };
+        let pool = Pool { shared: Shared(Arc::new(Mutex::new(state))) };
         for index in 0..workers.max(1) {
-            let (shared, engines) = (Arc::clone(&pool.shared), engines.clone());
-            std::thread::Builder::new()
+            let (shared, engines) = (pool.shared.clone(), engines.clone());
+            thread::Builder::new()
                 .name(format!("infer-{index}"))
                 .spawn(move || engines.enter(Box::new(|| work(&shared))))?;
         }
@@ -80,22 +108,22 @@ impl Pool {
 
     /// Jobs of one model that wait for a thread.
     pub fn waiting(&self, key: u64) -> usize {
-        self.shared.lock().waiting(key)
+        self.shared.lock().queue.waiting(key)
     }
 
     /// Queues a job; a lower priority is more urgent.
     pub fn submit(&self, job: Job, priority: u32) -> Result<(), Refused> {
         let entry = job.entry(priority);
-        let mut queue = self.shared.lock();
+        let mut state = self.shared.lock();
+        let queue = &mut state.queue;
         let unwanted = if queue.is_full(&entry) { queue.extract(|job| !job.wanted()) } else { Vec::new() };
         let pushed = queue.push(entry);
-        drop(queue);
+        let woken = if pushed.is_ok() { state.idle.pop() } else { None };
+        drop(state);
+        wake(woken);
         // Jobs may hold the last of a model, which takes a while to end: not under the lock.
         for job in unwanted {
             job.count_canceled();
-        }
-        if pushed.is_ok() {
-            self.shared.wake.notify_one();
         }
         pushed
     }
@@ -103,12 +131,11 @@ impl Pool {
     /// Queues a job that nobody asked for, if little else waits.
     pub fn submit_spare(&self, job: Job, priority: u32) {
         let entry = job.entry(priority);
-        let mut queue = self.shared.lock();
-        let pushed = queue.has_room_to_spare(&entry) && queue.push(entry).is_ok();
-        drop(queue);
-        if pushed {
-            self.shared.wake.notify_one();
-        }
+        let mut state = self.shared.lock();
+        let pushed = state.queue.has_room_to_spare(&entry) && state.queue.push(entry).is_ok();
+        let woken = if pushed { state.idle.pop() } else { None };
+        drop(state);
+        wake(woken);
     }
 }
 
@@ -134,34 +161,31 @@ impl Job {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        drop(self.shared.lock().close());
-        self.shared.wake.notify_all();
+        let mut state = self.shared.lock();
+        let (given_up, idle) = (state.queue.close(), std::mem::take(&mut state.idle));
+        drop(state);
+        drop(given_up);
+        idle.into_iter().for_each(|thread| thread.unpark());
     }
 }
 
 fn work(shared: &Shared) {
-    let mut queue = shared.lock();
+    let mut state = shared.lock();
     loop {
-        match queue.next(Instant::now()) {
+        match state.queue.next(Instant::now()) {
             Next::Run { key, batch } => {
-                if !queue.is_empty() {
-                    shared.wake.notify_one();
-                }
-                drop(queue);
+                let another = if state.queue.is_empty() { None } else { state.idle.pop() };
+                drop(state);
+                wake(another);
                 // Whatever happens, the thread and the model's instance go on.
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(|| run(batch))) {
                     tracing::error!("a run's bookkeeping panicked: {}", panic_text(payload.as_ref()));
                 }
-                queue = shared.lock();
-                queue.finish(key);
+                state = shared.lock();
+                state.queue.finish(key);
             }
-            Next::Wait(_) if queue.is_closed() => return,
-            Next::Wait(None) => queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
-            Next::Wait(Some(until)) => {
-                let patience = until.saturating_duration_since(Instant::now());
-                let woken = shared.wake.wait_timeout(queue, patience);
-                queue = woken.unwrap_or_else(PoisonError::into_inner).0;
-            }
+            Next::Wait(_) if state.queue.is_closed() => return,
+            Next::Wait(until) => state = shared.rest(state, until),
         }
     }
 }

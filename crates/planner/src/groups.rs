@@ -1,6 +1,6 @@
 //! Dividing selected sites into groups.
 
-use types::{DecisionGroups, GroupSize, LabelSelector, Site};
+use types::{DecisionGroups, GroupSize, Site};
 
 use crate::policy::{Misconfigured, check_selector, selects};
 
@@ -43,6 +43,7 @@ pub fn size(size: Option<&GroupSize>, total: usize) -> Result<usize, Misconfigur
 /// # Errors
 /// If what divides them can't be followed.
 pub fn divide(groups: &DecisionGroups, sites: &[&Site]) -> Result<Vec<Group>, Misconfigured> {
+    check(groups)?;
     let size = size(groups.sites_per_group.as_ref(), sites.len())?;
     let mut left: Vec<&Site> = sites.to_vec();
     left.sort_by_key(|site| site.name());
@@ -58,8 +59,6 @@ pub fn divide(groups: &DecisionGroups, sites: &[&Site]) -> Result<Vec<Group>, Mi
         }
     };
     for group in &groups.groups {
-        check(&group.label_selector, &group.name)?;
-        check(&group.claim_selector, &group.name)?;
         let (taken, rest): (Vec<&Site>, Vec<&Site>) =
             left.into_iter().partition(|site| selects(&group.label_selector, &group.claim_selector, site));
         add(&group.name, &taken);
@@ -72,7 +71,18 @@ pub fn divide(groups: &DecisionGroups, sites: &[&Site]) -> Result<Vec<Group>, Mi
     Ok(divided)
 }
 
-fn check(selector: &LabelSelector, group: &str) -> Result<(), Misconfigured> {
-    check_selector(selector)
-        .map_err(|problem| Misconfigured::new("DecisionGroups", format!("group `{group}`: {problem}")))
+/// Whether sites can be divided so, whichever they are.
+///
+/// # Errors
+/// If what divides them can't be followed.
+pub(crate) fn check(groups: &DecisionGroups) -> Result<(), Misconfigured> {
+    size(groups.sites_per_group.as_ref(), 0)?;
+    for group in &groups.groups {
+        for selector in [&group.label_selector, &group.claim_selector] {
+            check_selector(selector).map_err(|problem| {
+                Misconfigured::new("DecisionGroups", format!("group `{}`: {problem}", group.name))
+            })?;
+        }
+    }
+    Ok(())
 }

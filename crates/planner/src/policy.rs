@@ -9,6 +9,7 @@ use types::{Migration, PlacementSpec, Toleration, TolerationOperator};
 
 use crate::constraint::{LabelConstraint, LabelOperator, MetricConstraint};
 use crate::fleet::{Fleet, Slot};
+use crate::groups;
 
 pub(crate) use selector::{How, Test, check as check_selector, selects};
 pub(crate) use weights::{Term, TermKind};
@@ -100,6 +101,7 @@ impl Policy {
             })
             .collect::<Result<_, Misconfigured>>()?;
         check_tolerations(&spec.tolerations)?;
+        spec.decision_groups.as_ref().map_or(Ok(()), groups::check)?;
         let terms = weights::terms(spec, fleet)?;
         let requests = spec.requests.iter().map(|(resource, amount)| Request {
             resource: resource.clone(),

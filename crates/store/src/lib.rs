@@ -10,6 +10,7 @@ mod object;
 mod resources;
 mod seal;
 mod watch;
+mod writer;
 
 pub use format::FORMAT;
 pub use history::HistoryLimits;
@@ -18,3 +19,4 @@ pub use object::{Key, Object, Seen};
 pub use resources::{Deletion, Error, Options, Store};
 pub use seal::{Seal, SealError};
 pub use watch::{Event, EventKind, Expired, Watch};
+pub use writer::Change;

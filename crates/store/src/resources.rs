@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,11 +13,12 @@ use types::Time;
 
 use crate::history::{History, HistoryLimits};
 use crate::ledger::{self, Ledger, Tables};
-use crate::object::{Draft, Key, Object, Seen};
+use crate::object::{Key, Object, Seen};
 use crate::seal::{self, Seal, SealError};
 use crate::watch::{Event, EventKind, Expired, Watch};
+use crate::writer::{self, Ahead, Change, Part, Ready, Writer, read_draft, unreadable, unsealable};
 
-const TABLE: &str = "resources";
+pub(crate) const TABLE: &str = "resources";
 /// Says which version is the latest where no object does: after deletions, and after a restore.
 pub(crate) const VERSION_TABLE: &str = "resources-version";
 pub(crate) const LATEST: &str = "latest";
@@ -103,17 +104,17 @@ pub struct Store {
     seal: Option<Seal>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     memory: RwLock<Memory>,
-    ahead: Mutex<Ahead>,
+    pub(crate) ahead: Mutex<Ahead>,
 }
 
 /// What readers see: all that is durable.
-struct Memory {
-    objects: BTreeMap<Key, Arc<Object>>,
+pub(crate) struct Memory {
+    pub(crate) objects: BTreeMap<Key, Arc<Object>>,
     /// By plural and namespace.
     counts: HashMap<&'static str, HashMap<String, usize>>,
-    version: u64,
+    pub(crate) version: u64,
     /// The version of each kind's latest change since the start.
     latest: HashMap<&'static str, u64>,
 }
@@ -151,19 +152,6 @@ impl Memory {
         }
         replaced
     }
-}
-
-/// What the writer sees besides: the changes of the commit that is under way. Only the writer's thread looks here.
-struct Ahead {
-    group: u64,
-    objects: HashMap<Key, Option<Arc<Object>>>,
-    version: u64,
-}
-
-/// A change that is durable once its commit is.
-enum Change {
-    None(Arc<Object>),
-    Made(Event),
 }
 
 impl Store {
@@ -281,16 +269,8 @@ impl Store {
     /// # Errors
     /// If one of that name exists, or the ledger fails.
     pub async fn create(&self, key: Key, manifest: Value, now: Time) -> Result<Arc<Object>, Error> {
-        let mut new = read_draft(key, manifest)?;
-        new.begin(now);
-        new.write_metadata().map_err(unreadable(&new.key))?;
-        self.commit(move |writer| {
-            if writer.current(&new.key).is_some() {
-                return Err(Error::Exists(new.key));
-            }
-            writer.put(new, None)
-        })
-        .await
+        let new = writer::begin(key, manifest, now)?;
+        self.write(move |writer| writer.create(new)).await
     }
 
     /// Replaces a resource if it is still at the version that the manifest's metadata names (or at any, if it
@@ -303,7 +283,8 @@ impl Store {
     /// If it does not exist, changed meanwhile, or the ledger fails.
     pub async fn update(&self, key: Key, manifest: Value, status: bool) -> Result<Arc<Object>, Error> {
         let seen = self.get(&key).map(Seen::from);
-        self.replace(key, seen, manifest, status).await
+        let new = read_draft(key, manifest)?;
+        self.write(move |writer| writer.replace(new, seen, Part::of(status))).await
     }
 
     /// The same for who has read the object and parsed it.
@@ -311,49 +292,8 @@ impl Store {
     /// # Errors
     /// If it does not exist, changed meanwhile, or the ledger fails.
     pub async fn update_seen(&self, seen: Seen, manifest: Value, status: bool) -> Result<Arc<Object>, Error> {
-        self.replace(seen.object.key.clone(), Some(seen), manifest, status).await
-    }
-
-    /// What was seen is most likely still current when the writer comes to it: then nothing is parsed on its thread.
-    async fn replace(
-        &self,
-        key: Key,
-        seen: Option<Seen>,
-        manifest: Value,
-        status: bool,
-    ) -> Result<Arc<Object>, Error> {
-        let mut new = read_draft(key, manifest)?;
-        self.commit(move |writer| {
-            let old = writer.current(&new.key).ok_or_else(|| Error::NotFound(new.key.clone()))?;
-            check_version(&old, Some(&new.metadata.resource_version))?;
-            let before = match seen {
-                Some(seen) if Arc::ptr_eq(&seen.object, &old) => seen.manifest,
-                _ => old.manifest(),
-            };
-            if status {
-                let reported = take_status(&mut new);
-                let managers = std::mem::take(&mut new.metadata.managed_fields);
-                new = read_draft(old.key.clone(), before.clone())?;
-                if !managers.is_empty() {
-                    new.metadata.managed_fields = managers;
-                }
-                new.set_field("status", reported);
-            } else {
-                if let Some(reported) = before.get("status") {
-                    new.set_field("status", reported.clone());
-                }
-                new.keep_system_metadata(&old.metadata, before.get("spec"));
-            }
-            new.write_metadata().map_err(unreadable(&old.key))?;
-            if new.manifest == before {
-                return Ok(Change::None(old));
-            }
-            if new.metadata.deletion_timestamp.is_some() && !new.is_held() {
-                return writer.remove(new, old);
-            }
-            writer.put(new, Some(old))
-        })
-        .await
+        let new = read_draft(seen.object.key.clone(), manifest)?;
+        self.write(move |writer| writer.replace(new, Some(seen), Part::of(status))).await
     }
 
     /// Deletes a resource. While it has finalizers it stays, marked with the time of its deletion.
@@ -361,37 +301,35 @@ impl Store {
     /// # Errors
     /// If it does not exist, is not at the expected version any more, or the ledger fails.
     pub async fn delete(&self, key: Key, deletion: Deletion) -> Result<Arc<Object>, Error> {
-        let Deletion { expected, finalizer, now } = deletion;
-        self.commit(move |writer| {
-            let old = writer.current(&key).ok_or(Error::NotFound(key))?;
-            check_version(&old, expected.as_ref())?;
-            let mut marked = read_draft(old.key.clone(), old.manifest())?;
-            let is_marked = marked.metadata.deletion_timestamp.is_some();
-            if !marked.doom(finalizer, now) {
-                marked.write_metadata().map_err(unreadable(&old.key))?;
-                return writer.remove(marked, old);
-            }
-            if is_marked {
-                return Ok(Change::None(old));
-            }
-            marked.write_metadata().map_err(unreadable(&old.key))?;
-            writer.put(marked, Some(old))
-        })
-        .await
+        self.write(move |writer| writer.delete(key, deletion)).await
     }
 
-    async fn commit(
+    /// Makes several changes, or none. Nobody lists some of them without the others, and no crash leaves some.
+    ///
+    /// # Errors
+    /// That of the first one that can't be made, or if the ledger fails.
+    pub async fn change_all(&self, changes: Vec<Change>) -> Result<(), Error> {
+        let ready = changes.into_iter().map(|change| Ready::new(change, |key| self.get(key)));
+        let ready = ready.collect::<Result<Vec<Ready>, Error>>()?;
+        self.write(move |writer| ready.into_iter().try_for_each(|change| writer.make(change).map(drop))).await
+    }
+
+    async fn write<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Writer) -> Result<Change, Error> + Send + 'static,
-    ) -> Result<Arc<Object>, Error> {
+        change: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let (writing, applying) = (self.shared.clone(), self.shared.clone());
         let (history, seal) = (self.history.clone(), self.seal.clone());
         self.ledger
             .write_then(
-                move |tables| change(&mut Writer::begin(tables, &writing, seal.as_ref())),
-                move |change| match change {
-                    Change::None(object) => object,
-                    Change::Made(event) => applying.apply(event, &history),
+                move |tables| {
+                    let mut writer = Writer::begin(tables, &writing, seal.as_ref());
+                    let answer = change(&mut writer)?;
+                    Ok((answer, writer.end()))
+                },
+                move |(answer, events)| {
+                    applying.apply(events, &history);
+                    answer
                 },
             )
             .await
@@ -399,75 +337,23 @@ impl Store {
 }
 
 impl Shared {
-    fn memory(&self) -> std::sync::RwLockReadGuard<'_, Memory> {
+    pub(crate) fn memory(&self) -> std::sync::RwLockReadGuard<'_, Memory> {
         self.memory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows a durable change to readers, and wakes watchers after the last one of its commit.
-    fn apply(&self, event: Event, history: &History) -> Arc<Object> {
-        let object = event.object.clone();
-        let replaced = self.memory.write().unwrap_or_else(PoisonError::into_inner).apply(&event);
+    /// Shows durable changes to readers, and wakes watchers after the last one of their commit.
+    fn apply(&self, events: Vec<Event>, history: &History) {
+        let Some(last) = events.last().map(|event| event.version) else { return };
+        let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
+        let replaced: Vec<Option<Arc<Object>>> = events.iter().map(|event| memory.apply(event)).collect();
+        drop(memory);
         // Taken apart outside of the lock.
         drop(replaced);
-        let is_last = event.version == self.ahead.lock().unwrap_or_else(PoisonError::into_inner).version;
-        history.push(event);
+        let is_last = last == self.ahead.lock().unwrap_or_else(PoisonError::into_inner).version;
+        events.into_iter().for_each(|event| history.push(event));
         if is_last {
             history.announce();
         }
-        object
-    }
-}
-
-/// The writer's view: what is durable, and on it the changes of the commit that is under way.
-struct Writer<'a> {
-    tables: &'a Tables<'a>,
-    shared: &'a Shared,
-    ahead: MutexGuard<'a, Ahead>,
-    seal: Option<&'a Seal>,
-}
-
-impl<'a> Writer<'a> {
-    fn begin(tables: &'a Tables<'a>, shared: &'a Shared, seal: Option<&'a Seal>) -> Self {
-        let mut ahead = shared.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if ahead.group != tables.group() {
-            // The commit before this one is in memory by now, or failed and left nothing.
-            *ahead =
-                Ahead { group: tables.group(), objects: HashMap::new(), version: shared.memory().version };
-        }
-        Self { tables, shared, ahead, seal }
-    }
-
-    fn current(&self, key: &Key) -> Option<Arc<Object>> {
-        match self.ahead.objects.get(key) {
-            Some(changed) => changed.clone(),
-            None => self.shared.memory().objects.get(key).cloned(),
-        }
-    }
-
-    fn put(&mut self, new: Draft, previous: Option<Arc<Object>>) -> Result<Change, Error> {
-        let object = self.finish(new)?;
-        let json = std::str::from_utf8(object.json()).unwrap_or_default();
-        let sealed = seal::seal(self.seal, &object.key, object.version(), json);
-        self.tables.put_json(TABLE, &object.key.row(), &sealed.map_err(unsealable(&object.key))?)?;
-        let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
-        self.ahead.version += 1;
-        self.ahead.objects.insert(object.key.clone(), Some(object.clone()));
-        Ok(Change::Made(Event::new(kind, object, previous)))
-    }
-
-    fn remove(&mut self, last: Draft, previous: Arc<Object>) -> Result<Change, Error> {
-        let object = self.finish(last)?;
-        self.tables.delete(TABLE, &object.key.row())?;
-        // No object will say any more that there was this version.
-        self.tables.put(VERSION_TABLE, LATEST, &object.version())?;
-        self.ahead.version += 1;
-        self.ahead.objects.insert(object.key.clone(), None);
-        Ok(Change::Made(Event::new(EventKind::Deleted, object, Some(previous))))
-    }
-
-    fn finish(&self, draft: Draft) -> Result<Arc<Object>, Error> {
-        let key = draft.key.clone();
-        Ok(Arc::new(draft.finish_written(self.ahead.version + 1).map_err(unreadable(&key))?))
     }
 }
 
@@ -490,34 +376,4 @@ pub(crate) fn stored_version(tables: &Tables) -> Result<u64, ledger::Error> {
         Ok::<_, ledger::Error>(())
     })?;
     Ok(version)
-}
-
-fn check_version(object: &Object, expected: Option<&String>) -> Result<(), Error> {
-    let current = &object.metadata.resource_version;
-    match expected.filter(|expected| !expected.is_empty() && *expected != current) {
-        None => Ok(()),
-        Some(expected) => Err(Error::Conflict {
-            key: object.key.clone(),
-            expected: expected.clone(),
-            current: current.clone(),
-        }),
-    }
-}
-
-fn take_status(draft: &mut Draft) -> Value {
-    draft.manifest.get_mut("status").map(Value::take).unwrap_or_default()
-}
-
-fn read_draft(key: Key, manifest: Value) -> Result<Draft, Error> {
-    Draft::of(key.clone(), manifest).map_err(unreadable(&key))
-}
-
-fn unsealable(key: &Key) -> impl FnOnce(SealError) -> Error {
-    let key = key.clone();
-    |source| Error::Sealed { key, source }
-}
-
-fn unreadable(key: &Key) -> impl FnOnce(serde_json::Error) -> Error {
-    let key = key.clone();
-    |source| Error::Manifest { key, source }
 }

@@ -10,6 +10,10 @@ pub mod label {
     pub const COMPONENT: &str = "avocet.dev/component";
     /// The Placement that a PlacementDecision answers.
     pub const PLACEMENT: &str = "avocet.dev/placement";
+    /// The index of the group that the sites of a PlacementDecision are in.
+    pub const GROUP_INDEX: &str = "avocet.dev/decision-group-index";
+    /// The name of that group; empty for the rest.
+    pub const GROUP_NAME: &str = "avocet.dev/decision-group-name";
     /// The number of the ApplicationRevision that an Assignment is of.
     pub const REVISION: &str = "avocet.dev/revision";
     /// Set on every Site to its own tier, so that selectors can use it.

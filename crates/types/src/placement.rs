@@ -96,7 +96,7 @@ pub struct PlacementStatus {
     pub conditions: Vec<Condition>,
     /// How many sites are selected.
     pub number_of_selected_sites: u32,
-    /// The groups that they are divided into.
+    /// The groups that they are divided into; one of all where the spec asks for none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub decision_groups: Vec<DecisionGroup>,
     /// The generation that this status is about.

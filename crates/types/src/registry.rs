@@ -344,9 +344,10 @@ const AGE: Column = Column {
 
 /// Lists whose entries are told apart by a field, so that several clients can each state some of them: the path of
 /// the list, dots between names, and the field.
-pub const KEYED_LISTS: [(&str, &str); 6] = [
+pub const KEYED_LISTS: [(&str, &str); 7] = [
     ("spec.components", "name"),
     ("spec.ensemble.steps", "name"),
+    ("spec.measure", "location"),
     ("spec.metrics", "name"),
     ("spec.versions", "name"),
     ("status.components", "name"),

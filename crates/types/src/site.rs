@@ -39,6 +39,11 @@ pub struct SiteSpec {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub location: String,
+    /// Locations that it measures the way to, every five minutes, beside those that its own operator names. Is followed
+    /// where it is stated at the hub that the site joined.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub measure: Vec<MeasuredLocation>,
     /// What an hour of it costs, in a currency that is the same for all sites.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0))]
@@ -48,6 +53,25 @@ pub struct SiteSpec {
     #[schemars(extend("minimum" = 0))]
     pub energy_watts: Option<f64>,
 }
+
+/// A location that a site measures the way to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MeasuredLocation {
+    /// Its name, as placements say it in `near.location`.
+    #[schemars(length(min = 1, max = 253))]
+    pub location: String,
+    /// Where something listens there, as `HOST:PORT`: a connection is opened and closed again. An IPv6 address is
+    /// written in brackets.
+    #[schemars(length(max = 300), regex(pattern = HOST_AND_PORT))]
+    pub address: String,
+}
+
+/// A name or address and a port from 1 to 65535.
+const HOST_AND_PORT: &str = concat!(
+    r"^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])",
+    ":([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$",
+);
 
 /// What a taint does to placements that don't tolerate it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

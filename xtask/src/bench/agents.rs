@@ -1,16 +1,20 @@
-//! What thousands of sites cost their hub. The agents are simulated: each speaks as a real one does, over TLS on two
-//! connections of its own, one for its watch and one for all else, but runs nothing.
+//! What thousands of sites cost their hub. The agents are simulated: each speaks as a real one does, over TLS with a key of
+//! its own, on three connections: one for its watch, one on which it waits for deliveries, one for all else. It runs nothing.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
 use super::Options;
+use super::counted::Sent;
 use super::load::{Client, Server};
 use super::memory::{cpu_seconds, peak_bytes, resident_bytes};
 use super::samples::{median, milliseconds, quantile};
@@ -29,6 +33,10 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long nobody asks for anything.
 const REST: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(300);
+/// Connections of an agent.
+const CONNECTIONS: usize = 3;
+/// Files that a process needs besides.
+const OTHER_FILES: usize = 200;
 
 /// What was measured with so many agents.
 #[derive(Default)]
@@ -36,6 +44,7 @@ struct Measured {
     joined_per_second: f64,
     kilobytes: f64,
     cpu_per_second: f64,
+    uplink_kilobits: f64,
     applied: Vec<f64>,
     ready: f64,
     applying_cpu: f64,
@@ -45,8 +54,9 @@ struct Measured {
 }
 
 pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyhow::Result<String> {
-    servers::raise_file_limit()?;
-    let mut counts = vec![options.agents.min(1000), options.agents];
+    let files = servers::raise_file_limit()?;
+    let most = options.agents.min(files.saturating_sub(OTHER_FILES) / CONNECTIONS);
+    let mut counts = vec![most.min(1000), most];
     counts.dedup();
     let mut rows = vec![
         [
@@ -54,6 +64,7 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
             "JOIN /s",
             "KB/AGENT",
             "CPU µs/AGENT·s",
+            "SENT kbit/s",
             "APPLIED P50 ms",
             "P99 ms",
             "ALL READY s",
@@ -68,9 +79,8 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
     for count in counts {
         let step = Step::begin(&format!("{count} simulated agents"));
         let hub = servers::hub(workspace, &folder.join(count.to_string()))?;
-        let plain = hub.server.clone();
-        let encrypted = servers::encrypted(&hub, &folder.join(count.to_string()))?;
-        let measured = runtime()?.block_on(one(&hub, &plain, &encrypted, count, options, &step));
+        let authority = servers::authority(&folder.join(count.to_string()))?;
+        let measured = runtime()?.block_on(one(&hub, &authority, count, options, &step));
         let measured = measured.with_context(|| format!("{count} agents"))?;
         step.done("");
         rows.push([
@@ -78,6 +88,7 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
             format!("{:.0}", measured.joined_per_second),
             format!("{:.1}", measured.kilobytes),
             format!("{:.0}", measured.cpu_per_second),
+            format!("{:.2}", measured.uplink_kilobits),
             format!("{:.0}", median(&measured.applied)),
             format!("{:.0}", quantile(&measured.applied, 0.99)),
             format!("{:.1}", measured.ready),
@@ -88,28 +99,33 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
             format!("{:.0}", measured.peak_megabytes),
         ]);
     }
-    let note = "Agents are simulated, in one thread on the hub's cores: TLS, a watch and a connection for all else each, \
-                heartbeats every 5 s, and they run nothing. KB/AGENT: growth of the hub's resident memory from before the \
-                first joined; CPU: what the hub works for one agent at rest. APPLIED: from before an application of one \
+    let limit = if most < options.agents {
+        format!("No more than {most} agents: a process may have {files} files open on this machine. ")
+    } else {
+        String::new()
+    };
+    let note = "Agents are simulated, in one thread on the hub's cores: TLS with a key of its own, a watch, a wait for \
+                deliveries and a connection for all else each, heartbeats every 5 s, and they run nothing. KB/AGENT: growth of \
+                the hub's resident memory from before the first joined; CPU: what the hub works for one agent at rest; SENT: \
+                by one agent at rest, as TLS has it. APPLIED: from before an application of one \
                 component on all sites is changed until the hub has taken an agent's word that it runs; ALL READY: until the \
                 application says so. ALL BACK: from the moment at which all connections are cut, and all agents return at \
                 once without the pause that real ones make, until an agent has its answer and its watch again.\n";
-    Ok(aligned(&rows) + note)
+    Ok(aligned(&rows) + &limit + note)
 }
 
 async fn one(
     hub: &Running,
-    plain: &Server,
-    encrypted: &Server,
+    authority: &str,
     count: usize,
     options: &Options,
     step: &Step,
 ) -> anyhow::Result<Measured> {
-    let mut measured = Measured::default();
+    let (mut measured, plain) = (Measured::default(), &hub.server);
     let empty = resident_bytes(hub.pid())?;
     step.say("joining");
     let began = Instant::now();
-    let agents = join(plain, encrypted, count).await?;
+    let agents = join(plain, authority, count).await?;
     let counted = f64::from(u32::try_from(count)?);
     measured.joined_per_second = counted / began.elapsed().as_secs_f64();
 
@@ -117,9 +133,11 @@ async fn one(
     let mut fleet = Fleet::connect(&agents).await?;
     tokio::time::sleep(SETTLE).await;
     step.say("at rest");
-    let busy = cpu_seconds(hub.pid())?;
+    let (busy, sent) = (cpu_seconds(hub.pid())?, all_sent(&agents));
     fleet.rest(REST).await?;
-    measured.cpu_per_second = (cpu_seconds(hub.pid())? - busy) * 1e6 / REST.as_secs_f64() / counted;
+    let agent_seconds = REST.as_secs_f64() * counted;
+    measured.cpu_per_second = (cpu_seconds(hub.pid())? - busy) * 1e6 / agent_seconds;
+    measured.uplink_kilobits = (all_sent(&agents) - sent) * 8.0 / 1e3 / agent_seconds;
     measured.kilobytes = (resident_bytes(hub.pid())? - empty) / 1e3 / counted;
 
     step.say("applying");
@@ -158,14 +176,22 @@ async fn one(
 #[derive(Clone)]
 struct Agent {
     site: String,
+    instance: String,
     server: Server,
 }
 
-/// Joins as agents from before there were certificates do: what is measured later is the same.
-async fn join(plain: &Server, encrypted: &Server, count: usize) -> anyhow::Result<Vec<Agent>> {
+/// Bytes that all agents have sent.
+#[expect(clippy::cast_precision_loss, reason = "shown with two decimals")]
+fn all_sent(agents: &[Agent]) -> f64 {
+    agents.first().map_or(0, |agent| agent.server.sent.load(Ordering::Relaxed)) as f64
+}
+
+async fn join(plain: &Server, authority: &str, count: usize) -> anyhow::Result<Vec<Agent>> {
     let (mut tasks, places) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
+    let (sent, authority): (_, Arc<str>) = (Sent::default(), authority.into());
     for index in 0..count {
-        let (plain, encrypted, places) = (plain.clone(), encrypted.clone(), places.clone());
+        let (plain, authority, places) = (plain.clone(), authority.clone(), places.clone());
+        let sent = sent.clone();
         tasks.spawn(async move {
             let _place = places.acquire().await?;
             let site = format!("site-{index}");
@@ -173,11 +199,23 @@ async fn join(plain: &Server, encrypted: &Server, count: usize) -> anyhow::Resul
             let asked = json!({"site": site, "ttlSeconds": 600}).to_string();
             let token = client.expect(&plain.request("POST", "/avocet/v1/join-tokens", &asked)).await?;
             let token: Value = serde_json::from_slice(&token)?;
-            let secret = format!("{index:040}");
-            let joining = json!({"token": token.get("token"), "secret": secret, "tier": "edge"}).to_string();
-            client.expect(&plain.request("POST", "/avocet/v1/join", &joining)).await?;
-            let headers = format!("Authorization: Bearer {secret}\r\nContent-Type: application/json\r\n");
-            anyhow::Ok(Agent { site, server: Server { headers, ..encrypted } })
+            let key = daemon::tls::new_key()?;
+            let request = daemon::tls::request(&key, &format!("site:{site}"), "avocet:sites")?;
+            let joining =
+                json!({"token": token.get("token"), "request": request, "tier": "edge"}).to_string();
+            let joined = client.expect(&plain.request("POST", "/avocet/v1/join", &joining)).await?;
+            let joined: Value = serde_json::from_slice(&joined)?;
+            let certificate = joined.get("certificate").and_then(Value::as_str).context("no certificate")?;
+            let tls = daemon::tls::client_with_certificate(&authority, certificate, &key)?;
+            let instance = format!("{index:016x}");
+            let server = Server {
+                host: plain.host.clone(),
+                tls: Some(TlsConnector::from(Arc::new(tls))),
+                headers: format!("Accept: */*\r\nAvocet-Instance: {instance}\r\n"),
+                from: Some(Ipv4Addr::new(127, 0, 1, u8::try_from(index % 200)?)),
+                sent,
+            };
+            anyhow::Ok(Agent { site, instance, server })
         });
     }
     let mut agents = Vec::new();
@@ -216,7 +254,8 @@ impl Fleet {
         }
         let (mut tasks, mut connected) = (JoinSet::new(), Vec::new());
         while let Some(agent) = ready.join_next().await {
-            let (agent, (control, watch), at) = agent??;
+            let (agent, [control, watch, mailbox], at) = agent??;
+            tasks.spawn(agent.clone().wait(mailbox));
             tasks.spawn(agent.work(control, watch, told.clone()));
             connected.push(at);
         }
@@ -248,13 +287,24 @@ impl Fleet {
 
 impl Agent {
     fn heartbeat(&self) -> super::load::Request {
-        self.server.request("POST", &format!("/avocet/v1/sites/{}/heartbeat", self.site), "{}")
+        let now = daemon::now().to_string();
+        let told = json!({"instance": self.instance, "previous": self.instance, "now": now});
+        let server = self.speaking("application/json");
+        server.request("POST", &format!("/avocet/v1/sites/{}/heartbeat", self.site), &told.to_string())
     }
 
-    /// A connection for questions, and one with the watch from what was listed.
-    async fn connect(&self) -> anyhow::Result<(Client, Client)> {
+    fn speaking(&self, media_type: &str) -> Server {
+        let headers = format!("Content-Type: {media_type}\r\n{}", self.server.headers);
+        Server { headers, ..self.server.clone() }
+    }
+
+    /// Connections for questions, with the watch from what was listed, and to wait for deliveries on.
+    async fn connect(&self) -> anyhow::Result<[Client; CONNECTIONS]> {
         let mut control = self.server.connect().await?;
         control.expect(&self.heartbeat()).await?;
+        let path = format!("{API}/sites/{}/status", self.site);
+        let server = self.speaking("application/merge-patch+json");
+        control.expect(&server.request("PATCH", &path, &facts().to_string())).await?;
         let path = format!("{API}/namespaces/{}/assignments", self.site);
         let list: Value =
             serde_json::from_slice(&control.expect(&self.server.request("GET", &path, "")).await?)?;
@@ -264,7 +314,17 @@ impl Agent {
         );
         let mut watcher = self.server.connect().await?;
         watcher.begin(&self.server.request("GET", &watch, "")).await?;
-        Ok((control, watcher))
+        Ok([control, watcher, self.server.connect().await?])
+    }
+
+    /// Asks for deliveries, for ever; there are none.
+    async fn wait(self, mut mailbox: Client) -> anyhow::Result<()> {
+        let headers = format!("Avocet-Offload: 1\r\n{}", self.server.headers);
+        let server = Server { headers, ..self.server.clone() };
+        let ask = server.request("GET", &format!("/avocet/v1/mailbox/{}?wait=30", self.site), "");
+        loop {
+            mailbox.expect(&ask).await?;
+        }
     }
 
     /// Heartbeats, and says of every new generation of its assignments that it runs.
@@ -305,12 +365,27 @@ impl Agent {
                 "type": "Available", "status": "True", "reason": "Simulated", "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": generation,
             }]}});
-            let headers = self.server.headers.replace("application/json", "application/merge-patch+json");
-            let server = Server { headers, ..self.server.clone() };
+            let server = self.speaking("application/merge-patch+json");
             control.expect(&server.request("PATCH", &path, &status.to_string())).await?;
             told.send(Instant::now())?;
         }
     }
+}
+
+/// What an agent tells of a common machine.
+fn facts() -> Value {
+    let claim = |name: &str, value: &str| json!({"name": name, "value": value});
+    json!({"status": {
+        "version": env!("CARGO_PKG_VERSION"),
+        "endpoints": {"inference": "http://10.0.0.7:8000", "objects": "http://10.0.0.7:9000"},
+        "capacity": {"cpus": 4, "memoryBytes": 8_000_000_000_u64},
+        "allocatable": {"cpu": "4", "memory": "7500000000", "disk": "50000000000"},
+        "claims": [claim("kernel", "6.1.0-18-amd64"), claim("os", "Debian GNU/Linux 12 (bookworm)"),
+            claim("cpu-model", "Intel(R) Core(TM) i3-N305"), claim("engine.native", env!("CARGO_PKG_VERSION"))],
+        "architecture": "x86_64", "operatingSystem": "linux", "engines": ["native", "rten"],
+        "runtimes": ["python", "shell", "executable"],
+        "links": [{"site": "hub", "roundTripMilliseconds": 20.0, "jitterMilliseconds": 0.5, "megabitsPerSecond": 50.0}],
+    }})
 }
 
 /// A function on all sites.

@@ -1,23 +1,26 @@
 //! Many HTTP clients in one thread: just enough of HTTP/1.1 to write and to watch.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
+use super::counted::{Counted, Sent};
+
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How many clients connect at once.
 const CONNECTING: usize = 200;
 
 /// A server and what each request to it carries.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Server {
     /// `host:port`.
     pub host: String,
@@ -25,6 +28,10 @@ pub struct Server {
     pub tls: Option<TlsConnector>,
     /// Each line ends with CR LF.
     pub headers: String,
+    /// From which address of this machine connections come: each has some 28,000 ports for one server.
+    pub from: Option<Ipv4Addr>,
+    /// How much was sent to it.
+    pub sent: Sent,
 }
 
 /// A request, whole.
@@ -39,23 +46,28 @@ impl Server {
     }
 
     pub async fn connect(&self) -> anyhow::Result<Client> {
-        let stream =
-            TcpStream::connect(&self.host).await.with_context(|| format!("can't reach {}", self.host))?;
+        let stream = self.open().await.with_context(|| format!("can't reach {}", self.host))?;
         stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?.ip();
+        let stream = Counted { stream, sent: self.sent.clone() };
         let stream = match &self.tls {
             None => Either::Left(stream),
-            Some(tls) => {
-                let name = stream.peer_addr()?.ip().into();
-                Either::Right(Box::new(tls.connect(name, stream).await?))
-            }
+            Some(tls) => Either::Right(Box::new(tls.connect(peer.into(), stream).await?)),
         };
         Ok(Client { stream, read: Vec::new() })
+    }
+
+    async fn open(&self) -> anyhow::Result<TcpStream> {
+        let Some(from) = self.from else { return Ok(TcpStream::connect(&self.host).await?) };
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((from, 0)))?;
+        Ok(socket.connect(self.host.parse()?).await?)
     }
 }
 
 /// A connection that is kept.
 pub struct Client {
-    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
+    stream: Either<Counted, Box<TlsStream<Counted>>>,
     read: Vec<u8>,
 }
 

@@ -40,11 +40,12 @@ impl Drop for Running {
     }
 }
 
-/// Lets this process and its children have as many connections as the machine allows.
-pub fn raise_file_limit() -> anyhow::Result<()> {
+/// Lets this process and its children have as many files open as the machine allows; answers how many.
+pub fn raise_file_limit() -> anyhow::Result<usize> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .context("can't raise the limit of open files")
+        .context("can't raise the limit of open files")?;
+    Ok(maximum.and_then(|maximum| usize::try_from(maximum).ok()).unwrap_or(usize::MAX))
 }
 
 /// A hub without a site, on its port for plain HTTP from this machine.
@@ -69,8 +70,7 @@ pub fn hub(workspace: &Workspace, folder: &Path) -> anyhow::Result<Running> {
     command.args(["--max-requests-per-second", "1000000"]);
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let child = command.spawn().context("can't start the hub")?;
-    let mut running =
-        Running { child, server: Server { host: String::new(), headers: String::new(), tls: None } };
+    let mut running = Running { child, server: Server::default() };
     let host = loop_until(START, || {
         let said = std::fs::read_to_string(&log).unwrap_or_default();
         Ok(said.lines().find_map(|line| line.strip_prefix("hub is up: https://")).map(str::to_owned))
@@ -85,9 +85,13 @@ pub fn hub(workspace: &Workspace, folder: &Path) -> anyhow::Result<Running> {
 
 /// The same hub, over TLS as from other machines.
 pub fn encrypted(hub: &Running, folder: &Path) -> anyhow::Result<Server> {
-    let authority = std::fs::read_to_string(folder.join("hub/hub/ca.crt"))?;
-    let tls = TlsConnector::from(Arc::new(daemon::tls::client(&authority)?));
+    let tls = TlsConnector::from(Arc::new(daemon::tls::client(&authority(folder)?)?));
     Ok(Server { tls: Some(tls), ..hub.server.clone() })
+}
+
+/// What the hub in a folder is known by, in PEM.
+pub fn authority(folder: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(folder.join("hub/hub/ca.crt")).context("the hub has no authority")
 }
 
 /// A single etcd, asked through its own HTTP and JSON gateway; `None` where it is not installed.
@@ -107,8 +111,7 @@ pub fn etcd(folder: &Path) -> anyhow::Result<Option<Running>> {
     command.args(["--initial-cluster", &format!("default={peer_url}"), "--log-level", "error"]);
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let child = command.spawn().context("can't start etcd")?;
-    let running =
-        Running { child, server: Server { host: client.clone(), headers: String::new(), tls: None } };
+    let running = Running { child, server: Server { host: client.clone(), ..Server::default() } };
     let up = loop_until(START, || {
         let health =
             crate::http::Connection::open(url).and_then(|mut one| one.send("GET", "/health", "", b""));

@@ -6,6 +6,7 @@ use std::process::Command;
 use testkit::Ran;
 
 use crate::kubectl::Kubectl;
+use crate::nesting::wait_until_site;
 use crate::support::{apply, function, placement, tree};
 
 fn avocet(arguments: &[&str]) -> Ran {
@@ -99,4 +100,33 @@ fn artifacts_can_be_left_out() {
     assert!(said.contains("push them again"), "{said}");
     assert!(!new.join("hub/artifacts").exists());
     assert!(new.join("kubeconfig").is_file());
+}
+
+#[test]
+fn a_hub_below_another_is_the_same_site_again_after_its_disk_was_lost() {
+    let tree = tree();
+    let top = tree.hub("cloud");
+    let mut plant = tree.hub_below(&top, "plant", &[]);
+    let _line = tree.site(&plant, "line", &[]);
+    let before = wait_until_site(&top, "line", "True", "HeardByParent");
+    let (data, file) = (plant.process.data(), tree.folder().join("hub.tar"));
+    avocet(&["backup", shown(&file), "--data", shown(&data)]).ok();
+    plant.kill_9();
+    wait_until_site(&top, "line", "Unknown", "ParentSilent");
+    std::fs::remove_dir_all(&data).unwrap();
+    let told = avocet(&["restore", shown(&file), "--data", shown(&data), "-o", "json"]).json();
+    assert_eq!(told["replaced"], serde_json::Value::Null);
+    for secret in ["uplink/credential.pem", "uplink/membership.json", "uplink/uplink.db"] {
+        let mode = std::fs::metadata(data.join(secret)).unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600, "{secret}");
+    }
+    plant.restart();
+    let after = wait_until_site(&top, "line", "True", "HeardByParent");
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"], "it was never gone above");
+    plant.kill_9();
+    let again = avocet(&["restore", shown(&file), "--data", shown(&data), "--force", "-o", "json"]).json();
+    let aside = Path::new(again["replaced"].as_str().unwrap());
+    assert!(aside.join("uplink/credential.pem").is_file() && aside.join("hub/hub.db").is_file());
+    plant.restart();
+    wait_until_site(&top, "line", "True", "HeardByParent");
 }

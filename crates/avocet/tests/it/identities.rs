@@ -221,6 +221,31 @@ fn a_machine_that_lost_its_disk_becomes_the_same_site_again() {
     assert_eq!(renewed["status"]["userInfo"]["username"], "site:edge");
 }
 
+#[test]
+fn a_site_gets_another_key_by_joining_anew_and_a_copy_of_the_old_one_is_worth_nothing() {
+    let tree = tree();
+    let hub = tree.hub("cloud");
+    let mut edge = tree.site(&hub, "edge", &[]);
+    assign(&tree, &hub, "affine");
+    wait_until_model_answers(&edge, "affine");
+    let copied = credential(&edge);
+    edge.kill_9();
+    let mut edge = tree.site_with_token(&hub, "edge", &hub.join_token("edge"), &[]);
+    edge.restart();
+    wait_until_model_answers(&edge, "affine");
+    wait_for_condition(&hub, "edge", "Ready", "status", "True");
+    let key = |credential: &str| credential.split("-----BEGIN CERTIFICATE").next().unwrap().to_owned();
+    assert_ne!(key(&credential(&edge)), key(&copied));
+    let refused = ask_with(&hub, &copied, "POST", WHOAMI).unwrap_err();
+    assert!(refused.to_string().contains("joined anew with another key"), "{refused}");
+    // The token that the agent was started with is used up: a further start goes on with the new key.
+    let now = key(&credential(&edge));
+    edge.kill_9();
+    edge.restart();
+    wait_until_model_answers(&edge, "affine");
+    assert_eq!(key(&credential(&edge)), now);
+}
+
 fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {

@@ -85,7 +85,7 @@ fn kubectl_reads_and_writes_resources() {
         "application.avocet.dev/models\nmodel.avocet.dev/affine\n"
     );
     let jsonpath = "jsonpath={.status.decisions[0].site}";
-    assert_eq!(kubectl.ok(&["get", "placementdecision", "cloud", "-o", jsonpath]), "cloud");
+    assert_eq!(kubectl.ok(&["get", "placementdecision", "cloud-decision-1", "-o", jsonpath]), "cloud");
     assert_eq!(kubectl.ok(&["get", "asg", "-A", "-o", "jsonpath={.items[*].metadata.namespace}"]), "cloud");
     assert!(kubectl.ok(&["describe", "application", "models"]).contains("AllComponentsRun"));
 

@@ -17,6 +17,7 @@ mod crashes;
 mod damage;
 mod facts;
 mod failures;
+mod helm;
 mod identities;
 mod joining;
 mod kube_client;

@@ -13,8 +13,7 @@ use testkit::{Hub, LIMIT, Site, Tree, wait_until};
 use types::Digest;
 
 use crate::nesting::labelled;
-use crate::registry::token;
-use crate::support::{application, apply, http, tree};
+use crate::support::{application, apply, http, token, tree};
 
 /// Large enough for several pieces, in bytes.
 const SIZE: usize = 11 << 20;

@@ -4,22 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use testkit::{Hub, LIMIT, Ran, Tree, wait_until};
+use testkit::{LIMIT, Ran, Tree, wait_until};
 use types::Digest;
 
-use crate::support::{application, apply, model, placement, serving, tree, write_manifests};
-
-pub fn registry(hub: &Hub) -> String {
-    let said = hub.process.output();
-    said.lines().find_map(|line| line.strip_prefix("registry is up: ")).unwrap().to_owned()
-}
-
-/// The admin's token.
-pub fn token(hub: &Hub) -> String {
-    let kubeconfig = std::fs::read_to_string(hub.kubeconfig()).unwrap();
-    let value = kubeconfig.split("token").nth(1).unwrap();
-    value.chars().skip_while(|c| !c.is_ascii_hexdigit()).take_while(char::is_ascii_hexdigit).collect()
-}
+use crate::support::{application, apply, model, placement, registry, serving, token, tree, write_manifests};
 
 pub fn is_there(program: &str) -> bool {
     let ask = if program == "openssl" { "version" } else { "--version" };

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use testkit::{Hub, LIMIT, Ran, Tree, wait_until};
 use types::Digest;
 
-use crate::registry::{image, is_there, model_file, registry, token};
-use crate::support::{application, apply, model, placement, serving, tree};
+use crate::registry::{image, is_there, model_file};
+use crate::support::{application, apply, model, placement, registry, serving, token, tree};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/tests/data");
 

@@ -127,7 +127,7 @@ fn a_commit_that_moves_a_label_moves_the_workload() {
     wait_until_applied(&hub, &first);
     let sites = |site: &str| {
         wait_until(&format!("the placement is at {site}"), LIMIT, || {
-            let seen = hub.cli(&["get", "placementdecision", "line", "-o", "json"]);
+            let seen = hub.cli(&["get", "placementdecision", "line-decision-1", "-o", "json"]);
             let decided = serde_json::from_str::<Value>(&seen.stdout).unwrap_or_default();
             let found = &decided["status"]["decisions"];
             if found[0]["site"] == site && found[1].is_null() {

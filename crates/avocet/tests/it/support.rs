@@ -178,3 +178,16 @@ pub fn wait_until_model_answers(site: &Site, name: &str) {
         Ok(())
     });
 }
+
+/// Where the hub's registry listens.
+pub fn registry(hub: &Hub) -> String {
+    let said = hub.process.output();
+    said.lines().find_map(|line| line.strip_prefix("registry is up: ")).unwrap().to_owned()
+}
+
+/// The admin's token.
+pub fn token(hub: &Hub) -> String {
+    let kubeconfig = std::fs::read_to_string(hub.kubeconfig()).unwrap();
+    let value = kubeconfig.split("token").nth(1).unwrap();
+    value.chars().skip_while(|c| !c.is_ascii_hexdigit()).take_while(char::is_ascii_hexdigit).collect()
+}

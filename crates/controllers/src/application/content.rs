@@ -9,7 +9,7 @@ use types::{
 };
 
 use crate::Snapshot;
-use crate::placement::snapshot_decision;
+use crate::placement::Decision;
 
 /// What is wanted of an application now.
 pub(super) struct Wanted {
@@ -194,8 +194,8 @@ struct Then<'a> {
 
 impl Resolver for Then<'_> {
     fn sites_of(&self, placement: &str) -> Option<Vec<String>> {
-        let decision = snapshot_decision(self.snapshot, self.namespace, placement)?;
-        Some(decision.status.decisions.iter().map(|chosen| chosen.site.clone()).collect())
+        let decision = Decision::of(self.snapshot, self.namespace, placement);
+        decision.is_made().then(|| decision.names())
     }
 
     fn function(&self, name: &str) -> Option<FunctionSpec> {

@@ -8,8 +8,10 @@ use crate::Occurrence;
 /// What the conditions of a placement depend on.
 pub(super) struct Standing<'a> {
     pub placement: &'a Placement,
-    /// What is selected now.
-    pub kept: &'a [SiteDecision],
+    /// How many sites are selected now.
+    pub selected: usize,
+    /// The first of the sites that were selected before.
+    pub kept: Vec<&'a str>,
     /// Whether that was decided before, and nothing could be decided now.
     pub is_kept: bool,
     pub wanted: Option<usize>,
@@ -20,10 +22,16 @@ pub(super) struct Standing<'a> {
 /// How many sites a message names.
 const NAMED: usize = 20;
 
+/// The first of these sites, of more than are named if there are more.
+pub(super) fn first<'a>(sites: impl Iterator<Item = &'a SiteDecision>) -> Vec<&'a str> {
+    sites.take(NAMED + 1).map(|chosen| chosen.site.as_str()).collect()
+}
+
 impl Standing<'_> {
     fn kept_names(&self) -> String {
-        let mut names: Vec<&str> = self.kept.iter().take(NAMED).map(|chosen| chosen.site.as_str()).collect();
-        if self.kept.len() > NAMED {
+        let mut names = self.kept.clone();
+        if names.len() > NAMED {
+            names.truncate(NAMED);
             names.push("…");
         }
         names.join(", ")
@@ -43,8 +51,8 @@ impl Standing<'_> {
     /// `Satisfied`: as many sites as wanted are selected, now.
     pub fn satisfied(&self) -> Condition {
         let explain = format!("see `avocet explain placement/{}`", self.placement.name());
-        let (selected, wanted) = (self.kept.len(), self.wanted);
-        let (status, reason, message) = if self.is_kept && !self.kept.is_empty() {
+        let (selected, wanted) = (self.selected, self.wanted);
+        let (status, reason, message) = if self.is_kept && selected > 0 {
             let why = match self.misconfigured {
                 Some(_) => "can't be followed",
                 None => "selects no site now",

@@ -3,7 +3,7 @@
 use planner::{Misconfigured, Outcome, PlacementKey};
 use types::Time;
 
-use super::{Planning, key, snapshot_decision};
+use super::{Decision, Planning, key};
 use crate::{Measurements, Snapshot};
 
 /// What is decided for one placement.
@@ -41,11 +41,10 @@ pub fn outlook(snapshot: &Snapshot, measurements: &Measurements, now: Time) -> V
     let placements = snapshot.placements.iter().filter(|placement| !placement.is_deleting());
     let outlooks = placements.map(|placement| {
         let key = key(placement);
-        let decision = snapshot_decision(snapshot, &key.0, &key.1);
-        let decided = decision.into_iter().flat_map(|decision| &decision.status.decisions);
+        let decision = Decision::of(snapshot, &key.0, &key.1);
         Outlook {
-            decided: decided.map(|chosen| chosen.site.clone()).collect(),
-            outcome: planning.explain(snapshot, placement, decision, measurements, now),
+            decided: decision.names(),
+            outcome: planning.explain(snapshot, placement, &decision, measurements, now),
             placement: key,
         }
     });

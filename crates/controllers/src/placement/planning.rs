@@ -7,9 +7,9 @@ use planner::{
     Board, Crowd, Fleet, Misconfigured, Outcome, PlacementKey, Policy, Selected, Situation, Slot, explain,
     origins, reasons,
 };
-use types::{Placement, PlacementDecision, PlacementSpec, Time};
+use types::{Placement, PlacementSpec, Time};
 
-use super::{key, snapshot_decision};
+use super::{Decision, key};
 use crate::measure::Columns;
 use crate::{Measurements, Snapshot};
 
@@ -22,7 +22,8 @@ struct Known {
 
 /// What was decided last, as it is in the store.
 struct Decided {
-    version: String,
+    /// Of its parts.
+    versions: Vec<String>,
     current: Vec<Selected>,
 }
 
@@ -68,31 +69,28 @@ impl Planning {
         self.decided.retain(|key, _| placements.contains(key));
         self.crowd.retain(|key| placements.contains(key));
         for placement in &snapshot.placements {
-            if let Some(decision) = snapshot_decision(snapshot, placement.namespace(), placement.name()) {
-                self.take(placement, decision);
-            }
+            self.take(placement, &Decision::of(snapshot, placement.namespace(), placement.name()));
         }
     }
 
     /// Takes over what was decided for a placement.
-    fn take(&mut self, placement: &Placement, decision: &PlacementDecision) {
+    fn take(&mut self, placement: &Placement, decision: &Decision) {
         let key = key(placement);
-        let version = &decision.metadata.resource_version;
         let is_same_spec = self.known.get(&key).is_some_and(|known| known.spec == placement.spec);
-        if is_same_spec && self.decided.get(&key).is_some_and(|decided| decided.version == *version) {
+        let is_same = |decided: &Decided| decision.versions().eq(decided.versions.iter().map(String::as_str));
+        if is_same_spec && self.decided.get(&key).is_some_and(is_same) {
             return;
         }
         let current: Vec<Selected> = decision
-            .status
-            .decisions
-            .iter()
+            .sites()
             .map(|chosen| Selected {
                 slot: self.fleet.slot_for(&chosen.site),
                 since: chosen.since.map(|since| since.0),
             })
             .collect();
         self.count(&key, &placement.spec, current.iter().map(|selected| selected.slot).collect());
-        self.decided.insert(key, Decided { version: version.clone(), current });
+        let versions = decision.versions().map(str::to_owned).collect();
+        self.decided.insert(key, Decided { versions, current });
     }
 
     fn count(&mut self, key: &PlacementKey, spec: &PlacementSpec, slots: Vec<Slot>) {
@@ -106,11 +104,11 @@ impl Planning {
         &mut self,
         snapshot: &Snapshot,
         placement: &Placement,
-        decision: Option<&PlacementDecision>,
+        decision: &Decision,
         measurements: &Measurements,
         now: Time,
     ) -> Planned {
-        let observed = decision.map_or(0, |decision| decision.status.observed_generation);
+        let observed = decision.observed_generation();
         let generation = placement.metadata.generation;
         let planned =
             self.ask(snapshot, placement, observed, measurements, now, |board, fleet, situation| {
@@ -141,11 +139,11 @@ impl Planning {
         &mut self,
         snapshot: &Snapshot,
         placement: &Placement,
-        decision: Option<&PlacementDecision>,
+        decision: &Decision,
         measurements: &Measurements,
         now: Time,
     ) -> Result<Outcome, Misconfigured> {
-        let observed = decision.map_or(0, |decision| decision.status.observed_generation);
+        let observed = decision.observed_generation();
         let (outcome, slots) =
             self.ask(snapshot, placement, observed, measurements, now, |board, fleet, situation| {
                 (explain(board, fleet, situation), board.selected().to_vec())
@@ -217,8 +215,8 @@ fn component_sites(snapshot: &Snapshot, placement: &Placement) -> Option<Vec<Str
     if component.placement == placement.name() {
         return None;
     }
-    let decision = snapshot_decision(snapshot, namespace, &component.placement)?;
-    Some(decision.status.decisions.iter().map(|chosen| chosen.site.clone()).collect())
+    let decision = Decision::of(snapshot, namespace, &component.placement);
+    decision.is_made().then(|| decision.names())
 }
 
 /// The placements that each of `antiAffinity` keeps away from.

@@ -40,7 +40,9 @@ fn labelled() -> Value {
 /// What placements select: nothing, by mistake, or what works.
 async fn select(tree: &mut Tree, nothing: bool) {
     let labels = if nothing { json!({"matchLabels": {WORKS: "typo"}}) } else { labelled() };
-    tree.apply("placement", "all", json!({"siteSelector": labels})).await;
+    // In many parts, each an object of its own.
+    let groups = json!({"sitesPerGroup": 7});
+    tree.apply("placement", "all", json!({"siteSelector": labels, "decisionGroups": groups})).await;
     let few = (tree.sites.len() / 10).max(2);
     tree.apply("placement", "some", json!({"siteSelector": labels, "numberOfSites": few})).await;
 }

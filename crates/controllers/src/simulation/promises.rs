@@ -8,6 +8,7 @@ use types::{Assignment, ConditionStatus, Kind, RolloutStatus, condition};
 use super::faults::{DEADLINE, FAILURES};
 use super::hub::GRACE;
 use super::tree::Tree;
+use crate::placement::Decision;
 use crate::{Action, Snapshot, Write};
 
 /// What is remembered to see whether promises are kept.
@@ -55,9 +56,7 @@ fn of<'a>(snapshot: &'a Snapshot, application: &str) -> impl Iterator<Item = &'a
 }
 
 fn selected(snapshot: &Snapshot, placement: &str) -> Vec<String> {
-    let decision = Snapshot::named(&snapshot.decisions, "default", placement);
-    let decisions = decision.into_iter().flat_map(|decision| &decision.status.decisions);
-    decisions.map(|chosen| chosen.site.clone()).collect()
+    Decision::of(snapshot, "default", placement).names()
 }
 
 impl Before {
@@ -99,6 +98,9 @@ pub fn allow(tree: &mut Tree, before: &Before, write: &Write) {
         }
         Action::Delete { .. } => allow_deletion(tree, before, write),
         Action::Status(_) | Action::Tell => {}
+        Action::Put(_) | Action::Together(_) => {
+            panic!("{} is changed in a way that nobody judges", write.key)
+        }
     }
 }
 

@@ -177,13 +177,33 @@ async fn decisions_say_since_when_and_in_which_group_a_site_is() {
     let groups = json!({"sitesPerGroup": 1, "groups": [{"name": "canary", "labelSelector":
         {"matchLabels": {"avocet.dev/tier": "edge"}}}]});
     hub.apply("placement", "grouped", json!({"numberOfSites": 2, "decisionGroups": groups})).await;
-    hub.until("placementdecisions", "default", "grouped", |decision| {
-        let status = decision.manifest()["status"].clone();
-        status["decisions"][1]["group"] == 1
-            && status["decisions"][0]["since"].is_string()
-            && status["groups"][1] == json!({"index": 1, "name": "canary", "sites": 1})
+    hub.until("placementdecisions", "default", "grouped-decision-2", |decision| {
+        let manifest = decision.manifest();
+        manifest["status"]["decisions"][0]["group"] == 1
+            && manifest["status"]["decisions"][0]["since"].is_string()
+            && manifest["metadata"]["labels"]["avocet.dev/decision-group-name"] == "canary"
     })
     .await;
+    let second = json!({"index": 1, "name": "canary", "sites": 1, "decisions": ["grouped-decision-2"]});
+    hub.until("placements", "default", "grouped", |placement| {
+        placement.manifest()["status"]["decisionGroups"][1] == second
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_application_runs_on_all_sites_of_a_decision_in_parts() {
+    let hub = Hub::start(Duration::from_secs(60));
+    for index in 0..110 {
+        hub.site(&format!("s{index}"), "edge").await;
+    }
+    hub.application().await;
+    hub.until("applications", "default", "app", |app| {
+        app.manifest()["status"]["rollout"]["sites"]["progressing"] == 110
+    })
+    .await;
+    assert_eq!(hub.store.list("assignments", None).0.len(), 110);
+    assert_eq!(hub.store.list("placementdecisions", None).0.len(), 2);
 }
 
 #[tokio::test]

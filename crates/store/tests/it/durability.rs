@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use avocet_store::{Key, Ledger, Store};
+use avocet_store::{Change, Key, Ledger, Store};
 
 use super::{manifest, now};
 
@@ -13,10 +13,12 @@ async fn writer_process() {
     let Ok(path) = std::env::var("AVOCET_STORE_WRITER") else { return };
     let store = Store::open(Ledger::open(path.as_ref()).unwrap(), &["models"]).unwrap();
     for number in 0.. {
-        store
-            .create(Key::new("models", "default", format!("n{number}")), manifest(number), now())
-            .await
-            .unwrap();
+        let both = ["n", "twin"].map(|name| Change::Create {
+            key: Key::new("models", "default", format!("{name}{number}")),
+            manifest: manifest(number),
+            now: now(),
+        });
+        store.change_all(both.into()).await.unwrap();
         println!("acknowledged n{number}");
     }
 }
@@ -49,5 +51,10 @@ fn promise_2_an_acknowledged_write_survives_kill_9() {
         for name in &acknowledged {
             assert!(store.get(&Key::new("models", "default", name)).is_some(), "{name} was acknowledged");
         }
+        let (stored, _) = store.list("models", None);
+        let (twins, ones): (Vec<&str>, Vec<&str>) =
+            stored.iter().map(|object| object.key.name.as_str()).partition(|name| name.starts_with("twin"));
+        let of_twins: Vec<String> = twins.iter().map(|name| name.replace("twin", "n")).collect();
+        assert_eq!(of_twins, ones, "what was written together is there together");
     }
 }

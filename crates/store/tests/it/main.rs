@@ -12,7 +12,7 @@ mod formats;
 mod properties;
 mod sealing;
 
-use avocet_store::{Deletion, Error, EventKind, Key, Ledger, Store};
+use avocet_store::{Change, Deletion, Error, EventKind, Key, Ledger, Store};
 use serde_json::{Value, json};
 use types::Time;
 
@@ -103,6 +103,74 @@ async fn a_write_that_changes_nothing_makes_no_version() {
     let created = store.create(key("a"), manifest(1), now()).await.unwrap();
     let same = store.update(key("a"), created.manifest(), false).await.unwrap();
     assert_eq!(same.metadata.resource_version, created.metadata.resource_version);
+}
+
+#[tokio::test]
+async fn of_changes_that_are_made_together_all_are_made_or_none() {
+    let store = store();
+    let old = store.create(key("old"), manifest(1), now()).await.unwrap();
+    let (_, version) = store.list("models", None);
+    let mut replaced = old.manifest();
+    replaced["spec"]["value"] = json!(2);
+    replaced["status"] = json!({"ready": true});
+    let put =
+        |name: &str, manifest: &Value| Change::Put { key: key(name), manifest: manifest.clone(), now: now() };
+    let gone = Change::Delete { key: key("gone"), deletion: Deletion::at(now()) };
+    let refused = vec![put("new", &manifest(3)), put("old", &replaced), gone.clone()];
+    let error = store.change_all(refused).await.unwrap_err();
+    assert!(matches!(error, Error::NotFound(missing) if missing == key("gone")));
+    assert_eq!(store.version(), version);
+    assert_eq!(store.get(&key("old")).unwrap(), old);
+    assert!(store.get(&key("new")).is_none());
+
+    let mut watch = store.watch(version).unwrap();
+    store.create(key("gone"), manifest(0), now()).await.unwrap();
+    let status = json!({"metadata": {}, "status": {"ready": false}});
+    let status = Change::Update { key: key("new"), manifest: status, status: true };
+    let made = vec![put("new", &manifest(3)), put("old", &replaced), gone, status];
+    store.change_all(made).await.unwrap();
+    let changed = store.get(&key("old")).unwrap();
+    assert_eq!((&changed.manifest()["spec"]["value"], changed.metadata.generation), (&json!(2), 2));
+    assert_eq!(changed.manifest()["status"]["ready"], true, "a status is put with all else");
+    assert_eq!(changed.metadata.uid, old.metadata.uid);
+    let new = store.get(&key("new")).unwrap().manifest();
+    assert_eq!((&new["spec"]["value"], &new["status"]["ready"]), (&json!(3), &json!(false)));
+    assert!(store.get(&key("gone")).is_none());
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        seen.extend(watch.next().await.unwrap());
+    }
+    let versions: Vec<u64> = seen.iter().map(|event| event.version).collect();
+    assert_eq!(versions, (version + 1..version + 6).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn who_puts_what_changed_meanwhile_is_refused_and_who_puts_what_is_there_makes_nothing_twice() {
+    let store = store();
+    let old = store.create(key("a"), manifest(1), now()).await.unwrap();
+    store.update(key("a"), manifest(2), false).await.unwrap();
+    let stale = Change::Put { key: key("a"), manifest: old.manifest(), now: now() };
+    assert!(matches!(store.change_all(vec![stale]).await, Err(Error::Conflict { .. })));
+    let new = Change::Put { key: key("a"), manifest: manifest(3), now: now() };
+    assert!(matches!(store.change_all(vec![new]).await, Err(Error::Exists(_))));
+    assert_eq!(store.get(&key("a")).unwrap().manifest()["spec"]["value"], 2);
+}
+
+#[tokio::test]
+async fn changes_that_fail_leave_nothing_for_others_of_their_commit() {
+    let store = store();
+    let make = |names: [&str; 2]| {
+        let creations =
+            names.map(|name| Change::Create { key: key(name), manifest: manifest(1), now: now() });
+        store.change_all(creations.into())
+    };
+    // All are in one commit; the second one fails at its second change.
+    let made = futures_join([make(["a", "b"]), make(["c", "a"]), make(["c", "d"])].into_iter()).await;
+    assert_eq!(made.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    let (stored, _) = store.list("models", None);
+    let versions: Vec<(&str, u64)> =
+        stored.iter().map(|object| (object.key.name.as_str(), object.version())).collect();
+    assert_eq!(versions, [("a", 2), ("b", 3), ("c", 4), ("d", 5)]);
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Kind, Resource, Time};
 
-/// The sites that a placement selected.
+/// Sites that a placement selected, a hundred at most: the others are in further decisions of that placement, named
+/// `PLACEMENT-decision-NUMBER`. All sites of one are of the same group.
 pub type PlacementDecision = Resource<PlacementDecisionSpec>;
 
 /// Which placement is answered.
@@ -20,15 +21,12 @@ pub struct PlacementDecisionSpec {
     pub placement: String,
 }
 
-/// The selected sites.
+/// Selected sites.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PlacementDecisionStatus {
     /// Selected sites, best first.
     pub decisions: Vec<SiteDecision>,
-    /// The groups that they are divided into.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<DecisionGroup>,
     /// The generation of the placement that was followed; 0 where it isn't known.
     pub observed_generation: i64,
 }
@@ -43,6 +41,9 @@ pub struct DecisionGroup {
     pub name: String,
     /// How many sites are in it.
     pub sites: u32,
+    /// The PlacementDecisions that name them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<String>,
 }
 
 /// One selected site.
