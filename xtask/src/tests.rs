@@ -23,15 +23,22 @@ pub fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     process::run(workspace.cargo().args(["fmt", "--all", "--check"]))?;
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     process::run(workspace.cargo().args(lints))?;
-    let with_tools = |command| with_tools(command, workspace, &tools);
-    process::run(with_tools(workspace.cargo().args(["test", "--workspace", "--doc"])))?;
+    process::run(with_tools(workspace.cargo().args(["test", "--workspace", "--doc"]), workspace, &tools))?;
     if in_path("cargo-nextest").is_some() {
-        process::run(with_tools(workspace.cargo().args(["nextest", "run", "--workspace"])))?;
+        process::run(with_tools(
+            workspace.cargo().args(["nextest", "run", "--workspace"]),
+            workspace,
+            &tools,
+        ))?;
     } else {
         println!(
             "cargo-nextest is not installed (cargo install --locked cargo-nextest); cargo test does, too"
         );
-        process::run(with_tools(workspace.cargo().args(["test", "--workspace", "--all-targets"])))?;
+        process::run(with_tools(
+            workspace.cargo().args(["test", "--workspace", "--all-targets"]),
+            workspace,
+            &tools,
+        ))?;
     }
     if !options.no_demo {
         demo::demo(workspace, &demo::Options::tested())?;
