@@ -1,7 +1,7 @@
 //! `bench`: memory at rest, latency from put to result, what serving costs over the bare engine, and what the hub's
 //! store and API do beside etcd.
 //!
-//! All in one run against sites like those of the demo, in release mode. Numbers are medians; machines that are
+//! All in one run against sites like those of the demo, with the program as it ships. Numbers are medians; machines that are
 //! shared are noisy, so compare within a run.
 
 mod agents;
@@ -97,7 +97,7 @@ pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
     // What needs no site needs no program.
     if options.parts != [Part::Placement] {
-        process::run(workspace.cargo().args(["build", "--release", "--package", "avocet"]))?;
+        process::run(workspace.cargo().args(["build", "--profile", "dist", "--package", "avocet"]))?;
     }
     let folder = workspace.target.join("bench");
     if folder.exists() {
@@ -136,7 +136,7 @@ fn sites(workspace: &Workspace, folder: &Path, options: &Options) -> anyhow::Res
     let tools = setup::setup(workspace, Scope::Demo)?;
     build_example(workspace, "avocet-inference", "infer")?;
     std::fs::create_dir_all(folder)?;
-    println!("{}", memory::binary_size(&workspace.target.join("release/avocet"), folder)?);
+    println!("{}", memory::binary_size(&workspace.shipped(), folder)?);
     let mut sites = start(workspace, &tools, folder)?;
     println!("\n{}", memory::at_rest(&sites, options)?);
     apply(workspace, folder, &mut sites)?;
@@ -155,7 +155,7 @@ fn build_example(workspace: &Workspace, package: &str, example: &str) -> anyhow:
 fn start(workspace: &Workspace, tools: &Tools, folder: &Path) -> anyhow::Result<Sites> {
     let step = Step::begin("a hub and two sites that joined it");
     let hub = SiteOptions { name: HUB, tier: "cloud", tools, onnxruntime: false };
-    let mut sites = Sites::start(&workspace.target.join("release/avocet"), folder, &hub)?;
+    let mut sites = Sites::start(&workspace.shipped(), folder, &hub)?;
     sites.join(&SiteOptions { name: EDGE, tier: "edge", tools, onnxruntime: false })?;
     if tools.onnxruntime.is_some() {
         sites.join(&SiteOptions { name: FAST, tier: "accelerated", tools, onnxruntime: true })?;

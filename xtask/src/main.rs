@@ -34,7 +34,7 @@ enum Command {
     Test(tests::Options),
     /// What continuous integration runs: test, and cargo-deny where it is installed
     Ci,
-    /// Measure memory, latency and the overhead of serving, in release mode
+    /// Measure memory, latency and the overhead of serving, with the program as it ships
     Bench(bench::Options),
     /// Check the layers of crates, heavy dependencies, file lengths and leftovers
     Tidy,

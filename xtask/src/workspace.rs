@@ -38,6 +38,11 @@ impl Workspace {
         cargo(&self.root)
     }
 
+    /// The program as it ships, once it was built with the profile `dist`.
+    pub fn shipped(&self) -> PathBuf {
+        self.target.join("dist/avocet")
+    }
+
     /// What [`crate::setup`] installs.
     pub fn setup(&self) -> PathBuf {
         self.target.join("setup")

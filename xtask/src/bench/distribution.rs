@@ -69,7 +69,7 @@ impl Round<'_> {
     fn run(&self) -> anyhow::Result<Measured> {
         let step = Step::begin(&format!("{} agents", self.options.receivers));
         let hub = SiteOptions { name: HUB, tier: "cloud", tools: self.tools, onnxruntime: false };
-        let mut sites = Sites::start(&self.workspace.target.join("release/avocet"), self.folder, &hub)?;
+        let mut sites = Sites::start(&self.workspace.shipped(), self.folder, &hub)?;
         for number in 0..self.options.receivers {
             let name = format!("agent-{number}");
             let site = SiteOptions { name: &name, tier: "edge", tools: self.tools, onnxruntime: false };

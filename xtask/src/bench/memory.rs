@@ -21,7 +21,7 @@ pub fn binary_size(avocet: &Path, folder: &Path) -> anyhow::Result<String> {
     }
     let stripped = folder.join("avocet-stripped");
     process::output(Command::new("strip").arg("-o").arg(&stripped).arg(avocet))?;
-    Ok(format!("program: {:.1} MB stripped ({whole:.1} MB as built, release profile)", size(&stripped)?))
+    Ok(format!("program: {:.1} MB stripped ({whole:.1} MB as built)", size(&stripped)?))
 }
 
 /// Resident memory of each process, with nothing to do.

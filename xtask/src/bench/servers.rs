@@ -53,7 +53,7 @@ pub fn hub(workspace: &Workspace, folder: &Path) -> anyhow::Result<Running> {
     let (data, log) = (folder.join("hub"), folder.join("hub.log"));
     std::fs::create_dir_all(folder)?;
     let file = File::create(&log)?;
-    let mut command = Command::new(workspace.target.join("release/avocet"));
+    let mut command = Command::new(workspace.shipped());
     command
         .args([
             "hub",

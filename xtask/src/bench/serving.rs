@@ -52,7 +52,7 @@ impl Bench<'_> {
     /// Avocet with all models of the benchmark, each of them also with a cache.
     fn avocet(&self, arguments: &[&str], first: &Request<'_>) -> anyhow::Result<(Peer, u16)> {
         let (port, grpc) = (free_port()?, free_port()?);
-        let mut command = Command::new(self.workspace.target.join("release/avocet"));
+        let mut command = Command::new(self.workspace.shipped());
         command.arg("serve").args(arguments);
         command.args(["--http-port", &port.to_string(), "--grpc-port", &grpc.to_string()]);
         let library = self.onnxruntime.as_deref().unwrap_or(Path::new("off"));
