@@ -16,6 +16,13 @@ pub const ALLOCATOR: Allocator = tikv_jemallocator::Jemalloc;
 #[cfg(not(target_os = "linux"))]
 pub const ALLOCATOR: Allocator = std::alloc::System;
 
+/// What jemalloc reads when it starts. An arena for each core instead of four, and one thread that returns free
+/// pages, because small machines have little to give away; a mebibyte less at rest, and no slower.
+#[cfg(target_os = "linux")]
+// SAFETY: jemalloc asks for a symbol of this name with a text that ends with a zero, and reads it alone.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static SETTINGS: &[u8; 41] = b"narenas_ratio:1,max_background_threads:1\0";
+
 /// Gives back to the system whatever whole pages of both heaps are free. The C library does so by itself only at the
 /// heap's end, so that one small piece that lives on keeps all that was freed before it; jemalloc does after some
 /// seconds. Takes some milliseconds a hundred megabytes, during which other threads that allocate may wait. Does
@@ -48,6 +55,18 @@ mod tests {
     fn resident() -> usize {
         let sizes = std::fs::read_to_string("/proc/self/statm").unwrap();
         sizes.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    #[test]
+    fn jemalloc_follows_the_settings() {
+        let (mut threads, mut size) = (0_usize, size_of::<usize>());
+        let name = c"opt.max_background_threads";
+        // SAFETY: the answer is a number of this size.
+        let failed = unsafe {
+            let answer = std::ptr::from_mut(&mut threads).cast();
+            tikv_jemalloc_sys::mallctl(name.as_ptr(), answer, &raw mut size, std::ptr::null_mut(), 0)
+        };
+        assert_eq!((failed, threads), (0, 1));
     }
 
     #[test]
