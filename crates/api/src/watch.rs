@@ -79,7 +79,11 @@ pub fn stream_changes(
         Some(version) if !options.initial_events => (vec![], version),
         _ => store.list(info.plural, filter.namespace()),
     };
-    let watch = match store.watch_kind(info.plural, version) {
+    let watch = match filter.namespace() {
+        Some(namespace) => store.watch_namespace(info.plural, namespace, version),
+        None => store.watch_kind(info.plural, version),
+    };
+    let watch = match watch {
         Ok(watch) => watch,
         // Clients expect to be told in the stream, and begin anew; an error in its place they would try again.
         Err(expired) => {

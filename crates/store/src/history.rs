@@ -1,8 +1,9 @@
 //! The recent changes, kept for watchers: each kind's in a log of its own, so that a busy kind neither wakes nor
-//! scans past the watchers of a quiet one.
+//! scans past the watchers of a quiet one. Of one kind, who watches one namespace is woken for that alone: each site
+//! watches its own.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{PoisonError, RwLock};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
@@ -26,6 +27,15 @@ impl Default for HistoryLimits {
 /// How many changes a reader takes at once, so that one that is far behind does not hold all of them.
 const TAKEN_AT_ONCE: usize = 256;
 
+/// Of what a reader wants to know.
+#[derive(Clone)]
+pub(crate) enum Scope {
+    All,
+    Kind(&'static str),
+    /// A kind in one namespace.
+    Place(&'static str, Arc<str>),
+}
+
 pub(crate) struct History {
     limits: HistoryLimits,
     logs: RwLock<Logs>,
@@ -41,13 +51,21 @@ struct Logs {
     beginning: u64,
     events: usize,
     bytes: usize,
-    /// Kinds whose watchers were not woken yet.
-    unannounced: Vec<&'static str>,
+    /// Kinds, and their watched namespaces, whose watchers were not woken yet.
+    unannounced: HashSet<(&'static str, Option<Arc<str>>)>,
 }
 
 struct Log {
     events: VecDeque<Event>,
     /// A watch from this version or later misses nothing.
+    oldest: u64,
+    latest: watch::Sender<u64>,
+    /// Namespaces that somebody watches.
+    places: HashMap<Arc<str>, Place>,
+}
+
+struct Place {
+    /// A watch of this namespace from this version or later misses nothing.
     oldest: u64,
     latest: watch::Sender<u64>,
 }
@@ -68,6 +86,7 @@ impl Logs {
             events: VecDeque::new(),
             oldest,
             latest: watch::Sender::new(version),
+            places: HashMap::new(),
         })
     }
 
@@ -77,19 +96,26 @@ impl Logs {
             self.kinds.values_mut().filter(|log| !log.events.is_empty()).min_by_key(|log| first(log))?;
         let event = log.events.pop_front()?;
         log.oldest = event.version;
+        if let Some(place) = log.places.get_mut(event.object.key.namespace.as_str()) {
+            place.oldest = event.version;
+        }
         self.events -= 1;
         self.bytes -= event.bytes();
         Some(event)
     }
 
-    fn oldest(&self, plural: Option<&str>) -> u64 {
-        let of_kind = |plural| self.kinds.get(plural).map_or(self.beginning, |log| log.oldest);
-        let of_all = || self.kinds.values().map(|log| log.oldest).max().unwrap_or(self.beginning);
-        plural.map_or_else(of_all, of_kind)
+    fn oldest(&self, scope: &Scope) -> u64 {
+        match scope {
+            Scope::All => self.kinds.values().map(|log| log.oldest).max().unwrap_or(self.beginning),
+            Scope::Kind(plural) => self.kinds.get(plural).map_or(self.beginning, |log| log.oldest),
+            Scope::Place(plural, namespace) => self.kinds.get(plural).map_or(self.beginning, |log| {
+                log.places.get(namespace).map_or(log.oldest, |place| place.oldest)
+            }),
+        }
     }
 
-    fn check(&self, plural: Option<&str>, seen: u64) -> Result<(), Expired> {
-        let oldest = self.oldest(plural);
+    fn check(&self, scope: &Scope, seen: u64) -> Result<(), Expired> {
+        let oldest = self.oldest(scope);
         // A version from the future is one of a time that a restored backup has undone.
         if seen < oldest || seen > self.version { Err(Expired { asked: seen, oldest }) } else { Ok(()) }
     }
@@ -98,7 +124,7 @@ impl Logs {
 impl Log {
     fn after(&self, seen: u64) -> impl Iterator<Item = &Event> {
         let start = self.events.partition_point(|event| event.version <= seen);
-        self.events.range(start..).take(TAKEN_AT_ONCE)
+        self.events.range(start..)
     }
 }
 
@@ -110,7 +136,7 @@ impl History {
             beginning: version,
             events: 0,
             bytes: 0,
-            unannounced: Vec::new(),
+            unannounced: HashSet::new(),
         };
         Self { limits, logs: RwLock::new(logs), latest: watch::Sender::new(version) }
     }
@@ -123,9 +149,13 @@ impl History {
         logs.version = event.version;
         logs.events += 1;
         logs.bytes += event.bytes();
-        logs.log(plural).events.push_back(event);
-        if !logs.unannounced.contains(&plural) {
-            logs.unannounced.push(plural);
+        let log = logs.log(plural);
+        let place =
+            log.places.get_key_value(event.object.key.namespace.as_str()).map(|(name, _)| name.clone());
+        log.events.push_back(event);
+        logs.unannounced.insert((plural, None));
+        if place.is_some() {
+            logs.unannounced.insert((plural, place));
         }
         while logs.events > self.limits.events || logs.bytes > self.limits.bytes {
             let Some(event) = logs.forget_oldest() else { break };
@@ -136,12 +166,23 @@ impl History {
         drop(forgotten);
     }
 
-    /// Wakes those who watch a kind that changed.
+    /// Wakes those who watch what changed.
     pub(crate) fn announce(&self) {
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
         let version = logs.version;
-        let kinds = std::mem::take(&mut logs.unannounced);
-        let woken: Vec<_> = kinds.iter().map(|plural| logs.log(plural).latest.clone()).collect();
+        let mut woken = Vec::new();
+        for (plural, namespace) in std::mem::take(&mut logs.unannounced) {
+            let log = logs.log(plural);
+            let Some(namespace) = namespace else {
+                woken.push(log.latest.clone());
+                continue;
+            };
+            match log.places.get(&namespace) {
+                Some(place) if place.latest.receiver_count() > 0 => woken.push(place.latest.clone()),
+                // Nobody watches there any more.
+                _ => drop(log.places.remove(&namespace)),
+            }
+        }
         drop(logs);
         for latest in woken {
             latest.send_replace(version);
@@ -149,29 +190,43 @@ impl History {
         self.latest.send_replace(version);
     }
 
-    pub(crate) fn subscribe(
-        &self,
-        plural: Option<&'static str>,
-        from: u64,
-    ) -> Result<watch::Receiver<u64>, Expired> {
+    pub(crate) fn subscribe(&self, scope: &Scope, from: u64) -> Result<watch::Receiver<u64>, Expired> {
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
-        logs.check(plural, from)?;
-        Ok(plural.map_or_else(|| self.latest.subscribe(), |plural| logs.log(plural).latest.subscribe()))
+        logs.check(scope, from)?;
+        let version = logs.version;
+        Ok(match scope {
+            Scope::All => self.latest.subscribe(),
+            Scope::Kind(plural) => logs.log(plural).latest.subscribe(),
+            Scope::Place(plural, namespace) => {
+                let log = logs.log(plural);
+                let oldest = log.oldest;
+                let place = (log.places.entry(namespace.clone()))
+                    .or_insert_with(|| Place { oldest, latest: watch::Sender::new(version) });
+                place.latest.subscribe()
+            }
+        })
     }
 
-    /// The next changes after a version, of one kind or of all, in order.
-    pub(crate) fn take(&self, plural: Option<&'static str>, seen: u64) -> Result<Taken, Expired> {
+    /// The next changes after a version, in order.
+    pub(crate) fn take(&self, scope: &Scope, seen: u64) -> Result<Taken, Expired> {
         let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
-        logs.check(plural, seen)?;
-        let mut events: Vec<Event> = match plural {
-            Some(plural) => {
-                logs.kinds.get(plural).into_iter().flat_map(|log| log.after(seen)).cloned().collect()
+        logs.check(scope, seen)?;
+        let of_kind = |plural| logs.kinds.get(plural).into_iter().flat_map(|log| log.after(seen));
+        let mut events: Vec<Event> = match scope {
+            Scope::All => {
+                let first = |log: &Log| log.after(seen).take(TAKEN_AT_ONCE).cloned().collect::<Vec<_>>();
+                logs.kinds.values().flat_map(first).collect()
             }
-            None => logs.kinds.values().flat_map(|log| log.after(seen)).cloned().collect(),
+            Scope::Kind(plural) => of_kind(plural).take(TAKEN_AT_ONCE).cloned().collect(),
+            Scope::Place(plural, namespace) => of_kind(plural)
+                .filter(|event| *event.object.key.namespace == **namespace)
+                .take(TAKEN_AT_ONCE)
+                .cloned()
+                .collect(),
         };
         let now = logs.version;
         drop(logs);
-        if plural.is_none() {
+        if matches!(scope, Scope::All) {
             events.sort_unstable_by_key(|event| event.version);
             events.truncate(TAKEN_AT_ONCE);
         }
@@ -192,13 +247,17 @@ mod tests {
     use crate::{EventKind, Key};
 
     fn event(plural: &'static str, version: u64) -> Event {
-        let draft = Draft::of(Key::new(plural, "", "a"), json!({"metadata": {}})).unwrap();
+        event_in("", plural, version)
+    }
+
+    fn event_in(namespace: &str, plural: &'static str, version: u64) -> Event {
+        let draft = Draft::of(Key::new(plural, namespace, "a"), json!({"metadata": {}})).unwrap();
         let object = Arc::new(draft.finish(version).unwrap());
         Event::new(EventKind::Modified, object, None)
     }
 
-    fn versions(history: &History, plural: Option<&'static str>, seen: u64) -> Vec<u64> {
-        history.take(plural, seen).unwrap().events.iter().map(|event| event.version).collect()
+    fn versions(history: &History, scope: &Scope, seen: u64) -> Vec<u64> {
+        history.take(scope, seen).unwrap().events.iter().map(|event| event.version).collect()
     }
 
     #[test]
@@ -206,8 +265,8 @@ mod tests {
         let one = event("a", 11).bytes();
         let history = History::starting_at(10, HistoryLimits { events: 1000, bytes: 3 * one });
         (11..21).for_each(|version| history.push(event("a", version)));
-        assert_eq!(history.take(Some("a"), 16).err(), Some(Expired { asked: 16, oldest: 17 }));
-        assert_eq!(versions(&history, Some("a"), 17), [18, 19, 20]);
+        assert_eq!(history.take(&Scope::Kind("a"), 16).err(), Some(Expired { asked: 16, oldest: 17 }));
+        assert_eq!(versions(&history, &Scope::Kind("a"), 17), [18, 19, 20]);
     }
 
     #[test]
@@ -215,9 +274,9 @@ mod tests {
         let history = History::starting_at(10, HistoryLimits { events: 3, bytes: 1 << 20 });
         history.push(event("quiet", 11));
         (12..30).for_each(|version| history.push(event("busy", version)));
-        assert!(history.take(Some("quiet"), 10).is_err(), "its own change was forgotten");
-        assert!(versions(&history, Some("quiet"), 11).is_empty());
-        assert!(history.take(None, 11).is_err(), "a watcher of all misses some");
+        assert!(history.take(&Scope::Kind("quiet"), 10).is_err(), "its own change was forgotten");
+        assert!(versions(&history, &Scope::Kind("quiet"), 11).is_empty());
+        assert!(history.take(&Scope::All, 11).is_err(), "a watcher of all misses some");
     }
 
     #[test]
@@ -226,7 +285,7 @@ mod tests {
         (1..=600).for_each(|version| history.push(event(if version % 3 == 0 { "a" } else { "b" }, version)));
         let (mut seen, mut read) = (0, Vec::new());
         while seen < 600 {
-            let taken = history.take(None, seen).unwrap();
+            let taken = history.take(&Scope::All, seen).unwrap();
             read.extend(taken.events.iter().map(|event| event.version));
             seen = taken.version;
         }
@@ -236,6 +295,38 @@ mod tests {
     #[test]
     fn a_version_that_was_never_made_can_not_be_watched_from() {
         let history = History::starting_at(10, HistoryLimits::default());
-        assert!(history.subscribe(Some("a"), 11).is_err());
+        assert!(history.subscribe(&Scope::Kind("a"), 11).is_err());
+    }
+
+    #[test]
+    fn a_busy_namespace_neither_wakes_nor_expires_who_watches_a_quiet_one() {
+        let history = History::starting_at(10, HistoryLimits { events: 3, bytes: 1 << 20 });
+        let quiet = Scope::Place("a", "quiet".into());
+        let mut latest = history.subscribe(&quiet, 10).unwrap();
+        for version in 11..30 {
+            history.push(event_in("busy", "a", version));
+            history.announce();
+        }
+        assert!(!latest.has_changed().unwrap());
+        assert!(history.take(&Scope::Kind("a"), 10).is_err());
+        assert!(versions(&history, &quiet, 10).is_empty());
+        history.push(event_in("quiet", "a", 30));
+        history.announce();
+        assert!(latest.has_changed().unwrap());
+        latest.mark_unchanged();
+        assert_eq!(versions(&history, &quiet, 10), [30]);
+        (31..40).for_each(|version| history.push(event_in("busy", "a", version)));
+        assert!(history.take(&quiet, 10).is_err(), "its own change was forgotten");
+        assert!(versions(&history, &quiet, 30).is_empty());
+    }
+
+    #[test]
+    fn namespaces_that_nobody_watches_any_more_are_forgotten() {
+        let history = History::starting_at(10, HistoryLimits::default());
+        drop(history.subscribe(&Scope::Place("a", "left".into()), 10).unwrap());
+        history.push(event_in("left", "a", 11));
+        history.announce();
+        assert!(history.logs.read().unwrap().kinds["a"].places.is_empty());
+        assert!(history.subscribe(&Scope::Place("a", "left".into()), 10).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use types::Time;
 
-use crate::history::{History, HistoryLimits};
+use crate::history::{History, HistoryLimits, Scope};
 use crate::ledger::{self, Ledger, Tables};
 use crate::object::{Key, Object, Seen};
 use crate::seal::{self, Seal, SealError};
@@ -253,7 +253,7 @@ impl Store {
     /// # Errors
     /// If it is too long ago, or was never made.
     pub fn watch(&self, from: u64) -> Result<Watch, Expired> {
-        Watch::begin(self.history.clone(), None, from)
+        Watch::begin(self.history.clone(), Scope::All, from)
     }
 
     /// All changes of one kind after a version. Changes of other kinds neither wake nor expire it.
@@ -261,7 +261,20 @@ impl Store {
     /// # Errors
     /// If it is too long ago, or was never made.
     pub fn watch_kind(&self, plural: &'static str, from: u64) -> Result<Watch, Expired> {
-        Watch::begin(self.history.clone(), Some(plural), from)
+        Watch::begin(self.history.clone(), Scope::Kind(plural), from)
+    }
+
+    /// All changes of one kind in one namespace after a version. Other changes neither wake nor expire it.
+    ///
+    /// # Errors
+    /// If it is too long ago, or was never made.
+    pub fn watch_namespace(
+        &self,
+        plural: &'static str,
+        namespace: &str,
+        from: u64,
+    ) -> Result<Watch, Expired> {
+        Watch::begin(self.history.clone(), Scope::Place(plural, namespace.into()), from)
     }
 
     /// Stores a new resource; sets uid, version, generation and creation time.

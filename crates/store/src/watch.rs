@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::Object;
-use crate::history::History;
+use crate::history::{History, Scope};
 
 /// What happened to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Expired {
 /// A reader of changes; it misses none and repeats none.
 pub struct Watch {
     history: Arc<History>,
-    plural: Option<&'static str>,
+    scope: Scope,
     /// Waits for the next announcement; kept from one question to the next, so that it is enrolled only once.
     announced: ReusableBoxFuture<'static, Latest>,
     /// Whether there may be changes that were not taken.
@@ -77,13 +77,9 @@ async fn change(mut latest: Latest) -> Latest {
 }
 
 impl Watch {
-    pub(crate) fn begin(
-        history: Arc<History>,
-        plural: Option<&'static str>,
-        from: u64,
-    ) -> Result<Self, Expired> {
-        let announced = ReusableBoxFuture::new(change(history.subscribe(plural, from)?));
-        Ok(Self { history, plural, announced, is_behind: true, seen: from })
+    pub(crate) fn begin(history: Arc<History>, scope: Scope, from: u64) -> Result<Self, Expired> {
+        let announced = ReusableBoxFuture::new(change(history.subscribe(&scope, from)?));
+        Ok(Self { history, scope, announced, is_behind: true, seen: from })
     }
 
     /// Waits for changes and takes those that there are, at least one and at most a few hundred. Cancel safe.
@@ -101,7 +97,7 @@ impl Watch {
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<Event>, Expired>> {
         loop {
             if self.is_behind {
-                let taken = self.history.take(self.plural, self.seen)?;
+                let taken = self.history.take(&self.scope, self.seen)?;
                 self.seen = taken.version;
                 self.is_behind = !taken.is_all;
                 if !taken.events.is_empty() {
@@ -121,7 +117,7 @@ impl Watch {
 
     /// The latest version if no change waits to be taken; `None` if one does, or was forgotten.
     pub fn progress(&mut self) -> Option<u64> {
-        let taken = self.history.take(self.plural, self.seen).ok()?;
+        let taken = self.history.take(&self.scope, self.seen).ok()?;
         if !taken.events.is_empty() {
             return None;
         }
