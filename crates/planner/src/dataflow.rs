@@ -1,5 +1,6 @@
 //! From an application and the sites of its components to one assignment a site and component.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use types::{
@@ -160,7 +161,8 @@ fn route(
     resolver: &impl Resolver,
     sites: &[Site],
 ) -> Result<Vec<AssignedOutput>, Blocked> {
-    let distances = Distances::from(site, sites);
+    // Of thousands of sites most are never asked for their distances.
+    let distances = LazyCell::new(|| Distances::from(site, sites));
     let mut routed = Vec::new();
     for output in &component.outputs {
         let mut destinations = Vec::new();
@@ -173,6 +175,10 @@ fn route(
             }
             let readers = sites_of(reader, resolver)
                 .map_err(|why| format!("its output `{}` has nowhere to go: {why}", output.path))?;
+            if readers.iter().any(|reader| reader == site) {
+                destinations.push(site.to_owned());
+                continue;
+            }
             let nearest = readers.into_iter().min_by(|a, b| {
                 let distance = |name: &str| distances.to(name).unwrap_or(f64::INFINITY);
                 distance(a).total_cmp(&distance(b)).then_with(|| a.cmp(b))
