@@ -60,9 +60,14 @@ struct Log {
     /// A watch from this version or later misses nothing.
     oldest: u64,
     latest: watch::Sender<u64>,
-    /// Namespaces that somebody watches.
+    /// Namespaces that somebody watches, and some that nobody watches any more.
     places: HashMap<Arc<str>, Place>,
+    /// How many of them make it worth a look for those.
+    places_to_look: usize,
 }
+
+/// How many namespaces are kept without a look whether somebody watches them.
+const FEW_PLACES: usize = 64;
 
 struct Place {
     /// A watch of this namespace from this version or later misses nothing.
@@ -87,6 +92,7 @@ impl Logs {
             oldest,
             latest: watch::Sender::new(version),
             places: HashMap::new(),
+            places_to_look: FEW_PLACES,
         })
     }
 
@@ -122,6 +128,17 @@ impl Logs {
 }
 
 impl Log {
+    /// A namespace that is watched from now on.
+    fn place(&mut self, namespace: &Arc<str>, version: u64) -> &Place {
+        if self.places.len() >= self.places_to_look && !self.places.contains_key(namespace) {
+            self.places.retain(|_, place| place.latest.receiver_count() > 0);
+            self.places_to_look = FEW_PLACES.max(2 * self.places.len());
+        }
+        let oldest = self.oldest;
+        let new = || Place { oldest, latest: watch::Sender::new(version) };
+        self.places.entry(namespace.clone()).or_insert_with(new)
+    }
+
     fn after(&self, seen: u64) -> impl Iterator<Item = &Event> {
         let start = self.events.partition_point(|event| event.version <= seen);
         self.events.range(start..)
@@ -197,13 +214,7 @@ impl History {
         Ok(match scope {
             Scope::All => self.latest.subscribe(),
             Scope::Kind(plural) => logs.log(plural).latest.subscribe(),
-            Scope::Place(plural, namespace) => {
-                let log = logs.log(plural);
-                let oldest = log.oldest;
-                let place = (log.places.entry(namespace.clone()))
-                    .or_insert_with(|| Place { oldest, latest: watch::Sender::new(version) });
-                place.latest.subscribe()
-            }
+            Scope::Place(plural, namespace) => logs.log(plural).place(namespace, version).latest.subscribe(),
         })
     }
 
@@ -328,5 +339,12 @@ mod tests {
         history.announce();
         assert!(history.logs.read().unwrap().kinds["a"].places.is_empty());
         assert!(history.subscribe(&Scope::Place("a", "left".into()), 10).is_ok());
+
+        let _stays = history.subscribe(&Scope::Place("a", "stays".into()), 11).unwrap();
+        for number in 0..10_000 {
+            drop(history.subscribe(&Scope::Place("a", format!("n{number}").into()), 11).unwrap());
+        }
+        let logs = history.logs.read().unwrap();
+        assert!(logs.kinds["a"].places.len() <= FEW_PLACES && logs.kinds["a"].places.contains_key("stays"));
     }
 }

@@ -60,11 +60,13 @@ impl Isolated {
         let address =
             first.strip_prefix("REST at http://").and_then(|rest| rest.split_once(", gRPC at ")).unwrap().0;
         let address = address.to_owned();
+        // Ended with this value, whatever comes.
+        let served = Isolated { server, address, _tree: tree };
         assert_eq!(
             lines.next().unwrap(),
             format!("model affine version 1: {engine}, answers where no version is named")
         );
-        Isolated { server, address, _tree: tree }
+        served
     }
 
     fn ask(&self) -> String {
