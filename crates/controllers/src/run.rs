@@ -11,12 +11,17 @@ use types::{Kind, Time};
 use crate::application::Moment;
 use crate::placement::Planning;
 use crate::snapshot::Reader;
-use crate::{Events, Heartbeats, Measurements, aggregation, application, placement, site};
+use crate::{Events, Heartbeats, Measurements, Write, aggregation, application, placement, site};
 
 /// How often controllers look even if nothing changed: silence is a change that no watch tells.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// And how many times as long as a look took they wait for that at least: a fleet at rest costs next to nothing.
+const SELDOM: u32 = 50;
 /// Changes come in bursts; one look serves all that arrive within this time.
 const GATHER: Duration = Duration::from_millis(5);
+/// How many times as long as a look took the next one waits at least: with many sites and much to tell, most of the
+/// machine is for those who tell it.
+const CALM: u32 = 3;
 
 /// Runs the controllers of our own kinds until the shutdown.
 ///
@@ -35,6 +40,7 @@ pub async fn run(
     let (began, started) = (daemon::now(), Instant::now());
     let mut planning = Planning::default();
     loop {
+        let look = Instant::now();
         let (snapshot, version) = reader.read(&store);
         let now = daemon::now();
         // Leases and rollouts measure time: by a clock that no one can set.
@@ -47,29 +53,44 @@ pub async fn run(
         if std::mem::replace(&mut roles, latest) != latest {
             writes.extend(aggregation::reconcile(&store));
         }
-        let mut conflicts = false;
-        for write in writes {
-            let key = write.key.clone();
-            match write.apply(&store, &events, now).await {
-                Ok(()) => debug!(%key, "written"),
-                Err(Error::Conflict { .. } | Error::NotFound(_) | Error::Exists(_)) => conflicts = true,
-                Err(error) => {
-                    warn!(%key, %error, "can't write");
-                    return Err(error);
-                }
-            }
-        }
+        let look = look.elapsed();
+        let overtaken = write_all(writes, &store, &events, now).await?;
         // Where so much changed that a watch can't begin there, it is looked at once more.
-        if !conflicts && let Ok(watch) = store.watch(version) {
+        if !overtaken && let Ok(watch) = store.watch(version) {
             tokio::select! {
                 () = shutdown.wait() => {}
-                _ = tokio::time::timeout(LOOK_AGAIN, change_of_ours(watch)) => {}
+                _ = tokio::time::timeout(LOOK_AGAIN.max(look * SELDOM), change_of_ours(watch)) => {}
             }
         }
-        if !shutdown.sleep(GATHER).await {
+        if !shutdown.sleep(GATHER.max(look * CALM)).await {
             return Ok(());
         }
     }
+}
+
+/// Makes the writes in their order, and answers whether one of them was overtaken. None waits for those before it to be
+/// durable: they share commits, and a crash leaves the first of them.
+async fn write_all(writes: Vec<Write>, store: &Store, events: &Events, now: Time) -> Result<bool, Error> {
+    let mut begun = Vec::with_capacity(writes.len());
+    for write in writes {
+        begun.push((write.key.clone(), write.begin(store, now).await));
+    }
+    let mut overtaken = false;
+    for (key, begun) in begun {
+        let made = match begun {
+            Ok(begun) => begun.end(events, now).await,
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(()) => debug!(%key, "written"),
+            Err(Error::Conflict { .. } | Error::NotFound(_) | Error::Exists(_)) => overtaken = true,
+            Err(error) => {
+                warn!(%key, %error, "can't write");
+                return Err(error);
+            }
+        }
+    }
+    Ok(overtaken)
 }
 
 /// Waits for a change that our own kinds are concerned by.

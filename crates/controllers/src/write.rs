@@ -86,6 +86,11 @@ impl Write {
     }
 
     pub(crate) async fn apply(self, store: &Store, events: &Events, now: Time) -> Result<(), Error> {
+        self.begin(store, now).await?.end(events, now).await
+    }
+
+    /// Begins the change: it is made after all that began before. What is told of it waits for the end.
+    pub(crate) async fn begin(self, store: &Store, now: Time) -> Result<Begun, Error> {
         let Self { key, action, told } = self;
         let changes = action.changes(store, key, now);
         let makes_in = |change: &Change| match change {
@@ -95,10 +100,25 @@ impl Write {
         };
         if changes.iter().any(makes_in) {
             // What comes into a namespace that is going would only be taken away again.
-            return Ok(());
+            return Ok(Begun { change: None, told: vec![] });
         }
-        store.change_all(changes).await?;
-        for occurrence in told {
+        Ok(Begun { change: Some(store.begin_all(changes).await?), told })
+    }
+}
+
+/// A change that was begun.
+pub(crate) struct Begun {
+    change: Option<store::Begun<(), Error>>,
+    told: Vec<Occurrence>,
+}
+
+impl Begun {
+    /// Waits until it is made, and tells of it.
+    pub async fn end(self, events: &Events, now: Time) -> Result<(), Error> {
+        if let Some(change) = self.change {
+            change.made().await?;
+        }
+        for occurrence in self.told {
             events.record(occurrence, now).await;
         }
         Ok(())

@@ -6,13 +6,13 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{backup, format};
 
@@ -70,7 +70,7 @@ type Completion = Box<dyn FnOnce(Result<(), String>) + Send>;
 /// A write, or what is left of it where its group can't be written.
 type Job = Box<dyn FnOnce(Result<&Tables, &str>) -> Completion + Send>;
 
-/// How many writes may wait; beyond it writers wait to enter, which is the backpressure.
+/// How many writes may wait; beyond it writers wait to enter, in the order in which they came, which is the backpressure.
 const QUEUE: usize = 4096;
 /// How many writes share one commit at most; bounds how long the first of them waits.
 const GROUP: usize = 512;
@@ -78,7 +78,7 @@ const GROUP: usize = 512;
 /// A durable set of tables. Cheap to clone.
 #[derive(Clone)]
 pub struct Ledger {
-    jobs: mpsc::SyncSender<Job>,
+    jobs: mpsc::Sender<Job>,
     reader: Arc<Mutex<Connection>>,
     path: Arc<Path>,
 }
@@ -130,8 +130,8 @@ impl Ledger {
     }
 
     fn start(writer: Connection, reader: Connection, path: &Path) -> Self {
-        let (jobs, queue) = mpsc::sync_channel(QUEUE);
-        std::thread::spawn(move || write_groups(&writer, &queue));
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        std::thread::spawn(move || write_groups(&writer, queue));
         Self { jobs, reader: Arc::new(Mutex::new(reader)), path: path.into() }
     }
 
@@ -176,8 +176,26 @@ impl Ledger {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        self.begin(change, after).await?.made().await
+    }
+
+    /// The same as far as the write's place among all writes goes: it is after all that began before. Those that begin
+    /// without waiting for each other to be made share commits.
+    ///
+    /// # Errors
+    /// If the ledger is closed.
+    pub async fn begin<D, T, E>(
+        &self,
+        change: impl FnOnce(&Tables) -> Result<D, E> + Send + 'static,
+        after: impl FnOnce(D) -> T + Send + 'static,
+    ) -> Result<Begun<T, E>, Error>
+    where
+        D: Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
-        let mut job: Job = Box::new(move |tables| {
+        let job: Job = Box::new(move |tables| {
             let outcome = match tables {
                 Ok(tables) => change(tables).inspect_err(|_| tables.undo()),
                 Err(failure) => Err(Error::Commit(failure.to_owned()).into()),
@@ -191,17 +209,8 @@ impl Ledger {
                 let _ = answer.send(outcome);
             })
         });
-        loop {
-            match self.jobs.try_send(job) {
-                Ok(()) => break,
-                Err(mpsc::TrySendError::Full(back)) => {
-                    job = back;
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                Err(mpsc::TrySendError::Disconnected(_)) => return Err(Error::Closed.into()),
-            }
-        }
-        answered.await.unwrap_or_else(|_| Err(Error::Closed.into()))
+        self.jobs.send(job).await.map_err(|_| Error::Closed)?;
+        Ok(Begun(answered))
     }
 
     /// Reads a consistent view. Short reads only: readers wait for each other.
@@ -212,6 +221,19 @@ impl Ledger {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let view = reader.unchecked_transaction().map_err(Error::from)?;
         look(&Tables::of(&view, 0))
+    }
+}
+
+/// A write that has its place among all others.
+pub struct Begun<T, E>(oneshot::Receiver<Result<T, E>>);
+
+impl<T, E: From<Error>> Begun<T, E> {
+    /// Waits until it is durable. It goes on where nobody waits.
+    ///
+    /// # Errors
+    /// Those of the change, or of the commit.
+    pub async fn made(self) -> Result<T, E> {
+        self.0.await.unwrap_or_else(|_| Err(Error::Closed.into()))
     }
 }
 
@@ -242,11 +264,12 @@ pub(crate) fn with_tables<T>(
     Ok(done)
 }
 
-fn write_groups(writer: &Connection, queue: &mpsc::Receiver<Job>) {
+fn write_groups(writer: &Connection, mut queue: mpsc::Receiver<Job>) {
     let mut group = 0;
-    while let Ok(first) = queue.recv() {
+    while let Some(first) = queue.blocking_recv() {
         group += 1;
-        let jobs = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
+        let more = std::iter::from_fn(|| queue.try_recv().ok());
+        let jobs = std::iter::once(first).chain(more.take(GROUP - 1));
         let (completions, outcome) = write_group(writer, jobs, group);
         let outcome = outcome.map_err(|error| error.to_string());
         for completion in completions {
@@ -463,6 +486,25 @@ mod tests {
         put(&Ledger::open(&path).unwrap(), "a", 7).await.unwrap();
         let again = Ledger::open(&path).unwrap();
         assert_eq!(again.read(|tables| tables.get("t", "a")).unwrap(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn writes_are_made_in_the_order_in_which_they_began() {
+        let ledger = Ledger::memory().unwrap();
+        let made: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let mut begun = Vec::new();
+        for index in 0..2 * QUEUE {
+            let made = made.clone();
+            let note = move |_: &Tables| {
+                made.lock().unwrap().push(index);
+                Ok::<_, Error>(())
+            };
+            begun.push(ledger.begin(note, move |()| index).await.unwrap());
+        }
+        for (index, begun) in begun.into_iter().enumerate() {
+            assert_eq!(begun.made().await.unwrap(), index);
+        }
+        assert_eq!(*made.lock().unwrap(), (0..2 * QUEUE).collect::<Vec<_>>());
     }
 
     #[tokio::test]

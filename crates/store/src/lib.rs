@@ -14,7 +14,7 @@ mod writer;
 
 pub use format::FORMAT;
 pub use history::HistoryLimits;
-pub use ledger::Ledger;
+pub use ledger::{Begun, Ledger};
 pub use object::{Key, Object, Seen};
 pub use resources::{Deletion, Error, Options, Store};
 pub use seal::{Seal, SealError};

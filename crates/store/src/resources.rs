@@ -12,7 +12,7 @@ use serde_json::Value;
 use types::Time;
 
 use crate::history::{History, HistoryLimits, Scope};
-use crate::ledger::{self, Ledger, Tables};
+use crate::ledger::{self, Begun, Ledger, Tables};
 use crate::object::{Key, Object, Seen};
 use crate::seal::{self, Seal, SealError};
 use crate::watch::{Event, EventKind, Expired, Watch};
@@ -322,19 +322,35 @@ impl Store {
     /// # Errors
     /// That of the first one that can't be made, or if the ledger fails.
     pub async fn change_all(&self, changes: Vec<Change>) -> Result<(), Error> {
+        self.begin_all(changes).await?.made().await
+    }
+
+    /// The same as far as the changes' place among all others goes: they are made after all that began before.
+    ///
+    /// # Errors
+    /// If one can't be read, or the ledger is closed.
+    pub async fn begin_all(&self, changes: Vec<Change>) -> Result<Begun<(), Error>, Error> {
         let ready = changes.into_iter().map(|change| Ready::new(change, |key| self.get(key)));
         let ready = ready.collect::<Result<Vec<Ready>, Error>>()?;
-        self.write(move |writer| ready.into_iter().try_for_each(|change| writer.make(change).map(drop))).await
+        self.begin(move |writer| ready.into_iter().try_for_each(|change| writer.make(change).map(drop))).await
     }
 
     async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        self.begin(change).await?.made().await
+    }
+
+    async fn begin<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
+    ) -> Result<Begun<T, Error>, Error> {
         let (writing, applying) = (self.shared.clone(), self.shared.clone());
         let (history, seal) = (self.history.clone(), self.seal.clone());
-        self.ledger
-            .write_then(
+        let begun = self
+            .ledger
+            .begin(
                 move |tables| {
                     let mut writer = Writer::begin(tables, &writing, seal.as_ref());
                     let answer = change(&mut writer)?;
@@ -345,7 +361,8 @@ impl Store {
                     answer
                 },
             )
-            .await
+            .await?;
+        Ok(begun)
     }
 }
 
