@@ -5,8 +5,11 @@
 //! has the same id however often it is sent, so it lies in the box once; it leaves the box when the receiver says
 //! that it has it durably. Inputs and outputs of offloaded work travel in the same boxes, see [`crate::offload`].
 
+mod bells;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path as FilePath;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,13 +33,14 @@ use crate::limits::Held;
 use crate::nesting::{Branch, next_hop};
 use crate::offload::{Listening, Note};
 use crate::{ApiError, Hub};
+use bells::Bells;
 
 const BUCKET: &str = "mailbox";
 /// How many deliveries one answer tells of; the receiver asks again.
 const PAGE: usize = 100;
 /// The box for sites that are not below this hub: the hub above knows them. No site has such a name.
 const UP: &str = "^";
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// The header of who hears of notes beside deliveries: an agent that offloads. Hubs below don't, nor older agents.
 pub const LISTENS: &str = "avocet-offload";
 /// How large a delivery may be, in bytes.
@@ -100,6 +104,7 @@ const KIND: &str = "kind";
 #[derive(Clone)]
 pub struct Mailbox {
     objects: Objects,
+    bells: Bells,
 }
 
 impl Mailbox {
@@ -108,7 +113,7 @@ impl Mailbox {
     /// # Errors
     /// If the folder can't be read.
     pub fn open(folder: &FilePath, ledger: Ledger) -> Result<Self, objects::Error> {
-        Ok(Self { objects: Objects::open(folder, ledger)? })
+        Ok(Self { objects: Objects::open(folder, ledger)?, bells: Bells::new() })
     }
 
     /// Puts a letter into a site's box, durably, and once however often it is sent.
@@ -140,7 +145,9 @@ impl Mailbox {
             create_bucket: true,
             ..PutOptions::default()
         };
-        self.objects.put(BUCKET, &name, body, options).await.map(drop).map_err(refuse)
+        self.objects.put(BUCKET, &name, body, options).await.map_err(refuse)?;
+        self.bells.of(site).notify_waiters();
+        Ok(())
     }
 
     /// What waits for sites that the hub above knows, but for these ids; at most a hundred. Waits until there is
@@ -150,14 +157,15 @@ impl Mailbox {
     /// If the disk fails.
     pub async fn waiting_for_parent(&self, but: &HashSet<String>) -> Result<Vec<Delivery>, objects::Error> {
         loop {
-            let seen = self.objects.latest_sequence();
+            let mut rung = pin!(self.bells.of(UP).notified());
+            rung.as_mut().enable();
             let mut waiting = self.page(UP, PAGE + but.len()).await?;
             waiting.retain(|delivery| !but.contains(&delivery.id));
             if !waiting.is_empty() {
                 waiting.truncate(PAGE);
                 return Ok(waiting);
             }
-            let _ = self.objects.changed_after(seen).await;
+            rung.await;
         }
     }
 
@@ -361,14 +369,15 @@ async fn list(
     };
     let until = tokio::time::Instant::now() + Duration::from_secs(wait).min(LONGEST_WAIT);
     loop {
-        let seen = hub.mailbox.objects.latest_sequence();
+        let mut rung = pin!(hub.mailbox.bells.of(&site).notified());
+        rung.as_mut().enable();
         let deliveries = hub.mailbox.waiting(&site).await.map_err(refuse)?;
         let notes = listening.as_ref().map(Listening::take).unwrap_or_default();
         if !deliveries.is_empty() || !notes.is_empty() {
             return Ok(Json(Deliveries { deliveries, notes }));
         }
         tokio::select! {
-            _ = hub.mailbox.objects.changed_after(seen) => {}
+            () = rung => {}
             () = told() => {}
             () = hub.shutdown.wait() => return Ok(Json(Deliveries { deliveries, notes })),
             () = tokio::time::sleep_until(until) => return Ok(Json(Deliveries { deliveries, notes })),

@@ -17,6 +17,8 @@ const FRESH: Duration = Duration::from_secs(10);
 const LISTENS: Duration = Duration::from_secs(5);
 /// After how long without a word a site is forgotten here.
 const FORGOTTEN: Duration = Duration::from_secs(600);
+/// So many may be known without a look at who was silent.
+const FEW: usize = 64;
 
 /// Passes notes on between sites. Cheap to clone.
 #[derive(Clone, Default)]
@@ -24,8 +26,25 @@ pub struct Relay(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    sites: Mutex<HashMap<String, Listener>>,
+    sites: Mutex<Listeners>,
     questions: Mutex<HashMap<String, Open>>,
+}
+
+#[derive(Default)]
+struct Listeners {
+    known: HashMap<String, Listener>,
+    /// How many of them were there when the last ones were forgotten.
+    kept: usize,
+}
+
+impl Listeners {
+    /// Forgets who was silent for long, whenever there are twice as many as were kept the last time.
+    fn forget(&mut self) {
+        if self.known.len() > 2 * self.kept {
+            self.known.retain(|_, known| known.asking > 0 || known.heard.elapsed() < FORGOTTEN);
+            self.kept = self.known.len().max(FEW);
+        }
+    }
 }
 
 struct Listener {
@@ -49,7 +68,7 @@ impl Listener {
 }
 
 impl Relay {
-    fn sites(&self) -> MutexGuard<'_, HashMap<String, Listener>> {
+    fn sites(&self) -> MutexGuard<'_, Listeners> {
         self.0.sites.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -60,8 +79,8 @@ impl Relay {
     /// A site asks for what there is for it; it listens until this is dropped, and a little longer.
     pub(crate) fn listen(&self, site: &str) -> Listening {
         let mut sites = self.sites();
-        sites.retain(|_, known| known.asking > 0 || known.heard.elapsed() < FORGOTTEN);
-        let listener = sites.entry(site.to_owned()).or_insert_with(Listener::new);
+        sites.forget();
+        let listener = sites.known.entry(site.to_owned()).or_insert_with(Listener::new);
         listener.asking += 1;
         listener.heard = Instant::now();
         Listening { relay: self.clone(), site: site.to_owned(), told: listener.told.clone() }
@@ -69,13 +88,13 @@ impl Relay {
 
     /// Whether a site would hear of a note now.
     pub fn hears(&self, site: &str) -> bool {
-        self.sites().get(site).is_some_and(|known| known.asking > 0 || known.heard.elapsed() < LISTENS)
+        self.sites().known.get(site).is_some_and(|known| known.asking > 0 || known.heard.elapsed() < LISTENS)
     }
 
     /// Tells a site something, if it listens.
     pub(crate) fn tell(&self, site: &str, note: Note) {
         let mut sites = self.sites();
-        let Some(listener) = sites.get_mut(site) else { return };
+        let Some(listener) = sites.known.get_mut(site) else { return };
         if listener.notes.len() >= MOST_NOTES {
             listener.notes.pop_front();
         }
@@ -144,7 +163,7 @@ impl Listening {
     /// The notes that are still worth telling.
     pub(crate) fn take(&self) -> Vec<Note> {
         let mut sites = self.relay.sites();
-        let notes = sites.get_mut(&self.site).map(|known| std::mem::take(&mut known.notes));
+        let notes = sites.known.get_mut(&self.site).map(|known| std::mem::take(&mut known.notes));
         let fresh = notes.into_iter().flatten().filter(|(told, _)| told.elapsed() < FRESH);
         fresh.map(|(_, note)| note).collect()
     }
@@ -157,7 +176,7 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if let Some(known) = self.relay.sites().get_mut(&self.site) {
+        if let Some(known) = self.relay.sites().known.get_mut(&self.site) {
             known.asking = known.asking.saturating_sub(1);
             known.heard = Instant::now();
         }
