@@ -11,13 +11,14 @@ mod distribution;
 mod latency;
 mod load;
 mod memory;
+mod multiplexed;
 mod overhead;
 mod samples;
 mod servers;
 mod serving;
 mod store;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -52,6 +53,9 @@ pub struct Options {
     /// What to measure [default: all]
     #[arg(value_enum)]
     pub parts: Vec<Part>,
+    /// A program to measure instead of this checkout's, such as an older one
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
     /// Seconds for each rate of writes
     #[arg(long, default_value_t = 3)]
     pub seconds: u64,
@@ -95,8 +99,9 @@ pub fn bench(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
         );
     }
     let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
+    let workspace = &Workspace { program: options.program.clone(), ..workspace.clone() };
     // What needs no site needs no program.
-    if options.parts != [Part::Placement] {
+    if options.parts != [Part::Placement] && workspace.program.is_none() {
         process::run(workspace.cargo().args(["build", "--profile", "dist", "--package", "avocet"]))?;
     }
     let folder = workspace.target.join("bench");

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::process;
 
 /// The checkout and its build folder.
+#[derive(Clone)]
 pub struct Workspace {
     /// The checkout.
     pub root: PathBuf,
@@ -16,6 +17,8 @@ pub struct Workspace {
     pub target: PathBuf,
     /// What `cargo metadata` says of the workspace's own packages.
     pub packages: Vec<Value>,
+    /// What is measured instead of the program as it ships.
+    pub program: Option<PathBuf>,
 }
 
 impl Workspace {
@@ -30,7 +33,7 @@ impl Workspace {
         let target = metadata.get("target_directory").and_then(Value::as_str);
         let target = PathBuf::from(target.context("cargo metadata names no target_directory")?);
         let packages = metadata.get("packages").and_then(Value::as_array).cloned().unwrap_or_default();
-        Ok(Self { root, target, packages })
+        Ok(Self { root, target, packages, program: None })
     }
 
     /// Cargo, run at the root.
@@ -40,7 +43,7 @@ impl Workspace {
 
     /// The program as it ships, once it was built with the profile `dist`.
     pub fn shipped(&self) -> PathBuf {
-        self.target.join("dist/avocet")
+        self.program.clone().unwrap_or_else(|| self.target.join("dist/avocet"))
     }
 
     /// What [`crate::setup`] installs.

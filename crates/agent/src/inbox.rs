@@ -13,7 +13,9 @@ use tracing::debug;
 use crate::offload::Offload;
 use crate::{Error, Membership};
 
-const WAIT_SECONDS: u64 = 30;
+/// Long, because each question costs the uplink some bytes, and short enough for what forgets silent connections on the
+/// way.
+pub(crate) const WAIT_SECONDS: u64 = 120;
 
 #[derive(Deserialize)]
 struct Waiting {

@@ -95,6 +95,9 @@ struct Shown {
 
 /// How often an apply is tried anew when somebody else was faster.
 const APPLY_TRIES: u32 = 8;
+/// How long the other end of a connection of HTTP/2 may say nothing until it is asked whether it is there, and how long
+/// it has to answer.
+const PING: Duration = Duration::from_secs(10);
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -405,7 +408,8 @@ fn over(tls: ClientConfig) -> Result<reqwest::Client, Error> {
     builder(tls).build().map_err(|error| unusable(&error))
 }
 
-fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
+fn builder(mut tls: ClientConfig) -> reqwest::ClientBuilder {
+    tls.alpn_protocols = vec![daemon::tls::HTTP_2.to_vec(), daemon::tls::HTTP_1.to_vec()];
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT)
@@ -415,6 +419,10 @@ fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
         .tcp_keepalive_interval(Duration::from_secs(10))
         .tcp_keepalive_retries(3)
         .tcp_user_timeout(Duration::from_secs(50))
+        // All requests share a connection of HTTP/2: one that carries nothing any more is given up before long, and the
+        // next request makes another.
+        .http2_keep_alive_interval(PING)
+        .http2_keep_alive_timeout(PING)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
 }

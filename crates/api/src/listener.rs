@@ -1,6 +1,10 @@
 //! One port for TLS and, from this very machine only, plain HTTP: kubectl and other machines need the one,
 //! browsers and curl on loopback are at ease with the other. The first byte tells which it is.
+//!
+//! Over TLS clients choose HTTP/2 or HTTP/1.1 (ALPN). An agent's watch, its wait for deliveries and its heartbeats share
+//! one connection of HTTP/2, which is what tens of thousands of agents have memory and files for.
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -10,13 +14,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::header::HOST;
+use axum::http::{HeaderValue, Uri};
 use daemon::Shutdown;
 use daemon::tls::ClientCertificate;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -56,6 +63,16 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 256;
 /// The first byte of a TLS connection: a handshake record.
 const TLS: u8 = 0x16;
+
+/// How many requests one connection of HTTP/2 may have open at once.
+const STREAMS: u32 = 256;
+/// How much may be on its way there that nobody has read yet: of one request's body and of all together, in bytes.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// How much of one answer is kept there until the client takes it, in bytes.
+const UNSENT: usize = 128 << 10;
+/// How large a request's head may be there, in bytes.
+const HEADERS: u32 = 64 << 10;
 
 /// How long to wait where the machine has no more files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -105,22 +122,57 @@ async fn accept(
 
 async fn serve_connection(connection: Connection, address: SocketAddr, router: Router, shutdown: Shutdown) {
     let peer = Peer::of(&connection, address);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let chosen = match &connection {
+        Either::Left(encrypted) => encrypted.get_ref().1.alpn_protocol(),
+        Either::Right(_) => None,
+    };
+    let is_http2 = chosen == Some(daemon::tls::HTTP_2);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        take_origin_form(&mut request);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer.clone()));
         router.clone().oneshot(request)
     });
-    let mut http = pin!(http1::Builder::new().serve_connection(TokioIo::new(connection), service));
+    let connection = TokioIo::new(connection);
+    if is_http2 {
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(UNSENT)
+            .max_header_list_size(HEADERS);
+        see_out(http.serve_connection(connection, service), address, shutdown).await;
+    } else {
+        see_out(http1::Builder::new().serve_connection(connection, service), address, shutdown).await;
+    }
+}
+
+/// Serves a connection until it ends; after the shutdown only what is open in it.
+async fn see_out<C>(connection: C, address: SocketAddr, shutdown: Shutdown)
+where
+    C: GracefulConnection<Error: Display>,
+{
+    let mut connection = pin!(connection);
     let ended = tokio::select! {
-        ended = http.as_mut() => ended,
+        ended = connection.as_mut() => ended,
         () = shutdown.wait() => {
-            http.as_mut().graceful_shutdown();
-            http.await
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
     };
     if let Err(error) = ended {
         debug!(peer = %address, %error, "a connection broke");
     }
+}
+
+/// Gives a request of HTTP/2, whose URI names the host, the form that one of HTTP/1.1 has.
+fn take_origin_form(request: &mut Request<Incoming>) {
+    let Some(host) = request.uri().authority() else { return };
+    if let Ok(host) = HeaderValue::try_from(host.as_str()) {
+        request.headers_mut().entry(HOST).or_insert(host);
+    }
+    let target = request.uri().path_and_query().cloned();
+    *request.uri_mut() = target.map_or_else(Uri::default, Uri::from);
 }
 
 async fn shake_hands(

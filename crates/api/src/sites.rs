@@ -27,9 +27,11 @@ const LONGEST_INSTANCE: usize = 64;
 pub struct Heartbeat {
     /// A random name that the agent's process gave itself when it started.
     pub instance: String,
-    /// The name that the process before it had when it last heard of the hub.
+    /// The name that the process before it had when it last heard of the hub; told until this one was heard.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub previous: String,
-    /// The site's clock.
+    /// The site's clock, to the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub now: Option<Time>,
 }
 

@@ -181,7 +181,7 @@ pub struct ListenHub {
     #[command(flatten)]
     pub oidc: OidcArgs,
     /// Seconds without a heartbeat after which a site counts as silent
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub grace: u64,
     /// For how long the certificate of a site is good; it is renewed from two thirds of that on
     #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
@@ -324,8 +324,8 @@ pub struct ListenSite {
     /// Let only images be pulled here that one of these keys signed, as cosign signs
     #[arg(long, value_name = "FILE")]
     pub require_image_signatures: Option<PathBuf>,
-    /// Seconds between heartbeats
-    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    /// Seconds between heartbeats, a third of the hub's --grace or less
+    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
     pub heartbeat: u64,
 }
 

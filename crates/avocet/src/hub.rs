@@ -14,13 +14,24 @@ use daemon::Tasks;
 use daemon::tls::{self, Authority, Served, Source, Usage};
 use registry::Registry;
 use store::{Ledger, Seal, Store};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use types::Kind;
 use types::core::SecretBody;
 
 use crate::cli::{ListenHub, OidcArgs};
 use crate::config::{self, HubAccess};
 use crate::lock;
+
+/// How many connections wait to be taken: all sites may come back at once.
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As other listeners do it: the port of a hub that just ended can be taken at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Starts a hub; answers its address, itself, and where its registry listens. `is_below` says that it is to be a site
 /// of another hub.
@@ -37,7 +48,7 @@ pub async fn start(
     );
     let lock = lock::lock_hub(data)?;
     let folder = data.join("hub");
-    let listener = TcpListener::bind(options.listen).await.with_context(|| {
+    let listener = listen(options.listen).with_context(|| {
         format!(
             "can't listen on {}; is it taken? Another port, or 0 for a free one, can be given with --listen",
             options.listen

@@ -25,7 +25,7 @@ const UPLINK: &str = "uplink";
 /// The tier of a hub without a site beside it, at the hub above, unless its token says another.
 const TIER: &str = "edge";
 /// How often it tells that hub of itself.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(20);
 /// How long tasks get to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the join token of a hub's own site is good, in seconds: it is used at once.

@@ -1,5 +1,5 @@
 //! What thousands of sites cost their hub. The agents are simulated: each speaks as a real one does, over TLS with a key of
-//! its own, on three connections: one for its watch, one on which it waits for deliveries, one for all else. It runs nothing.
+//! its own, with its watch, its wait for deliveries and all else on one connection of HTTP/2. It runs nothing.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -17,6 +17,7 @@ use super::Options;
 use super::counted::Sent;
 use super::load::{Client, Server};
 use super::memory::{cpu_seconds, peak_bytes, resident_bytes};
+use super::multiplexed::{Lines, Multiplexed};
 use super::samples::{median, milliseconds, quantile};
 use super::servers::{self, API, Running};
 use super::store::runtime;
@@ -25,16 +26,16 @@ use crate::process::Step;
 use crate::workspace::Workspace;
 
 /// As sites do it unless told otherwise.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(20);
 /// How many agents join or connect at once.
 const AT_ONCE: usize = 100;
 /// How long the hub gets to settle.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How long nobody asks for anything.
-const REST: Duration = Duration::from_secs(30);
+/// How long nobody asks for anything: some heartbeats of all.
+const REST: Duration = Duration::from_secs(60);
+/// After how long who could not connect tries again, as often as there are such.
+const AGAIN: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
-/// Connections of an agent.
-const CONNECTIONS: usize = 3;
 /// Files that a process needs besides.
 const OTHER_FILES: usize = 200;
 
@@ -55,7 +56,7 @@ struct Measured {
 
 pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyhow::Result<String> {
     let files = servers::raise_file_limit()?;
-    let most = options.agents.min(files.saturating_sub(OTHER_FILES) / CONNECTIONS);
+    let most = options.agents.min(files.saturating_sub(OTHER_FILES));
     let mut counts = vec![most.min(1000), most];
     counts.dedup();
     let mut rows = vec![
@@ -104,13 +105,13 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
     } else {
         String::new()
     };
-    let note = "Agents are simulated, in one thread on the hub's cores: TLS with a key of its own, a watch, a wait for \
-                deliveries and a connection for all else each, heartbeats every 5 s, and they run nothing. KB/AGENT: growth of \
+    let note = "Agents are simulated, in one thread on the hub's cores: TLS with a key of its own, one \
+                connection of HTTP/2 with a watch and a wait for deliveries each, heartbeats every 20 s, and they run nothing. KB/AGENT: growth of \
                 the hub's resident memory from before the first joined; CPU: what the hub works for one agent at rest; SENT: \
                 by one agent at rest, as TLS has it. APPLIED: from before an application of one \
                 component on all sites is changed until the hub has taken an agent's word that it runs; ALL READY: until the \
                 application says so. ALL BACK: from the moment at which all connections are cut, and all agents return at \
-                once without the pause that real ones make, until an agent has its answer and its watch again.\n";
+                once without the pause that real ones make (who is turned away tries again after a second), until an agent has its answer and its watch again.\n";
     Ok(aligned(&rows) + &limit + note)
 }
 
@@ -206,12 +207,13 @@ async fn join(plain: &Server, authority: &str, count: usize) -> anyhow::Result<V
             let joined = client.expect(&plain.request("POST", "/avocet/v1/join", &joining)).await?;
             let joined: Value = serde_json::from_slice(&joined)?;
             let certificate = joined.get("certificate").and_then(Value::as_str).context("no certificate")?;
-            let tls = daemon::tls::client_with_certificate(&authority, certificate, &key)?;
+            let mut tls = daemon::tls::client_with_certificate(&authority, certificate, &key)?;
+            tls.alpn_protocols = vec![daemon::tls::HTTP_2.to_vec()];
             let instance = format!("{index:016x}");
             let server = Server {
                 host: plain.host.clone(),
                 tls: Some(TlsConnector::from(Arc::new(tls))),
-                headers: format!("Accept: */*\r\nAvocet-Instance: {instance}\r\n"),
+                headers: String::new(),
                 from: Some(Ipv4Addr::new(127, 0, 1, u8::try_from(index % 200)?)),
                 sent,
             };
@@ -248,15 +250,21 @@ impl Fleet {
             let (agent, places) = (agent.clone(), places.clone());
             ready.spawn(async move {
                 let _place = places.acquire().await?;
-                let connected = agent.connect().await?;
-                anyhow::Ok((agent, connected, Instant::now()))
+                let began = Instant::now();
+                loop {
+                    match agent.connect().await {
+                        Ok(connected) => return anyhow::Ok((agent, connected, Instant::now())),
+                        Err(error) => ensure!(began.elapsed() < LONGEST, "{}: {error:#}", agent.site),
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                }
             });
         }
         let (mut tasks, mut connected) = (JoinSet::new(), Vec::new());
         while let Some(agent) = ready.join_next().await {
-            let (agent, [control, watch, mailbox], at) = agent??;
-            tasks.spawn(agent.clone().wait(mailbox));
-            tasks.spawn(agent.work(control, watch, told.clone()));
+            let (agent, (hub, watch), at) = agent??;
+            tasks.spawn(agent.clone().wait(hub.clone()));
+            tasks.spawn(agent.work(hub, watch, told.clone()));
             connected.push(at);
         }
         Ok(Self { tasks, applied, connected, count: agents.len() })
@@ -286,52 +294,47 @@ impl Fleet {
 }
 
 impl Agent {
-    fn heartbeat(&self) -> super::load::Request {
+    async fn beat(&self, hub: &Multiplexed) -> anyhow::Result<()> {
         let now = daemon::now().to_string();
-        let told = json!({"instance": self.instance, "previous": self.instance, "now": now});
-        let server = self.speaking("application/json");
-        server.request("POST", &format!("/avocet/v1/sites/{}/heartbeat", self.site), &told.to_string())
+        let told = json!({"instance": self.instance, "now": now}).to_string();
+        let path = format!("/avocet/v1/sites/{}/heartbeat", self.site);
+        hub.expect("POST", &path, "", told).await.map(drop)
     }
 
-    fn speaking(&self, media_type: &str) -> Server {
-        let headers = format!("Content-Type: {media_type}\r\n{}", self.server.headers);
-        Server { headers, ..self.server.clone() }
-    }
-
-    /// Connections for questions, with the watch from what was listed, and to wait for deliveries on.
-    async fn connect(&self) -> anyhow::Result<[Client; CONNECTIONS]> {
-        let mut control = self.server.connect().await?;
-        control.expect(&self.heartbeat()).await?;
+    /// A connection, with the watch from what was listed.
+    async fn connect(&self) -> anyhow::Result<(Multiplexed, Lines)> {
+        let headers = [
+            ("accept", "*/*".to_owned()),
+            ("avocet-instance", self.instance.clone()),
+            ("avocet-offload", "1".to_owned()),
+        ];
+        let hub = Multiplexed::connect(&self.server, Arc::new(headers)).await?;
+        self.beat(&hub).await?;
         let path = format!("{API}/sites/{}/status", self.site);
-        let server = self.speaking("application/merge-patch+json");
-        control.expect(&server.request("PATCH", &path, &facts().to_string())).await?;
+        hub.expect("PATCH", &path, "application/merge-patch+json", facts().to_string()).await?;
         let path = format!("{API}/namespaces/{}/assignments", self.site);
-        let list: Value =
-            serde_json::from_slice(&control.expect(&self.server.request("GET", &path, "")).await?)?;
+        let list: Value = serde_json::from_slice(&hub.expect("GET", &path, "", String::new()).await?)?;
         let version = list.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
         let watch = format!(
             "{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds=3600&resourceVersion={version}"
         );
-        let mut watcher = self.server.connect().await?;
-        watcher.begin(&self.server.request("GET", &watch, "")).await?;
-        Ok([control, watcher, self.server.connect().await?])
+        let watch = hub.lines(&watch).await?;
+        Ok((hub, watch))
     }
 
     /// Asks for deliveries, for ever; there are none.
-    async fn wait(self, mut mailbox: Client) -> anyhow::Result<()> {
-        let headers = format!("Avocet-Offload: 1\r\n{}", self.server.headers);
-        let server = Server { headers, ..self.server.clone() };
-        let ask = server.request("GET", &format!("/avocet/v1/mailbox/{}?wait=30", self.site), "");
+    async fn wait(self, hub: Multiplexed) -> anyhow::Result<()> {
+        let path = format!("/avocet/v1/mailbox/{}?wait=120", self.site);
         loop {
-            mailbox.expect(&ask).await?;
+            hub.expect("GET", &path, "", String::new()).await?;
         }
     }
 
     /// Heartbeats, and says of every new generation of its assignments that it runs.
     async fn work(
         self,
-        mut control: Client,
-        mut watch: Client,
+        hub: Multiplexed,
+        mut watch: Lines,
         told: mpsc::UnboundedSender<Instant>,
     ) -> anyhow::Result<()> {
         let spread =
@@ -342,10 +345,10 @@ impl Agent {
         loop {
             let line = tokio::select! {
                 _ = beats.tick() => {
-                    control.expect(&self.heartbeat()).await?;
+                    self.beat(&hub).await?;
                     continue;
                 }
-                line = watch.line() => line?,
+                line = watch.next() => line?,
             };
             let change: Value = serde_json::from_slice(&line)?;
             let text = |pointer: &str| change.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -365,8 +368,7 @@ impl Agent {
                 "type": "Available", "status": "True", "reason": "Simulated", "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": generation,
             }]}});
-            let server = self.speaking("application/merge-patch+json");
-            control.expect(&server.request("PATCH", &path, &status.to_string())).await?;
+            hub.expect("PATCH", &path, "application/merge-patch+json", status.to_string()).await?;
             told.send(Instant::now())?;
         }
     }

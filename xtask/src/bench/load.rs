@@ -15,7 +15,8 @@ use tokio_util::either::Either;
 
 use super::counted::{Counted, Sent};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an answer may take: longer than anybody lets it wait.
+const TIMEOUT: Duration = Duration::from_secs(180);
 /// How many clients connect at once.
 const CONNECTING: usize = 200;
 
@@ -46,15 +47,19 @@ impl Server {
     }
 
     pub async fn connect(&self) -> anyhow::Result<Client> {
+        Ok(Client { stream: self.stream().await?, read: Vec::new() })
+    }
+
+    /// A connection that nothing was said on yet.
+    pub async fn stream(&self) -> anyhow::Result<Stream> {
         let stream = self.open().await.with_context(|| format!("can't reach {}", self.host))?;
         stream.set_nodelay(true)?;
         let peer = stream.peer_addr()?.ip();
         let stream = Counted { stream, sent: self.sent.clone() };
-        let stream = match &self.tls {
+        Ok(match &self.tls {
             None => Either::Left(stream),
             Some(tls) => Either::Right(Box::new(tls.connect(peer.into(), stream).await?)),
-        };
-        Ok(Client { stream, read: Vec::new() })
+        })
     }
 
     async fn open(&self) -> anyhow::Result<TcpStream> {
@@ -65,9 +70,12 @@ impl Server {
     }
 }
 
+/// A connection, encrypted or not.
+pub type Stream = Either<Counted, Box<TlsStream<Counted>>>;
+
 /// A connection that is kept.
 pub struct Client {
-    stream: Either<Counted, Box<TlsStream<Counted>>>,
+    stream: Stream,
     read: Vec<u8>,
 }
 
@@ -120,22 +128,6 @@ impl Client {
             bail!("the connection was closed");
         }
         Ok(())
-    }
-
-    /// The next line of an answer without end, which comes in chunks of whole lines.
-    pub async fn line(&mut self) -> anyhow::Result<Vec<u8>> {
-        loop {
-            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.read.drain(..=end).collect();
-                // Between two lines are the ends of chunks and their sizes.
-                if line.first() == Some(&b'{') {
-                    return Ok(line);
-                }
-                continue;
-            }
-            let read = self.stream.read_buf(&mut self.read).await?;
-            ensure!(read > 0, "the connection was closed");
-        }
     }
 
     /// Reads until these words came.

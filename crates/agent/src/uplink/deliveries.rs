@@ -13,8 +13,8 @@ use tracing::{debug, warn};
 
 use super::Up;
 use crate::Error;
+use crate::inbox::WAIT_SECONDS;
 
-const WAIT_SECONDS: u64 = 30;
 const LONGEST_SEND: Duration = Duration::from_secs(3600);
 
 /// Sends what is for sites that are not below this hub, until the hub above can't be reached. What it refuses is kept,

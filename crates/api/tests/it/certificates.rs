@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::tls::{self, Authority, Served, Source, Usage};
-use reqwest::Method;
+use reqwest::{Method, Version};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -121,6 +121,29 @@ async fn promise_7_a_client_certificate_says_who_its_bearer_is() {
     );
     let token = nobody.get(hub.url(&resource("sites"))).bearer_auth(ADMIN).send().await.unwrap();
     assert_eq!(token.status(), 200, "a token does without a certificate");
+}
+
+#[tokio::test]
+async fn clients_choose_http_2_or_1_and_are_answered_alike() {
+    let authority = TestAuthority::new();
+    let hub = SecureHub::with(&authority).await;
+    let ca = authority.authority.certificate();
+    let anna = authority.client("anna", "system:masters", HOUR, daemon::now());
+    for (protocol, version) in [(tls::HTTP_2, Version::HTTP_2), (tls::HTTP_1, Version::HTTP_11)] {
+        let mut config = tls::client_with_certificate(ca, &anna.certificate, &anna.key).unwrap();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let client = hub.http(config);
+        let sites = resource("sites");
+        let watch = client.get(hub.url(&format!("{sites}?watch=true"))).send().await.unwrap();
+        assert_eq!((watch.status().as_u16(), watch.version()), (200, version));
+        // While the watch goes on, on the same connection where that is of HTTP/2.
+        let list = client.get(hub.url(&sites)).send().await.unwrap();
+        assert_eq!((list.status().as_u16(), list.version()), (200, version));
+        // The host that was asked is known however it was told.
+        let (_, issuer) = hub.get(&client, "/.well-known/openid-configuration").await.unwrap();
+        let keys = issuer["jwks_uri"].as_str().unwrap();
+        assert_eq!(keys, hub.url("/openid/v1/jwks"));
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,11 @@ pub use pinned::{PINNED_NAME, pinned_server};
 pub use serving::{Served, Source, server};
 pub use signing::{RequestError, Usage, applicant};
 
+/// How the protocols are called that clients and servers agree on (ALPN).
+pub const HTTP_1: &[u8] = b"http/1.1";
+/// The same, of HTTP/2.
+pub const HTTP_2: &[u8] = b"h2";
+
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::other(error)
 }

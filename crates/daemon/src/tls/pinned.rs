@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 
-use super::{failed, provider};
+use super::{HTTP_1, failed, provider};
 
 /// The name that such a certificate is for, wherever its server is.
 pub const PINNED_NAME: &str = "pinned.avocet.internal";
@@ -32,6 +32,6 @@ pub fn pinned_server() -> io::Result<(Arc<ServerConfig>, String)> {
             PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         )
         .map_err(failed)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP_1.to_vec()];
     Ok((Arc::new(config), certificate.pem()))
 }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use types::{Digest, Time};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Authority, failed, provider, roots};
+use super::{Authority, HTTP_1, HTTP_2, failed, provider, roots};
 use crate::Shutdown;
 
 /// How often it is looked whether there is something new.
@@ -188,7 +188,7 @@ pub fn server(served: Arc<Served>, clients: &str) -> io::Result<Arc<ServerConfig
         .map_err(failed)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(served);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
     Ok(Arc::new(config))
 }
 
