@@ -81,14 +81,19 @@ impl Cache {
         Cache { entries, key }
     }
 
-    /// The key of a front's request body; `parts` are whatever makes its answer what it is.
-    pub fn body_key(&self, model: u64, parts: &[&[u8]]) -> RequestKey {
+    /// The key of a front's request body, in pieces; `parts` are whatever else makes its answer what it is.
+    pub fn body_key(&self, model: u64, parts: &[&[u8]], body: &[impl AsRef<[u8]>]) -> RequestKey {
         let mut hasher = HighwayHasher::new(Key(self.key));
         hasher.append(b"body");
         hasher.append(&model.to_le_bytes());
+        hasher.append(&parts.len().to_le_bytes());
         for part in parts {
             hasher.append(&part.len().to_le_bytes());
             hasher.append(part);
+        }
+        // Nothing comes after it, so that it needs no length.
+        for piece in body {
+            hasher.append(piece.as_ref());
         }
         hasher.finalize128()
     }
@@ -189,15 +194,24 @@ mod tests {
             cache.request_key(1, std::slice::from_ref(&x), &["y".into()]),
             cache.request_key(1, std::slice::from_ref(&x), &["y".into(), "z".into()]),
             cache.request_key(1, &[x], &["yz".into()]),
-            cache.body_key(1, &[b"a", b"bc"]),
-            cache.body_key(1, &[b"ab", b"c"]),
-            cache.body_key(2, &[b"ab", b"c"]),
+            cache.body_key(1, &[b"a", b"bc"], &[b"d"]),
+            cache.body_key(1, &[b"ab", b"c"], &[b"d"]),
+            cache.body_key(2, &[b"ab", b"c"], &[b"d"]),
+            cache.body_key(1, &[b"ab", b"c"], &[b"e"]),
+            cache.body_key(1, &[b"ab"], &[b"cd"]),
         ];
         let different: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(different.len(), keys.len());
+        let body = vec![7_u8; 100];
+        let (begin, end) = body.split_at(33);
+        assert_eq!(
+            cache.body_key(1, &[], &[&body]),
+            cache.body_key(1, &[], &[begin, &[], end]),
+            "however it came"
+        );
         assert_ne!(
-            Cache::new(1).body_key(1, &[]),
-            Cache::new(1).body_key(1, &[]),
+            Cache::new(1).body_key(1, &[], &[b""]),
+            Cache::new(1).body_key(1, &[], &[b""]),
             "keys are this cache's own"
         );
     }

@@ -4,7 +4,6 @@ use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use bytes::Bytes;
 use inference::Body;
 
 use crate::aside;
@@ -12,6 +11,7 @@ use crate::compression::{self, Encoding};
 use crate::decode::{Decoded, HeaderLength, decode};
 use crate::encode::encode;
 use crate::error::ApiError;
+use crate::pieces::Pieces;
 use crate::plain::{self, Show, Wanted};
 use crate::state::ServerState;
 use crate::trace::{Call, Trace, TraceParent};
@@ -31,7 +31,7 @@ pub(crate) async fn default_version(
     name: Checked<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Pieces, ApiError>,
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
     infer(&state, &name, None, query.as_deref(), headers, body).await
@@ -42,7 +42,7 @@ pub(crate) async fn one_version(
     path: Checked<(String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Pieces, ApiError>,
 ) -> Result<Response, ApiError> {
     let Path((name, version)) = path.map_err(bad_path)?;
     infer(&state, &name, Some(&version), query.as_deref(), headers, body).await
@@ -70,7 +70,7 @@ async fn infer(
     version: Option<&str>,
     query: Option<&str>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Pieces, ApiError>,
 ) -> Result<Response, ApiError> {
     let mut trace = Trace::begin(state.tracer.as_ref(), &headers, &CALL);
     let answer = answer(state, (name, version), query, headers, body, &mut trace).await;
@@ -83,7 +83,7 @@ async fn answer(
     (name, version): (&str, Option<&str>),
     query: Option<&str>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Pieces, ApiError>,
     trace: &mut Trace,
 ) -> Result<Response, ApiError> {
     let limit = state.body_limit;
@@ -91,7 +91,7 @@ async fn answer(
     let model = state.repository.obtain(name, version).await?;
     trace.step("obtain", begun);
     trace.model(&model);
-    let body = body.map_err(|rejection| bad_body(&rejection, limit))?;
+    let body = body?;
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
     let watch = Watch::begin(state, &model, TraceParent::of(&headers));
@@ -99,13 +99,13 @@ async fn answer(
         && let Some(content) = plain::content(&headers)?
     {
         drop(headers);
-        let inputs = plain::Body { content, packed, body, limit };
+        let inputs = plain::Body { content, packed, body: body.whole(), limit };
         return plain::infer(model, inputs, Show::of(query), accepted, watch, trace).await;
     }
     drop(headers);
     let key = match watch.wants_tensors() {
         true => None,
-        false => model.body_key(&[&length.to_bytes(), &[packed.map_or(0, Encoding::tag)], &body]),
+        false => model.body_key(&[&length.to_bytes(), &[packed.map_or(0, Encoding::tag)]], body.as_slice()),
     };
     let begun = trace.now();
     if let Some(kept) = key.as_ref().and_then(|key| model.body(key)) {
@@ -114,6 +114,7 @@ async fn answer(
         let write = move || Ok(finish(kept, accepted, Some("avocet; hit")));
         return if large { aside(write).await } else { write() };
     }
+    let body = body.whole();
     let large = body.len() > LARGE || packed.is_some();
     let model_of_read = model.clone();
     let read = move || {

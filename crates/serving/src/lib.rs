@@ -53,6 +53,7 @@ mod routes;
 mod form;
 mod infer;
 mod payloads;
+mod pieces;
 mod plain;
 mod trace;
 mod watch;

@@ -191,12 +191,12 @@ impl Model {
 
     /// The key under which a front may keep a whole response, so that it needn't even read an equal request;
     /// `parts` are whatever makes the response what it is. `None` where the model keeps no answers.
-    pub fn body_key(&self, parts: &[&[u8]]) -> Option<RequestKey> {
+    pub fn body_key(&self, parts: &[&[u8]], body: &[impl AsRef<[u8]>]) -> Option<RequestKey> {
         self.served().serving.cache.as_ref()?;
         // A version on trial, with a shadow, or whose inputs are watched sees every request.
         let Chosen { served, trial, shadow } = &self.chosen;
         let watched = trial.is_some() || shadow.is_some() || served.drift.is_some();
-        (!watched).then(|| self.shared.cache.body_key(self.served().key, parts))
+        (!watched).then(|| self.shared.cache.body_key(self.served().key, parts, body))
     }
 
     /// The response kept under a key.
