@@ -30,9 +30,7 @@ pub async fn bootstrap(store: &Store, now: Time) -> Result<(), Error> {
     }
     definitions::reconcile(store, now).await?;
     rbac::defaults::reconcile(store, now).await?;
-    for site in sites {
-        rbac::sites::grant(store, &site, now).await?;
-    }
+    rbac::sites::forget_roles(store, now).await?;
     controllers::aggregate(store, now).await
 }
 

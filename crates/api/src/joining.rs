@@ -20,7 +20,7 @@ use types::{Kind, ObjectMeta, Resource, Site, SiteSpec, Time};
 use crate::authentication::{Invitation, Proof, SITES, User, outlived};
 use crate::body::Body;
 use crate::bootstrap::create_namespace;
-use crate::{ApiError, Hub, admission, rbac};
+use crate::{ApiError, Hub, admission};
 
 /// What an agent sends to join: a request for a certificate for a key of its own. Agents from before there were
 /// certificates send a secret, which becomes their bearer token.
@@ -175,7 +175,7 @@ fn manifest(hub: &Hub, site: &Invitation) -> Result<Value, ApiError> {
     admission::complete(info, manifest, None, site.name())
 }
 
-/// Makes a site known: its Site, its namespace and its rights.
+/// Makes a site known: its Site and its namespace.
 async fn settle(hub: &Hub, site: &Invitation, now: Time) -> Result<Arc<Object>, ApiError> {
     let key = Key::new(SiteSpec::PLURAL, "", &*site.site);
     match hub.store.create(key.clone(), manifest(hub, site)?, now).await {
@@ -185,7 +185,6 @@ async fn settle(hub: &Hub, site: &Invitation, now: Time) -> Result<Arc<Object>, 
     }
     create_namespace(&hub.store, &site.site, now).await?;
     let found = known_site(hub, &site.site)?;
-    rbac::sites::grant(&hub.store, &found, now).await?;
     hub.heartbeats.join(&site.site);
     tracing::info!(site = site.site, "joined");
     Ok(found)

@@ -1,8 +1,9 @@
 //! Who may do what: role-based access control as Kubernetes has it.
 //!
 //! [`Rbac`] answers from the Roles, ClusterRoles and bindings in the store; [`authorize`] asks it about every request
-//! behind authentication. [`rules`] is what rules mean, [`index`] finds those of a caller, [`defaults`] and [`sites`]
-//! are the roles that are always there, [`escalation`] keeps people from giving what they don't have.
+//! behind authentication. [`rules`] is what rules mean, [`index`] finds those of a caller, [`defaults`] are the roles that
+//! are always there, [`sites`] is what sites may do without any, [`escalation`] keeps people from giving what they don't
+//! have.
 
 pub mod defaults;
 pub mod escalation;
@@ -13,8 +14,9 @@ pub mod sites;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::extract::Request;
-use store::Store;
+use store::{Key, Store};
 use types::core::PolicyRule;
+use types::{Kind, SiteSpec};
 
 use crate::audit::Trail;
 use crate::authentication::User;
@@ -75,6 +77,11 @@ impl Rbac {
         if caller.is_admin() {
             return Decision { allowed: true, reason: String::new() };
         }
+        if let Some(site) = self.site(caller)
+            && sites::rules(site, attempt.namespace()).any(|rule| rules::allows(&rule, attempt))
+        {
+            return Decision { allowed: true, reason: format!("Site: {site:?} may do what concerns itself") };
+        }
         let index = self.index();
         let mut broken = Vec::new();
         for grant in index.grants(caller, attempt.namespace()) {
@@ -105,7 +112,14 @@ impl Rbac {
 
     /// All rules that a caller has in a namespace.
     pub fn rules(&self, caller: &User, namespace: &str) -> Vec<PolicyRule> {
-        self.index().rules(caller, namespace)
+        let own = self.site(caller).into_iter().flat_map(|site| sites::rules(site, namespace));
+        own.chain(self.index().rules(caller, namespace)).collect()
+    }
+
+    /// The site that a caller is, while it is one.
+    fn site<'a>(&self, caller: &'a User) -> Option<&'a str> {
+        let is_known = |site: &&str| self.store.get(&Key::new(SiteSpec::PLURAL, "", *site)).is_some();
+        caller.site().filter(is_known)
     }
 }
 

@@ -1,84 +1,75 @@
 //! What a site's agent may do: read what is in its own namespace, report how that stands, say that it lives.
+//!
+//! It follows from the site's name, as kubelets' rights do in Kubernetes' node authorizer: nothing of it is stored, so that
+//! it costs a hub of many sites nothing, and what a new version allows holds for all of them.
+
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
-use store::{Error, Object, Store};
-use types::core::{ClusterRoleBindingBody, ClusterRoleBody, RoleBindingBody, RoleBody};
-use types::{Kind, SiteSpec, Time};
+use store::{Deletion, Error, Store};
+use types::Time;
+use types::core::PolicyRule;
 
-use crate::rbac::defaults::ensure;
+use crate::rbac::index::PLURALS;
 
-const RBAC: &str = "rbac.authorization.k8s.io";
 const READ: [&str; 3] = ["get", "list", "watch"];
 const REPORT: [&str; 3] = ["get", "patch", "update"];
+/// Stands for the site's name.
+const SITE: &str = "SITE";
 
-/// Gives a site its rights; they go away with the Site.
-///
-/// # Errors
-/// If the store fails.
-pub async fn grant(store: &Store, site: &Object, now: Time) -> Result<(), Error> {
-    let name = site.key.name.as_str();
-    let role = format!("site:{name}");
-    let owner = json!({
-        "apiVersion": SiteSpec::api_version(), "kind": SiteSpec::KIND, "name": name, "uid": site.metadata.uid,
-    });
-    let metadata = |namespace: &str| {
-        let mut metadata = json!({
-            "name": role, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}, "ownerReferences": [owner],
-        });
-        if !namespace.is_empty() {
-            json_patch::merge(&mut metadata, &json!({"namespace": namespace}));
-        }
-        metadata
-    };
-    let subjects = json!([{"kind": "User", "apiGroup": RBAC, "name": role}]);
-    let role_ref = |kind| json!({"apiGroup": RBAC, "kind": kind, "name": role});
-    let everywhere = json!({"metadata": metadata(""), "rules": rules_everywhere(name)});
-    let within = json!({"metadata": metadata(name), "rules": rules_within(name)});
-    let bound = json!({
-        "metadata": metadata(""), "subjects": subjects, "roleRef": role_ref(ClusterRoleBody::KIND),
-    });
-    let bound_within =
-        json!({"metadata": metadata(name), "subjects": subjects, "roleRef": role_ref(RoleBody::KIND)});
-    ensure::<ClusterRoleBody>(store, everywhere, replace, now).await?;
-    ensure::<RoleBody>(store, within, replace, now).await?;
-    ensure::<ClusterRoleBindingBody>(store, bound, replace, now).await?;
-    ensure::<RoleBindingBody>(store, bound_within, replace, now).await
+/// What sites may do everywhere, and in the namespace of their name.
+static RULES: LazyLock<[Vec<PolicyRule>; 2]> =
+    LazyLock::new(|| [everywhere(), within()].map(|rules| serde_json::from_value(rules).unwrap_or_default()));
+
+/// The rules of a site in a namespace; in all of them if it is empty.
+pub fn rules<'a>(site: &'a str, namespace: &str) -> impl Iterator<Item = PolicyRule> + use<'a> {
+    let [everywhere, within] = &*RULES;
+    let within = if namespace == site { within.as_slice() } else { &[] };
+    everywhere.iter().chain(within).map(|rule| of(site, rule))
 }
 
-fn rules_everywhere(site: &str) -> Value {
-    let own = |path: &str| path.replace("SITE", site);
+/// A rule, of one site.
+fn of(site: &str, rule: &PolicyRule) -> PolicyRule {
+    let mut rule = rule.clone();
+    for named in rule.resource_names.iter_mut().chain(&mut rule.non_resource_urls) {
+        *named = named.replace(SITE, site);
+    }
+    rule
+}
+
+fn everywhere() -> Value {
     json!([
-        {"verbs": READ, "apiGroups": [types::GROUP], "resources": ["sites"], "resourceNames": [site]},
-        {"verbs": REPORT, "apiGroups": [types::GROUP], "resources": ["sites/status"], "resourceNames": [site]},
+        {"verbs": READ, "apiGroups": [types::GROUP], "resources": ["sites"], "resourceNames": [SITE]},
+        {"verbs": REPORT, "apiGroups": [types::GROUP], "resources": ["sites/status"], "resourceNames": [SITE]},
         {
             "verbs": ["post"],
-            "nonResourceURLs": [own("/avocet/v1/sites/SITE/heartbeat"), own("/avocet/v1/sites/SITE/certificate")],
+            "nonResourceURLs": ["/avocet/v1/sites/SITE/heartbeat", "/avocet/v1/sites/SITE/certificate"],
         },
         // For sites that are hubs themselves; what each of them may do is checked there.
         {
             "verbs": ["post"],
-            "nonResourceURLs": [own("/avocet/v1/sites/SITE/children"), own("/avocet/v1/sites/SITE/reports")],
+            "nonResourceURLs": ["/avocet/v1/sites/SITE/children", "/avocet/v1/sites/SITE/reports"],
         },
         {
             "verbs": ["get"],
             "nonResourceURLs": [
-                own("/avocet/v1/sites/SITE/probe"),
-                own("/avocet/v1/sites/SITE/assignments"),
-                own("/avocet/v1/sites/SITE/sources"),
+                "/avocet/v1/sites/SITE/probe",
+                "/avocet/v1/sites/SITE/assignments",
+                "/avocet/v1/sites/SITE/sources",
             ],
         },
-        {"verbs": ["post"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/sources/*")]},
-        {"verbs": ["put"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/peers")]},
-        {"verbs": ["post"], "nonResourceURLs": [own("/avocet/v1/sites/SITE/peers/questions")]},
-        {"verbs": ["post", "put"], "nonResourceURLs": [own("/avocet/v1/offload/SITE/*")]},
+        {"verbs": ["post"], "nonResourceURLs": ["/avocet/v1/sites/SITE/sources/*"]},
+        {"verbs": ["put"], "nonResourceURLs": ["/avocet/v1/sites/SITE/peers"]},
+        {"verbs": ["post"], "nonResourceURLs": ["/avocet/v1/sites/SITE/peers/questions"]},
+        {"verbs": ["post", "put"], "nonResourceURLs": ["/avocet/v1/offload/SITE/*"]},
         {
             "verbs": ["get", "head", "delete"],
-            "nonResourceURLs": [own("/avocet/v1/mailbox/SITE"), own("/avocet/v1/mailbox/SITE/*")],
+            "nonResourceURLs": ["/avocet/v1/mailbox/SITE", "/avocet/v1/mailbox/SITE/*"],
         },
     ])
 }
 
-fn rules_within(site: &str) -> Value {
+fn within() -> Value {
     let leases = "coordination.k8s.io";
     json!([
         {"verbs": READ, "apiGroups": [types::GROUP], "resources": ["assignments", "functions", "models"]},
@@ -86,19 +77,38 @@ fn rules_within(site: &str) -> Value {
         {"verbs": READ, "apiGroups": [""], "resources": ["configmaps", "secrets"]},
         {"verbs": ["create", "patch"], "apiGroups": [""], "resources": ["events"]},
         {"verbs": ["create"], "apiGroups": [leases], "resources": ["leases"]},
-        {"verbs": REPORT, "apiGroups": [leases], "resources": ["leases"], "resourceNames": [site]},
+        {"verbs": REPORT, "apiGroups": [leases], "resources": ["leases"], "resourceNames": [SITE]},
     ])
 }
 
-/// Makes all of it as it is wanted, and owned by the Site that there is now.
-fn replace(current: &mut Value, wanted: &Value) {
-    for field in ["rules", "subjects", "roleRef"] {
-        if let Some(value) = wanted.get(field)
-            && let Some(fields) = current.as_object_mut()
-        {
-            fields.insert(field.to_owned(), value.clone());
+/// Deletes the roles and bindings that older versions stored for each site.
+///
+/// # Errors
+/// If the store fails.
+pub async fn forget_roles(store: &Store, now: Time) -> Result<(), Error> {
+    for plural in PLURALS {
+        let (objects, _) = store.list(plural, None);
+        for object in objects {
+            let made = object.metadata.labels.get("kubernetes.io/bootstrapping");
+            if object.key.name.starts_with("site:") && made.is_some_and(|by| by == "rbac-defaults") {
+                store.delete(object.key.clone(), Deletion::at(now)).await?;
+            }
         }
     }
-    let metadata = wanted.get("metadata").cloned().unwrap_or_default();
-    json_patch::merge(current, &json!({"metadata": metadata}));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_has_rights_of_its_own_and_at_home() {
+        let [everywhere, within] = &*RULES;
+        assert!(everywhere.len() > 5 && within.len() > 3, "the tables are rules");
+        assert_eq!(rules("plant", "shop").count(), everywhere.len());
+        let at_home: Vec<PolicyRule> = rules("plant", "plant").collect();
+        assert_eq!(at_home.len(), everywhere.len() + within.len());
+        assert!(!format!("{at_home:?}").contains(SITE));
+    }
 }

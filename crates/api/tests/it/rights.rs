@@ -285,8 +285,9 @@ async fn what_others_may_do_is_told_to_those_who_may_ask() {
     for (user, groups, allowed) in [
         ("someone", &[] as &[&str], false),
         ("someone", &["system:masters"], true),
-        ("site:plant", &[], true),
-        ("site:shop", &[], false),
+        ("site:plant", &["avocet:sites"], true),
+        ("site:plant", &[], false),
+        ("site:shop", &["avocet:sites"], false),
         ("", &["avocet:sites"], false),
     ] {
         let answer =
@@ -334,17 +335,8 @@ async fn default_roles_get_back_what_they_lack_unless_they_want_no_updates() {
 }
 
 #[tokio::test]
-async fn a_sites_rights_belong_to_the_site() {
+async fn a_site_has_rights_by_its_name_as_long_as_it_is_one() {
     let hub = TestHub::start().await;
-    let site = hub.get("sites/plant").await.expect(200);
-    for path in
-        ["clusterroles", "clusterrolebindings", "namespaces/plant/roles", "namespaces/plant/rolebindings"]
-    {
-        let found =
-            hub.ask_json("GET", &rbac(&format!("{path}/site:plant")), ADMIN, &Value::Null).await.expect(200);
-        let owner = &found["metadata"]["ownerReferences"][0];
-        assert_eq!((&owner["kind"], &owner["uid"]), (&json!("Site"), &site["metadata"]["uid"]), "{path}");
-    }
     // Its own lease and the secrets where it is at home, and nobody else's.
     for (method, path, allowed) in [
         ("GET", "/api/v1/namespaces/plant/secrets", true),
@@ -361,4 +353,33 @@ async fn a_sites_rights_belong_to_the_site() {
         let code = hub.as_plant(method, path, &Value::Null).await.code;
         assert_eq!(code != 403, allowed, "{method} {path}: {code}");
     }
+    let path = format!("{REVIEWS}/selfsubjectrulesreviews");
+    let asked = json!({"spec": {"namespace": "plant"}});
+    let told = hub.as_plant("POST", &path, &asked).await.expect(201);
+    let rules = told["status"]["resourceRules"].to_string();
+    assert!(rules.contains("assignments/status"), "{rules}");
+    hub.ask_json("DELETE", &resource("sites/plant"), ADMIN, &Value::Null).await.expect(200);
+    hub.as_plant("GET", "/api/v1/namespaces/plant/secrets", &Value::Null).await.expect(401);
+    let asked = json!({"spec": {"user": "site:plant", "groups": ["avocet:sites"],
+        "resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": "plant"}}});
+    let path = format!("{REVIEWS}/subjectaccessreviews");
+    let answer = hub.ask_json("POST", &path, ADMIN, &asked).await.expect(201);
+    assert_eq!(answer["status"]["allowed"], false, "{answer}");
+}
+
+#[tokio::test]
+async fn roles_that_older_versions_stored_for_sites_go() {
+    let hub = TestHub::start().await;
+    let stored = |name: &str, labels: Value| {
+        let mut role = role("ClusterRole", name, json!([]));
+        role["metadata"]["labels"] = labels;
+        role
+    };
+    let made = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+    for role in [stored("site:plant", made), stored("site:ours", json!({}))] {
+        hub.ask_json("POST", &rbac("clusterroles"), ADMIN, &role).await.expect(201);
+    }
+    avocet_api::bootstrap(&hub.hub.store, daemon::now()).await.unwrap();
+    hub.ask_json("GET", &rbac("clusterroles/site:plant"), ADMIN, &Value::Null).await.expect(404);
+    hub.ask_json("GET", &rbac("clusterroles/site:ours"), ADMIN, &Value::Null).await.expect(200);
 }
