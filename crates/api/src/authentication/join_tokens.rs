@@ -1,6 +1,7 @@
 //! The single-use tokens that sites join with, kept as hashes.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,12 @@ use super::tokens::{Tokens, after, hash, id_of, is_granted, random_token, replac
 use crate::ApiError;
 
 const TABLE: &str = "join-tokens";
+/// Which tokens there are for a site: `SITE/KEY` of each, so that nobody looks through all for those of one.
+const BY_SITE: &str = "join-tokens-by-site";
+/// The record there that says that all are in it: older versions had no such table. No site has such a name.
+const COMPLETE: &str = "^complete";
+/// How often tokens that have ended are looked for, in seconds.
+const SWEEP: i64 = 60;
 /// For how long a token that was used is remembered after its end: its agent may still wait for a person.
 const REMEMBERED: i64 = 30 * 24 * 3600;
 
@@ -86,13 +93,26 @@ impl Tokens {
         let record = JoinToken { invitation, created: Some(now), expires: after(now, ttl)?, used_by: None };
         let key = hash(&token).hex();
         let told = info(&key, record.clone());
+        let sweeps = self.is_time_to_sweep(now);
         let write = move |tables: &Tables| {
-            forget_expired(tables, now)?;
+            if sweeps {
+                forget_expired(tables, now)?;
+            }
+            tables.put(BY_SITE, &entry(&record.invitation.site, &key), &true)?;
             tables.put(TABLE, &key, &record)?;
             Ok::<_, ApiError>(())
         };
         self.write(write).await?;
         Ok((token, told))
+    }
+
+    fn is_time_to_sweep(&self, now: Time) -> bool {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = swept.is_none_or(|swept| (now.0.as_second() - swept.0.as_second()).abs() >= SWEEP);
+        if is_time {
+            *swept = Some(now);
+        }
+        is_time
     }
 
     /// All join tokens that are good, or were used of late.
@@ -115,10 +135,9 @@ impl Tokens {
         self.write(move |tables| {
             let all: Vec<(String, JoinToken)> = tables.range(TABLE, "", "", usize::MAX)?;
             let found = all.iter().find(|(key, _)| id_of(key) == id);
-            let (key, _) =
+            let (key, record) =
                 found.ok_or_else(|| ApiError::not_found(format!("join tokens \"{id}\" not found")))?;
-            tables.delete(TABLE, key)?;
-            Ok(())
+            Ok(forget(tables, key, record)?)
         })
         .await
     }
@@ -216,12 +235,14 @@ pub(super) fn is_used_by(tables: &Tables, token: &str, key: Digest) -> Result<bo
 /// Takes away the tokens for a site that were used, by others than `but` if that is said: nobody comes in with them
 /// once more.
 pub(super) fn forget_used(tables: &Tables, site: &str, but: Option<Digest>) -> Result<(), ledger::Error> {
-    let all: Vec<(String, JoinToken)> = tables.range(TABLE, "", "", usize::MAX)?;
-    let is_spent = |record: &JoinToken| {
-        record.invitation.site == site && record.used_by.is_some_and(|user| Some(user) != but)
-    };
-    for (key, _) in all.iter().filter(|(_, record)| is_spent(record)) {
-        tables.delete(TABLE, key)?;
+    complete_by_site(tables)?;
+    let prefix = entry(site, "");
+    let all: Vec<(String, bool)> = tables.range(BY_SITE, &prefix, "", usize::MAX)?;
+    for key in all.iter().filter_map(|(entry, _)| entry.strip_prefix(&prefix)) {
+        let Some(record) = tables.get::<JoinToken>(TABLE, key)? else { continue };
+        if record.used_by.is_some_and(|user| Some(user) != but) {
+            forget(tables, key, &record)?;
+        }
     }
     Ok(())
 }
@@ -233,10 +254,28 @@ fn forget_expired(tables: &Tables, now: Time) -> Result<(), ledger::Error> {
         let remembered = if record.used_by.is_some() { REMEMBERED } else { 0 };
         record.expires.0.as_second() + remembered < now.0.as_second()
     };
-    for (key, _) in all.iter().filter(|(_, record)| is_old(record)) {
-        tables.delete(TABLE, key)?;
+    all.iter().filter(|(_, record)| is_old(record)).try_for_each(|(key, record)| forget(tables, key, record))
+}
+
+fn forget(tables: &Tables, key: &str, record: &JoinToken) -> Result<(), ledger::Error> {
+    tables.delete(BY_SITE, &entry(&record.invitation.site, key))?;
+    tables.delete(TABLE, key).map(drop)
+}
+
+/// Notes the tokens of all sites that are from before there was this table, once.
+fn complete_by_site(tables: &Tables) -> Result<(), ledger::Error> {
+    if tables.get::<bool>(BY_SITE, COMPLETE)?.is_some() {
+        return Ok(());
     }
-    Ok(())
+    let all: Vec<(String, JoinToken)> = tables.range(TABLE, "", "", usize::MAX)?;
+    for (key, record) in all {
+        tables.put(BY_SITE, &entry(&record.invitation.site, &key), &true)?;
+    }
+    tables.put(BY_SITE, COMPLETE, &true)
+}
+
+fn entry(site: &str, key: &str) -> String {
+    format!("{site}/{key}")
 }
 
 fn info(key: &str, record: JoinToken) -> JoinTokenInfo {
@@ -262,6 +301,39 @@ mod tests {
 
     fn later(now: Time, seconds: u64) -> Time {
         Time(now.0.checked_add(Duration::from_secs(seconds)).unwrap())
+    }
+
+    #[tokio::test]
+    async fn promise_7_used_tokens_of_one_site_are_forgotten_also_those_of_older_versions() {
+        let (tokens, now) = (tokens(), daemon::now());
+        let mill = Invitation { site: "mill".to_owned(), ..Invitation::default() };
+        for (invitation, of) in [(plant(), "a"), (mill.clone(), "b"), (mill, "c")] {
+            let (token, _) = tokens.create_join_token(invitation, now, MINUTE).await.unwrap();
+            tokens.join(&token, &of.repeat(32), now).await.unwrap();
+        }
+        tokens.create_join_token(plant(), now, MINUTE).await.unwrap();
+        // As if nobody had noted which are of which site.
+        let clear = |tables: &Tables| {
+            let noted: Vec<(String, bool)> = tables.range(BY_SITE, "", "", usize::MAX)?;
+            assert_eq!(noted.len(), 4);
+            noted.iter().try_for_each(|(entry, _)| tables.delete(BY_SITE, entry).map(drop))
+        };
+        tokens.ledger.write(clear).await.unwrap();
+        let left = async |site: &'static str, but: Option<Digest>| {
+            let forget = move |tables: &Tables| forget_used(tables, site, but);
+            tokens.ledger.write(forget).await.unwrap();
+            let left = tokens.list_join_tokens(now).unwrap();
+            let mut left: Vec<_> = left.into_iter().map(|info| (info.invitation.site, info.used)).collect();
+            left.sort();
+            left
+        };
+        let known = |site: &str, used| (site.to_owned(), used);
+        let all = [known("mill", true), known("mill", true), known("plant", false), known("plant", true)];
+        assert_eq!(left("other", None).await, all);
+        assert_eq!(left("mill", Some(hash(&"b".repeat(32)))).await, all[1..]);
+        assert_eq!(left("plant", None).await, all[1..3]);
+        let rest = |tables: &Tables| tables.range::<bool>(BY_SITE, "", "", usize::MAX);
+        assert_eq!(tokens.ledger.read(rest).unwrap().len(), 3, "with the note that all are there");
     }
 
     #[tokio::test]

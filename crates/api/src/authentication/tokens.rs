@@ -70,6 +70,8 @@ pub struct TokenInfo {
 pub struct Tokens {
     pub(super) ledger: Ledger,
     seen: Arc<Mutex<Seen>>,
+    /// When join tokens that have ended were looked for.
+    pub(super) swept: Arc<Mutex<Option<Time>>>,
 }
 
 /// The tokens that were shown of late, as they are kept; forgotten whenever any is written.
@@ -85,7 +87,7 @@ const SEEN: usize = 4096;
 
 impl Tokens {
     pub fn new(ledger: Ledger) -> Self {
-        Self { ledger, seen: Arc::default() }
+        Self { ledger, seen: Arc::default(), swept: Arc::default() }
     }
 
     /// Who has this token, if anybody has.
