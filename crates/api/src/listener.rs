@@ -22,7 +22,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -73,6 +73,11 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const UNSENT: usize = 128 << 10;
 /// How large a request's head may be there, in bytes.
 const HEADERS: u32 = 64 << 10;
+
+/// How long a client may say nothing there until it is asked whether it still is there, and how long it has to answer.
+/// Agents ask more often themselves, so that this costs their uplinks nothing.
+const ASKED_AFTER: Duration = Duration::from_secs(60);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long to wait where the machine has no more files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -136,7 +141,10 @@ async fn serve_connection(connection: Connection, address: SocketAddr, router: R
     let connection = TokioIo::new(connection);
     if is_http2 {
         let mut http = http2::Builder::new(TokioExecutor::new());
-        http.max_concurrent_streams(STREAMS)
+        http.timer(TokioTimer::new())
+            .keep_alive_interval(ASKED_AFTER)
+            .keep_alive_timeout(ANSWERED_WITHIN)
+            .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(UNSENT)

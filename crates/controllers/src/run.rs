@@ -69,7 +69,8 @@ pub async fn run(
 }
 
 /// Makes the writes in their order, and answers whether one of them was overtaken. None waits for those before it to be
-/// durable: they share commits, and a crash leaves the first of them.
+/// durable: they share commits, and a crash leaves the first of them. Where one commit fails and the disk takes the next, what
+/// is left is not the beginning; the next look makes the rest.
 async fn write_all(writes: Vec<Write>, store: &Store, events: &Events, now: Time) -> Result<bool, Error> {
     let mut begun = Vec::with_capacity(writes.len());
     for write in writes {

@@ -21,7 +21,7 @@ const SITE: &str = "SITE";
 static RULES: LazyLock<[Vec<PolicyRule>; 2]> =
     LazyLock::new(|| [everywhere(), within()].map(|rules| serde_json::from_value(rules).unwrap_or_default()));
 
-/// The rules of a site in a namespace; in all of them if it is empty.
+/// The rules of a site in a namespace: those that hold everywhere, and at home those of its own.
 pub fn rules<'a>(site: &'a str, namespace: &str) -> impl Iterator<Item = PolicyRule> + use<'a> {
     let [everywhere, within] = &*RULES;
     let within = if namespace == site { within.as_slice() } else { &[] };
