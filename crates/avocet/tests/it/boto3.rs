@@ -4,7 +4,7 @@ use std::process::Command;
 
 use testkit::Ran;
 
-use crate::support::{list, put, tree};
+use crate::support::{list, ours, put, tree};
 
 /// Needs a Python with boto3, named by `AVOCET_TEST_PYTHON`.
 #[test]
@@ -16,7 +16,7 @@ fn boto3_and_the_command_line_share_a_sites_buckets() {
     let tree = tree();
     let hub = tree.hub("cloud");
     put(&tree, &hub, "shared/by-cli.txt", "from the command line");
-    let session = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/boto3_site.py");
+    let session = ours("tests/clients/boto3_site.py");
     let mut command = Command::new(python);
     command.arg(session).args(["objects", "accessKey", "secretKey"].map(|field| hub.access(field)));
     Ran::of(&mut command).ok();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use testkit::Ran;
 
-use crate::support::{registry, token, tree};
+use crate::support::{ours, registry, token, tree};
 
 /// Needs a Python with helm-python-sdk, which is Helm's own code, named by `AVOCET_TEST_HELM`.
 #[test]
@@ -16,7 +16,7 @@ fn helm_installs_upgrades_rolls_back_and_uninstalls_and_keeps_charts_in_the_regi
     let tree = tree();
     let hub = tree.hub("cloud");
     let folder = tempfile::tempdir().unwrap();
-    let session = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/helm_session.py");
+    let session = ours("tests/clients/helm_session.py");
     let mut helm = Command::new(python);
     helm.arg(session).arg(hub.kubeconfig()).arg(registry(&hub)).arg(token(&hub)).arg(folder.path());
     // Go's programs take authorities from there.

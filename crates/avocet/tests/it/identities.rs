@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use testkit::{Hub, LIMIT, Ran, Site, Tree, wait_until};
 
 use crate::joining::wait_until_it_says;
-use crate::support::{application, apply, http, model, placement, serving, tree, wait_until_model_answers};
+use crate::support::{
+    application, apply, http, model, ours, placement, serving, tree, wait_until_model_answers,
+};
 
 fn credential(site: &Site) -> String {
     std::fs::read_to_string(site.data().join("credential.pem")).unwrap_or_default()
@@ -140,7 +142,7 @@ fn promise_1_a_site_whose_certificate_ended_while_it_was_away_comes_back_by_itse
 
 /// A library that shifts the clock of the process that loads it.
 fn shifted_clock(tree: &Tree) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/clock.c");
+    let source = ours("tests/data/clock.c");
     let library = tree.folder().join("clock.so").display().to_string();
     let mut compile = std::process::Command::new("cc");
     Ran::of(compile.args(["-shared", "-fPIC", "-o", &library]).arg(source)).ok();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use testkit::Ran;
 
-use crate::support::tree;
+use crate::support::{ours, tree};
 
 /// Needs a Python with the package kubernetes, named by `AVOCET_TEST_PYTHON`.
 #[test]
@@ -15,8 +15,8 @@ fn the_kubernetes_client_for_python_works_and_elects_leaders() {
     };
     let tree = tree();
     let mut hub = tree.hub("cloud");
-    let session = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/kubernetes_client.py");
-    let version = Ran::of(Command::new(&python).arg(session).arg(hub.kubeconfig())).ok();
+    let session = ours("tests/clients/kubernetes_client.py");
+    let version = Ran::of(Command::new(&python).arg(&session).arg(hub.kubeconfig())).ok();
     hub.kill_9();
     hub.restart();
     Ran::of(Command::new(&python).arg(session).arg(hub.kubeconfig()).arg(version.trim())).ok();

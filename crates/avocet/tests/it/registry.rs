@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use testkit::{LIMIT, Ran, Tree, wait_until};
 use types::Digest;
 
-use crate::support::{application, apply, model, placement, registry, serving, token, tree, write_manifests};
+use crate::support::{
+    application, apply, model, ours, placement, registry, serving, token, tree, write_manifests,
+};
 
 pub fn is_there(program: &str) -> bool {
     let ask = if program == "openssl" { "version" } else { "--version" };
@@ -173,8 +175,8 @@ fn a_model_is_served_from_the_registry_and_not_collected() {
 fn a_site_that_demands_signatures_starts_nothing_without_one_and_says_so() {
     let tree = tree();
     let hub = tree.hub("cloud");
-    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/tests/data");
-    let (key, trusted) = (format!("{data}/signer.pem"), format!("{data}/signer.pub.pem"));
+    let data = ours("../artifacts/tests/data");
+    let [key, trusted] = ["signer.pem", "signer.pub.pem"].map(|file| data.join(file).display().to_string());
     let _site = tree.site(&hub, "strict", &["--require-signatures", &trusted]);
     let manifests =
         [placement("edge"), model("affine"), application("app", &json!([serving("affine", "edge")]))];

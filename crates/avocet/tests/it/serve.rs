@@ -1,10 +1,9 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use crate::support::tree;
+use crate::support::{ours, tree};
 
 #[test]
 fn avocet_serve_answers_for_a_folder_of_models_and_ends_on_a_signal() {
@@ -104,8 +103,7 @@ impl Drop for Isolated {
 
 /// A model whose weights are in a file beside it.
 fn with_external_data(model: &str) -> testkit::Tree {
-    let folder =
-        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../inference/tests/data/external")).join(model);
+    let folder = ours("../inference/tests/data/external").join(model);
     let tree = tree();
     for file in ["model.onnx", "model.onnx.data"] {
         tree.write(&format!("models/affine/1/{file}"), std::fs::read(folder.join(file)).unwrap());

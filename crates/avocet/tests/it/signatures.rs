@@ -7,12 +7,10 @@ use testkit::{Hub, LIMIT, Ran, Tree, wait_until};
 use types::Digest;
 
 use crate::registry::{image, is_there, model_file};
-use crate::support::{application, apply, model, placement, registry, serving, token, tree};
-
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/tests/data");
+use crate::support::{application, apply, model, ours, placement, registry, serving, token, tree};
 
 fn key(name: &str) -> String {
-    format!("{DATA}/{name}")
+    ours(&format!("../artifacts/tests/data/{name}")).display().to_string()
 }
 
 fn skopeo(tree: &Tree, arguments: &[&str]) -> Ran {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::{Hub, LIMIT, Tree, wait_until};
 
 use crate::kubectl::Kubectl;
-use crate::support::{apply, tree, write_manifests};
+use crate::support::{apply, ours, tree, write_manifests};
 
 /// A work tree and the bare repository that it pushes to.
 struct Repository {
@@ -504,7 +504,7 @@ fn a_site_fetches_what_only_it_reaches() {
 fn the_example_is_what_it_says() {
     let tree = tree();
     let hub = hub(&tree);
-    let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/gitops");
+    let examples = ours("../../examples/gitops");
     let repository = Repository::new(&tree);
     for file in ["base/kustomization.yaml", "base/placement.yaml", "overlays/north/kustomization.yaml"] {
         repository.write(

@@ -1,9 +1,14 @@
 //! Small applications, and shorthands to feed them and look at what becomes of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use testkit::{Hub, LIMIT, Ran, Site, Tree, wait_until};
+
+/// A file of the repository, by its path from this package: tests run in its folder, wherever they were built.
+pub fn ours(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap()
+}
 
 pub fn tree() -> Tree {
     Tree::new(env!("CARGO_BIN_EXE_avocet"))
@@ -27,7 +32,7 @@ pub fn function(name: &str, file: &Path) -> Value {
 
 /// A model that computes y = x * w + b.
 pub fn model(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference/tests/data/affine.onnx");
+    let path = ours("../inference/tests/data/affine.onnx");
     manifest("Model", name, &json!({"versions": [{"name": "1", "artifact": {"path": path}}]}))
 }
 

@@ -1,17 +1,15 @@
 //! Models and requests that a site was given directly, over crashes.
 
-use std::path::Path;
-
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use testkit::{Hub, LIMIT};
 use tokio::task::JoinSet;
 
-use crate::support::{apply, model, placement, serving, tree};
+use crate::support::{apply, model, ours, placement, serving, tree};
 
 /// y = x * w + b of four numbers; with its last number 1 it gives 1.9 first.
 fn affine() -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference/tests/data/affine.onnx")).unwrap()
+    std::fs::read(ours("../inference/tests/data/affine.onnx")).unwrap()
 }
 
 fn url(hub: &Hub, path: &str) -> String {

@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn operators_are_read_with_their_texts_and_the_rank_of_what_they_work_on() {
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let data = Path::new("tests/data");
         let nodes = read_nodes(&data.join("affine.onnx")).unwrap();
         let operators: Vec<_> = nodes.all.iter().map(|node| node.operator.as_str()).collect();
         assert_eq!(operators, ["MatMul", "Add"]);

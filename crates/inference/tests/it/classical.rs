@@ -1,6 +1,6 @@
 //! Classical models: the native engine gives what the library that trained them gives, and what ONNX Runtime gives.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use avocet_inference::{Datatype, EngineChoice, LoadOptions, LoadedModel, Tensor, fuzzing};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::support::discovered;
 const OPTIONS: LoadOptions = LoadOptions { workers: 1, threads: 0 };
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/classical")
+    PathBuf::from("tests/data/classical")
 }
 
 /// Models with answers: the file, and the name that its case has.

@@ -15,7 +15,7 @@ pub fn compile(image: ImageInput, signature: &Signature) -> Result<Input, StepEr
 }
 
 fn picture(name: &str) -> Vec<u8> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vision");
+    let folder = std::path::Path::new("tests/data/vision");
     std::fs::read(folder.join(name)).unwrap()
 }
 

@@ -10,7 +10,7 @@ use avocet_inference::{
 };
 
 pub fn model(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(format!("{name}.onnx"))
+    Path::new("tests/data").join(format!("{name}.onnx"))
 }
 
 pub fn discovered() -> Engines {

@@ -13,7 +13,7 @@ use crate::support::discovered;
 const OPTIONS: LoadOptions = LoadOptions { workers: 1, threads: 0 };
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tensorflow").join(name)
+    std::path::absolute(Path::new("tests/data/tensorflow").join(name)).unwrap()
 }
 
 /// The engines, if TensorFlow is among them.

@@ -32,7 +32,7 @@ async fn boto3_finds_what_it_knows_from_s3() {
     let endpoint = start(&site, &tasks).await;
     let session = tokio::task::spawn_blocking(move || {
         Command::new(python)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/boto3_session.py"))
+            .arg("tests/clients/boto3_session.py")
             .args([&endpoint, ACCESS_KEY, SECRET_KEY])
             .output()
             .unwrap()

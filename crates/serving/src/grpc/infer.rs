@@ -197,7 +197,7 @@ mod tests {
     async fn a_deadline_holds_while_the_model_is_loaded_too() {
         let engines = Engines::discover(&EngineOptions::default());
         let repository = Repository::new(engines, Options { workers: 1, ..Options::default() }).unwrap();
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/label.onnx");
+        let file = "tests/data/label.onnx";
         repository.register(LoadRequest::new("m", "1", file)).unwrap();
         let message = ModelInferRequest { model_name: "m".into(), ..ModelInferRequest::default() };
         let answer =

@@ -61,7 +61,7 @@ async fn run_client(engine: &str, onnxruntime: Option<PathBuf>, datatypes: usize
     let addresses = [&http, &rpc].map(|listener| listener.local_addr().unwrap().to_string());
     tasks.spawn("rest", serve(http, router(state.clone()), tasks.shutdown()));
     tasks.spawn("grpc", grpc::serve(rpc, state, tasks.shutdown()));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/tritonclient_all.py");
+    let script = Path::new("tests/clients/tritonclient_all.py");
     let client = tokio::task::spawn_blocking(move || {
         Command::new(python).arg(script).args(addresses).arg(model("int64")).arg(engine).output().unwrap()
     });

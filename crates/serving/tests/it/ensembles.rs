@@ -175,7 +175,7 @@ async fn tritons_clients_use_an_ensemble_as_they_do_with_triton() {
     let addresses = [&http, &rpc].map(|listener| listener.local_addr().unwrap().to_string());
     tasks.spawn("rest", serve(http, router(state.clone()), tasks.shutdown()));
     tasks.spawn("grpc", grpc::serve(rpc, state, tasks.shutdown()));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/ensemble.py");
+    let script = Path::new("tests/clients/ensemble.py");
     let client = tokio::task::spawn_blocking(move || {
         Command::new(python).arg(script).args(addresses).output().unwrap()
     });

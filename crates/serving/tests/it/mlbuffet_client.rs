@@ -15,7 +15,7 @@ async fn what_mlbuffets_manual_shows_works_with_requests() {
     let folder = tempfile::tempdir().unwrap();
     let server = Kept::open(folder.path(), Setup::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let tests = Path::new("tests");
     let mut command = Command::new(python);
     command.arg(tests.join("clients/mlbuffet_requests.py")).arg(listener.local_addr().unwrap().to_string());
     command.arg(tests.join("data/label.onnx"));

@@ -237,7 +237,7 @@ async fn a_file_goes_up_with_two_lines_of_python() {
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("teal.png");
     std::fs::write(&picture, png(TEAL)).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/plain.py");
+    let script = Path::new("tests/clients/plain.py");
     let client = tokio::task::spawn_blocking(move || {
         Command::new(python).arg(script).arg(address).arg(picture).output().unwrap()
     });
@@ -283,7 +283,7 @@ async fn pictures_and_readings_are_tensors_for_tritons_clients() {
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("teal.png");
     std::fs::write(&picture, png(TEAL)).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/pictures.py");
+    let script = Path::new("tests/clients/pictures.py");
     let client = tokio::task::spawn_blocking(move || {
         Command::new(python).arg(script).args(addresses).arg(picture).output().unwrap()
     });

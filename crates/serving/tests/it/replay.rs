@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{Kept, Reply, Setup, form, own_model, send};
 
 fn exchanges() -> Vec<Value> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mlbuffet.json");
+    let file = Path::new("tests/data/mlbuffet.json");
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
@@ -40,7 +40,7 @@ async fn repeat(server: &Kept, exchange: &Value, file_name: &str) -> Reply {
 }
 
 pub fn picture() -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference/tests/data/vision");
+    let folder = Path::new("../inference/tests/data/vision");
     std::fs::read(folder.join("baseline.jpg")).unwrap()
 }
 

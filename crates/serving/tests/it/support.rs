@@ -17,7 +17,7 @@ use avocet_serving::mlbuffet::{self, Buffet};
 use avocet_serving::{Guard, Jobs, ServerState, Shelf, Tracer, Unguarded, jobs, router, shelf};
 
 pub fn model(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference/tests/data").join(format!("{name}.onnx"))
+    Path::new("../inference/tests/data").join(format!("{name}.onnx"))
 }
 
 /// A repository with `affine` (versions 1 and 2, 2 the default), `int64`, `add_sub`, `small_types` and `log` on rten.
@@ -175,6 +175,6 @@ pub async fn upload(app: &Router, tag: &str, file: &str, content: &[u8]) -> Repl
 
 /// A model of the crate's own tests.
 pub fn own_model(name: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let folder = Path::new("tests/data");
     std::fs::read(folder.join(format!("{name}.onnx"))).unwrap()
 }

@@ -288,7 +288,7 @@ async fn opentelemetrys_own_messages_read_what_is_sent() {
         };
         bodies.iter().enumerate().map(write).collect()
     };
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/read_traces.py");
+    let script = "tests/clients/read_traces.py";
     let said = tokio::process::Command::new(python).arg(script).args(files).output().await.unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     let said = String::from_utf8(said.stdout).unwrap();

@@ -10,7 +10,7 @@ const PLURALS: [&str; 7] =
     ["applications", "assignments", "functions", "models", "placementdecisions", "placements", "sites"];
 
 fn copy_of_sample(name: &str, folder: &Path) -> PathBuf {
-    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let sample = Path::new("tests/data").join(name);
     let path = folder.join("hub.db");
     std::fs::write(&path, std::fs::read(sample).unwrap()).unwrap();
     path

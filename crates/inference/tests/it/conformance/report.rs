@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{DISPUTED, ENGINES, RANDOM, Results, VERDICTS, Verdict};
 
 fn kept(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/conformance").join(name)
+    Path::new("../../docs/conformance").join(name)
 }
 
 /// What is kept, by engine.
