@@ -14,7 +14,7 @@ use types::core::{
     CertificateSigningRequestSpec, CustomResourceDefinitionSpec, EventBody, NamespaceSpec, ResourceQuotaSpec,
 };
 use types::names::finalizer::{FOREGROUND, NAMESPACE, ORPHAN};
-use types::{Kind, KindInfo, ObjectMeta};
+use types::{Assignment, Kind, KindInfo, ObjectMeta};
 
 use crate::rbac::escalation;
 use crate::resources::Call;
@@ -304,7 +304,21 @@ fn prepare(call: &Call, manifest: &mut Value, old: Option<&Seen>) {
         }
         "secrets" => prepare_secret(fields),
         "certificatesigningrequests" => prepare_request(call, fields, old),
+        "assignments" if call.target.is_status() => note_report(call, manifest),
         _ => {}
+    }
+}
+
+/// How far the site is by what it reports is noted with it.
+fn note_report(call: &Call, manifest: &mut Value) {
+    // What is none is refused later.
+    let Ok(mut assignment) = Assignment::deserialize(&*manifest) else { return };
+    controllers::note_report(&mut assignment, call.hub.heartbeats.steady());
+    let progress = serde_json::to_value(assignment.status.progress).unwrap_or_default();
+    if let Some(status) = manifest.get_mut("status").and_then(Value::as_object_mut)
+        && !progress.is_null()
+    {
+        status.insert("progress".into(), progress);
     }
 }
 

@@ -213,7 +213,9 @@ async fn write(hub: &Hub, report: Report) -> Result<bool, ApiError> {
         // How far the site is, is this hub's to say.
         let progress = known.status.progress.clone();
         let status = AssignmentStatus { progress, ..report.status.clone() };
-        let manifest = serde_json::to_value(Assignment { status, ..known });
+        let mut reported = Assignment { status, ..known };
+        controllers::note_report(&mut reported, hub.heartbeats.steady());
+        let manifest = serde_json::to_value(reported);
         let manifest = manifest.map_err(|error| ApiError::internal(&error))?;
         match hub.store.update(key.clone(), manifest, true).await {
             Ok(_) => return Ok(true),

@@ -21,7 +21,7 @@ use types::{
 
 use content::{Wanted, is_same, new_revision, plan, wanted};
 use drive::{Assigned, Drive, Planned, revision_of};
-pub use sites::Moment;
+pub use sites::{Moment, note_report};
 use target::{Target, instruction};
 
 use crate::{Snapshot, Write};

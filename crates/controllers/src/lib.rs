@@ -32,6 +32,7 @@ mod testing;
 mod write;
 
 pub use aggregation::aggregate;
+pub use application::note_report;
 pub use certificate::{Applicant, Signer};
 pub use events::{Events, Occurrence, Subject};
 pub use instances::Duplicate;

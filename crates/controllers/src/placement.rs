@@ -13,7 +13,7 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
-use planner::{Misconfigured, PlacementKey, groups};
+use planner::{Misconfigured, PlacementKey, first_of, groups};
 use types::{Placement, SiteDecision, Time, set_condition};
 
 pub use outlook::{Outlook, outlook};
@@ -155,12 +155,7 @@ fn tell_decision<'a>(
 ) -> Vec<Occurrence> {
     let old: BTreeSet<&str> = old.map(|chosen| chosen.site.as_str()).collect();
     let new: BTreeSet<&str> = new.map(|chosen| chosen.site.as_str()).collect();
-    let named = |sites: Vec<&str>| {
-        const MOST: usize = 20;
-        let names = sites.iter().take(MOST).copied().collect::<Vec<_>>().join(", ");
-        let more = sites.len().saturating_sub(MOST);
-        if more == 0 { names } else { format!("{names} and {more} more") }
-    };
+    let named = |sites: Vec<&str>| first_of(&sites, 20, ", ");
     let came: Vec<&str> = new.difference(&old).copied().collect();
     let went: Vec<&str> = old.difference(&new).copied().collect();
     let mut parts = Vec::new();

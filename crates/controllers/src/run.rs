@@ -8,7 +8,6 @@ use tracing::{debug, warn};
 use types::core::ClusterRoleBody;
 use types::{Kind, Time};
 
-use crate::application::Moment;
 use crate::placement::Planning;
 use crate::snapshot::Reader;
 use crate::{Events, Heartbeats, Measurements, Write, aggregation, application, placement, site};
@@ -37,15 +36,12 @@ pub async fn run(
     // The version of the roles that were looked at last: they change rarely.
     let mut roles = u64::MAX;
     let mut reader = Reader::default();
-    let (began, started) = (daemon::now(), Instant::now());
     let mut planning = Planning::default();
     loop {
         let look = Instant::now();
         let (snapshot, version) = reader.read(&store);
         let now = daemon::now();
-        // Leases and rollouts measure time: by a clock that no one can set.
-        let steady = began.0.checked_add(started.elapsed()).map_or(now, Time);
-        let moment = Moment { now: steady, began, wall: now };
+        let moment = heartbeats.moment(now);
         let mut writes = site::reconcile(snapshot, &heartbeats, moment);
         writes.extend(placement::reconcile(&mut planning, snapshot, &measurements, now));
         writes.extend(application::reconcile(snapshot, moment));

@@ -64,6 +64,7 @@ impl Clock {
 pub struct Heartbeats {
     clock: Clock,
     started: Instant,
+    began: Time,
     grace: Duration,
     heard: Arc<Mutex<Heard>>,
 }
@@ -92,11 +93,22 @@ impl Heartbeats {
     /// Sites count as silent once nothing was heard of them for `grace`. After a start of the hub, all get that
     /// long to be heard first.
     pub fn new(grace: Duration) -> Self {
-        Self::by(Clock::default(), grace)
+        Self::by(Clock::default(), daemon::now(), grace)
     }
 
-    pub(crate) fn by(clock: Clock, grace: Duration) -> Self {
-        Self { started: clock.now(), clock, grace, heard: Arc::default() }
+    pub(crate) fn by(clock: Clock, began: Time, grace: Duration) -> Self {
+        Self { started: clock.now(), began, clock, grace, heard: Arc::default() }
+    }
+
+    /// The time by this clock, which began as the machine's: leases and rollouts measure by it.
+    pub fn steady(&self) -> Time {
+        let elapsed = self.clock.now().saturating_duration_since(self.started);
+        self.began.0.checked_add(elapsed).map_or(self.began, Time)
+    }
+
+    /// The time by all clocks, at which the machine's shows `wall`.
+    pub(crate) fn moment(&self, wall: Time) -> Moment {
+        Moment { now: self.steady(), began: self.began, wall }
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -336,7 +348,7 @@ mod tests {
     fn started_long_ago() -> Heartbeats {
         let now = Instant::now();
         let clock = Clock::set_to(now);
-        let heartbeats = Heartbeats::by(clock.clone(), GRACE);
+        let heartbeats = Heartbeats::by(clock.clone(), daemon::now(), GRACE);
         clock.set(now + GRACE * 2);
         heartbeats
     }

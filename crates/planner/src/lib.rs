@@ -21,6 +21,7 @@ mod distance;
 mod explain;
 mod fleet;
 mod policy;
+mod words;
 
 pub use board::{Board, Effort, MetricColumn, Selected, Situation, normalized_score};
 pub use crowd::{Crowd, PlacementKey};
@@ -31,3 +32,4 @@ pub use explain::{
 };
 pub use fleet::{Dialect, Fleet, Slot, holds_all};
 pub use policy::{Misconfigured, Policy, taints};
+pub use words::first_of;

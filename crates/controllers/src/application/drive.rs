@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use planner::ComponentPlan;
 use planner::rollout::{Budget, Member, Outcome, Stage, State, Step, advance};
 use types::{
-    ApplicationRevision, Assignment, AssignmentSpec, ObjectMeta, Portion, Rollout, RolloutKind, Site,
+    ApplicationRevision, Assignment, AssignmentSpec, ObjectMeta, Portion, Rollout, RolloutKind, Site, Time,
     names::label,
 };
 
@@ -289,7 +289,7 @@ impl Drive<'_> {
                 None => Change::Create(name, spec),
                 Some(old) => Change::Become(old, spec),
             };
-            writes.extend(change.write(planned.revision));
+            writes.extend(change.write(planned.revision, self.moment.now));
         }
         let has = |component: &str| planned.components.iter().any(|plan| plan.component == component);
         for (component, old) in here.into_iter().flatten() {
@@ -298,7 +298,7 @@ impl Drive<'_> {
             }
             // What the revision doesn't have at all goes together with what takes its place.
             if !has(component) || self.may_go(name, component, round) {
-                writes.extend(Change::Delete(old).write(planned.revision));
+                writes.extend(Change::Delete(old).write(planned.revision, self.moment.now));
             }
         }
     }
@@ -318,9 +318,9 @@ impl Drive<'_> {
                 None => (other.is_some() || !is_member) && self.may_go(name, component, round),
             };
             if goes {
-                writes.extend(Change::Delete(old).write(self.plan.revision));
+                writes.extend(Change::Delete(old).write(self.plan.revision, self.moment.now));
             } else if let Some((other, spec)) = spec {
-                writes.extend(Change::Become(old, spec).write(other.revision));
+                writes.extend(Change::Become(old, spec).write(other.revision, self.moment.now));
             }
         }
     }
@@ -333,17 +333,25 @@ impl Drive<'_> {
 }
 
 impl Change<'_> {
-    /// The write that makes it so, if it isn't.
-    fn write(&self, revision: &ApplicationRevision) -> Option<Write> {
+    /// The write that makes it so, if it isn't. With it goes the note of when the site was told.
+    fn write(&self, revision: &ApplicationRevision, now: Time) -> Option<Write> {
         match self {
-            Change::Create(site, spec) => Some(Write::create(&new_assignment(site, spec, revision))),
+            Change::Create(site, spec) => {
+                let mut new = new_assignment(site, spec, revision);
+                new.status.progress = Some(sites::just_told(1, now));
+                Some(Write::put(&new))
+            }
             Change::Become(old, spec) => {
-                if old.spec == **spec && revision_of(old) == revision.spec.number {
+                let is_other = old.spec != **spec;
+                if !is_other && revision_of(old) == revision.spec.number {
                     return None;
                 }
                 let mut changed = Assignment { spec: (*spec).clone(), ..(*old).clone() };
                 changed.metadata.labels.insert(label::REVISION.to_owned(), revision.spec.number.to_string());
-                Some(Write::spec(&changed))
+                if is_other {
+                    changed.status.progress = Some(sites::just_told(old.metadata.generation + 1, now));
+                }
+                Some(Write::put(&changed))
             }
             Change::Delete(old) => Some(Write::delete(*old)),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use planner::first_of;
 use planner::rollout::{Outcome, Step};
 use types::{
     Application, Assignment, ComponentStatus, Condition, ConditionStatus, InvocationCounts, Rejected,
@@ -12,6 +13,11 @@ use super::Controller;
 use super::drive::Drive;
 use super::target::is_rejected;
 use crate::{Occurrence, Write};
+
+/// Of how many sites a component's message says why it does not run there.
+const PROBLEMS: usize = 5;
+/// How many sites an event names.
+const NAMES: usize = 20;
 
 /// Why components can't be run, by component.
 type Problems = BTreeMap<String, String>;
@@ -132,36 +138,42 @@ impl Controller<'_> {
     ) -> ComponentStatus {
         let mut sites = Vec::new();
         let mut ready_sites = 0;
-        let mut problems: Vec<String> = problem.into_iter().collect();
+        let mut unready = Vec::new();
         for assignment in self.of_component(&name) {
             let site = assignment.namespace();
             sites.push(site.to_owned());
             *counts += assignment.status.invocations;
-            let available = condition(&assignment.status.conditions, "Available");
-            let is_heard = self.sites.get(site).is_some_and(|site| {
-                condition(&site.status.conditions, "Ready")
-                    .is_some_and(|ready| ready.status == ConditionStatus::True)
-            });
-            match available {
-                Some(available)
-                    if available.status == ConditionStatus::True
-                        && available.observed_generation == assignment.metadata.generation =>
-                {
-                    ready_sites += 1;
-                }
-                _ if !is_heard => {
-                    problems.push(format!("site `{site}` is silent and has not confirmed it yet"));
-                }
-                Some(available) if available.status != ConditionStatus::True => {
-                    problems.push(format!("site `{site}`: {}", available.message));
-                }
-                _ => problems.push(format!("site `{site}` is being set up")),
+            if super::sites::runs(assignment) {
+                ready_sites += 1;
+            } else {
+                unready.push(assignment);
             }
+        }
+        let known = unready.iter().take(PROBLEMS).map(|assignment| self.problem_of(assignment));
+        let mut problems: Vec<String> = problem.into_iter().chain(known).collect();
+        if unready.len() > PROBLEMS {
+            problems.push(format!("{} more sites", unready.len() - PROBLEMS));
         }
         if sites.is_empty() && problems.is_empty() {
             problems.push("is being assigned".into());
         }
         ComponentStatus { name, sites, ready_sites, message: problems.join("; ") }
+    }
+
+    /// Why a site does not run its newest assignment.
+    fn problem_of(&self, assignment: &Assignment) -> String {
+        let site = assignment.namespace();
+        let is_heard = self.sites.get(site).is_some_and(|site| {
+            condition(&site.status.conditions, "Ready")
+                .is_some_and(|ready| ready.status == ConditionStatus::True)
+        });
+        match condition(&assignment.status.conditions, "Available") {
+            _ if !is_heard => format!("site `{site}` is silent and has not confirmed it yet"),
+            Some(available) if available.status != ConditionStatus::True => {
+                format!("site `{site}`: {}", available.message)
+            }
+            _ => format!("site `{site}` is being set up"),
+        }
     }
 
     /// The components that a site reports to have failed.
@@ -317,7 +329,7 @@ fn tell(old: &Application, new: &Application, failures: &[String]) -> Vec<Occurr
         let was_ready = before.is_some_and(|before| before.message.is_empty());
         let is_news = before.is_none_or(|before| before.message != component.message);
         if component.message.is_empty() && !was_ready {
-            let message = format!("component {name} runs on {}", component.sites.join(", "));
+            let message = format!("component {name} runs on {}", first_of(&component.sites, NAMES, ", "));
             told.push(Occurrence::normal(new, "ComponentAvailable", message));
         } else if is_news && failures.contains(name) {
             let message = format!("component {name}: {}", component.message);

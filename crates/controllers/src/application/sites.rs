@@ -60,9 +60,33 @@ fn observed(assignment: &Assignment) -> SiteState {
     }
 }
 
+/// How far a site is with a generation that it was told of now.
+pub(super) fn just_told(generation: i64, now: Time) -> SiteProgress {
+    SiteProgress { state: SiteState::ToApply, generation, since: now, invocations: None }
+}
+
 /// How far a site is with an assignment, and since when by the hub's clock; and the note of it, if it is news. A site
 /// that is `judged` fails, too, if most invocations of its function do.
 pub(super) fn progress(assignment: &Assignment, now: Time, is_judged: bool) -> (SiteProgress, Option<Write>) {
+    let Some(news) = news(assignment, now, is_judged) else {
+        return (assignment.status.progress.clone().unwrap_or_else(|| just_told(0, now)), None);
+    };
+    let mut changed = assignment.clone();
+    changed.status.progress = Some(news.clone());
+    (news, Some(Write::status(&changed)))
+}
+
+/// Notes how far a site is with what it reports now, in the same write; what it takes more to judge, controllers note.
+pub fn note_report(assignment: &mut Assignment, now: Time) {
+    // What ran well before may be judged to fail by now.
+    let is_new = assignment.status.progress.as_ref().is_some_and(|noted| noted.invocations.is_none());
+    if is_new && let Some(news) = news(assignment, now, false) {
+        assignment.status.progress = Some(news);
+    }
+}
+
+/// How far a site is with an assignment, if that is another than what was noted.
+fn news(assignment: &Assignment, now: Time, is_judged: bool) -> Option<SiteProgress> {
     let generation = assignment.metadata.generation;
     let noted = assignment.status.progress.as_ref();
     let same = noted.filter(|noted| noted.generation == generation);
@@ -78,13 +102,8 @@ pub(super) fn progress(assignment: &Assignment, now: Time, is_judged: bool) -> (
     }
     match same {
         // Times to come were noted by a clock that was set back.
-        Some(noted) if noted.state == state && noted.since <= now => (noted.clone(), None),
-        _ => {
-            let progress = SiteProgress { state, generation, since: now, invocations };
-            let mut changed = assignment.clone();
-            changed.status.progress = Some(progress.clone());
-            (progress, Some(Write::status(&changed)))
-        }
+        Some(noted) if noted.state == state && noted.since <= now => None,
+        _ => Some(SiteProgress { state, generation, since: now, invocations }),
     }
 }
 

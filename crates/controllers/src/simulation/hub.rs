@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use store::Store;
-use types::Time;
 
-use crate::application::Moment;
 use crate::placement::Planning;
 use crate::site::Clock;
 use crate::snapshot::Reader;
@@ -22,9 +20,8 @@ pub struct Hub {
     pub heartbeats: Heartbeats,
     clock: Clock,
     since: Instant,
-    /// When it was started, and what its clock showed then.
+    /// When it was started.
     started: i64,
-    began: Time,
 }
 
 impl Hub {
@@ -34,20 +31,22 @@ impl Hub {
         Self {
             reader: Reader::default(),
             planning: Planning::default(),
-            heartbeats: Heartbeats::by(clock.clone(), Duration::from_secs(GRACE)),
+            heartbeats: Heartbeats::by(clock.clone(), at(now + set_by), Duration::from_secs(GRACE)),
             clock,
             since,
             started: now,
-            began: at(now + set_by),
         }
+    }
+
+    /// Its clock, which nobody sets, goes on.
+    pub fn tick(&self, now: i64) {
+        let age = Duration::from_secs((now - self.started).unsigned_abs());
+        self.clock.set(self.since + age);
     }
 
     /// What the controllers want to write now.
     pub fn look(&mut self, store: &Store, now: i64, set_by: i64) -> Vec<Write> {
-        let age = Duration::from_secs((now - self.started).unsigned_abs());
-        self.clock.set(self.since + age);
-        let steady = Time(self.began.0.checked_add(age).unwrap());
-        let moment = Moment { now: steady, began: self.began, wall: at(now + set_by) };
+        let moment = self.heartbeats.moment(at(now + set_by));
         let (snapshot, _) = self.reader.read(store);
         let mut writes = site::reconcile(snapshot, &self.heartbeats, moment);
         let measured = Measurements::default();

@@ -83,22 +83,20 @@ pub fn allow(tree: &mut Tree, before: &Before, write: &Write) {
     }
     let site = &write.key.namespace;
     match &write.action {
-        Action::Create(manifest) => {
-            let new: Assignment = serde_json::from_value(manifest.clone()).unwrap();
-            let selected = &before.selected[new.spec.application.as_str()];
-            assert!(selected.contains(site), "{} is created outside of the selection", write.key);
-        }
-        Action::Spec(manifest) => {
+        Action::Put(manifest) => {
             let new: Assignment = serde_json::from_value(manifest.clone()).unwrap();
             let (snapshot, _) = tree.seen.read(&tree.store);
-            let old = Snapshot::named(&snapshot.assignments, site, new.name());
-            let is_changed = old.is_some_and(|old| old.spec != new.spec);
+            let Some(old) = Snapshot::named(&snapshot.assignments, site, new.name()) else {
+                let selected = &before.selected[new.spec.application.as_str()];
+                assert!(selected.contains(site), "{} is created outside of the selection", write.key);
+                return;
+            };
             let is_out = snapshot.site(site).unwrap().spec.rollout_opt_out;
-            assert!(!(is_changed && is_out), "{site} opted out, and is changed");
+            assert!(old.spec == new.spec || !is_out, "{site} opted out, and is changed");
         }
         Action::Delete { .. } => allow_deletion(tree, before, write),
         Action::Status(_) | Action::Tell => {}
-        Action::Put(_) | Action::Together(_) => {
+        Action::Create(_) | Action::Spec(_) | Action::Together(_) => {
             panic!("{} is changed in a way that nobody judges", write.key)
         }
     }

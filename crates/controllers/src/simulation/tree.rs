@@ -12,7 +12,7 @@ use super::promises::{self, Before, Promises};
 use super::site::{Nature, Report, Site};
 use crate::snapshot::Reader;
 use crate::testing::{self, at};
-use crate::{Events, Snapshot, Write};
+use crate::{Events, Snapshot, Write, note_report};
 
 /// How often the controllers look at what they wrote themselves before they must rest.
 const LOOKS: usize = 100;
@@ -127,6 +127,9 @@ impl Tree {
             self.note("the hub is back");
             self.hub = Some(Hub::start(now, self.set_by));
         }
+        if let Some(hub) = &self.hub {
+            hub.tick(now);
+        }
         self.let_sites_work();
         self.deliver().await;
         self.look().await;
@@ -166,10 +169,11 @@ impl Tree {
         self.mail = rest;
         for (_, report) in due {
             let Some(site) = self.sites.get_mut(&report.site) else { continue };
-            if site.is_mute(now) || self.hub.is_none() {
+            let Some(hub) = self.hub.as_ref().filter(|_| !site.is_mute(now)) else {
                 site.missed(&report);
                 continue;
-            }
+            };
+            let steady = hub.heartbeats.steady();
             let (snapshot, _) = self.seen.read(&self.store);
             let known = Snapshot::named(&snapshot.assignments, &report.site, &report.assignment);
             let is_its = |known: &Assignment| known.metadata.uid == report.uid;
@@ -181,6 +185,8 @@ impl Tree {
             self.change::<types::AssignmentSpec>(&report.site, &report.assignment, true, |assignment| {
                 assignment.status.observed_generation = report.condition.observed_generation;
                 assignment.status.conditions = vec![report.condition.clone()];
+                // As the API does it.
+                note_report(assignment, steady);
             })
             .await;
         }
@@ -210,8 +216,8 @@ impl Tree {
                 && !matches!(write.action, crate::Action::Status(_))
             {
                 let action = match &write.action {
-                    crate::Action::Create(_) => "creates",
                     crate::Action::Delete { .. } => "deletes",
+                    _ if self.store.get(&write.key).is_none() => "creates",
                     _ => "changes",
                 };
                 self.note(format!("{action} {}", write.key));

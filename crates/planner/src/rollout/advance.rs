@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use types::{Portion, RolloutCounts};
 
 use super::portion::part;
+use crate::first_of;
 
 /// Sites that are changed together, before those of later stages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -315,10 +316,5 @@ fn sites(count: usize) -> String {
 const NAMES: usize = 5;
 
 fn list(names: &[&str]) -> String {
-    match names.get(..NAMES) {
-        Some(first) if names.len() > NAMES => {
-            format!("{} and {} more", first.join(", "), names.len() - NAMES)
-        }
-        _ => names.join(", "),
-    }
+    first_of(names, NAMES, ", ")
 }
