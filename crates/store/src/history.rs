@@ -1,6 +1,6 @@
 //! The recent changes, kept for watchers: each kind's in a log of its own, so that a busy kind neither wakes nor
-//! scans past the watchers of a quiet one. Of one kind, who watches one namespace is woken for that alone: each site
-//! watches its own.
+//! scans past the watchers of a quiet one. Of one kind, who watches one namespace is woken for that alone, and reads
+//! nothing else: each site watches its own.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -70,6 +70,9 @@ struct Log {
 const FEW_PLACES: usize = 64;
 
 struct Place {
+    /// Its changes after `since`; those before are in the log of the kind only.
+    events: VecDeque<Event>,
+    since: u64,
     /// A watch of this namespace from this version or later misses nothing.
     oldest: u64,
     latest: watch::Sender<u64>,
@@ -104,6 +107,7 @@ impl Logs {
         log.oldest = event.version;
         if let Some(place) = log.places.get_mut(event.object.key.namespace.as_str()) {
             place.oldest = event.version;
+            place.events.pop_front_if(|first| first.version == event.version);
         }
         self.events -= 1;
         self.bytes -= event.bytes();
@@ -135,14 +139,30 @@ impl Log {
             self.places_to_look = FEW_PLACES.max(2 * self.places.len());
         }
         let oldest = self.oldest;
-        let new = || Place { oldest, latest: watch::Sender::new(version) };
+        let new =
+            || Place { events: VecDeque::new(), since: version, oldest, latest: watch::Sender::new(version) };
         self.places.entry(namespace.clone()).or_insert_with(new)
     }
 
     fn after(&self, seen: u64) -> impl Iterator<Item = &Event> {
-        let start = self.events.partition_point(|event| event.version <= seen);
-        self.events.range(start..)
+        after(&self.events, seen)
     }
+
+    /// The next changes of one namespace.
+    fn take_in(&self, namespace: &str, seen: u64) -> Vec<Event> {
+        match self.places.get(namespace).filter(|place| place.since <= seen) {
+            Some(place) => after(&place.events, seen).take(TAKEN_AT_ONCE).cloned().collect(),
+            None => {
+                let there = self.after(seen).filter(|event| event.object.key.namespace == namespace);
+                there.take(TAKEN_AT_ONCE).cloned().collect()
+            }
+        }
+    }
+}
+
+fn after(events: &VecDeque<Event>, seen: u64) -> impl Iterator<Item = &Event> {
+    let start = events.partition_point(|event| event.version <= seen);
+    events.range(start..)
 }
 
 impl History {
@@ -167,8 +187,11 @@ impl History {
         logs.events += 1;
         logs.bytes += event.bytes();
         let log = logs.log(plural);
-        let place =
-            log.places.get_key_value(event.object.key.namespace.as_str()).map(|(name, _)| name.clone());
+        let namespace = event.object.key.namespace.as_str();
+        let place = log.places.get_key_value(namespace).map(|(name, _)| name.clone());
+        if let Some(place) = log.places.get_mut(namespace) {
+            place.events.push_back(event.clone());
+        }
         log.events.push_back(event);
         logs.unannounced.insert((plural, None));
         if place.is_some() {
@@ -222,18 +245,18 @@ impl History {
     pub(crate) fn take(&self, scope: &Scope, seen: u64) -> Result<Taken, Expired> {
         let logs = self.logs.read().unwrap_or_else(PoisonError::into_inner);
         logs.check(scope, seen)?;
-        let of_kind = |plural| logs.kinds.get(plural).into_iter().flat_map(|log| log.after(seen));
         let mut events: Vec<Event> = match scope {
             Scope::All => {
                 let first = |log: &Log| log.after(seen).take(TAKEN_AT_ONCE).cloned().collect::<Vec<_>>();
                 logs.kinds.values().flat_map(first).collect()
             }
-            Scope::Kind(plural) => of_kind(plural).take(TAKEN_AT_ONCE).cloned().collect(),
-            Scope::Place(plural, namespace) => of_kind(plural)
-                .filter(|event| *event.object.key.namespace == **namespace)
-                .take(TAKEN_AT_ONCE)
-                .cloned()
-                .collect(),
+            Scope::Kind(plural) => {
+                let log = logs.kinds.get(plural).into_iter();
+                log.flat_map(|log| log.after(seen)).take(TAKEN_AT_ONCE).cloned().collect()
+            }
+            Scope::Place(plural, namespace) => {
+                logs.kinds.get(plural).map(|log| log.take_in(namespace, seen)).unwrap_or_default()
+            }
         };
         let now = logs.version;
         drop(logs);
@@ -329,6 +352,32 @@ mod tests {
         (31..40).for_each(|version| history.push(event_in("busy", "a", version)));
         assert!(history.take(&quiet, 10).is_err(), "its own change was forgotten");
         assert!(versions(&history, &quiet, 30).is_empty());
+    }
+
+    #[test]
+    fn who_watches_a_namespace_reads_what_came_before_it_was_watched_too() {
+        let history = History::starting_at(0, HistoryLimits { events: 8, bytes: 1 << 20 });
+        let place = Scope::Place("a", "here".into());
+        let push = |versions: std::ops::RangeInclusive<u64>| {
+            for version in versions {
+                let namespace = if version % 2 == 0 { "here" } else { "there" };
+                history.push(event_in(namespace, "a", version));
+            }
+        };
+        push(1..=4);
+        let _watched = history.subscribe(&place, 1).unwrap();
+        push(5..=8);
+        assert_eq!(versions(&history, &place, 1), [2, 4, 6, 8]);
+        assert_eq!(versions(&history, &place, 4), [6, 8]);
+        assert_eq!(versions(&history, &place, 6), [8]);
+        // What is forgotten is forgotten in both places.
+        push(9..=13);
+        assert!(history.take(&place, 3).is_err());
+        assert_eq!(versions(&history, &place, 4), [6, 8, 10, 12]);
+        push(14..=20);
+        assert!(history.take(&place, 11).is_err());
+        assert_eq!(versions(&history, &place, 12), [14, 16, 18, 20]);
+        assert_eq!(history.logs.read().unwrap().kinds["a"].places["here"].events.len(), 4);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Fairness {
     turn: VecDeque<String>,
     at_work: usize,
     next: Ticket,
+    /// How many flows make it worth a look which are at rest.
+    flows_to_look: usize,
 }
 
 #[derive(Debug)]
@@ -55,19 +57,27 @@ struct Flow {
     filled: Duration,
 }
 
-/// Beyond so many clients, those at rest are forgotten.
+/// So many clients are remembered even at rest.
 const REMEMBERED: usize = 4096;
 
 impl Fairness {
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, flows: HashMap::new(), turn: VecDeque::new(), at_work: 0, next: 0 }
+        Self {
+            bounds,
+            flows: HashMap::new(),
+            turn: VecDeque::new(),
+            at_work: 0,
+            next: 0,
+            flows_to_look: REMEMBERED,
+        }
     }
 
     /// A request of a client arrives. `now` is the time since some start.
     pub fn enter(&mut self, client: &str, now: Duration) -> Entry {
         let bounds = self.bounds;
-        if self.flows.len() > REMEMBERED {
+        if self.flows.len() > self.flows_to_look {
             self.flows.retain(|_, flow| !flow.is_at_rest(bounds, now));
+            self.flows_to_look = REMEMBERED.max(2 * self.flows.len());
         }
         let flow = self.flows.entry(client.to_owned()).or_insert_with(|| Flow {
             at_work: 0,
@@ -202,6 +212,22 @@ mod tests {
         }
         assert_eq!(fairness.enter("a", at(0)), Entry::Refuse(at(100)));
         assert_eq!(fairness.enter("a", at(100)), Entry::Go);
+    }
+
+    #[test]
+    fn clients_at_rest_are_forgotten_in_time() {
+        let mut fairness = Fairness::new(Bounds { at_work: usize::MAX, ..BOUNDS });
+        for number in 0..3 * REMEMBERED {
+            assert_eq!(fairness.enter(&number.to_string(), at(0)), Entry::Go);
+        }
+        assert_eq!(fairness.flows.len(), 3 * REMEMBERED, "all of them are at work");
+        for number in 0..3 * REMEMBERED {
+            fairness.leave(&number.to_string());
+        }
+        for number in 0..3 * REMEMBERED {
+            fairness.enter(&format!("later {number}"), at(1000));
+        }
+        assert!(fairness.flows.len() <= 4 * REMEMBERED, "{}", fairness.flows.len());
     }
 
     #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN, Answer, PLANT, TestHub, assignment, manifest};
+use crate::support::{ADMIN, Answer, PLANT, TestHub, assignment, manifest, resource};
 
 const CHILDREN: &str = "/avocet/v1/sites/plant/children";
 const REPORTS: &str = "/avocet/v1/sites/plant/reports";
@@ -207,4 +207,40 @@ async fn a_hub_below_says_of_itself_what_is_its_own_to_say() {
     assert_eq!(seen["spec"]["taints"][0]["key"], "avocet.dev/hub-alone");
     assert_eq!(seen["metadata"]["labels"], json!({"country": "fi"}));
     assert_eq!(seen["metadata"].get("ownerReferences"), None);
+}
+
+#[tokio::test]
+async fn what_a_site_reports_first_is_noted_by_the_hubs_clock_in_the_same_write() {
+    let started = daemon::now();
+    let hub = TestHub::start().await;
+    hub.tell(&[child("line", "plant")]).await;
+    let progress = json!({"state": "ToApply", "generation": 1, "since": "2000-01-01T00:00:00Z"});
+    let told = json!({"status": {"progress": progress}});
+    for (site, relayed) in [("plant", false), ("line", true)] {
+        let (assigned, path) = (hub.assign(site, "a").await, format!("namespaces/{site}/assignments/a"));
+        hub.merge_patch(&format!("{path}/status"), &told).await.expect(200);
+        let report = async || {
+            if relayed {
+                hub.report(site, &assigned, "works").await.expect(200);
+            } else {
+                let condition = json!({"type": "Available", "status": "True", "reason": "Running", "message": "",
+                    "observedGeneration": 1, "lastTransitionTime": "2030-01-01T00:00:00Z"});
+                let status = json!({"status": {"conditions": [condition], "observedGeneration": 1}});
+                let (path, kind) = (resource(&format!("{path}/status")), "application/merge-patch+json");
+                hub.ask("PATCH", &path, PLANT, kind, status.to_string().into_bytes()).await.expect(200);
+            }
+            hub.get(&path).await.expect(200)
+        };
+        let before = hub.get(&path).await.expect(200);
+        assert_eq!(before["status"]["progress"]["state"], "ToApply");
+        let first = report().await;
+        let noted = &first["status"]["progress"];
+        assert_eq!((&noted["state"], &noted["generation"]), (&json!("Succeeded"), &json!(1)), "{first}");
+        let since: types::Time = serde_json::from_value(noted["since"].clone()).unwrap();
+        assert!(started <= since && since <= daemon::now(), "{since} is not by the hub's clock");
+        // What ran already is for controllers to judge: they may know better.
+        let failed = json!({"status": {"progress": {"state": "Failed"}}});
+        hub.merge_patch(&format!("{path}/status"), &failed).await.expect(200);
+        assert_eq!(report().await["status"]["progress"]["state"], "Failed");
+    }
 }
