@@ -1,4 +1,4 @@
-//! Reads protobuf without a schema, field by field, and skips with seeks what nobody asks for.
+//! Reads protobuf without a schema, field by field, and skips with seeks what nobody asks for; and writes it.
 
 use std::io::{self, BufRead, Read, Seek};
 
@@ -16,6 +16,49 @@ pub(crate) enum Value {
     Fixed32([u8; 4]),
     /// 64 bits that stand for themselves.
     Fixed64([u8; 8]),
+}
+
+/// The bytes of a message, written field by field.
+#[derive(Default)]
+pub(crate) struct Message(pub Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    pub fn number(mut self, field: u64, value: u64) -> Self {
+        self.varint(field << 3);
+        self.varint(value);
+        self
+    }
+
+    pub fn bytes(mut self, field: u64, content: &[u8]) -> Self {
+        self.varint(field << 3 | 2);
+        self.varint(content.len() as u64);
+        self.0.extend_from_slice(content);
+        self
+    }
+
+    pub fn float(self, field: u64, value: f32) -> Self {
+        self.fixed32(field, value.to_le_bytes())
+    }
+
+    pub fn fixed32(mut self, field: u64, value: [u8; 4]) -> Self {
+        self.varint(field << 3 | 5);
+        self.0.extend_from_slice(&value);
+        self
+    }
+
+    pub fn fixed64(mut self, field: u64, value: [u8; 8]) -> Self {
+        self.varint(field << 3 | 1);
+        self.0.extend_from_slice(&value);
+        self
+    }
 }
 
 /// A file and how much of it was read.

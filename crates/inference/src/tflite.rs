@@ -7,7 +7,7 @@
 
 mod flatbuffer;
 mod operators;
-mod writer;
+pub(crate) mod writer;
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -3,6 +3,7 @@
 //! It computes in f32, i32, i8 and u8. Wider ONNX types are converted at the border: INT64 and BOOL to i32 (a
 //! value outside i32's range is refused, not wrapped), FP64 and FP16 to f32.
 
+mod mended;
 mod refused;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use rten::{DataType, Model, NodeId, RunOptions, ThreadPool, Value, ValueOrView, 
 use rten_tensor::Layout;
 
 use crate::engine::chain;
+use crate::format::FormatError;
 use crate::onnx::nodes::read_nodes;
 use crate::{
     Datatype, Element, Engine, EngineError, EngineInfo, InvalidInput, LoadError, LoadOptions, LoadedModel,
@@ -49,12 +51,19 @@ impl Engine for Rten {
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let signature =
             read_signature(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
-        let nodes = read_nodes(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
+        let damaged = |source| LoadError::Format { path: path.into(), source };
         let refused = |reason: String| LoadError::Engine { engine: NAME, reason };
+        let nodes = read_nodes(path).map_err(damaged)?;
         if let Some(reason) = refused::reason(&nodes) {
             return Err(refused(reason));
         }
-        let model = load(path).map_err(refused)?;
+        let model = if mended::is_needed(&nodes) {
+            let content = std::fs::read(path).map_err(|error| damaged(FormatError::Io(error)))?;
+            let mended = mended::mend(&content, &nodes).map_err(damaged)?;
+            Model::load(mended).map_err(|error| refused(chain(&error)))?
+        } else {
+            load(path).map_err(refused)?
+        };
         let node = |spec: &TensorSpec, what: &str| {
             let (name, datatype) = (&spec.name, spec.datatype);
             if !handles(datatype) {

@@ -19,6 +19,8 @@ pub(crate) struct Node {
     /// Empty for ONNX's own operators.
     pub domain: String,
     pub inputs: Vec<String>,
+    /// Whether it is in a graph inside a node, or in a function of the model's own.
+    pub is_inside: bool,
     /// Attributes that are texts.
     pub texts: BTreeMap<String, String>,
 }
@@ -44,7 +46,7 @@ pub(crate) fn read_nodes(path: &Path) -> Result<Nodes, FormatError> {
         7 => read_graph(reader, end, 0, &mut nodes),
         // Functions of the model's own: nodes are field 7 of each.
         25 => reader.message(end, |reader, field, end| match field {
-            7 => read_node(reader, end, 0, &mut nodes),
+            7 => read_node(reader, end, 1, &mut nodes),
             _ => Ok(()),
         }),
         _ => Ok(()),
@@ -96,7 +98,7 @@ fn read_node<R: BufRead + Seek>(
     depth: usize,
     nodes: &mut Nodes,
 ) -> Result<(), FormatError> {
-    let mut node = Node::default();
+    let mut node = Node { is_inside: depth > 0, ..Node::default() };
     reader.message(end, |reader, field, end| {
         match field {
             1 => node.inputs.push(reader.string(end)?),

@@ -1,42 +1,11 @@
 //! Writing an ONNX model: nodes, weights, inputs and outputs in the order in which they are added.
 
+use crate::protobuf::Message;
+
 /// Element types of `TensorProto`.
 pub const FLOAT: u64 = 1;
 pub const INT32: u64 = 6;
 pub const INT64: u64 = 7;
-
-/// The bytes of a protobuf message.
-#[derive(Default)]
-struct Message(Vec<u8>);
-
-impl Message {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push((value & 0x7f) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
-    fn number(mut self, field: u64, value: u64) -> Self {
-        self.varint(field << 3);
-        self.varint(value);
-        self
-    }
-
-    fn bytes(mut self, field: u64, content: &[u8]) -> Self {
-        self.varint(field << 3 | 2);
-        self.varint(content.len() as u64);
-        self.0.extend_from_slice(content);
-        self
-    }
-
-    fn float(mut self, field: u64, value: f32) -> Self {
-        self.varint(field << 3 | 5);
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-}
 
 /// An attribute of a node.
 pub enum Attribute<'a> {

@@ -1,7 +1,9 @@
-//! What rten computes otherwise than ONNX says: refused with a reason, because a wrong answer is worse than none.
+//! What rten computes otherwise than ONNX says, and nobody [mended](super::mended): refused with a reason, because a
+//! wrong answer is worse than none.
 //!
 //! Found by ONNX's own tests of operators (`docs/conformance`). Look again with each release of rten.
 
+use super::mended;
 use crate::onnx::nodes::{Node, Nodes};
 
 /// Why rten 0.27 must not run this graph.
@@ -17,15 +19,12 @@ pub(super) fn reason(nodes: &Nodes) -> Option<String> {
 
 fn difference(node: &Node, nodes: &Nodes) -> Option<&'static str> {
     let is = |name: &str, text: &str| node.texts.get(name).is_some_and(|given| given == text);
-    let second_is_vector = || node.inputs.get(1).is_some_and(|input| nodes.vectors.contains(input));
     match node.operator.as_str() {
-        "ArgMax" => Some("of equal values it takes the last instead of the first"),
         "NonMaxSuppression" => Some("it counts the boxes of all classes and images together"),
         "Resize" | "Upsample" if is("mode", "cubic") => {
             Some("it interpolates linearly where it should cubically")
         }
-        "Sign" => Some("the sign of 0 is 1 instead of 0"),
-        "MatMul" if second_is_vector() => Some("times a vector it keeps a dimension too many"),
+        _ if node.is_inside => mended::difference(node, nodes),
         _ => None,
     }
 }
@@ -34,9 +33,10 @@ fn difference(node: &Node, nodes: &Nodes) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn refused(operator: &str, mode: &str, second: &str) -> bool {
+    fn refused(operator: &str, mode: &str, second: &str, is_inside: bool) -> bool {
         let node = Node {
             operator: operator.into(),
+            is_inside,
             inputs: vec!["x".into(), second.into()],
             texts: [("mode".to_owned(), mode.to_owned())].into(),
             ..Node::default()
@@ -46,15 +46,18 @@ mod tests {
 
     #[test]
     fn only_what_is_wrong_is_refused() {
-        for (operator, mode, second, expected) in [
-            ("ArgMax", "", "", true),
-            ("ArgMin", "", "", false),
-            ("Resize", "cubic", "", true),
-            ("Resize", "linear", "", false),
-            ("MatMul", "", "v", true),
-            ("MatMul", "", "w", false),
+        for (operator, mode, second, inside, outside) in [
+            ("ArgMax", "", "", true, false),
+            ("ArgMin", "", "", true, false),
+            ("Resize", "cubic", "", true, true),
+            ("Resize", "linear", "", false, false),
+            ("MatMul", "", "v", true, false),
+            ("MatMul", "", "w", false, false),
         ] {
-            assert_eq!(refused(operator, mode, second), expected, "{operator} {mode} {second}");
+            for (is_inside, expected) in [(true, inside), (false, outside)] {
+                let found = refused(operator, mode, second, is_inside);
+                assert_eq!(found, expected, "{operator} {mode} {second} {is_inside}");
+            }
         }
     }
 }
