@@ -290,21 +290,30 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Mo
                 .duplicate(site, now, heartbeats.grace)
                 .map(|(status, reason, message)| ("DuplicateIdentity", status, reason, message)),
         ];
+        let generation = site.metadata.generation;
+        let is_news = |(kind, status, reason, message): &(&str, ConditionStatus, &str, String)| {
+            condition(&site.status.conditions, kind).is_none_or(|known| {
+                (known.status, known.reason.as_str(), &known.message) != (*status, *reason, message)
+                    || known.observed_generation != generation
+            })
+        };
+        let mut news = facts.into_iter().flatten().filter(is_news).peekable();
+        if news.peek().is_none() {
+            continue;
+        }
         let mut changed = site.clone();
-        for (kind, status, reason, message) in facts.into_iter().flatten() {
+        for (kind, status, reason, message) in news {
             let condition = Condition {
                 kind: kind.into(),
                 status,
-                observed_generation: site.metadata.generation,
+                observed_generation: generation,
                 last_transition_time: moment.now,
                 reason: reason.into(),
                 message,
             };
             set_condition(&mut changed.status.conditions, condition);
         }
-        if changed != *site {
-            writes.push(Write::status(&changed).telling(told));
-        }
+        writes.push(Write::status(&changed).telling(told));
     }
     writes
 }

@@ -110,10 +110,14 @@ impl Source {
         let mut known =
             std::mem::take(&mut self.objects).into_iter().zip(std::mem::take(resources)).peekable();
         for object in objects {
-            while let Some((gone, _)) = known.next_if(|(was, _)| was.key < object.key) {
+            let unchanged = loop {
+                // Most are as they were: those are not even looked into.
+                if let Some(same) = known.next_if(|(was, _)| Arc::ptr_eq(was, &object)) {
+                    break Some(same);
+                }
+                let Some((gone, _)) = known.next_if(|(was, _)| was.key < object.key) else { break None };
                 changed.push(gone.key.clone());
-            }
-            let unchanged = known.next_if(|(was, _)| Arc::ptr_eq(was, &object));
+            };
             let read = unchanged.map(|(_, resource)| resource).or_else(|| {
                 changed.push(object.key.clone());
                 object.parse().ok()

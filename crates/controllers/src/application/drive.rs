@@ -21,29 +21,29 @@ pub(super) type Assigned<'a> = BTreeMap<&'a str, BTreeMap<&'a str, &'a Assignmen
 /// A revision, and what it is for sites.
 pub(super) struct Planned<'a> {
     pub revision: &'a ApplicationRevision,
-    pub components: Vec<ComponentPlan>,
+    /// Each with why it can't be planned now, if so: what is assigned of it stays as it is.
+    pub components: BTreeMap<String, Option<String>>,
     desired: Desired,
-    /// Components that can't be planned now: what is assigned of them stays as it is.
-    blocked: BTreeSet<String>,
 }
 
 impl<'a> Planned<'a> {
-    pub fn new(revision: &'a ApplicationRevision, components: Vec<ComponentPlan>) -> Self {
-        let (mut desired, mut blocked) = (Desired::new(), BTreeSet::new());
-        for plan in &components {
-            match &plan.assignments {
-                Ok(sites) => {
-                    for (site, spec) in sites {
-                        let here = desired.entry(site.clone()).or_default();
-                        here.insert(plan.component.clone(), spec.clone());
-                    }
-                }
-                Err(_) => {
-                    blocked.insert(plan.component.clone());
-                }
+    pub fn new(revision: &'a ApplicationRevision, plans: Vec<ComponentPlan>) -> Self {
+        let (mut desired, mut components) = (Desired::new(), BTreeMap::new());
+        for ComponentPlan { component, assignments } in plans {
+            let (sites, problem) = match assignments {
+                Ok(sites) => (sites, None),
+                Err(problem) => (BTreeMap::new(), Some(problem)),
+            };
+            for (site, spec) in sites {
+                desired.entry(site).or_default().insert(component.clone(), spec);
             }
+            components.insert(component, problem);
         }
-        Self { revision, components, desired, blocked }
+        Self { revision, components, desired }
+    }
+
+    fn is_blocked(&self, component: &str) -> bool {
+        self.components.get(component).is_some_and(Option::is_some)
     }
 }
 
@@ -140,7 +140,9 @@ impl Drive<'_> {
     /// The stage of the first group that selects a site; the last one for all others.
     fn stage_of(&self, name: &str, stages: &[Stage]) -> usize {
         let last = stages.len().saturating_sub(1);
-        let Some(site) = self.sites.get(name) else { return last };
+        let Some(site) = self.sites.get(name).filter(|_| !self.rollout.groups.is_empty()) else {
+            return last;
+        };
         let mut labels = site.metadata.labels.clone();
         labels.insert(label::TIER.into(), site.spec.tier.clone());
         let group = self.rollout.groups.iter().find(|group| group.site_selector.matches(&labels));
@@ -200,7 +202,7 @@ impl Drive<'_> {
 
     /// Whether what is assigned of a component is to stay as it is.
     fn stays(&self, component: &str) -> bool {
-        self.plan.blocked.contains(component) || self.unknown.contains(component)
+        self.plan.is_blocked(component) || self.unknown.contains(component)
     }
 
     /// Makes the assignments of all sites what they should be after this step. Sites that are recalled go back to
@@ -291,13 +293,12 @@ impl Drive<'_> {
             };
             writes.extend(change.write(planned.revision, self.moment.now));
         }
-        let has = |component: &str| planned.components.iter().any(|plan| plan.component == component);
         for (component, old) in here.into_iter().flatten() {
             if desired.contains_key(*component) || self.stays(component) {
                 continue;
             }
             // What the revision doesn't have at all goes together with what takes its place.
-            if !has(component) || self.may_go(name, component, round) {
+            if !planned.components.contains_key(*component) || self.may_go(name, component, round) {
                 writes.extend(Change::Delete(old).write(planned.revision, self.moment.now));
             }
         }
@@ -308,7 +309,7 @@ impl Drive<'_> {
         let is_member = self.plan.desired.contains_key(name);
         for (component, old) in self.assigned.get(name).into_iter().flatten() {
             let other = self.others.get(&revision_of(old));
-            if self.stays(component) || other.is_some_and(|other| other.blocked.contains(*component)) {
+            if self.stays(component) || other.is_some_and(|other| other.is_blocked(component)) {
                 continue;
             }
             let spec = other.and_then(|other| Some((other, other.desired.get(name)?.get(*component)?)));

@@ -43,11 +43,7 @@ impl Controller<'_> {
         problems: &Problems,
         writes: &mut Vec<Write>,
     ) {
-        let planned = drive.plan.components.iter().map(|plan| {
-            let problem = plan.assignments.as_ref().err().cloned();
-            (plan.component.clone(), problem)
-        });
-        let mut parts: BTreeMap<String, Option<String>> = planned.collect();
+        let mut parts = drive.plan.components.clone();
         for (component, problem) in problems {
             let problem = Some(problem.clone());
             parts
