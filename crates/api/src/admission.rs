@@ -304,22 +304,28 @@ fn prepare(call: &Call, manifest: &mut Value, old: Option<&Seen>) {
         }
         "secrets" => prepare_secret(fields),
         "certificatesigningrequests" => prepare_request(call, fields, old),
-        "assignments" if call.target.is_status() => note_report(call, manifest),
+        "assignments" if call.target.is_status() => note_report(call, manifest, old),
         _ => {}
     }
 }
 
-/// How far the site is by what it reports is noted with it.
-fn note_report(call: &Call, manifest: &mut Value) {
+/// How far a site is by what it reports is noted with it. That is the hub's to say: what was known of it stays.
+fn note_report(call: &Call, manifest: &mut Value, old: Option<&Seen>) {
     // What is none is refused later.
     let Ok(mut assignment) = Assignment::deserialize(&*manifest) else { return };
-    controllers::note_report(&mut assignment, call.hub.heartbeats.steady());
-    let progress = serde_json::to_value(assignment.status.progress).unwrap_or_default();
-    if let Some(status) = manifest.get_mut("status").and_then(Value::as_object_mut)
-        && !progress.is_null()
-    {
-        status.insert("progress".into(), progress);
+    let known = old.and_then(|old| Assignment::deserialize(&old.manifest).ok());
+    if let Some(known) = known {
+        assignment.metadata.generation = known.metadata.generation;
+        assignment.status.progress = known.status.progress;
     }
+    controllers::note_report(&mut assignment, call.hub.heartbeats.steady());
+    let Some(fields) = manifest.as_object_mut() else { return };
+    let status = fields.entry("status").or_insert_with(|| json!({}));
+    if status.is_null() {
+        *status = json!({});
+    }
+    let progress = serde_json::to_value(assignment.status.progress).unwrap_or_default();
+    json_patch::merge(status, &json!({"progress": progress}));
 }
 
 /// Texts become bytes in Base64, and the type has a default.

@@ -374,13 +374,14 @@ impl Shared {
     /// Shows durable changes to readers, and wakes watchers after the last one of their commit.
     fn apply(&self, events: Vec<Event>, history: &History) {
         let Some(last) = events.last().map(|event| event.version) else { return };
+        let is_last = last == self.ahead.lock().unwrap_or_else(PoisonError::into_inner).version;
         let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
         let replaced: Vec<Option<Arc<Object>>> = events.iter().map(|event| memory.apply(event)).collect();
+        // Both at once: what is listed can be watched from.
+        events.into_iter().for_each(|event| history.push(event));
         drop(memory);
         // Taken apart outside of the lock.
         drop(replaced);
-        let is_last = last == self.ahead.lock().unwrap_or_else(PoisonError::into_inner).version;
-        events.into_iter().for_each(|event| history.push(event));
         if is_last {
             history.announce();
         }

@@ -214,11 +214,15 @@ async fn what_a_site_reports_first_is_noted_by_the_hubs_clock_in_the_same_write(
     let started = daemon::now();
     let hub = TestHub::start().await;
     hub.tell(&[child("line", "plant")]).await;
-    let progress = json!({"state": "ToApply", "generation": 1, "since": "2000-01-01T00:00:00Z"});
-    let told = json!({"status": {"progress": progress}});
     for (site, relayed) in [("plant", false), ("line", true)] {
         let (assigned, path) = (hub.assign(site, "a").await, format!("namespaces/{site}/assignments/a"));
-        hub.merge_patch(&format!("{path}/status"), &told).await.expect(200);
+        let note = async |progress: Value| {
+            let key = store::Key::new("assignments", site, "a");
+            let mut known = hub.hub.store.get(&key).unwrap().manifest();
+            known["status"]["progress"] = progress;
+            hub.hub.store.update(key, known, true).await.unwrap();
+        };
+        note(json!({"state": "ToApply", "generation": 1, "since": "2000-01-01T00:00:00Z"})).await;
         let report = async || {
             if relayed {
                 hub.report(site, &assigned, "works").await.expect(200);
@@ -239,9 +243,16 @@ async fn what_a_site_reports_first_is_noted_by_the_hubs_clock_in_the_same_write(
         let since: types::Time = serde_json::from_value(noted["since"].clone()).unwrap();
         let later = since.0.duration_since(started.0).as_secs();
         assert!((-1..60).contains(&later), "{since} is not by the hub's clock");
-        // What ran already is for controllers to judge: they may know better.
-        let failed = json!({"status": {"progress": {"state": "Failed"}}});
-        hub.merge_patch(&format!("{path}/status"), &failed).await.expect(200);
-        assert_eq!(report().await["status"]["progress"]["state"], "Failed");
+        // What ran already is for controllers to judge: they may know better. Nobody else says how far a site is.
+        let mut failed = first["status"]["progress"].clone();
+        failed["state"] = json!("Failed");
+        note(failed.clone()).await;
+        assert_eq!(report().await["status"]["progress"], failed);
+        let claimed =
+            json!({"status": {"progress": {"state": "Succeeded", "since": "2000-01-01T00:00:00Z"}}});
+        for claim in [claimed, json!({"status": {"progress": null}}), json!({"status": null})] {
+            hub.merge_patch(&format!("{path}/status"), &claim).await;
+            assert_eq!(hub.get(&path).await.expect(200)["status"]["progress"], failed, "{claim}");
+        }
     }
 }

@@ -145,10 +145,14 @@ impl Controller<'_> {
                 unready.push(assignment);
             }
         }
+        // Failures first: the others will pass.
+        unready.sort_by_key(|assignment| !has_failed(assignment));
         let known = unready.iter().take(PROBLEMS).map(|assignment| self.problem_of(assignment));
         let mut problems: Vec<String> = problem.into_iter().chain(known).collect();
-        if unready.len() > PROBLEMS {
-            problems.push(format!("{} more sites", unready.len() - PROBLEMS));
+        match unready.len().saturating_sub(PROBLEMS) {
+            0 => {}
+            1 => problems.push("1 more site".into()),
+            more => problems.push(format!("{more} more sites")),
         }
         if sites.is_empty() && problems.is_empty() {
             problems.push("is being assigned".into());
@@ -174,13 +178,8 @@ impl Controller<'_> {
 
     /// The components that a site reports to have failed.
     fn failures(&self, reported: &Application) -> Vec<String> {
-        let failed = |assignment: &Assignment| {
-            condition(&assignment.status.conditions, "Available").is_some_and(|available| {
-                available.status != ConditionStatus::True && available.reason != "Preparing"
-            })
-        };
         let names = reported.status.components.iter().map(|component| component.name.clone());
-        names.filter(|name| self.of_component(name).any(failed)).collect()
+        names.filter(|name| self.of_component(name).any(has_failed)).collect()
     }
 
     fn rollout_status(&self, drive: &Drive, step: &Step, rejected: Option<Rejected>) -> RolloutStatus {
@@ -209,6 +208,12 @@ impl Controller<'_> {
             message: message(drive, step),
         }
     }
+}
+
+/// Whether a site says that it can't run an assignment.
+fn has_failed(assignment: &Assignment) -> bool {
+    condition(&assignment.status.conditions, "Available")
+        .is_some_and(|available| available.status != ConditionStatus::True && available.reason != "Preparing")
 }
 
 /// What a rollout waits for, if anything.

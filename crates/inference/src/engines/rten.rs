@@ -8,11 +8,13 @@ mod refused;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::{Arc, OnceLock};
 
 use half::f16;
-use rten::{DataType, Model, NodeId, RunOptions, ThreadPool, Value, ValueOrView, ValueType, ValueView};
+use rten::{
+    DataType, Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView, ValueType, ValueView,
+};
 use rten_tensor::Layout;
 
 use crate::engine::chain;
@@ -60,7 +62,8 @@ impl Engine for Rten {
         let model = if mended::is_needed(&nodes) {
             let content = std::fs::read(path).map_err(|error| damaged(FormatError::Io(error)))?;
             let mended = mended::mend(&content, &nodes).map_err(damaged)?;
-            Model::load(mended).map_err(|error| refused(chain(&error)))?
+            drop(content);
+            load_mended(path, mended).map_err(refused)?
         } else {
             load(path).map_err(refused)?
         };
@@ -92,6 +95,21 @@ impl Engine for Rten {
             POOL.take();
         });
     }
+}
+
+/// A model that is not in its file as it is now, with the files of its weights.
+fn load_mended(path: &Path, model: mended::Model) -> Result<Model, String> {
+    let mut options = ModelOptions::with_all_ops();
+    for file in model.files {
+        let is_inside = Path::new(&file).components().all(|part| matches!(part, Component::Normal(_)));
+        if !is_inside || file.is_empty() {
+            return Err(format!("its weights are in `{file}`, which is not in the model's folder"));
+        }
+        let at = path.with_file_name(&file);
+        let weights = std::fs::read(&at).map_err(|error| format!("can't read {}: {error}", at.display()))?;
+        options.external_data(&file, weights);
+    }
+    options.load(model.bytes).map_err(|error| chain(&error))
 }
 
 /// rten tells formats apart by the end of the name. An artifact in a store has no such name, and nothing beside it.

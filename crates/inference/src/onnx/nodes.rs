@@ -29,8 +29,19 @@ pub(crate) struct Node {
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     pub all: Vec<Node>,
-    /// Weights and inputs of rank 1.
+    /// Weights and inputs of rank 1, of the graph itself.
     pub vectors: HashSet<String>,
+    /// The same, and those of graphs inside of nodes.
+    pub vectors_inside: HashSet<String>,
+}
+
+impl Nodes {
+    fn vector(&mut self, name: String, depth: usize) {
+        if depth == 0 {
+            self.vectors.insert(name.clone());
+        }
+        self.vectors_inside.insert(name);
+    }
 }
 
 /// Reads the nodes of a model file; weights are skipped.
@@ -77,14 +88,14 @@ fn read_graph<R: BufRead + Seek>(
                 Ok(())
             })?;
             if rank == 1 {
-                nodes.vectors.insert(name);
+                nodes.vector(name, depth);
             }
             Ok(())
         }
         11 => {
             let (name, declared) = super::read_value_info(reader, end)?;
             if matches!(declared, super::Type::Tensor { shape: Some(shape), .. } if shape.len() == 1) {
-                nodes.vectors.insert(name);
+                nodes.vector(name, depth);
             }
             Ok(())
         }

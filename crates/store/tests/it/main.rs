@@ -234,3 +234,21 @@ async fn lists_keep_to_their_namespace_and_kind() {
     assert_eq!(store.list("models", None).0.len(), 3);
     assert_eq!(store.list("sites", None).0.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_seen_while_others_write_can_be_watched_from() {
+    let store = store();
+    let writer = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for number in 0..2000 {
+                store.create(key(&format!("m{number}")), manifest(number), now()).await.unwrap();
+            }
+        }
+    });
+    while !writer.is_finished() {
+        let version = store.version();
+        assert!(store.watch(version).is_ok(), "{version}");
+    }
+    writer.await.unwrap();
+}

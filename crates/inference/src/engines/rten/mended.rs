@@ -2,6 +2,7 @@
 //!
 //! Nodes of the graph itself only: those inside of others, and what no other operator says, are [refused](super::refused).
 
+use std::collections::BTreeSet;
 use std::io::Cursor;
 
 use crate::format::{Format, FormatError};
@@ -18,9 +19,13 @@ const OPERATOR: u64 = 4;
 const ATTRIBUTE: u64 = 5;
 const DOMAIN: u64 = 7;
 // Types of tensors and attributes.
-const FLOAT: u64 = 1;
 const INT64: u64 = 7;
 const INT: u64 = 2;
+/// Where a `TensorProto` says that its data is in another file.
+const EXTERNAL: u64 = 13;
+
+/// How many values are added at most: each node needs a few, and each of them some 50 bytes.
+const MOST_NAMES: usize = 1 << 16;
 
 /// Whether a model has nodes to mend.
 pub(super) fn is_needed(nodes: &Nodes) -> bool {
@@ -29,7 +34,8 @@ pub(super) fn is_needed(nodes: &Nodes) -> bool {
 
 /// What rten computes otherwise, of that which can be mended.
 pub(super) fn difference(node: &Node, nodes: &Nodes) -> Option<&'static str> {
-    let second_is_vector = || node.inputs.get(1).is_some_and(|input| nodes.vectors.contains(input));
+    let vectors = if node.is_inside { &nodes.vectors_inside } else { &nodes.vectors };
+    let second_is_vector = || node.inputs.get(1).is_some_and(|input| vectors.contains(input));
     match node.operator.as_str() {
         _ if !node.domain.is_empty() => None,
         "ArgMax" | "ArgMin" => Some("of equal values it takes the last instead of the first"),
@@ -39,17 +45,27 @@ pub(super) fn difference(node: &Node, nodes: &Nodes) -> Option<&'static str> {
     }
 }
 
-/// A model's bytes with such nodes mended.
+/// A model with such nodes mended.
+pub(super) struct Model {
+    pub bytes: Vec<u8>,
+    /// The files that its weights are in, by their paths from the model's folder.
+    pub files: BTreeSet<String>,
+}
+
+/// Mends the nodes of a model.
 ///
 /// # Errors
-/// When they are damaged.
-pub(super) fn mend(model: &[u8], nodes: &Nodes) -> Result<Vec<u8>, FormatError> {
-    let mut names = 0;
-    rewrite(model, |field, content, model| {
+/// When it is damaged, or has absurdly many of them.
+pub(super) fn mend(model: &[u8], nodes: &Nodes) -> Result<Model, FormatError> {
+    let (mut names, mut files) = (0, BTreeSet::new());
+    let bytes = rewrite(model, |field, content, model| {
         if field != GRAPH {
             return Ok(model.bytes(field, content));
         }
         let graph = rewrite(content, |field, content, graph| {
+            if field == WEIGHT {
+                files.extend(file_of(content)?);
+            }
             if field != NODE {
                 return Ok(graph.bytes(field, content));
             }
@@ -59,10 +75,39 @@ pub(super) fn mend(model: &[u8], nodes: &Nodes) -> Result<Vec<u8>, FormatError> 
             }
             let mended = Mended { graph, names }.mend(&known, content)?;
             names = mended.names;
+            if names > MOST_NAMES {
+                return Err(Format::Onnx.damaged("too many nodes that rten needs in other words"));
+            }
             Ok(mended.graph)
         })?;
         Ok(model.bytes(field, &graph))
-    })
+    })?;
+    Ok(Model { bytes, files })
+}
+
+/// The file that a weight is in, if it isn't in the model.
+fn file_of(tensor: &[u8]) -> Result<Option<String>, FormatError> {
+    let mut file = None;
+    let mut reader = Reader::new(Cursor::new(tensor), Format::Onnx);
+    reader.message(tensor.len() as u64, |reader, field, end| {
+        if field != EXTERNAL {
+            return Ok(());
+        }
+        let (mut key, mut value) = (String::new(), String::new());
+        reader.message(end, |reader, field, end| {
+            match field {
+                1 => key = reader.string(end)?,
+                2 => value = reader.string(end)?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        if key == "location" {
+            file = Some(value);
+        }
+        Ok(())
+    })?;
+    Ok(file)
 }
 
 /// A node as far as it matters here.
@@ -127,7 +172,7 @@ impl Mended {
     fn mend(mut self, known: &Known, node: &[u8]) -> Result<Self, FormatError> {
         let first = known.input(0);
         Ok(match known.node.operator.as_str() {
-            // That is what it does, but it does not know the word.
+            // That is what it does, but it takes no model that says so.
             "ArgMax" | "ArgMin" if known.takes_last => {
                 let plain = rewrite(node, |field, content, node| {
                     let is_word = field == ATTRIBUTE
@@ -160,15 +205,15 @@ impl Mended {
                     .node("Sub", &[&length, &one], &last)
                     .node("Sub", &[&last, &counted], &known.output)
             }
+            // Times 0 where it is 0, else 1.
             "Sign" => {
                 let [sign, zero, is_zero, is_other, factor] = self.names();
-                let float = Message::default().number(2, FLOAT).bytes(8, zero.as_bytes()).bytes(9, &[0; 4]);
-                let cast = Message(simple("Cast", &[&is_other], &factor));
-                self.with(WEIGHT, &float.0)
+                // Nothing of any type; of infinity no number, which nothing equals.
+                self.node("Sub", &[first, first], &zero)
                     .node("Sign", &[first], &sign)
                     .node("Equal", &[first, &zero], &is_zero)
                     .node("Not", &[&is_zero], &is_other)
-                    .with(NODE, &cast.bytes(ATTRIBUTE, &attribute("to", FLOAT)).0)
+                    .node("CastLike", &[&is_other, first], &factor)
                     .node("Mul", &[&sign, &factor], &known.output)
             }
             // Times a matrix of one column, of which there is no doubt.
@@ -249,8 +294,9 @@ fn rewrite(
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::engines::rten::Rten;
-    use crate::tflite::writer::{Attribute, FLOAT, Graph, INT64};
+    use crate::tflite::writer::{Attribute, FLOAT, Graph};
     use crate::{Engine, LoadOptions, Tensor};
 
     /// What rten answers as a model of one node.
@@ -273,15 +319,19 @@ mod tests {
         let named: Vec<&str> = names.iter().map(String::as_str).collect();
         graph.node_to("out", operator, &named, &attributes);
         graph.output("out", kind, &[]);
+        let tensors = names.iter().zip(inputs).map(|(name, (shape, values))| {
+            Tensor::from_vec(name.clone(), shape.to_vec(), values.to_vec()).unwrap()
+        });
+        let answered = run(graph, &tensors.collect::<Vec<_>>());
+        (answered.shape().to_vec(), answered.data().to_vec())
+    }
+
+    fn run(graph: Graph, inputs: &[Tensor]) -> Tensor {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.onnx");
         std::fs::write(&path, graph.finish()).unwrap();
         let model = Rten::new(1).load(&path, &LoadOptions { workers: 1, threads: 0 }).unwrap();
-        let tensors = names.iter().zip(inputs).map(|(name, (shape, values))| {
-            Tensor::from_vec(name.clone(), shape.to_vec(), values.to_vec()).unwrap()
-        });
-        let answered = model.run(&tensors.collect::<Vec<_>>(), &["out"]).unwrap().remove(0);
-        (answered.shape().to_vec(), answered.data().to_vec())
+        model.run(inputs, &["out"]).unwrap().remove(0)
     }
 
     fn numbers(values: &[i64]) -> Vec<u8> {
@@ -304,6 +354,54 @@ mod tests {
     fn nothing_has_no_sign() {
         let x: (&[usize], &[f32]) = (&[5], &[-2.5, -0.0, 0.0, 0.25, f32::INFINITY]);
         assert_eq!(answer("Sign", &[x], FLOAT, None), (vec![5], floats(&[-1.0, -0.0, 0.0, 1.0, 1.0])));
+        let mut graph = Graph::of_file(1000);
+        graph.input("x", INT64, &[3]);
+        graph.node_to("out", "Sign", &["x"], &[]);
+        graph.output("out", INT64, &[3]);
+        let x = Tensor::from_vec("x", [3], vec![-7_i64, 0, 7]).unwrap();
+        assert_eq!(run(graph, &[x]).data().to_vec(), numbers(&[-1, 0, 1]));
+    }
+
+    #[test]
+    fn weights_in_another_file_are_found() {
+        let model = |location: &str| {
+            let entry = |key: &str, value: &str| {
+                Message::default().bytes(1, key.as_bytes()).bytes(2, value.as_bytes()).0
+            };
+            let weight = Message::default().number(1, 2).number(2, FLOAT).bytes(8, b"v");
+            let place = [("location", location), ("offset", "0"), ("length", "8")];
+            let weight =
+                place.iter().fold(weight, |weight, (key, value)| weight.bytes(EXTERNAL, &entry(key, value)));
+            let weight = weight.number(14, 1);
+            let mut graph = Graph::of_file(1000);
+            graph.input("x", FLOAT, &[1, 2]);
+            graph.node_to("out", "MatMul", &["x", "v"], &[]);
+            graph.output("out", FLOAT, &[1]);
+            let model = graph.finish();
+            rewrite(&model, |field, content, model| {
+                let content = if field == GRAPH {
+                    Message(content.to_vec()).bytes(WEIGHT, &weight.0).0
+                } else {
+                    content.to_vec()
+                };
+                Ok(model.bytes(field, &content))
+            })
+            .unwrap()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("w.data"), floats(&[1.0, 10.0])).unwrap();
+        std::fs::create_dir(folder.path().join("m")).unwrap();
+        let load = |path: &str, location: &str| {
+            let path = folder.path().join(path);
+            std::fs::write(&path, model(location)).unwrap();
+            Rten::new(1).load(&path, &LoadOptions { workers: 1, threads: 0 })
+        };
+        let x = Tensor::from_vec("x", [1, 2], vec![2.0_f32, 3.0]).unwrap();
+        let answered = load("m.onnx", "w.data").unwrap().run(&[x], &["out"]).unwrap().remove(0);
+        assert_eq!((answered.shape(), answered.data().to_vec()), (&[1][..], floats(&[32.0])));
+        for location in ["../w.data", folder.path().join("w.data").to_str().unwrap(), ""] {
+            assert!(load("m/m.onnx", location).is_err(), "{location} is not in the model's folder");
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ fn difference(node: &Node, nodes: &Nodes) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn refused(operator: &str, mode: &str, second: &str, is_inside: bool) -> bool {
@@ -41,7 +43,8 @@ mod tests {
             texts: [("mode".to_owned(), mode.to_owned())].into(),
             ..Node::default()
         };
-        reason(&Nodes { all: vec![node], vectors: ["v".to_owned()].into() }).is_some()
+        let vectors: HashSet<String> = ["v".to_owned()].into();
+        reason(&Nodes { all: vec![node], vectors: vectors.clone(), vectors_inside: vectors }).is_some()
     }
 
     #[test]
