@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
 use base64::Engine as _;
@@ -26,7 +26,7 @@ const CHALLENGE: &str = "Basic realm=\"avocet site: any user, the site's token a
 
 /// The registry, behind its guard; what is pulled needs signatures if `demand` says whose.
 pub(crate) fn router(registry: Registry, front: Front, demand: Option<Demand>) -> Router {
-    front::router(registry).layer(from_fn_with_state((front, demand), guard))
+    front::router(registry).layer(from_fn_with_state((front, demand), guard)).layer(from_fn(front::read_rest))
 }
 
 /// Serves until the shutdown.

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use registry::front::{self, Reads, Refusal, Uploader};
 use registry::{Code, Repository};
@@ -28,7 +28,8 @@ const CHALLENGE: &str = "Basic realm=\"avocet: any user, a token of the hub as p
 
 /// The registry, behind its guard.
 pub(crate) fn routes(hub: &Arc<Hub>) -> Router<Arc<Hub>> {
-    front::router(hub.registry.clone()).layer(from_fn_with_state(hub.clone(), guard)).with_state(())
+    let guarded = front::router(hub.registry.clone()).layer(from_fn_with_state(hub.clone(), guard));
+    guarded.layer(from_fn(front::read_rest)).with_state(())
 }
 
 /// Serves the registry on a port of its own until the hub's shutdown.

@@ -5,6 +5,7 @@ mod pack;
 mod place;
 mod sign;
 mod take;
+mod unpack;
 
 pub use pack::{PushModelOptions, push_model};
 pub use sign::{sign, verify};

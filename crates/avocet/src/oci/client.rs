@@ -19,10 +19,7 @@ use crate::config;
 
 /// How large a manifest may be, in bytes.
 const LARGEST_MANIFEST: usize = 4 << 20;
-/// The manifests that models are in.
-const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
-                         application/vnd.docker.distribution.manifest.v2+json";
-/// All that can be signed.
+/// Manifests, and indices of them.
 const ANY: &str = "application/vnd.oci.image.manifest.v1+json, \
                    application/vnd.docker.distribution.manifest.v2+json, \
                    application/vnd.oci.image.index.v1+json, \
@@ -75,12 +72,30 @@ impl Client {
         Ok(Self { http, base, authorization: None, basic: noted_login(host) })
     }
 
-    /// A manifest of one image or artifact.
-    pub async fn manifest(&mut self, reference: &Reference) -> anyhow::Result<Manifest> {
-        let url = self.url(&format!("manifests/{reference}"))?;
-        let response =
-            self.send(|client| client.request(Method::GET, &url).header(ACCEPT, MANIFESTS)).await?;
-        Self::read_manifest(&url, reference, response).await
+    /// The manifest of an image or artifact; of an index, that of its first one for any machine. (Builders put proofs of
+    /// how they built beside it, which are for the platform `unknown`.)
+    pub async fn image(&mut self, reference: &Reference) -> anyhow::Result<Manifest> {
+        #[derive(Deserialize)]
+        struct Index {
+            manifests: Option<Vec<Member>>,
+        }
+        #[derive(Deserialize)]
+        struct Member {
+            digest: ContentDigest,
+            platform: Option<Platform>,
+        }
+        #[derive(Deserialize)]
+        struct Platform {
+            os: String,
+        }
+        let found = self.find(reference).await?.context("there is nothing; push it first")?;
+        let index: Index = serde_json::from_slice(&found.bytes)?;
+        let Some(members) = index.manifests else { return Ok(found) };
+        let is_model =
+            |member: &Member| member.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
+        let member = members.into_iter().find(is_model).context("the index is empty")?;
+        let member = self.find(&Reference::Digest(member.digest)).await?;
+        member.context("the index names a manifest that is not there; push it whole")
     }
 
     /// A manifest, or an index of manifests; none if there is none.

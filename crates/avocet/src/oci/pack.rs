@@ -2,6 +2,7 @@
 //! as KServe mounts them.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -26,7 +27,8 @@ const IMAGE_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 #[command(after_help = "Examples:\n  \
     avocet model push iris.onnx models/iris:v1                    to the hub's registry\n  \
     avocet model push iris.onnx registry.example/iris:v1          to another one, after podman login\n  \
-    avocet model push savedmodel/ models/faces:v2 --modelcar      as an image with files below /models\n\n\
+    avocet model push savedmodel/ models/faces:v2 --modelcar      as an image with files below /models\n  \
+    avocet model push iris.onnx models/iris:arm --modelcar --platform linux/arm64\n\n\
     Serve it:  artifact: {path: \"oci://models/iris:v1\"}  in the version of a Model that avocet apply reads")]
 pub struct PushModelOptions {
     /// A model's file or folder
@@ -38,6 +40,30 @@ pub struct PushModelOptions {
     /// As an image with the files below /models, instead of a ModelPack
     #[arg(long)]
     pub modelcar: bool,
+    /// For which machines the image says it is; its files are the same for all
+    #[arg(long, requires = "modelcar", default_value = "linux/amd64", value_name = "OS/ARCH")]
+    pub platform: Platform,
+}
+
+/// An operating system and an architecture, as images name them.
+#[derive(Debug, Clone)]
+pub struct Platform {
+    os: String,
+    architecture: String,
+}
+
+impl FromStr for Platform {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric());
+        match text.split_once('/') {
+            Some((os, architecture)) if is_word(os) && is_word(architecture) => {
+                Ok(Self { os: os.to_owned(), architecture: architecture.to_owned() })
+            }
+            _ => Err(format!("`{text}` is no platform; write it as linux/arm64")),
+        }
+    }
 }
 
 pub async fn push_model(options: &ClientOptions, wanted: &PushModelOptions) -> anyhow::Result<()> {
@@ -50,7 +76,7 @@ pub async fn push_model(options: &ClientOptions, wanted: &PushModelOptions) -> a
     let (layer, config, artifact_type) = if wanted.modelcar {
         let layer = Layer::of_image(path, name)?;
         let config = json!({
-            "architecture": "amd64", "os": "linux", "config": {},
+            "architecture": wanted.platform.architecture, "os": wanted.platform.os, "config": {},
             "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
         });
         (layer, Config { media_type: IMAGE_CONFIG, content: config }, None)

@@ -1,8 +1,8 @@
 //! A model out of a registry, as an artifact of the hub.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use artifacts::signature::cosign::Proof;
@@ -14,6 +14,7 @@ use types::Digest;
 use super::client::Client;
 use super::place::Place;
 use super::sign;
+use super::unpack::Files;
 use crate::apply::hash;
 use crate::cli::ClientOptions;
 
@@ -22,8 +23,13 @@ pub const SCHEME: &str = "oci://";
 
 /// What a ModelPack's layers with models are called, up to how they are packed.
 const WEIGHT: &str = "application/vnd.cncf.model.weight.v1.";
-/// How many bytes all files of a modelcar may have.
-const LARGEST: u64 = 16 << 30;
+/// Where in a ModelPack a layer with a file says what its name is.
+const FILE_PATH: &str = "org.cncf.model.filepath";
+/// Where images have models.
+const MODELS: &str = "models";
+/// What a layer that is the artifact is called here, and the folder of what was unpacked.
+const LAYER: &str = "layer";
+const MODEL: &str = "model";
 
 /// What was taken: a file or folder that is an artifact, and where it is from, whatever its tag points at later.
 pub struct Taken {
@@ -54,16 +60,29 @@ struct Layer {
     media_type: String,
     digest: Digest,
     size: u64,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
-/// Fetches the model at `oci://PLACE`: the one layer of a ModelPack, or what an image has below `/models`.
+impl Layer {
+    /// Whether it is a file, and no archive.
+    fn is_file(&self) -> bool {
+        self.media_type.ends_with(".raw")
+    }
+
+    /// Whether its bytes are a file or an archive as artifacts are, not compressed.
+    fn is_plain(&self) -> bool {
+        self.is_file() || self.media_type.ends_with(".tar")
+    }
+}
+
+/// Fetches the model at `oci://PLACE`: what a ModelPack's layers with models hold, or what an image has below `/models`.
 pub async fn take(options: &ClientOptions, address: &str) -> anyhow::Result<Taken> {
     let place = Place::parse(address.strip_prefix(SCHEME).unwrap_or(address))?;
     let mut client = Client::of(options, &place)?;
-    let found = client.manifest(&place.reference).await?;
-    let manifest: Manifest = serde_json::from_slice(&found.bytes).with_context(|| {
-        format!("{place} is no manifest of a model; an index can't be served, name one of its images")
-    })?;
+    let found = client.image(&place.reference).await.with_context(|| format!("{place} can't be read"))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&found.bytes).with_context(|| format!("{place} is no manifest of a model"))?;
     let source = format!("{SCHEME}{}", place.pinned(found.digest));
     let folder = tempfile::tempdir()?;
     let weights: Vec<&Layer> =
@@ -71,20 +90,61 @@ pub async fn take(options: &ClientOptions, address: &str) -> anyhow::Result<Take
     let mut proofs = Vec::new();
     let file = match weights.as_slice() {
         [] => take_image(&mut client, &manifest.layers, folder.path(), &place).await?,
-        [layer]
-            if layer.media_type == format!("{WEIGHT}raw") || layer.media_type == format!("{WEIGHT}tar") =>
-        {
-            fetch(&mut client, layer, &folder.path().join("model")).await?;
-            proofs = sign::proofs(&mut client, &found.bytes).await?;
-            PathBuf::from("model")
+        [layer] if layer.is_plain() => {
+            let file = take_plain(&mut client, layer, folder.path()).await?;
+            // What is signed are the bytes of the layer: only who serves these has the proof.
+            if file == Path::new(LAYER) {
+                proofs = sign::proofs(&mut client, &found.bytes).await?;
+            }
+            file
         }
-        [layer] => bail!(
-            "{place} has its model as {}, which can't be read yet; pack it raw or tar",
-            layer.media_type
-        ),
-        layers => bail!("{place} has {} layers with models; push them one by one", layers.len()),
+        layers => take_pack(&mut client, layers, folder.path(), &place).await?,
     };
     Ok(Taken { folder, file, source, proofs })
+}
+
+/// Takes the one layer of a ModelPack that isn't compressed. It is the artifact itself, but for an archive of one file: so
+/// other tools pack files.
+async fn take_plain(client: &mut Client, layer: &Layer, folder: &Path) -> anyhow::Result<PathBuf> {
+    let packed = folder.join(LAYER);
+    fetch(client, layer, &packed).await?;
+    if layer.is_file() || !has_one_file(&packed)? {
+        return Ok(PathBuf::from(LAYER));
+    }
+    let mut files = Files::of(&folder.join(MODEL), "");
+    files.unpack(&packed, &layer.media_type)?;
+    only_file(folder, MODEL)?.with_context(|| format!("layer {} has no files", layer.digest))
+}
+
+fn has_one_file(archive: &Path) -> anyhow::Result<bool> {
+    let mut archive = tar::Archive::new(File::open(archive)?);
+    let mut files = 0;
+    for entry in archive.entries()? {
+        files += usize::from(entry?.header().entry_type().is_file());
+    }
+    Ok(files == 1)
+}
+
+/// Unpacks the layers of a ModelPack; answers the one file, or the folder.
+async fn take_pack(
+    client: &mut Client,
+    layers: &[&Layer],
+    folder: &Path,
+    place: &Place,
+) -> anyhow::Result<PathBuf> {
+    let mut files = Files::of(&folder.join(MODEL), "");
+    for (index, layer) in layers.iter().enumerate() {
+        let packed = NamedTempFile::new()?;
+        fetch(client, layer, packed.path()).await?;
+        let taken = if layer.is_file() {
+            let name = layer.annotations.get(FILE_PATH).cloned();
+            files.put(packed.path(), &name.unwrap_or_else(|| format!("model-{index}")))
+        } else {
+            files.unpack(packed.path(), &layer.media_type)
+        };
+        taken.with_context(|| format!("layer {} of {place} can't be unpacked", layer.digest))?;
+    }
+    only_file(folder, MODEL)?.with_context(|| format!("{place} has no files"))
 }
 
 async fn fetch(client: &mut Client, layer: &Layer, to: &Path) -> anyhow::Result<()> {
@@ -116,51 +176,26 @@ async fn take_image(
     folder: &Path,
     place: &Place,
 ) -> anyhow::Result<PathBuf> {
-    let mut left = LARGEST;
+    let mut files = Files::of(folder, MODELS);
     for layer in layers {
         let packed = NamedTempFile::new()?;
         fetch(client, layer, packed.path()).await?;
-        let file = File::open(packed.path())?;
-        let unpacked = match layer.media_type.as_str() {
-            kind if kind.ends_with("tar+gzip") || kind.ends_with("tar.gzip") => {
-                unpack(flate2::read::GzDecoder::new(file), folder, &mut left)
-            }
-            kind if kind.ends_with(".tar") => unpack(file, folder, &mut left),
-            kind => bail!("{place} has a layer of type {kind}, which can't be read; use tar or tar+gzip"),
-        };
+        let unpacked = files.unpack(packed.path(), &layer.media_type);
         unpacked.with_context(|| format!("layer {} of {place} can't be unpacked", layer.digest))?;
     }
-    let models = folder.join("models");
-    let entries =
-        std::fs::read_dir(&models).with_context(|| format!("{place} has no files below /models"))?;
-    let entries: Result<Vec<_>, _> = entries.collect();
-    match entries?.as_slice() {
-        [only] if only.file_type()?.is_file() => Ok(Path::new("models").join(only.file_name())),
-        [] => bail!("{place} has no files below /models"),
-        _ => Ok(PathBuf::from("models")),
-    }
+    only_file(folder, MODELS)?.with_context(|| format!("{place} has no files below /{MODELS}"))
 }
 
-/// Takes regular files below `models/` and nothing else: links could lead anywhere.
-fn unpack(tar: impl Read, folder: &Path, left: &mut u64) -> anyhow::Result<()> {
-    let mut archive = tar::Archive::new(tar);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let path = entry.path()?.into_owned();
-        let parts: Option<PathBuf> = path
-            .components()
-            .filter(|part| !matches!(part, Component::CurDir | Component::RootDir))
-            .map(|part| if let Component::Normal(part) = part { Some(part) } else { None })
-            .collect();
-        let inside =
-            parts.filter(|parts| parts.starts_with("models") && entry.header().entry_type().is_file());
-        let Some(inside) = inside else { continue };
-        *left = left
-            .checked_sub(entry.size())
-            .with_context(|| format!("its files have more than {} GiB together", LARGEST >> 30))?;
-        let to = folder.join(inside);
-        std::fs::create_dir_all(to.parent().unwrap_or(folder))?;
-        std::io::copy(&mut entry, &mut File::create(to)?)?;
+/// The one file that a folder in another has, or that folder; none where it is empty.
+fn only_file(folder: &Path, name: &str) -> anyhow::Result<Option<PathBuf>> {
+    let inside = folder.join(name);
+    if !inside.is_dir() {
+        return Ok(None);
     }
-    Ok(())
+    let entries: Result<Vec<_>, _> = std::fs::read_dir(inside)?.collect();
+    Ok(match entries?.as_slice() {
+        [] => None,
+        [only] if only.file_type()?.is_file() => Some(Path::new(name).join(only.file_name())),
+        _ => Some(PathBuf::from(name)),
+    })
 }

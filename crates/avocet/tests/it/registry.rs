@@ -125,6 +125,32 @@ fn podman_pushes_and_pulls() {
     assert!(!podman(&["pull", "--tls-verify=false", "--creds", "me:0123456789", &name]).success);
 }
 
+/// Needs a Python with oras, named by `AVOCET_TEST_PYTHON`.
+#[test]
+fn oras_pushes_and_pulls_and_models_packed_by_others_are_served() {
+    let Ok(python) = std::env::var("AVOCET_TEST_PYTHON") else {
+        println!("skipped: AVOCET_TEST_PYTHON names no Python with oras");
+        return;
+    };
+    let tree = tree();
+    let hub = tree.hub("cloud");
+    let file = model_file();
+    let mut session = Command::new(python);
+    session.arg(ours("tests/clients/oras_session.py")).args([&registry(&hub), &token(&hub), &file]);
+    Ran::of(&mut session).ok();
+    let digest = Digest::of(&std::fs::read(&file).unwrap()).to_string();
+    let mut model = model("affine");
+    let packings = ["gzip", "tar", "docs", "car"];
+    model["spec"]["versions"] = packings
+        .map(|tag| json!({"name": tag, "artifact": {"path": format!("oci://models/packed:{tag}")}}))
+        .into();
+    apply(&tree, &hub, &[model]);
+    let stored = hub.cli(&["get", "model", "affine", "-o", "json"]).json();
+    for (version, packing) in stored["spec"]["versions"].as_array().unwrap().iter().zip(packings) {
+        assert_eq!(version["artifact"]["digest"], digest, "{packing}");
+    }
+}
+
 /// The file that [`model`] serves.
 pub fn model_file() -> String {
     model("affine")["spec"]["versions"][0]["artifact"]["path"].as_str().unwrap().to_owned()

@@ -8,6 +8,7 @@ mod blobs;
 mod manifests;
 mod range;
 mod target;
+mod unread;
 mod uploads;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use axum::response::Response;
 use axum::routing::any;
 
 pub use answers::Refusal;
+pub use unread::read_rest;
 
 use crate::{Demand, Error, Registry, Repository};
 use target::Target;
