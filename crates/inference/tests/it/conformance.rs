@@ -17,7 +17,7 @@ use avocet_inference::{EngineChoice, Engines, LoadError, LoadOptions, Tensor};
 use crate::support::discovered;
 
 /// Engines that are measured, in the order of the kept table's columns.
-const ENGINES: [EngineChoice; 2] = [EngineChoice::OnnxRuntime, EngineChoice::Rten];
+const ENGINES: [EngineChoice; 3] = [EngineChoice::OnnxRuntime, EngineChoice::Rten, EngineChoice::Native];
 
 /// What an engine made of a test; each is worse than the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
