@@ -165,8 +165,20 @@ pub struct ServingTools {
     pub litserve: PathBuf,
     /// A Python with MLServer.
     pub mlserver: PathBuf,
+    /// Triton's server; `None` where there is none for this machine.
+    pub triton: Option<Triton>,
     /// The folder of packages that carry models.
     pub models: PathBuf,
+}
+
+/// Triton's server as it was installed.
+pub struct Triton {
+    /// The packages of its environment.
+    pub packages: PathBuf,
+    /// Where its models find ONNX Runtime.
+    pub models_packages: PathBuf,
+    /// The version of Python that these are for, such as 3.11.
+    pub python: String,
 }
 
 pub fn serving_tools(workspace: &Workspace) -> anyhow::Result<ServingTools> {
@@ -176,8 +188,20 @@ pub fn serving_tools(workspace: &Workspace) -> anyhow::Result<ServingTools> {
         Venv { workspace, python: &python, name, requirements, alone }.install()
     };
     let models = venv("models-venv", "models-requirements.txt", true)?;
+    let litserve = venv("litserve-venv", "litserve-requirements.txt", false)?;
+    let triton = venv("triton-venv", "triton-requirements.txt", true).inspect_err(|error| {
+        println!("  - Triton can't be had here and is not measured: {error:#}");
+    });
+    let triton = triton.ok().and_then(|there| {
+        Some(Triton {
+            packages: site_packages(&there)?,
+            models_packages: site_packages(&litserve)?,
+            python: format!("{}.{}", python.version.0, python.version.1),
+        })
+    });
     Ok(ServingTools {
-        litserve: venv("litserve-venv", "litserve-requirements.txt", false)?,
+        triton,
+        litserve,
         mlserver: venv("mlserver-venv", "mlserver-requirements.txt", false)?,
         models: site_packages(&models).context("the environment of models has no packages")?,
     })

@@ -1,10 +1,11 @@
-//! The model server beside LitServe and MLServer, and beside the bare engine: processor time a request, latency,
+//! The model server beside Triton, MLServer and LitServe, and beside the bare engine: processor time a request, latency,
 //! throughput, what a cached answer costs, and what happens while models come and go.
 
 mod client;
 mod life;
 mod peer;
 mod requests;
+mod triton;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -86,6 +87,13 @@ impl Bench<'_> {
         Peer::start("MLServer", port, command, &load.json(&load.path), self.folder)
     }
 
+    /// None, said once, where Triton's server does not run.
+    fn triton(&self, load: &Load) -> Option<(Peer, u16)> {
+        let tools = self.tools.triton.as_ref()?;
+        let started = triton::start(tools, load, &self.script("triton_model.py"), self.folder);
+        started.inspect_err(|error| println!("  - Triton is not measured with {}: {error:#}", load.name)).ok()
+    }
+
     /// Processor time and median of a run by ONNX Runtime alone, one thread, in microseconds.
     fn bare(&self, load: &Load) -> anyhow::Result<(f64, f64)> {
         let body = self.folder.join(format!("{}.json", load.name));
@@ -111,23 +119,24 @@ impl Bench<'_> {
 
     /// A request of 16 bytes of numbers.
     fn small(&self, load: &Load) -> anyhow::Result<String> {
-        let headings =
-            ["IRIS FOREST", "", "CLIENTS", "CPU µs/request", "P50 µs", "P99 µs", "requests/s", "COLD s"];
+        let headings = [
+            "IRIS FOREST",
+            "",
+            "CLIENTS",
+            "CPU µs/request",
+            "P50 µs",
+            "P99 µs",
+            "requests/s",
+            "RSS MB",
+            "COLD s",
+        ];
         let mut rows = vec![headings.map(str::to_owned)];
         let (avocet, grpc) = self.avocet(&[&self.repository()], &load.json(&load.path))?;
-        for clients in [1, 16, 64] {
-            rows.push(self.small_row(&avocet, "JSON", clients, &load.json(&load.path))?);
-        }
-        for clients in [1, 16] {
-            rows.push(self.small_row(&avocet, "binary", clients, &load.binary())?);
-            rows.push(self.small_row(&avocet, "JSON, cached", clients, &load.json(&load.cached_path))?);
-        }
-        if in_path("h2load").is_some() {
-            for clients in [1, 16] {
-                rows.push(self.grpc_row(&avocet, grpc, clients, load)?);
-            }
-        }
+        rows.extend(self.small_rows(&avocet, grpc, load)?);
         drop(avocet);
+        if let Some((triton, grpc)) = self.triton(load) {
+            rows.extend(self.small_rows(&triton, grpc, load)?);
+        }
         for peer in [self.mlserver(load)?, self.litserve(load)?] {
             let path = if peer.name == "LitServe" { "/predict" } else { &load.path };
             for clients in [1, 16, 64] {
@@ -139,14 +148,29 @@ impl Bench<'_> {
             bare.push(self.bare(load)?);
         }
         let (cpu, p50): (Vec<f64>, Vec<f64>) = bare.into_iter().unzip();
-        let mut row = ["ONNX Runtime in Python", "no server", "1", "", "", "", "", ""].map(str::to_owned);
+        let mut row = ["ONNX Runtime in Python", "no server", "1", "", "", "", "", "", ""].map(str::to_owned);
         row[3] = format!("{:.1}", median(&cpu));
         row[4] = format!("{:.0}", median(&p50));
         rows.push(row);
         let note = "CPU: of the server and its processes, model included. The clients are threads on the same cores \
                     (gRPC: h2load), which bounds requests/s. COLD: from the start to the first answer; avocet with six \
-                    models.\n";
+                    models. Triton runs ONNX Runtime in its Python backend, which costs a hop to another process; \
+                    its cached answers don't take it.\n";
         Ok(aligned(&rows) + note)
+    }
+
+    /// Everything that a server of the Open Inference Protocol is asked.
+    fn small_rows(&self, peer: &Peer, grpc: u16, load: &Load) -> anyhow::Result<Vec<[String; 9]>> {
+        let mut rows = Vec::new();
+        for clients in [1, 16, 64] {
+            rows.push(self.small_row(peer, "JSON", clients, &load.json(&load.path))?);
+            rows.push(self.small_row(peer, "binary", clients, &load.binary())?);
+            rows.push(self.small_row(peer, "JSON, cached", clients, &load.json(&load.cached_path))?);
+            if in_path("h2load").is_some() {
+                rows.push(self.grpc_row(peer, grpc, clients, load)?);
+            }
+        }
+        Ok(rows)
     }
 
     fn small_row(
@@ -155,14 +179,14 @@ impl Bench<'_> {
         what: &str,
         clients: usize,
         request: &Request<'_>,
-    ) -> anyhow::Result<[String; 8]> {
+    ) -> anyhow::Result<[String; 9]> {
         let step = Step::begin(&format!("{}, {what}, {clients} clients", peer.name));
         let measured = self.rounds(peer, |time| client::load(peer, request, clients, time))?;
         step.done("");
-        Ok(measured.row(peer, what, clients))
+        measured.row(peer, what, clients)
     }
 
-    fn grpc_row(&self, peer: &Peer, port: u16, clients: usize, load: &Load) -> anyhow::Result<[String; 8]> {
+    fn grpc_row(&self, peer: &Peer, port: u16, clients: usize, load: &Load) -> anyhow::Result<[String; 9]> {
         let step = Step::begin(&format!("{}, gRPC, {clients} clients", peer.name));
         let message = self.folder.join("message");
         std::fs::write(&message, &load.grpc)?;
@@ -181,7 +205,7 @@ impl Bench<'_> {
             "{sent} calls were sent and {succeeded} succeeded"
         );
         step.done("");
-        Ok(measured.row(peer, "gRPC", clients))
+        measured.row(peer, "gRPC", clients)
     }
 
     fn rounds(
@@ -210,7 +234,8 @@ impl Bench<'_> {
         let mut rows = vec![headings.map(str::to_owned)];
         for load in loads {
             let (avocet, _) = self.avocet(&[&self.repository()], &load.json(&load.path))?;
-            let peers = [self.mlserver(load)?, self.litserve(load)?];
+            let mut peers = vec![self.mlserver(load)?, self.litserve(load)?];
+            peers.extend(self.triton(load).map(|(triton, _)| triton));
             let step = Step::begin(&load.name);
             let json = load.json(&load.path);
             let mut cases = vec![
@@ -224,6 +249,9 @@ impl Bench<'_> {
             for peer in &peers {
                 let path = if peer.name == "LitServe" { "/predict" } else { &load.path };
                 cases.push((peer, "JSON", load.json(path)));
+                if peer.name == "Triton" {
+                    cases.push((peer, "binary", load.binary()));
+                }
             }
             let mut bare = Vec::new();
             let mut measured: Vec<Measured> = cases.iter().map(|_| Measured::default()).collect();
@@ -282,8 +310,8 @@ struct Measured {
 }
 
 impl Measured {
-    fn row(&self, peer: &Peer, what: &str, clients: usize) -> [String; 8] {
-        [
+    fn row(&self, peer: &Peer, what: &str, clients: usize) -> anyhow::Result<[String; 9]> {
+        Ok([
             peer.name.to_owned(),
             what.to_owned(),
             clients.to_string(),
@@ -291,7 +319,8 @@ impl Measured {
             format!("{:.0}", quantile(&self.latencies, 0.5)),
             format!("{:.0}", quantile(&self.latencies, 0.99)),
             format!("{:.0}", median(&self.rate)),
+            format!("{:.0}", peer.resident_bytes()? / 1e6),
             format!("{:.2}", peer.cold.as_secs_f64()),
-        ]
+        ])
     }
 }
