@@ -176,6 +176,11 @@ pub trait LoadedModel: Send + Sync {
         true
     }
 
+    /// Whether a run computes in another process, so that the thread that calls it only waits.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// Bytes that it held in processes of its own when it was loaded.
     fn outside_memory(&self) -> u64 {
         0

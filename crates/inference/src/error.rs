@@ -36,6 +36,9 @@ pub enum LoadError {
         "this server can't run models in processes of their own; set `isolation` to `none` if the model is trusted"
     )]
     NoIsolation,
+    /// The system refused a thread.
+    #[error("can't start a thread for it")]
+    Thread(#[source] std::io::Error),
     /// It failed a moment ago, and isn't tried again so soon.
     #[error("{reason}")]
     Again { reason: String },

@@ -277,6 +277,10 @@ impl LoadedModel for IsolatedModel {
         false
     }
 
+    fn waits(&self) -> bool {
+        true
+    }
+
     fn outside_memory(&self) -> u64 {
         let resident = |seat: &Mutex<Seat>| {
             let seat = seat.lock().unwrap_or_else(PoisonError::into_inner);

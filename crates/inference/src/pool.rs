@@ -1,4 +1,7 @@
 //! The threads that run models: a fixed few, fed by one bounded queue.
+//!
+//! A model in a process of its own has threads and a queue of its own, too: they only wait, and where its process hangs
+//! nobody else waits with them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire};
@@ -94,16 +97,40 @@ fn wake(idle: Option<Thread>) {
 }
 
 impl Pool {
+    /// Threads that compute.
     pub fn start(workers: usize, capacity: Capacity, engines: &Engines) -> std::io::Result<Pool> {
+        Pool::spawn(workers, capacity, "infer", |shared| {
+            let engines = engines.clone();
+            Box::new(move || engines.enter(Box::new(|| work(&shared))))
+        })
+    }
+
+    /// Threads that wait for the processes of one model.
+    pub fn of_waiters(instances: usize, capacity: Capacity) -> std::io::Result<Pool> {
+        Pool::spawn(instances, capacity, "await", |shared| Box::new(move || work(&shared)))
+    }
+
+    fn spawn(
+        threads: usize,
+        capacity: Capacity,
+        name: &str,
+        life: impl Fn(Shared) -> Box<dyn FnOnce() + Send>,
+    ) -> std::io::Result<Pool> {
         let state = State { queue: Queue::new(capacity), idle: Vec::new() };
         let pool = Pool { shared: Shared(Arc::new(Mutex::new(state))) };
-        for index in 0..workers.max(1) {
-            let (shared, engines) = (pool.shared.clone(), engines.clone());
-            thread::Builder::new()
-                .name(format!("infer-{index}"))
-                .spawn(move || engines.enter(Box::new(|| work(&shared))))?;
+        for index in 0..threads.max(1) {
+            thread::Builder::new().name(format!("{name}-{index}")).spawn(life(pool.shared.clone()))?;
         }
         Ok(pool)
+    }
+
+    /// Takes no more jobs and gives up those that wait.
+    pub fn close(&self) {
+        let mut state = self.shared.lock();
+        let (given_up, idle) = (state.queue.close(), std::mem::take(&mut state.idle));
+        drop(state);
+        drop(given_up);
+        idle.into_iter().for_each(|thread| thread.unpark());
     }
 
     /// Jobs of one model that wait for a thread.
@@ -161,11 +188,7 @@ impl Job {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        let (given_up, idle) = (state.queue.close(), std::mem::take(&mut state.idle));
-        drop(state);
-        drop(given_up);
-        idle.into_iter().for_each(|thread| thread.unpark());
+        self.close();
     }
 }
 

@@ -6,6 +6,7 @@
 mod catalog;
 mod ensemble;
 mod infer;
+mod loads;
 mod plain;
 mod served;
 mod shadow;
@@ -14,7 +15,7 @@ mod traffic;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use types::{Ensemble, Isolation, ModelSignature, Serving, Traffic};
@@ -32,8 +33,9 @@ use crate::memory::{self, Returns};
 use crate::pool::Pool;
 use crate::queue::Capacity;
 use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, StatsSnapshot};
-use catalog::{Catalog, Chosen, Found, Purpose, Turn};
+use catalog::{Catalog, Chosen, Found, Landing, Purpose, Turn};
 use ensemble::Steps;
+use loads::{Loads, Slot};
 pub(crate) use served::Served;
 use served::file_bytes;
 pub(crate) use shadow::Comparison;
@@ -76,6 +78,19 @@ impl Default for Options {
             worker: None,
             limits: Limits::default(),
         }
+    }
+}
+
+impl Options {
+    /// What may wait for the threads that compute.
+    fn capacity(&self) -> Capacity {
+        Capacity { entries: self.queue, weight: self.queue_bytes }
+    }
+
+    /// What may wait for a model with threads of its own, of which there may be many: as many requests, and an eighth of
+    /// the bytes. A larger request is taken where no other waits.
+    fn capacity_of_one(&self) -> Capacity {
+        Capacity { entries: self.queue, weight: self.queue_bytes / 8 }
     }
 }
 
@@ -145,8 +160,7 @@ pub struct Repository {
 struct Inner {
     engines: Engines,
     catalog: RwLock<Catalog>,
-    /// One load at a time: the peak of memory is one model, and two equal requests load once.
-    loading: Mutex<()>,
+    loads: Loads,
     next_key: AtomicU64,
     returns: Returns<Served>,
     shared: Arc<Shared>,
@@ -159,19 +173,34 @@ struct Shared {
     cache: Cache,
 }
 
+impl Shared {
+    /// The threads that run a model.
+    fn pool_of<'a>(&'a self, served: &'a Served) -> &'a Pool {
+        served.own_pool.as_ref().unwrap_or(&self.pool)
+    }
+}
+
+impl Drop for Inner {
+    /// What waits for a model holds it, and with it the model's own threads: they are told.
+    fn drop(&mut self) {
+        let catalog = self.catalog.get_mut().unwrap_or_else(PoisonError::into_inner);
+        catalog.served().iter().filter_map(|served| served.own_pool.as_ref()).for_each(Pool::close);
+    }
+}
+
 impl Repository {
     /// Starts the inference threads.
     ///
     /// # Errors
     /// When the system refuses a thread.
     pub fn new(engines: Engines, options: Options) -> Result<Repository, Error> {
-        let capacity = Capacity { entries: options.queue, weight: options.queue_bytes };
+        let capacity = options.capacity();
         let pool = Pool::start(options.workers, capacity, &engines).map_err(Error::Thread)?;
         let cache = Cache::new(options.cache_bytes);
         let inner = Inner {
             engines,
             catalog: RwLock::default(),
-            loading: Mutex::new(()),
+            loads: Loads::new(options.workers),
             next_key: AtomicU64::new(0),
             returns: Returns::start().map_err(Error::Thread)?,
             shared: Arc::new(Shared { options, pool, cache }),
@@ -184,7 +213,7 @@ impl Repository {
     }
 
     /// Loads a version, or finds it loaded, and then makes it the default if asked. Blocks for as long as the
-    /// engine needs; other loads wait. A version that was loaded under the same name from another path is
+    /// engine needs; a few others are loaded at the same time, and the rest waits. A version that was loaded under the same name from another path is
     /// swapped when the new one is ready; on failure it stays.
     ///
     /// # Errors
@@ -194,40 +223,49 @@ impl Repository {
     }
 
     fn load_for(&self, request: LoadRequest, purpose: Purpose) -> Result<ModelStatus, LoadError> {
-        let served = self.load_now(request, purpose)?;
+        let served = self.load_now(request, purpose, None)?;
         self.read(|catalog| catalog.status(&served.name, &served.version)).ok_or(LoadError::Unloaded)
     }
 
-    fn load_now(&self, request: LoadRequest, purpose: Purpose) -> Result<Arc<Served>, LoadError> {
+    /// Waits for its turn where the caller hasn't.
+    fn load_now(
+        &self,
+        request: LoadRequest,
+        purpose: Purpose,
+        slot: Option<Slot>,
+    ) -> Result<Arc<Served>, LoadError> {
         check_name(&request.name)?;
         check_name(&request.version)?;
         let file_bytes = file_bytes(&request.path);
-        let ticket = self.write(|catalog| catalog.begin(&request, file_bytes));
-        // The models of its steps are loaded one at a time, too: they go first.
+        let ticket = self.write(|catalog| catalog.begin(&request, purpose, file_bytes))?;
+        // The models of its steps take turns, too: they go first.
         let ensemble = request.ensemble.as_ref().map(|ensemble| self.load_ensemble(&request, ensemble));
-        let _one_at_a_time = self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let loads = &self.inner.loads;
+        let _slot = slot.unwrap_or_else(|| loads.wait_for_slot(&request));
+        let _alone =
+            ensemble.is_some().then(|| loads.ensembles.lock().unwrap_or_else(PoisonError::into_inner));
         match self.write(|catalog| catalog.turn(&request, ticket, purpose)) {
             Turn::Load => {}
             Turn::Done(served) => return Ok(served),
             Turn::Failed(reason) => return Err(LoadError::Again { reason }),
             Turn::Void => return Err(LoadError::Unloaded),
         }
-        let resident = || memory::resident(std::process::id());
-        let (started, before) = (Instant::now(), resident());
+        let (started, load) = (Instant::now(), loads.begin(&request, file_bytes));
         let loaded = match ensemble {
             Some(loaded) => loaded.and_then(|(loaded, steps)| {
                 self.refuse_nesting(&request)?;
                 Ok((loaded, Some(steps)))
             }),
             None => {
-                self.make_room(file_bytes);
+                self.make_room();
                 self.load_where_it_belongs(&request).map(|loaded| (loaded, None))
             }
         };
         let served = loaded.and_then(|(loaded, steps)| {
             let key = self.inner.next_key.fetch_add(1, Relaxed);
-            let grown = resident().saturating_sub(before);
-            let mut served = Served::new(key, &request, loaded, started.elapsed(), grown)?;
+            let grown = load.grown();
+            let waiting = self.inner.shared.options.capacity_of_one();
+            let mut served = Served::new(key, &request, loaded, started.elapsed(), grown, waiting)?;
             served.steps = steps;
             Ok(served)
         });
@@ -240,8 +278,9 @@ impl Repository {
                 tracing::info!(model = name, version, engine, why, "model loaded");
                 let served = Arc::new(served);
                 let old = self.write(|catalog| catalog.loaded(&request, ticket, purpose, &served))?;
+                drop(load);
                 self.forget(old);
-                self.make_room(0);
+                self.make_room();
                 Ok(served)
             }
             Err(error) => {
@@ -299,10 +338,10 @@ impl Repository {
         }
     }
 
-    /// Unloads what wasn't used for the longest time until this much more fits.
-    fn make_room(&self, bytes: u64) {
+    /// Unloads what wasn't used for the longest time until what is being loaded fits.
+    fn make_room(&self) {
         let budget = self.inner.shared.options.model_bytes;
-        while self.read(Catalog::memory).saturating_add(bytes) > budget {
+        while self.read(Catalog::memory).saturating_add(self.inner.loads.reserved()) > budget {
             let Some(evicted) = self.write(Catalog::evict_one) else { return };
             let Served { name, version, memory, .. } = evicted.as_ref();
             tracing::info!(model = name, version, memory, "unloaded to make room; a request loads it again");
@@ -371,32 +410,51 @@ impl Repository {
     /// # Errors
     /// When it is unknown, not ready or can't be loaded.
     pub async fn obtain(&self, name: &str, version: Option<&str>) -> Result<Model, Error> {
-        let request = match self.read(|catalog| catalog.find(name, version))? {
-            Found::Ready(chosen) => return Ok(Model::new(chosen, &self.inner.shared)),
-            Found::Idle(request) => request,
-        };
-        let version = request.version.clone();
-        let not_ready = |reason: &str| Error::NotReady { name: name.into(), version, reason: reason.into() };
-        let Some((mut flight, landing)) = self.write(|catalog| catalog.flight(&request)) else {
-            return Err(not_ready("it was unloaded"));
-        };
-        if let Some(landing) = landing {
-            let repository = self.clone();
-            let (name, version) = (request.name.clone(), request.version.clone());
-            // It goes on if this request is given up: others wait for it.
-            tokio::task::spawn_blocking(move || {
-                let loaded = repository.load_now(*request, Purpose::OnRequest);
-                // Who waits holds the flight; the catalog would hold its model for good.
-                repository.write(|catalog| catalog.landed(&name, &version));
-                landing.send_replace(Some(loaded.map_err(|error| chain(&error).into())));
-            });
+        const TRIES: usize = 4;
+        for _ in 0..TRIES {
+            let request = match self.read(|catalog| catalog.find(name, version))? {
+                Found::Ready(chosen) => return Ok(Model::new(chosen, &self.inner.shared)),
+                Found::Idle(request) => request,
+            };
+            let not_ready = |reason: String| Error::NotReady {
+                name: name.into(),
+                version: request.version.clone(),
+                reason,
+            };
+            let Some((mut flight, landing)) = self.write(|catalog| catalog.flight(&request)) else {
+                return Err(not_ready("it was unloaded".into()));
+            };
+            if let Some(landing) = landing {
+                self.load_aside(request.as_ref().clone(), landing).await;
+            }
+            let landed = flight.wait_for(Option::is_some).await;
+            match landed.ok().and_then(|landed| landed.clone()) {
+                Some(Ok(served)) => return Ok(Model::new(Chosen::only(served), &self.inner.shared)),
+                Some(Err(reason)) => return Err(not_ready(format!("loading failed: {reason}"))),
+                // Who was to load it gave up before its turn came.
+                None => {}
+            }
         }
-        let landed = flight.wait_for(Option::is_some).await;
-        match landed.ok().and_then(|landed| landed.clone()) {
-            Some(Ok(served)) => Ok(Model::new(Chosen::only(served), &self.inner.shared)),
-            Some(Err(reason)) => Err(not_ready(&format!("loading failed: {reason}"))),
-            None => Err(not_ready("loading was cut off; try again")),
-        }
+        let (name, version) = (name.into(), version.unwrap_or_default().into());
+        Err(Error::NotReady { name, version, reason: "loading was cut off; try again".into() })
+    }
+
+    /// Waits for a turn to load what a request asks for, without a thread, and begins.
+    async fn load_aside(&self, request: LoadRequest, landing: Landing) {
+        let slot = match request.ensemble {
+            // The models of its steps may have to take turns first.
+            Some(_) => None,
+            None => Some(self.inner.loads.slot(&request).await),
+        };
+        let repository = self.clone();
+        let (name, version) = (request.name.clone(), request.version.clone());
+        // It goes on if this request is given up: others wait for it.
+        tokio::task::spawn_blocking(move || {
+            let loaded = repository.load_now(request, Purpose::OnRequest, slot);
+            // Who waits holds the flight; the catalog would hold its model for good.
+            repository.write(|catalog| catalog.landed(&name, &version));
+            landing.send_replace(Some(loaded.map_err(|error| chain(&error).into())));
+        });
     }
 
     /// Counters of every loaded version: name, version, counters.
@@ -415,7 +473,7 @@ impl Repository {
             version: served.version.clone(),
             stats: served.stats.snapshot(),
             drift: served.drift(),
-            waiting: self.inner.shared.pool.waiting(served.key),
+            waiting: self.inner.shared.pool_of(served).waiting(served.key),
         };
         served.iter().map(observed).collect()
     }

@@ -173,7 +173,18 @@ pub(super) enum Found {
 
 impl Catalog {
     /// Makes the version visible as loading. `file_bytes` is its file's size.
-    pub fn begin(&mut self, request: &LoadRequest, file_bytes: u64) -> Ticket {
+    ///
+    /// # Errors
+    /// When a request asked for what is no longer there.
+    pub fn begin(
+        &mut self,
+        request: &LoadRequest,
+        purpose: Purpose,
+        file_bytes: u64,
+    ) -> Result<Ticket, LoadError> {
+        if purpose == Purpose::OnRequest && !self.offers(request) {
+            return Err(LoadError::Unloaded);
+        }
         let version = self.version(request);
         version.pending += 1;
         if version.served.is_none() {
@@ -181,7 +192,17 @@ impl Catalog {
             version.file_bytes = file_bytes;
         }
         let entry = version.entry;
-        Ticket { entry, chosen: self.models.get(&request.name).map_or(0, |model| model.chosen) }
+        let chosen = self.models.get(&request.name).map_or(0, |model| model.chosen);
+        Ok(Ticket { entry, chosen })
+    }
+
+    /// Whether a request for this version would get just that.
+    fn offers(&self, request: &LoadRequest) -> bool {
+        let model = self.models.get(&request.name);
+        model.and_then(|model| model.versions.get(&request.version)).is_some_and(|version| {
+            let serves = version.served.as_ref().is_some_and(|served| served.answers(request));
+            serves || version.lazy.as_ref() == Some(request)
+        })
     }
 
     /// Makes a version known that is loaded when it is asked for. `None` where another one serves under its name,

@@ -66,7 +66,7 @@ impl Repository {
         let served = match found {
             Ok(Found::Ready(chosen)) => Ok(chosen.served),
             Ok(Found::Idle(request)) => {
-                self.load_now(*request, Purpose::OnRequest).map_err(|error| chain(&error))
+                self.load_now(*request, Purpose::OnRequest, None).map_err(|error| chain(&error))
             }
             Err(error) => Err(error.to_string()),
         };

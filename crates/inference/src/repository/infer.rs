@@ -322,7 +322,7 @@ impl Model {
             self.served().stats.failed(Failure::Rejected, submitted.elapsed());
             Err(error)
         };
-        match self.shared.pool.submit(job, priority) {
+        match self.shared.pool_of(self.served()).submit(job, priority) {
             Ok(()) => Ok(pending),
             Err(Refused::Full { waiting }) => refused(Error::Overloaded { waiting }),
             Err(Refused::Closed) => refused(Error::Stopped),
@@ -351,7 +351,7 @@ impl Model {
             comparison: Some(comparison.clone()),
             reply: Reply::Nobody,
         };
-        self.shared.pool.submit_spare(job, LAST);
+        self.shared.pool_of(shadow).submit_spare(job, LAST);
     }
 
     fn check(&self, request: Request) -> Result<Checked, Error> {

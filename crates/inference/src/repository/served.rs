@@ -10,7 +10,8 @@ use types::Serving;
 use super::{LoadRequest, Steps};
 use crate::drift::{Drift, FeatureDrift};
 use crate::engines::{Loaded, Tried};
-use crate::queue::Policy;
+use crate::pool::Pool;
+use crate::queue::{Capacity, Policy};
 use crate::stats::Stats;
 use crate::{LoadError, LoadedModel, Name, Request, Signature, Tensor, batch, steps};
 
@@ -36,6 +37,8 @@ pub(crate) struct Served {
     pub input_steps: Option<steps::Input>,
     /// How its outputs are read, where they can be.
     pub output_steps: Option<steps::Output>,
+    /// Threads and a queue of its own, where its runs only wait; they end with it.
+    pub own_pool: Option<Pool>,
     pub stats: Stats,
     pub drift: Option<Mutex<Drift>>,
     /// Whether its requests can be merged.
@@ -49,14 +52,17 @@ pub(crate) struct Served {
 }
 
 impl Served {
+    /// `waiting` bounds what may wait for a model with threads of its own.
+    ///
     /// # Errors
-    /// When what it declares doesn't fit the model.
+    /// When what it declares doesn't fit the model, or the system refuses a thread.
     pub fn new(
         key: u64,
         request: &LoadRequest,
         loaded: Loaded,
         took: Duration,
         memory: u64,
+        waiting: Capacity,
     ) -> Result<Served, LoadError> {
         let signature = loaded.model.signature();
         let serving = request.serving.clone();
@@ -72,6 +78,8 @@ impl Served {
             .transpose()?;
         let batchable = serving.batching.is_some() && batch::batchable(signature);
         let policy = policy(&serving, loaded.model.instances(), batchable);
+        let own_pool = loaded.model.waits().then(|| Pool::of_waiters(policy.instances, waiting));
+        let own_pool = own_pool.transpose().map_err(LoadError::Thread)?;
         let all_outputs = signature.outputs.iter().map(|spec| spec.name.clone()).collect();
         Ok(Served {
             key,
@@ -89,6 +97,7 @@ impl Served {
             steps: None,
             input_steps,
             output_steps,
+            own_pool,
             stats: Stats::default(),
             drift: request.serving.drift.clone().map(|settings| Mutex::new(Drift::new(settings))),
             batchable,

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use avocet_inference::{
-    Error, LoadError, LoadRequest, Model, Options, Repository, Request, Tensor, WorkerCommand,
+    Error, LoadError, LoadRequest, Model, Options, Pending, Repository, Request, Tensor, WorkerCommand,
 };
+use futures::FutureExt;
 use types::{DeclaredTensor, Isolation, ModelSignature, Serving};
 
 use crate::support::{Fake, model, options};
@@ -17,8 +18,12 @@ fn faulty_worker() -> PathBuf {
 }
 
 fn repository() -> Repository {
+    repository_of(options(2))
+}
+
+fn repository_of(options: Options) -> Repository {
     let worker = Some(WorkerCommand(vec![faulty_worker().into()]));
-    Repository::new(Fake::echo().engines(), Options { worker, ..options(2) }).unwrap()
+    Repository::new(Fake::echo().engines(), Options { worker, ..options }).unwrap()
 }
 
 fn isolated(name: &str, instances: u32) -> LoadRequest {
@@ -36,9 +41,17 @@ fn load(repository: &Repository) -> Model {
     repository.get("m", None).unwrap()
 }
 
+fn request(value: f32) -> Request {
+    Request::new([Tensor::from_vec("x", [1], vec![value]).unwrap()])
+}
+
 fn ask(model: &Model, value: f32) -> Result<f32, String> {
-    let request = Request::new([Tensor::from_vec("x", [1], vec![value]).unwrap()]);
-    match model.infer(request).unwrap().wait() {
+    let request = request(value);
+    answer(model.infer(request).unwrap())
+}
+
+fn answer(pending: Pending) -> Result<f32, String> {
+    match pending.wait() {
         Ok(answer) => Ok(answer.outputs[0].elements::<f32>().unwrap()[0]),
         Err(Error::Engine { source, .. }) => Err(source.to_string()),
         Err(other) => panic!("{other}"),
@@ -144,4 +157,34 @@ fn each_instance_is_a_process() {
         }
         assert!(hanging.join().unwrap().is_err());
     });
+}
+
+#[test]
+fn promise_8_who_waits_for_a_hanging_process_keeps_no_other_model_waiting() {
+    let repository = repository_of(Options { queue: 4, ..options(1) });
+    let mut hanging = isolated("hanging", 1);
+    hanging.serving.run_timeout_milliseconds = 5_000;
+    repository.load(hanging).unwrap();
+    repository.load(isolated("fine", 1)).unwrap();
+    repository.load(LoadRequest::new("plain", "1", model("log"))).unwrap();
+    let [hanging, fine, plain] = ["hanging", "fine", "plain"].map(|name| repository.get(name, None).unwrap());
+    let mut hangs = hanging.infer(request(7.0)).unwrap();
+    let waiting = || repository.observe().into_iter().find(|one| one.name == "hanging").unwrap().waiting;
+    while waiting() > 0 {
+        std::thread::yield_now();
+    }
+    let behind: Vec<Pending> = (0..4).map(|_| hanging.infer(request(1.0)).unwrap()).collect();
+    assert!(matches!(hanging.infer(request(1.0)), Err(Error::Overloaded { waiting: 4 })));
+    for value in 0..5_u8 {
+        assert_eq!(ask(&fine, value.into()), Ok(value.into()));
+        assert_eq!(ask(&plain, value.into()), Ok(value.into()));
+    }
+    assert!((&mut hangs).now_or_never().is_none(), "it hangs still");
+    // Who stops the server isn't kept waiting either.
+    drop((hanging, fine, plain));
+    drop(repository);
+    for pending in behind {
+        assert!(matches!(pending.wait(), Err(Error::Stopped)));
+    }
+    assert!(answer(hangs).unwrap_err().contains("took longer than 5000 ms"));
 }

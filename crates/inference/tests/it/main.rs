@@ -12,6 +12,7 @@ mod conformance;
 mod engines;
 mod ensembles;
 mod isolation;
+mod loading;
 mod parity;
 mod repository;
 mod scheduling;

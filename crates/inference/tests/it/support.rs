@@ -50,6 +50,8 @@ pub struct Fake {
     pub on_caller: bool,
     /// Holds loads back until it is opened.
     pub load_gate: Option<Arc<Gate>>,
+    /// Only those of files with such a name.
+    pub gated: &'static str,
 }
 
 impl Fake {
@@ -70,6 +72,7 @@ impl Fake {
             refuse: None,
             on_caller: true,
             load_gate: None,
+            gated: "",
         }
     }
 
@@ -94,7 +97,8 @@ impl Engine for Fake {
 
     fn load(&self, path: &Path, _: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
-        self.load_gate.iter().for_each(|gate| gate.pass());
+        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+        self.load_gate.iter().filter(|_| file.starts_with(self.gated)).for_each(|gate| gate.pass());
         match self.refuse {
             Some("panic") => panic!("cannot read this"),
             Some(reason) => return Err(LoadError::Engine { engine: self.name, reason: reason.into() }),
@@ -103,7 +107,6 @@ impl Engine for Fake {
         self.alive.fetch_add(1, Ordering::SeqCst);
         let (alive, run) = (Arc::clone(&self.alive), Arc::clone(&self.run));
         let signature = read_signature(path).unwrap();
-        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
         let (instances, on_caller) = (self.instances, self.on_caller);
         Ok(Arc::new(FakeModel { signature, file, instances, on_caller, alive, run }))
     }
