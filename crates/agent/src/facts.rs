@@ -39,9 +39,9 @@ impl Facts {
         }
         found.extend(claims.clone());
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let memory = memory_bytes(&read("/proc/meminfo"));
-        let limit = read("/sys/fs/cgroup/memory.max").trim().parse().ok();
-        let usable_memory = limit.map_or(memory, |limit: u64| limit.min(memory));
+        // 0 where the system doesn't say.
+        let memory = daemon::machine_memory().unwrap_or(0);
+        let usable_memory = daemon::usable_memory().unwrap_or(0);
         let gpus = gpus(Path::new("/proc/driver/nvidia/gpus"));
         let mut extended = BTreeMap::new();
         if !gpus.is_empty() {
@@ -129,13 +129,6 @@ fn found_claims() -> BTreeMap<String, String> {
     found
 }
 
-/// The machine's memory as Linux tells it; 0 where it does not.
-fn memory_bytes(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kibibytes: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
-    kibibytes.unwrap_or(0) * 1024
-}
-
 /// The models of NVIDIA's GPUs, in the driver's own words; none where there is no driver.
 fn gpus(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -158,12 +151,6 @@ fn disk(folder: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_is_read_as_linux_tells_it() {
-        assert_eq!(memory_bytes("MemTotal:       16384 kB\nMemFree: 1 kB\n"), 16 << 20);
-        assert_eq!(memory_bytes("nonsense"), 0);
-    }
 
     #[test]
     fn free_space_is_news_when_it_changed_much() {

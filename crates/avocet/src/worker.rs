@@ -58,7 +58,8 @@ fn work(options: WorkerOptions) -> anyhow::Result<()> {
     read.extend(engines.list().iter().filter_map(|engine| engine.path.as_deref()).flat_map(folders));
     // What isn't there can't be read; the load says so.
     read.retain(|path| path.exists());
-    runtimes::confine_this_process(&read, machine_memory(), allow_unconfined).map_err(anyhow::Error::msg)?;
+    be_killed_first();
+    runtimes::confine_this_process(&read, memory_limit(), allow_unconfined).map_err(anyhow::Error::msg)?;
     inference::serve_worker(&engines, engine, &path, threads, &declared).context("its socket failed")
 }
 
@@ -73,10 +74,14 @@ fn folders(library: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Bytes of memory that the machine has; no limit where it doesn't say.
-fn machine_memory() -> u64 {
-    let facts = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kibibytes = facts.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    let kibibytes: Option<u64> = kibibytes.and_then(|number| number.trim().parse().ok());
-    kibibytes.map_or(u64::MAX, |kibibytes| kibibytes.saturating_mul(1024))
+/// Where memory runs out, the kernel ends this process before the server and others: it is one model, and is started
+/// again. Where it can't be said, it is one among others.
+fn be_killed_first() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+}
+
+/// Bytes of data that one model may hold: a quarter of the memory stays for the server. No limit where it isn't known
+/// how much there is.
+fn memory_limit() -> u64 {
+    daemon::usable_memory().map_or(u64::MAX, |bytes| bytes / 4 * 3)
 }

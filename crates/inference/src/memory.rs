@@ -16,13 +16,6 @@ pub(crate) fn resident(process: u32) -> u64 {
     pages.unwrap_or_default() * 4096
 }
 
-/// Bytes of memory that the machine has; `None` where the system doesn't say.
-pub(crate) fn of_machine() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    total.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
-}
-
 /// Gives memory back to the system once models are gone. The C library keeps what was freed for later, which after
 /// a model is much, and in many pieces.
 pub(crate) struct Returns<T> {

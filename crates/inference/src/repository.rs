@@ -29,7 +29,7 @@ use crate::drift::FeatureDrift;
 use crate::engine::chain;
 use crate::engines::Loaded;
 use crate::isolation::{self, WorkerCommand};
-use crate::memory::{self, Returns};
+use crate::memory::Returns;
 use crate::pool::Pool;
 use crate::queue::Capacity;
 use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, StatsSnapshot};
@@ -64,8 +64,8 @@ pub struct Options {
 
 impl Default for Options {
     /// A worker per core. 256 waiting requests are over a second of work for a 5 ms model on one core: who comes
-    /// later is better off elsewhere. 512 MiB of waiting inputs are two requests of the largest size. Half of the machine's memory
-    /// for models leaves as much for everything else.
+    /// later is better off elsewhere. 512 MiB of waiting inputs are two requests of the largest size. Half of the memory
+    /// that this process may use for models leaves as much for everything else.
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Options {
@@ -73,7 +73,7 @@ impl Default for Options {
             queue: 256,
             queue_bytes: 512 << 20,
             cache_bytes: 64 << 20,
-            model_bytes: memory::of_machine().map_or(u64::MAX, |bytes| bytes / 2),
+            model_bytes: daemon::usable_memory().map_or(u64::MAX, |bytes| bytes / 2),
             warm_up: true,
             worker: None,
             limits: Limits::default(),

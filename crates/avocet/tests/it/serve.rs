@@ -123,6 +123,12 @@ fn a_confined_process_answers_and_is_replaced(engine: &str, onnxruntime: &OsStr)
     for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {
         assert!(status.contains(line), "{line} is not in {status}");
     }
+    let score = std::fs::read_to_string(format!("/proc/{worker}/oom_score_adj")).unwrap();
+    assert_eq!(score.trim(), "1000", "it goes first where memory runs out");
+    let limits = std::fs::read_to_string(format!("/proc/{worker}/limits")).unwrap();
+    let data = limits.lines().find(|line| line.starts_with("Max data size")).unwrap();
+    let limit: u64 = data.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert_eq!(limit, daemon::usable_memory().unwrap() / 4 * 3);
     let environment = std::fs::read(format!("/proc/{worker}/environ")).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains("SECRET"));
     assert!(Command::new("kill").args(["-9", &worker]).status().unwrap().success());
