@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::panic_text;
 use crate::queue::{Capacity, Entry, Next, Queue, Refused};
-use crate::repository::{Comparison, Served};
+use crate::repository::{Comparison, Served, Trial};
 use crate::stats::Failure;
 use crate::stats::Spent;
 use crate::{EngineError, Engines, Tensor, batch};
@@ -42,6 +42,8 @@ pub(crate) struct Job {
     pub deadline: Option<(Instant, Arc<AtomicBool>)>,
     /// Compares the outputs with those of another version.
     pub comparison: Option<Comparison>,
+    /// Judges the run, whether or not anybody waits for the answer still.
+    pub trial: Option<Arc<Trial>>,
     /// Dropped without a word where nobody began in time.
     pub reply: Reply,
 }
@@ -304,18 +306,23 @@ impl Job {
     }
 
     fn finish(self, outputs: Result<Vec<Tensor>, EngineError>, started: Instant, spent: Spent, samples: u64) {
-        let Job { model, inputs, submitted, comparison, reply, .. } = self;
+        let Job { model, inputs, submitted, comparison, trial, reply, .. } = self;
         drop(inputs);
         let queue = started.saturating_duration_since(submitted);
+        let took = queue + spent.total();
+        // What doesn't fit is the request's fault.
+        if let (Some(trial), true) = (trial, !matches!(outputs, Err(EngineError::Input(_)))) {
+            trial.hear(&model, outputs.is_ok(), took);
+        }
         match &outputs {
             Ok(outputs) => {
-                model.stats.succeeded(queue + spent.total(), queue, spent);
+                model.stats.succeeded(took, queue, spent);
                 if let Some(comparison) = comparison {
                     comparison.offer(outputs);
                 }
             }
-            Err(EngineError::Input(_)) => model.stats.failed(Failure::Invalid, queue + spent.total()),
-            Err(_) => model.stats.failed(Failure::Engine, queue + spent.total()),
+            Err(EngineError::Input(_)) => model.stats.failed(Failure::Invalid, took),
+            Err(_) => model.stats.failed(Failure::Engine, took),
         }
         if let Reply::Caller(reply) = reply {
             // The caller may have gone: then nobody wants the answer.

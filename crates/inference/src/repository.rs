@@ -39,6 +39,7 @@ use loads::{Loads, Slot};
 pub(crate) use served::Served;
 use served::file_bytes;
 pub(crate) use shadow::Comparison;
+pub(crate) use traffic::Trial;
 
 /// Size of the machinery, fixed at start.
 #[derive(Clone, Debug)]

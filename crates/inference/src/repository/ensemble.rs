@@ -9,7 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use types::{Ensemble, Isolation};
 
 use super::infer::{Answer, Checked, Model, Request, StepTiming, Timing};
-use super::{Found, Inner, LoadRequest, Purpose, Repository, Served};
+use super::{Found, Inner, LoadRequest, Purpose, Repository, Served, Trial};
 use crate::declared;
 use crate::engine::chain;
 use crate::engines::Loaded;
@@ -118,19 +118,27 @@ impl Model {
     pub(super) fn run_steps<'a>(
         &'a self,
         steps: &'a Steps,
+        trial: Option<&'a Trial>,
         checked: Checked,
     ) -> BoxFuture<'a, Result<Answer, Error>> {
-        Box::pin(self.run_and_count(steps, checked))
+        Box::pin(self.run_and_count(steps, trial, checked))
     }
 
-    async fn run_and_count(&self, steps: &Steps, checked: Checked) -> Result<Answer, Error> {
+    async fn run_and_count(
+        &self,
+        steps: &Steps,
+        trial: Option<&Trial>,
+        checked: Checked,
+    ) -> Result<Answer, Error> {
         let submitted = checked.submitted;
+        let mut hearing = Hearing { trial, model: self.served(), submitted };
         let samples = self.signature().batch(&checked.inputs);
         let bytes = checked.inputs.iter().map(|tensor| tensor.data().len()).sum();
         let stats = &self.served().stats;
         match self.ask_members(steps, checked).await {
             Ok((outputs, timings)) => {
                 let took = submitted.elapsed();
+                hearing.end(Some(true));
                 let sum = |part: fn(&Timing) -> Duration| timings.iter().map(|step| part(&step.timing)).sum();
                 let (queue, compute): (Duration, Duration) =
                     (sum(|timing| timing.queue), sum(|timing| timing.compute));
@@ -142,7 +150,10 @@ impl Model {
                 Ok(Answer { outputs, timing })
             }
             Err(error) => {
-                stats.failed(failure(&error), submitted.elapsed());
+                let failure = failure(&error);
+                // Else it is the request's fault, or that of a site with too much to do.
+                hearing.end((failure == Failure::Engine).then_some(false));
+                stats.failed(failure, submitted.elapsed());
                 Err(error)
             }
         }
@@ -209,6 +220,30 @@ impl Model {
 
     fn blame(&self, step: &str, error: Error) -> Error {
         Error::Step { model: self.name().into(), step: step.to_owned(), cause: Box::new(error) }
+    }
+}
+
+/// Judges an ensemble on trial. Nothing runs on when whoever asked goes away, so what it took until then counts where it
+/// is too long already.
+struct Hearing<'a> {
+    trial: Option<&'a Trial>,
+    model: &'a Served,
+    submitted: Instant,
+}
+
+impl Hearing<'_> {
+    /// `None` says nothing of the model.
+    fn end(&mut self, went_well: Option<bool>) {
+        if let (Some(trial), Some(went_well)) = (self.trial.take(), went_well) {
+            trial.hear(self.model, went_well, self.submitted.elapsed());
+        }
+    }
+}
+
+impl Drop for Hearing<'_> {
+    fn drop(&mut self) {
+        let too_slow = self.trial.is_some_and(|trial| trial.is_too_slow(self.submitted.elapsed()));
+        self.end(too_slow.then_some(true));
     }
 }
 

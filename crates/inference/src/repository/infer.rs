@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 
 use super::catalog::Chosen;
 use super::shadow::Comparison;
-use super::traffic::Trial;
 use super::{Served, Shared};
 use crate::cache::{self, Body, Found, RequestKey};
 use crate::drift::FeatureDrift;
@@ -265,27 +264,9 @@ impl Model {
     }
 
     async fn run(&self, checked: Checked) -> Result<Answer, Error> {
-        let submitted = checked.submitted;
-        let answer = match &self.served().steps {
-            Some(steps) => self.run_steps(steps, checked).await,
+        match &self.served().steps {
+            Some(steps) => self.run_steps(steps, self.chosen.trial.as_deref(), checked).await,
             None => self.submit(checked)?.within_deadline().await,
-        };
-        if let Some(trial) = &self.chosen.trial {
-            self.judge(trial, &answer, submitted.elapsed());
-        }
-        answer
-    }
-
-    fn judge(&self, trial: &Trial, answer: &Result<Answer, Error>, took: Duration) {
-        let went_well = match answer {
-            Ok(_) => true,
-            Err(Error::Engine { .. }) => false,
-            // The request's fault, or that of a site with too much to do.
-            Err(_) => return,
-        };
-        if let Some(verdict) = trial.record(went_well, took) {
-            let (model, version) = (self.name(), self.version());
-            tracing::warn!(model, version, "rolled back: {verdict}");
         }
     }
 
@@ -313,7 +294,8 @@ impl Model {
             self.copy(shadow, comparison, &inputs, &outputs, submitted);
         }
         let pending = Pending { answer, submitted, deadline: deadline.clone(), model: Arc::clone(&model) };
-        let job = Job { model, inputs, outputs, submitted, deadline, comparison, reply };
+        let trial = self.chosen.trial.clone();
+        let job = Job { model, inputs, outputs, submitted, deadline, comparison, trial, reply };
         if self.served().runs_at_once(job.input_bytes(), AT_ONCE) {
             job.run_here();
             return Ok(pending);
@@ -349,6 +331,7 @@ impl Model {
             submitted,
             deadline: None,
             comparison: Some(comparison.clone()),
+            trial: None,
             reply: Reply::Nobody,
         };
         self.shared.pool_of(shadow).submit_spare(job, LAST);

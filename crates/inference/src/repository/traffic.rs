@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use types::{Rollback, Share, Traffic};
 
+use super::Served;
 use crate::histogram::Histogram;
 
 /// Answers needed before a version is judged, where the bounds don't say.
@@ -97,8 +98,21 @@ impl Route {
 }
 
 impl Trial {
+    /// Notes how a run of its version went.
+    pub fn hear(&self, model: &Served, went_well: bool, took: Duration) {
+        if let Some(verdict) = self.record(went_well, took) {
+            let Served { name, version, .. } = model;
+            tracing::warn!(model = name, version, "rolled back: {verdict}");
+        }
+    }
+
+    /// Whether this is longer than it should take.
+    pub fn is_too_slow(&self, took: Duration) -> bool {
+        self.bounds.max_latency_milliseconds.is_some_and(|bound| took.as_millis() > bound.into())
+    }
+
     /// Notes an outcome; gives the verdict when this one crossed a bound.
-    pub fn record(&self, ok: bool, took: Duration) -> Option<&str> {
+    fn record(&self, ok: bool, took: Duration) -> Option<&str> {
         let answered = self.answered.fetch_add(1, Relaxed) + 1;
         let failed = if ok { self.failed.load(Relaxed) } else { self.failed.fetch_add(1, Relaxed) + 1 };
         self.latency.record(took);

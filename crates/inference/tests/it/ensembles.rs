@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 
-use avocet_inference::{EngineError, Error, LoadRequest, Options, Repository, Request, State, Tensor};
-use types::{Batching, Ensemble, EnsembleStep, Isolation, PredictionCache, QueuePolicy, Serving};
+use avocet_inference::{
+    EngineError, Error, LoadRequest, Options, Repository, Request, Routing, State, Tensor,
+};
+use types::{
+    Batching, Ensemble, EnsembleStep, Isolation, PredictionCache, QueuePolicy, Rollback, Serving, Share,
+    Traffic,
+};
 
 use crate::support::{Fake, Gate, copy_of, options, renamed};
 
@@ -245,4 +250,49 @@ fn what_does_not_fit_is_refused_before_it_serves() {
     ] {
         assert!(bench.refusal(vain(serving)).contains("set it on the models of its steps"));
     }
+}
+
+/// `pipe` in version 1, which doubles, and on trial in version 2, which runs another model.
+fn on_trial(model: &str, bounds: Rollback) -> Bench {
+    let bench = Bench::new(options(4), &Serving::default());
+    bench.repository.load(ensemble(&[step("double", "in", "out")], &["out"])).unwrap();
+    let second = ensemble(&[step(model, "in", "out")], &["out"]);
+    let second = LoadRequest { version: "2".into(), default: false, ..second };
+    bench.repository.load(second).unwrap();
+    let split = ["1", "2"].map(|version| Share { version: version.into(), weight: 1 }).into();
+    let traffic = Some(Traffic { split, rollback: Some(bounds), ..Traffic::default() });
+    bench.repository.set_routing("pipe", Routing { traffic, ..Routing::default() }).unwrap();
+    bench
+}
+
+fn verdict(bench: &Bench) -> Option<String> {
+    let models = bench.repository.list();
+    models.into_iter().find(|model| model.name == "pipe" && model.version == "2").unwrap().rolled_back
+}
+
+#[tokio::test]
+async fn an_ensemble_on_trial_whose_step_fails_loses_its_share() {
+    let bounds = Rollback { max_error_percent: Some(10), min_requests: 3, ..Rollback::default() };
+    let bench = on_trial("plus", bounds);
+    let mut failures = 0;
+    for _ in 0..20 {
+        let answer = bench.repository.get("pipe", None).unwrap().answer(request(7.0)).await;
+        failures += usize::from(answer.is_err());
+    }
+    assert_eq!(failures, 3, "one for each request that it takes to judge");
+    assert_eq!(verdict(&bench).as_deref(), Some("3 of 3 requests failed; at most 10% may"));
+}
+
+#[tokio::test]
+async fn an_ensemble_on_trial_that_nobody_waits_for_loses_its_share() {
+    let bounds = Rollback { max_latency_milliseconds: Some(5), min_requests: 3, ..Rollback::default() };
+    let bench = on_trial("gate", bounds);
+    let mut given_up = 0;
+    while verdict(&bench).is_none() && given_up < 10 {
+        let model = bench.repository.get("pipe", None).unwrap();
+        let answer = tokio::time::timeout(std::time::Duration::from_millis(20), model.answer(request(1.0)));
+        given_up += usize::from(answer.await.is_err());
+    }
+    assert_eq!(given_up, 3);
+    bench.gate.open();
 }

@@ -1,7 +1,8 @@
 //! Versions: shares, trials, shadows, aliases, and what is loaded on request.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use avocet_inference::{
     EngineError, Error, LoadRequest, Options, Repository, Request, Routing, State, Tensor,
@@ -25,6 +26,11 @@ fn two_versions(folder: &tempfile::TempDir) -> Repository {
             _ => plain(inputs),
         }
     });
+    versions_of(fake, folder)
+}
+
+/// Versions 1 and 2 of `m`, of files with these names.
+fn versions_of(fake: Fake, folder: &tempfile::TempDir) -> Repository {
     let repository = Repository::new(fake.engines(), options(1)).unwrap();
     for version in ["1", "2"] {
         let path = copy_of("log", folder, &format!("{version}.onnx"));
@@ -73,6 +79,45 @@ async fn promise_4_a_version_that_fails_loses_its_share_and_only_that() {
     let status = &repository.list()[1];
     assert_eq!(status.rolled_back.as_deref(), Some("5 of 5 requests failed; at most 10% may"));
     assert_eq!(repository.get("m", Some("2")).unwrap().version(), "2", "by its name it still answers");
+}
+
+#[tokio::test]
+async fn promise_4_a_version_that_is_slower_than_its_callers_wait_loses_its_share() {
+    let (begun, mut asked) = (Arc::<AtomicUsize>::default(), 0);
+    let inside = Arc::clone(&begun);
+    let fake = Fake::by_file(move |file, inputs| {
+        if file == "2.onnx" {
+            inside.fetch_add(1, SeqCst);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(vec![renamed(&inputs[0], "y")])
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let repository = versions_of(Fake { on_caller: false, ..fake }, &folder);
+    let bounds = Rollback { max_latency_milliseconds: Some(5), min_requests: 5, ..Rollback::default() };
+    split(&repository, Some(bounds));
+    for _ in 0..40 {
+        let model = repository.get("m", None).unwrap();
+        let mut answer = Box::pin(model.answer(request(1.0)));
+        if model.version() == "2" {
+            assert!(futures::poll!(answer.as_mut()).is_pending());
+            asked += 1;
+            while begun.load(SeqCst) < asked {
+                std::thread::yield_now();
+            }
+            // The caller's deadline is over.
+            drop(answer);
+        } else {
+            answer.await.unwrap();
+        }
+    }
+    let status = repository.list().remove(1);
+    let verdict = status.rolled_back.unwrap();
+    assert!(
+        verdict.starts_with("99% of requests took up to") && verdict.ends_with("the bound is 5 ms"),
+        "{verdict}"
+    );
+    assert!((5..=7).contains(&begun.load(SeqCst)), "it gets no more requests");
 }
 
 #[tokio::test]
