@@ -69,6 +69,9 @@ pub enum Error {
     /// Try again soon.
     #[error("{waiting} requests are waiting already; try again in a moment")]
     Overloaded { waiting: usize },
+    /// Try again soon.
+    #[error("the pictures and tables that come at once take too much memory together; try again in a moment")]
+    Crowded,
     /// No thread was free in the time that the request allowed.
     #[error("model `{model}` had no free thread within the request's time; try again, or allow more time")]
     Late { model: String },

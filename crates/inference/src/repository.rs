@@ -8,6 +8,7 @@ mod ensemble;
 mod infer;
 mod loads;
 mod plain;
+mod reading;
 mod served;
 mod shadow;
 mod traffic;
@@ -36,6 +37,7 @@ use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, StatsS
 use catalog::{Catalog, Chosen, Found, Landing, Purpose, Turn};
 use ensemble::Steps;
 use loads::{Loads, Slot};
+use reading::Desk;
 pub(crate) use served::Served;
 use served::file_bytes;
 pub(crate) use shadow::Comparison;
@@ -52,6 +54,8 @@ pub struct Options {
     pub queue_bytes: usize,
     /// Most bytes of answers that are kept for equal requests, over all models that keep any.
     pub cache_bytes: u64,
+    /// Most bytes in which pictures and tables are read at once; a larger one is read alone.
+    pub reading_bytes: u64,
     /// Most bytes of models that are loaded on request; those not used for the longest time make room. What is
     /// loaded for good counts, too, but stays.
     pub model_bytes: u64,
@@ -66,15 +70,18 @@ pub struct Options {
 impl Default for Options {
     /// A worker per core. 256 waiting requests are over a second of work for a 5 ms model on one core: who comes
     /// later is better off elsewhere. 512 MiB of waiting inputs are two requests of the largest size. Half of the memory
-    /// that this process may use for models leaves as much for everything else.
+    /// that this process may use for models leaves as much for everything else, and an eighth reads two or three of the
+    /// largest pictures where there are 8 GiB.
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let memory = daemon::usable_memory();
         Options {
             workers,
             queue: 256,
             queue_bytes: 512 << 20,
             cache_bytes: 64 << 20,
-            model_bytes: daemon::usable_memory().map_or(u64::MAX, |bytes| bytes / 2),
+            reading_bytes: memory.map_or(1 << 30, |bytes| bytes / 8),
+            model_bytes: memory.map_or(u64::MAX, |bytes| bytes / 2),
             warm_up: true,
             worker: None,
             limits: Limits::default(),
@@ -172,6 +179,7 @@ struct Shared {
     options: Options,
     pool: Pool,
     cache: Cache,
+    desk: Desk,
 }
 
 impl Shared {
@@ -204,7 +212,7 @@ impl Repository {
             loads: Loads::new(options.workers),
             next_key: AtomicU64::new(0),
             returns: Returns::start().map_err(Error::Thread)?,
-            shared: Arc::new(Shared { options, pool, cache }),
+            shared: Arc::new(Shared { pool, cache, desk: Desk::new(options.reading_bytes), options }),
         };
         Ok(Repository { inner: Arc::new(inner) })
     }

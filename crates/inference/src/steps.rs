@@ -46,26 +46,42 @@ pub use error::StepError;
 pub use fit::Frame;
 pub use reading::{Class, Found, Reading};
 
+use bytes::Bytes;
 use types::{Postprocessing, Preprocessing};
 
 use crate::{Signature, Tensor, TensorSpec};
 use boxes::Boxes;
 use classes::Classes;
 use image::Image;
+use picture::Picture;
 use table::Table;
 
 /// Bounds on what a stranger may send, and on what a model may answer.
 pub mod limits {
-    /// Most pixels of a picture: what the largest phones take. Its decoding needs up to 9 bytes for each.
+    /// Most pixels of a picture: what the largest phones take.
     pub const PIXELS: usize = 50_000_000;
+    /// What decoding a picture takes for each pixel, at most.
+    pub const BYTES_PER_PIXEL: u64 = 9;
     /// Most bytes of a picture or table.
     pub const BYTES: usize = 64 << 20;
+    /// How much larger than its text a table gets while it is read: `1,` is a number of 8 bytes, in a list that grows
+    /// by doubling.
+    pub const TABLE_GROWTH: u64 = 8;
     /// Most rows of a table.
     pub const ROWS: usize = 1 << 20;
     /// Most columns of a table.
     pub const COLUMNS: usize = 16 << 10;
     /// Most boxes that are compared with each other; of more, those that score highest are.
     pub const CANDIDATES: usize = 30_000;
+}
+
+/// Content as it comes.
+#[derive(Clone, Debug)]
+pub enum Plain {
+    /// A JPEG, PNG or WebP picture.
+    Picture(Bytes),
+    /// A table of comma-separated values.
+    Table(Bytes),
 }
 
 /// Compiled `preprocessing`.
@@ -96,6 +112,33 @@ impl Input {
     /// Whether the model takes pictures; if not, it takes tables.
     pub fn takes_pictures(&self) -> bool {
         matches!(self.0, InputKind::Image(_))
+    }
+
+    /// Bytes of memory that [`Input::read`] takes at most, by what the content's first bytes say.
+    ///
+    /// # Errors
+    /// When it would fail for what these bytes say.
+    pub fn memory(&self, content: &Plain) -> Result<u64, StepError> {
+        match (content, &self.0) {
+            (Plain::Picture(content), InputKind::Image(_)) => {
+                let pixels = Picture::pixels(content)?;
+                Ok(pixels as u64 * limits::BYTES_PER_PIXEL)
+            }
+            (Plain::Table(content), InputKind::Table(_)) => Ok(content.len() as u64 * limits::TABLE_GROWTH),
+            // Reading it refuses it.
+            (Plain::Picture(_), InputKind::Table(_)) | (Plain::Table(_), InputKind::Image(_)) => Ok(0),
+        }
+    }
+
+    /// [`Input::image`] or [`Input::csv`].
+    ///
+    /// # Errors
+    /// As these.
+    pub fn read(&self, content: &Plain) -> Result<(Vec<Tensor>, Option<Frame>), StepError> {
+        match content {
+            Plain::Picture(content) => self.image(content).map(|(tensors, frame)| (tensors, Some(frame))),
+            Plain::Table(content) => self.csv(content).map(|tensors| (tensors, None)),
+        }
     }
 
     /// A JPEG, PNG or WebP picture as the model's inputs, and how the model sees it. One picture is one sample.

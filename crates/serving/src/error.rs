@@ -125,9 +125,9 @@ impl ApiError {
             ApiError::Inference(Error::Late { .. }) => StatusCode::GATEWAY_TIMEOUT,
             ApiError::NotReady { .. }
             | ApiError::Crowded
-            | ApiError::Inference(Error::NotReady { .. } | Error::Overloaded { .. } | Error::Stopped) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            | ApiError::Inference(
+                Error::NotReady { .. } | Error::Overloaded { .. } | Error::Crowded | Error::Stopped,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Inference(Error::Engine { .. } | Error::Thread(_) | Error::Ensemble { .. })
             | ApiError::Answer(_)
             | ApiError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -189,7 +189,7 @@ fn status_of_step(cause: &Error) -> StatusCode {
         }
         Error::Invalid { .. } => StatusCode::BAD_REQUEST,
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        Error::Overloaded { .. } | Error::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Overloaded { .. } | Error::Crowded | Error::Stopped => StatusCode::SERVICE_UNAVAILABLE,
         Error::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
         Error::Step { cause, .. } => status_of_step(cause),
         Error::Content { source, .. } => status_of_content(source),
@@ -219,5 +219,20 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_meets_too_many_pictures_is_told_when_to_come_back() {
+        let step = Error::Step { model: "m".into(), step: "s".into(), cause: Box::new(Error::Crowded) };
+        for error in [Error::Crowded, step] {
+            let response = ApiError::Inference(error).into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "1");
+        }
     }
 }

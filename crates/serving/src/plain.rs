@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use bytes::Bytes;
-use inference::steps::{Frame, Input, Reading, StepError};
+use inference::steps::{Frame, Plain, Reading};
 use inference::{Model, Request, Tensor};
 
 use crate::aside;
@@ -91,8 +91,8 @@ pub(crate) async fn infer(
     watch: Watch,
     trace: &mut Trace,
 ) -> Result<Response, ApiError> {
-    let (reader, begun) = (model.clone(), trace.now());
-    let (inputs, frame) = aside(move || read(&reader, body)).await?;
+    let begun = trace.now();
+    let (inputs, frame) = read(&model, body).await?;
     trace.step("preprocess", begun);
     let mut request = Request::new(inputs);
     let wanted = match model.output_steps() {
@@ -116,35 +116,35 @@ pub(crate) async fn infer(
     written
 }
 
-fn read(model: &Model, body: Body) -> Result<(Vec<Tensor>, Option<Frame>), ApiError> {
-    let Body { content, packed, body, limit } = body;
+async fn read(model: &Model, body: Body) -> Result<(Vec<Tensor>, Option<Frame>), ApiError> {
     let steps = model.input_steps().ok_or_else(|| {
         ApiError::MediaType(format!(
             "model '{}' takes tensors only; send the protocol's JSON, or declare `serving.preprocessing` for it",
             model.name()
         ))
     })?;
-    let body = compression::unpack(packed, body, limit)?;
-    match content {
-        Content::Form { boundary } => {
-            let file = form::only_file(&body, &boundary)?;
-            let content = file.kind.map_or(Content::Either, content_of);
-            Ok(tensors(steps, &content, file.data)?)
-        }
-        content => Ok(tensors(steps, &content, &body)?),
-    }
-}
-
-fn tensors(steps: &Input, content: &Content, data: &[u8]) -> Result<(Vec<Tensor>, Option<Frame>), StepError> {
+    let (content, data) = aside(move || body.unpack()).await?;
     let is_picture = match content {
         Content::Picture => true,
         Content::Table => false,
         Content::Form { .. } | Content::Either => steps.takes_pictures(),
     };
-    if is_picture {
-        steps.image(data).map(|(tensors, frame)| (tensors, Some(frame)))
-    } else {
-        steps.csv(data).map(|tensors| (tensors, None))
+    let plain = if is_picture { Plain::Picture(data) } else { Plain::Table(data) };
+    model.read(steps, plain).await.map_err(|error| match error {
+        inference::Error::Content { source, .. } => ApiError::Step(source),
+        other => ApiError::Inference(other),
+    })
+}
+
+impl Body {
+    /// The content itself.
+    fn unpack(self) -> Result<(Content, Bytes), ApiError> {
+        let Body { content, packed, body, limit } = self;
+        let body = compression::unpack(packed, body, limit)?;
+        let Content::Form { boundary } = content else { return Ok((content, body)) };
+        let file = form::only_file(&body, &boundary)?;
+        let content = file.kind.map_or(Content::Either, content_of);
+        Ok((content, body.slice_ref(file.data)))
     }
 }
 

@@ -274,9 +274,11 @@ fn tensor<'a>(
 fn failure(error: &Error) -> Failure {
     match error {
         Error::Step { cause, .. } => failure(cause),
-        Error::Overloaded { .. } | Error::Late { .. } | Error::NotReady { .. } | Error::Stopped => {
-            Failure::Rejected
-        }
+        Error::Overloaded { .. }
+        | Error::Crowded
+        | Error::Late { .. }
+        | Error::NotReady { .. }
+        | Error::Stopped => Failure::Rejected,
         Error::Invalid { .. } | Error::TooLarge { .. } | Error::Content { .. } => Failure::Invalid,
         _ => Failure::Engine,
     }

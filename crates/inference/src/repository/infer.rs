@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::catalog::Chosen;
+use super::reading::Desk;
 use super::shadow::Comparison;
 use super::{Served, Shared};
 use crate::cache::{self, Body, Found, RequestKey};
@@ -120,6 +121,10 @@ impl Model {
 
     pub(super) fn served(&self) -> &Served {
         &self.chosen.served
+    }
+
+    pub(super) fn desk(&self) -> &Desk {
+        &self.shared.desk
     }
 
     pub fn name(&self) -> &str {

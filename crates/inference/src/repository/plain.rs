@@ -5,7 +5,8 @@ use types::EnsembleStep;
 
 use super::Served;
 use super::infer::{Answer, Model, Request};
-use crate::steps::{Frame, StepError};
+use super::reading::aside;
+use crate::steps::{Frame, Plain, StepError};
 use crate::{Datatype, Error, InvalidInput, Signature, Tensor, TensorSpec};
 
 const PICTURE: &str = "picture";
@@ -94,16 +95,10 @@ impl Model {
         if content.datatype() != Datatype::Bytes || content.count() != 1 {
             return Err(invalid("has to be one element of datatype BYTES: the content of one file"));
         }
-        let (model, content) = (self.clone(), content.clone());
-        let read = move || {
-            let steps = model.input_steps().ok_or_else(|| gone("preprocessing"))?;
-            let bytes = content.strings().next().unwrap_or_default();
-            match steps.takes_pictures() {
-                true => steps.image(bytes).map(|(tensors, frame)| (tensors, Some(frame))),
-                false => steps.csv(bytes).map(|tensors| (tensors, None)),
-            }
-        };
-        let (inputs, frame) = aside(self.name(), read).await?;
+        let bytes = content.strings().next().map(|bytes| content.data().slice_ref(bytes)).unwrap_or_default();
+        let Some(steps) = self.input_steps() else { return Ok(None) };
+        let plain = if steps.takes_pictures() { Plain::Picture(bytes) } else { Plain::Table(bytes) };
+        let (inputs, frame) = self.read(steps, plain).await?;
         request.inputs = inputs;
         Ok(frame)
     }
@@ -129,15 +124,4 @@ impl Model {
 
 fn gone(field: &str) -> StepError {
     StepError::Declaration { field: field.into(), problem: "is gone".into() }
-}
-
-/// Decoding and reading take a while: they have threads that may block.
-async fn aside<T: Send + 'static>(
-    model: &str,
-    work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|source| Error::Content { model: model.into(), source }),
-        Err(_) => Err(Error::Stopped),
-    }
 }

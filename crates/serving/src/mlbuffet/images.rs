@@ -1,24 +1,30 @@
 //! Pictures: what the model declares about them, or else what its input's shape tells.
 
-use inference::steps::{Frame, Input, Reading, StepError};
-use inference::{Model, Tensor};
+use axum::body::Bytes;
+use inference::steps::{Frame, Input, Plain, Reading, StepError};
+use inference::{Error, Model, Tensor};
 use types::{ImageInput, Preprocessing};
 
 use super::reply::Reply;
 
-/// A picture as the model's inputs. Computes for long: call it from a thread that may block.
+/// A picture as the model's inputs.
 ///
 /// # Errors
-/// When it is none, or the model takes none.
-pub(super) fn read(model: &Model, content: &[u8]) -> Result<(Vec<Tensor>, Frame), Reply> {
-    if let Some(declared) = model.input_steps() {
-        return declared.image(content).map_err(|error| refused(&error));
-    }
-    let plain = Preprocessing { image: Some(ImageInput::default()), csv: None };
-    let input = Input::compile(&plain, model.signature()).map_err(|error| {
-        Reply::unprocessable(format!("Model {} takes no pictures: {error}", model.name()))
-    })?;
-    input.image(content).map_err(|error| refused(&error))
+/// When it is none, or the model takes none, or there is no memory for it.
+pub(super) async fn read(model: &Model, content: Bytes) -> Result<(Vec<Tensor>, Option<Frame>), Reply> {
+    let steps = match model.input_steps() {
+        Some(declared) => declared.clone(),
+        None => {
+            let plain = Preprocessing { image: Some(ImageInput::default()), csv: None };
+            Input::compile(&plain, model.signature()).map_err(|error| {
+                Reply::unprocessable(format!("Model {} takes no pictures: {error}", model.name()))
+            })?
+        }
+    };
+    model.read(&steps, Plain::Picture(content)).await.map_err(|error| match error {
+        Error::Content { source, .. } => refused(&source),
+        other => super::predict::refused(other),
+    })
 }
 
 /// What the model declares that its outputs say; nothing where it doesn't.

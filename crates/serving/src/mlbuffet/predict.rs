@@ -109,10 +109,8 @@ fn find_values(body: &[u8], legacy: bool) -> Result<Box<RawValue>, Reply> {
 async fn of_picture(buffet: &Buffet, wanted: TagRef<'_>, request: Request) -> Result<Asked, Reply> {
     let content = find_picture(buffet, request).await?;
     let model = obtain(buffet, wanted).await?;
-    let reader = model.clone();
-    let read = aside(move || images::read(&reader, &content)).await;
-    let (tensors, frame) = read.map_err(Reply::theirs_stumbles)?;
-    Ok(Asked { model, inputs: Inputs { tensors, batched: false }, frame: Some(frame) })
+    let (tensors, frame) = images::read(&model, content).await.map_err(Reply::theirs_stumbles)?;
+    Ok(Asked { model, inputs: Inputs { tensors, batched: false }, frame })
 }
 
 async fn find_picture(buffet: &Buffet, request: Request) -> Result<Bytes, Reply> {
@@ -169,7 +167,7 @@ fn json(value: &impl serde::Serialize) -> Result<Value, Reply> {
     serde_json::to_value(value).map_err(|error| refused(ApiError::Answer(error.to_string())))
 }
 
-fn refused(error: impl Into<ApiError>) -> Reply {
+pub(super) fn refused(error: impl Into<ApiError>) -> Reply {
     let error = error.into();
     Reply::new(error.status(), error.message()).without_values()
 }
