@@ -22,7 +22,7 @@ fn main() -> Fallible<()> {
     for engine in engines.list() {
         let choice: EngineChoice = engine.name.parse()?;
         let started = Instant::now();
-        let model = match engines.load(choice, &path, &LoadOptions { workers: 1, threads: 0 }) {
+        let model = match engines.load(choice, &path, &LoadOptions { workers: 1, threads: 0, instances: 0 }) {
             Ok(loaded) => loaded.model,
             Err(error) => {
                 println!("{} {}: {error}", engine.name, engine.version);

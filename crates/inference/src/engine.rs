@@ -96,6 +96,9 @@ pub struct LoadOptions {
     pub workers: usize,
     /// Threads that one run may use; 0 is [`EngineOptions::threads_per_run`].
     pub threads: usize,
+    /// Runs that are to go on at once, whatever memory that takes; 0 leaves it to the engine. More than `workers` would
+    /// never do.
+    pub instances: usize,
 }
 
 /// An inference library.

@@ -313,7 +313,8 @@ impl Repository {
         let threads = usize::try_from(serving.threads).unwrap_or(0);
         match (serving.isolation, &options.worker) {
             (Isolation::None, _) => {
-                let options = LoadOptions { workers: options.workers, threads };
+                let instances = usize::try_from(serving.instances).unwrap_or(usize::MAX);
+                let options = LoadOptions { workers: options.workers, threads, instances };
                 self.inner.engines.load_declared(*engine, path, &options, &declared)
             }
             (Isolation::Process, Some(command)) => {

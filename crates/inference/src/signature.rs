@@ -109,6 +109,10 @@ pub enum InvalidInput {
     #[error("input `{input}` has shape {given:?} but the model takes {expected:?}; -1 stands for any size")]
     Shape { input: String, expected: Vec<i64>, given: Vec<usize> },
     #[error(
+        "a batch of {given} samples is over this model's `max_batch_size` of {limit}; send at most {limit} at once"
+    )]
+    Batch { given: usize, limit: usize },
+    #[error(
         "input `{input}` holds a NaN or an infinity at element {index}; this model takes finite numbers only"
     )]
     NotFinite { input: String, index: usize },

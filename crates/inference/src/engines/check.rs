@@ -112,7 +112,8 @@ fn load(
     engine: &dyn crate::Engine,
     source: &Source,
 ) -> Result<std::sync::Arc<dyn LoadedModel>, crate::LoadError> {
-    let (options, declared) = (LoadOptions { workers: 1, threads: 0 }, ModelSignature::default());
+    let (options, declared) =
+        (LoadOptions { workers: 1, threads: 0, instances: 0 }, ModelSignature::default());
     load_caught(engine, source, Wanted { options: &options, declared: &declared })
 }
 

@@ -23,7 +23,7 @@ use crate::{
 const NAME: &str = "onnxruntime";
 
 /// Model bytes that may be spent on copies of a session. A session runs one request at a time, so a small model
-/// gets one per worker; a large one gets one, and its requests wait for each other.
+/// gets one per worker; a large one gets one, and its requests wait for each other unless more instances are asked for.
 const COPIES_BUDGET: u64 = 32 << 20;
 
 static WANTED: Wanted = Wanted {
@@ -123,8 +123,11 @@ impl Engine for OnnxRuntime {
             self.library().map_err(|reason| LoadError::EngineUnavailable { engine: NAME, reason })?;
         let length = path.metadata().map_or(u64::MAX, |metadata| metadata.len()).max(1);
         let threads = if options.threads == 0 { self.threads } else { options.threads };
-        let affordable = usize::try_from(COPIES_BUDGET / length).unwrap_or(1);
-        let sessions = (0..affordable.clamp(1, options.workers.max(1)))
+        let copies = match options.instances {
+            0 => usize::try_from(COPIES_BUDGET / length).unwrap_or(1),
+            asked => asked,
+        };
+        let sessions = (0..copies.clamp(1, options.workers.max(1)))
             .map(|_| session(library, path, threads).map(Mutex::new))
             .collect::<ort::Result<Vec<_>>>()
             .map_err(|error| LoadError::Engine { engine: NAME, reason: error.to_string() })?;

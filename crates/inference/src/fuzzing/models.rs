@@ -14,7 +14,7 @@ pub fn models(engines: &Engines, place: &Path, bytes: &[u8]) {
     if std::fs::write(place, bytes).is_err() {
         return;
     }
-    match engines.load(EngineChoice::Native, place, &LoadOptions { workers: 1, threads: 0 }) {
+    match engines.load(EngineChoice::Native, place, &LoadOptions { workers: 1, threads: 0, instances: 0 }) {
         Ok(loaded) => {
             let signature = loaded.model.signature();
             let outputs: Vec<&str> = signature.outputs.iter().map(|spec| spec.name.as_str()).collect();

@@ -26,7 +26,8 @@ pub fn serve_worker(
     let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut reader = BufReader::new(socket.try_clone()?);
     let mut writer = BufWriter::new(socket);
-    let loaded = engines.load_declared(choice, path, &LoadOptions { workers: 1, threads }, declared);
+    let loaded =
+        engines.load_declared(choice, path, &LoadOptions { workers: 1, threads, instances: 0 }, declared);
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => return frames::write_hello(&mut writer, Err(&chain(&error))),

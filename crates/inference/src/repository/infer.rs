@@ -325,7 +325,8 @@ impl Model {
         outputs: &Arc<[String]>,
         submitted: Instant,
     ) {
-        if shadow.model.signature().check(inputs, outputs).is_err() {
+        let fits = shadow.model.signature().check(inputs, outputs);
+        if fits.and_then(|()| shadow.check_batch(inputs)).is_err() {
             shadow.stats.compared(false);
             return;
         }
@@ -370,6 +371,7 @@ impl Model {
             return Err(Error::TooLarge { what: "the inputs' byte count", given: bytes, limit });
         }
         let mut checked = self.signature().check(&request.inputs, &request.outputs);
+        checked = checked.and_then(|()| self.served().check_batch(&request.inputs));
         if self.serving().finite_inputs {
             checked = checked.and_then(|()| request.inputs.iter().try_for_each(Tensor::check_finite));
         }

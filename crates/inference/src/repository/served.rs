@@ -13,7 +13,7 @@ use crate::engines::{Loaded, Tried};
 use crate::pool::Pool;
 use crate::queue::{Capacity, Policy};
 use crate::stats::Stats;
-use crate::{LoadError, LoadedModel, Name, Request, Signature, Tensor, batch, steps};
+use crate::{InvalidInput, LoadError, LoadedModel, Name, Request, Signature, Tensor, batch, steps};
 
 /// A loaded model version, alive while the catalog or a request holds it.
 pub(crate) struct Served {
@@ -78,6 +78,14 @@ impl Served {
             .transpose()?;
         let batchable = serving.batching.is_some() && batch::batchable(signature);
         let policy = policy(&serving, loaded.model.instances(), batchable);
+        let mut why = loaded.why;
+        if let Ok(asked @ 1..) = usize::try_from(serving.instances)
+            && asked > policy.instances
+        {
+            let (model, version, instances) = (&request.name, &request.version, policy.instances);
+            tracing::warn!(model, version, "runs in {instances} instances, though {asked} are asked for");
+            why = format!("{why}; in {instances} of {asked} instances: more would only wait for each other");
+        }
         let own_pool = loaded.model.waits().then(|| Pool::of_waiters(policy.instances, waiting));
         let own_pool = own_pool.transpose().map_err(LoadError::Thread)?;
         let all_outputs = signature.outputs.iter().map(|spec| spec.name.clone()).collect();
@@ -86,7 +94,7 @@ impl Served {
             name: request.name.clone(),
             version: request.version.clone(),
             engine: loaded.engine,
-            why: loaded.why,
+            why,
             tried: loaded.tried,
             path: request.path.clone(),
             request: request.clone(),
@@ -112,6 +120,13 @@ impl Served {
     pub fn labels(&self, output: &str) -> Option<&[String]> {
         let declared = self.output_steps.as_ref().and_then(|steps| steps.labels(output));
         declared.or_else(|| self.model.labels(output))
+    }
+
+    /// Checks that a request has no more samples than the model is declared to take at once.
+    pub fn check_batch(&self, inputs: &[Tensor]) -> Result<(), InvalidInput> {
+        let limit = self.policy.max_batch;
+        let given = inputs.iter().filter_map(|tensor| tensor.shape().first().copied()).max().unwrap_or(0);
+        if self.batchable && given > limit { Err(InvalidInput::Batch { given, limit }) } else { Ok(()) }
     }
 
     /// Whether it is what this request asks for.

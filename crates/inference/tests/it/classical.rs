@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::discovered;
 
-const OPTIONS: LoadOptions = LoadOptions { workers: 1, threads: 0 };
+const OPTIONS: LoadOptions = LoadOptions { workers: 1, threads: 0, instances: 0 };
 
 fn folder() -> PathBuf {
     PathBuf::from("tests/data/classical")

@@ -184,7 +184,7 @@ fn one_engine_in_a_child() {
 fn run(engines: &Engines, choice: EngineChoice, test: &Path) -> Result<(), (Verdict, String)> {
     let unsupported = |reason: String| (Verdict::Unsupported, reason);
     let name = test.file_name().unwrap().to_str().unwrap();
-    let options = LoadOptions { workers: 1, threads: 0 };
+    let options = LoadOptions { workers: 1, threads: 0, instances: 0 };
     let loaded = engines.load(choice, &test.join("model.onnx"), &options);
     let model = loaded.map_err(|error: LoadError| unsupported(error.to_string()))?.model;
     let signature = model.signature();

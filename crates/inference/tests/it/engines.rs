@@ -4,9 +4,9 @@ use avocet_inference::{
     EngineChoice, EngineOptions, Engines, LoadError, LoadOptions, LoadRequest, Request, State, Tensor,
 };
 
-use crate::support::{Fake, discovered, model, repository, x};
+use crate::support::{Fake, copy_of, discovered, model, repository, x};
 
-const OPTIONS: LoadOptions = LoadOptions { workers: 2, threads: 0 };
+const OPTIONS: LoadOptions = LoadOptions { workers: 2, threads: 0, instances: 0 };
 
 #[test]
 fn native_and_rten_are_always_there_and_every_engine_says_why() {
@@ -127,4 +127,23 @@ fn rten_refuses_int64_values_that_it_would_wrap() {
     assert_eq!(*infer(-7).unwrap().outputs[0].elements::<i64>().unwrap(), [-14]);
     let error = infer(1 << 40).unwrap_err().to_string();
     assert!(error.contains("holds 1099511627776") && error.contains("engine `onnxruntime`"), "{error}");
+}
+
+#[test]
+fn onnx_runtime_has_as_many_instances_as_are_asked_for_however_large_the_model_is() {
+    let engines = discovered();
+    if !engines.list().iter().any(|engine| engine.name == "onnxruntime" && engine.available) {
+        println!("skipped: ONNX Runtime; it is not here");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = copy_of("affine", &folder, "large.onnx");
+    // The field 15 of 40 MiB: readers of models skip what they don't know.
+    let padding = [0x7a, 0x80, 0x80, 0x80, 0x14].into_iter().chain(vec![0; 40 << 20]).collect();
+    std::fs::write(&path, [std::fs::read(&path).unwrap(), padding].concat()).unwrap();
+    let instances = |instances| {
+        let options = LoadOptions { workers: 4, threads: 0, instances };
+        engines.load(EngineChoice::OnnxRuntime, &path, &options).unwrap().model.instances()
+    };
+    assert_eq!([0, 3, 9].map(instances), [1, 3, 4]);
 }

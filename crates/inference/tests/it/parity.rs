@@ -7,7 +7,7 @@ use avocet_inference::{Datatype, EngineChoice, Engines, LoadOptions, LoadedModel
 use crate::support::{discovered, model, renamed, x};
 
 fn load(engines: &Engines, choice: EngineChoice, name: &str) -> Arc<dyn LoadedModel> {
-    engines.load(choice, &model(name), &LoadOptions { workers: 1, threads: 0 }).unwrap().model
+    engines.load(choice, &model(name), &LoadOptions { workers: 1, threads: 0, instances: 0 }).unwrap().model
 }
 
 /// Engines to compare: always rten, ONNX Runtime where its library is found.
@@ -135,7 +135,7 @@ fn an_output_that_is_no_tensor_is_left_out() {
 fn strings_pass_through_where_the_engine_has_them() {
     let engines = discovered();
     let error = engines
-        .load(EngineChoice::Rten, &model("strings"), &LoadOptions { workers: 1, threads: 0 })
+        .load(EngineChoice::Rten, &model("strings"), &LoadOptions { workers: 1, threads: 0, instances: 0 })
         .err()
         .unwrap();
     assert!(error.to_string().contains("`text` is BYTES, which rten lacks"), "{error}");

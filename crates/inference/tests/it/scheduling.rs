@@ -82,6 +82,30 @@ fn what_waits_runs_in_one_batch_and_everyone_gets_their_own_rows() {
 }
 
 #[test]
+fn a_request_of_more_samples_than_a_batch_may_have_is_refused() {
+    let bench = bench(batched(2));
+    let rows = |count| Request::new([x(count, &vec![1.0; 4 * count])]);
+    bench.model.infer(rows(2)).unwrap().wait().unwrap();
+    let error = bench.model.infer(rows(5)).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "model `m`: a batch of 5 samples is over this model's `max_batch_size` of 2; send at most 2 at once"
+    );
+    assert_eq!(bench.model.stats().failures.invalid, 1);
+    assert_eq!(bench.runs.lock().unwrap().len(), 1, "it isn't run");
+}
+
+#[test]
+fn a_model_with_fewer_instances_than_asked_for_says_so() {
+    let repository = Repository::new(Fake { instances: 2, ..Fake::echo() }.engines(), options(1)).unwrap();
+    let serving = Serving { instances: 5, ..Serving::default() };
+    let status =
+        repository.load(LoadRequest { serving, ..LoadRequest::new("m", "1", model("log")) }).unwrap();
+    let told = "; in 2 of 5 instances: more would only wait for each other";
+    assert!(status.why.ends_with(told), "{}", status.why);
+}
+
+#[test]
 fn one_bad_request_fails_alone() {
     let bench = bench(batched(8));
     let blocker = bench.model.infer(row(-1.0)).unwrap();

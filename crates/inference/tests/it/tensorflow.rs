@@ -10,7 +10,7 @@ use types::{DeclaredTensor, ElementType, ModelSignature};
 
 use crate::support::discovered;
 
-const OPTIONS: LoadOptions = LoadOptions { workers: 1, threads: 0 };
+const OPTIONS: LoadOptions = LoadOptions { workers: 1, threads: 0, instances: 0 };
 
 fn data(name: &str) -> PathBuf {
     std::path::absolute(Path::new("tests/data/tensorflow").join(name)).unwrap()

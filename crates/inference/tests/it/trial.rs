@@ -19,7 +19,7 @@ fn engine(name: &'static str, added: f32, pause: Duration) -> Fake {
 
 fn chosen(engines: Vec<Fake>) -> Loaded {
     let engines = engines.into_iter().map(|fake| Arc::new(fake) as Arc<dyn avocet_inference::Engine>);
-    let options = LoadOptions { workers: 1, threads: 0 };
+    let options = LoadOptions { workers: 1, threads: 0, instances: 0 };
     Engines::with(engines.collect()).load(EngineChoice::Auto, &model("log"), &options).unwrap()
 }
 
@@ -115,7 +115,7 @@ fn a_check_tells_what_each_engine_makes_of_a_model() {
 #[test]
 fn an_engine_that_narrows_the_declared_types_never_wins_over_one_that_does_not() {
     let engines = crate::support::discovered();
-    let options = LoadOptions { workers: 1, threads: 0 };
+    let options = LoadOptions { workers: 1, threads: 0, instances: 0 };
     let loaded = engines.load(EngineChoice::Auto, &model("int64"), &options).unwrap();
     if !engines.list().iter().any(|engine| engine.name == "onnxruntime" && engine.available) {
         assert_eq!(loaded.engine, "rten");

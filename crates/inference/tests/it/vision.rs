@@ -45,7 +45,7 @@ struct Served {
 impl Served {
     fn new(path: PathBuf, image: ImageInput, postprocessing: &Postprocessing) -> Served {
         let model = discovered()
-            .load(EngineChoice::Auto, &path, &LoadOptions { workers: 1, threads: 0 })
+            .load(EngineChoice::Auto, &path, &LoadOptions { workers: 1, threads: 0, instances: 0 })
             .unwrap()
             .model;
         let preprocessing = Preprocessing { image: Some(image), csv: None };

@@ -330,7 +330,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.onnx");
         std::fs::write(&path, graph.finish()).unwrap();
-        let model = Rten::new(1).load(&path, &LoadOptions { workers: 1, threads: 0 }).unwrap();
+        let model = Rten::new(1).load(&path, &LoadOptions { workers: 1, threads: 0, instances: 0 }).unwrap();
         model.run(inputs, &["out"]).unwrap().remove(0)
     }
 
@@ -394,7 +394,7 @@ mod tests {
         let load = |path: &str, location: &str| {
             let path = folder.path().join(path);
             std::fs::write(&path, model(location)).unwrap();
-            Rten::new(1).load(&path, &LoadOptions { workers: 1, threads: 0 })
+            Rten::new(1).load(&path, &LoadOptions { workers: 1, threads: 0, instances: 0 })
         };
         let x = Tensor::from_vec("x", [1, 2], vec![2.0_f32, 3.0]).unwrap();
         let answered = load("m.onnx", "w.data").unwrap().run(&[x], &["out"]).unwrap().remove(0);
