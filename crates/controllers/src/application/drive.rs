@@ -3,11 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use planner::ComponentPlan;
-use planner::rollout::{Budget, Member, Outcome, Stage, State, Step, advance};
-use types::{
-    ApplicationRevision, Assignment, AssignmentSpec, ObjectMeta, Portion, Rollout, RolloutKind, Site, Time,
-    names::label,
-};
+use planner::rollout::{Budget, Haste, Member, Outcome, Stage, State, Step, advance, stage_of, stages};
+use types::{ApplicationRevision, Assignment, AssignmentSpec, ObjectMeta, Rollout, Site, Time, names::label};
 
 use super::sites::{self, Moment};
 use super::target::Target;
@@ -78,8 +75,8 @@ enum Change<'a> {
 impl Drive<'_> {
     /// How the rollout stands and which sites are next; and notes of how far they are.
     pub fn step(&self, writes: &mut Vec<Write>) -> Step {
-        let budget = self.budget();
-        let stages = self.stages();
+        let budget = Budget::of(self.rollout, self.haste());
+        let stages = stages(self.rollout, self.haste());
         let mut members = Vec::new();
         for site in self.plan.desired.keys() {
             let state = self.state(site, &budget, writes);
@@ -87,25 +84,6 @@ impl Drive<'_> {
         }
         let budget = Budget { leaving: self.leaving(&budget, writes), ..budget };
         advance(&stages, &members, &budget, self.moment.now.0)
-    }
-
-    fn budget(&self) -> Budget {
-        let rollout = self.rollout;
-        let fast = self.target.is_rollback || self.target.is_promoted;
-        let span = |span: &Option<types::Span>| span.as_ref().map(types::Span::duration);
-        let failures = match (&rollout.max_failures, rollout.kind) {
-            (None, RolloutKind::All) => None,
-            (None, _) => Some(Portion::Number(0)),
-            (Some(amount), _) => Some(amount.clone()),
-        };
-        Budget {
-            concurrency: rollout.max_concurrency.clone().filter(|_| !fast),
-            failures: failures.filter(|_| !self.may_fail()),
-            failures_per_stage: rollout.kind == RolloutKind::ProgressivePerGroup,
-            soak: span(&rollout.min_success_time).filter(|_| !fast).unwrap_or_default(),
-            deadline: span(&rollout.progress_deadline),
-            leaving: vec![],
-        }
     }
 
     /// How far sites are that were told of the target, and are not to run it any more.
@@ -120,34 +98,20 @@ impl Drive<'_> {
         self.target.is_rollback || self.target.is_proven
     }
 
-    fn stages(&self) -> Vec<Stage> {
-        if self.target.is_rollback || self.target.is_promoted {
-            return vec![Stage::default()];
-        }
-        let rollout = self.rollout;
-        let mandatory = rollout.mandatory_groups.iter();
-        let mut stages: Vec<Stage> =
-            mandatory.map(|name| Stage { name: name.clone(), mandatory: !self.may_fail() }).collect();
-        if rollout.kind == RolloutKind::ProgressivePerGroup {
-            let others =
-                rollout.groups.iter().filter(|group| !rollout.mandatory_groups.contains(&group.name));
-            stages.extend(others.map(|group| Stage { name: group.name.clone(), mandatory: false }));
-        }
-        stages.push(Stage::default());
-        stages
+    fn haste(&self) -> Haste {
+        let is_fast = self.target.is_rollback || self.target.is_promoted;
+        Haste { is_fast, may_fail: self.may_fail() }
     }
 
     /// The stage of the first group that selects a site; the last one for all others.
     fn stage_of(&self, name: &str, stages: &[Stage]) -> usize {
-        let last = stages.len().saturating_sub(1);
         let Some(site) = self.sites.get(name).filter(|_| !self.rollout.groups.is_empty()) else {
-            return last;
+            return stage_of(None, stages);
         };
         let mut labels = site.metadata.labels.clone();
         labels.insert(label::TIER.into(), site.spec.tier.clone());
         let group = self.rollout.groups.iter().find(|group| group.site_selector.matches(&labels));
-        let stage = group.and_then(|group| stages.iter().position(|stage| stage.name == group.name));
-        stage.unwrap_or(last)
+        stage_of(group.map(|group| group.name.as_str()), stages)
     }
 
     /// How far a site is with the target. A site that has all of it by another name has it.

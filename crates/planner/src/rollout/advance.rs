@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use types::{Portion, RolloutCounts};
 
 use super::portion::part;
+use super::{Progress, Verdict, determine};
 use crate::first_of;
 
 /// Sites that are changed together, before those of later stages.
@@ -196,22 +197,27 @@ impl Place {
 }
 
 fn place(state: State, budget: &Budget, now: Timestamp) -> Place {
-    let after = |since: Timestamp, span: Duration| since.checked_add(span).unwrap_or(Timestamp::MAX);
+    let judge = |progress, since| determine(progress, Some(since), budget.soak, budget.deadline, now);
     match state {
         State::Waiting => Place::Waiting,
-        State::Working(since) => match budget.deadline.map(|deadline| after(since, deadline)) {
-            Some(ended) if ended <= now => Place::TimedOut,
-            until => Place::Working(until),
+        State::Working(since) => match judge(Progress::Progressing, since) {
+            Verdict::Roll(until) => Place::Working(until),
+            Verdict::TimeOut(_) | Verdict::Leave => Place::TimedOut,
         },
-        State::Running(since) if now < after(since, budget.soak) => Place::Soaking(after(since, budget.soak)),
-        State::Running(_) => Place::Done,
+        State::Running(since) => match judge(Progress::Succeeded, since) {
+            Verdict::Roll(Some(until)) => Place::Soaking(until),
+            Verdict::Roll(None) | Verdict::TimeOut(_) | Verdict::Leave => Place::Done,
+        },
         State::Failed => Place::Failed,
         // Where all may be changed at once nobody waits for its place.
         State::Silent(_) if budget.concurrency.is_none() => Place::Offline,
-        State::Silent(since) => match after(since, budget.deadline.unwrap_or(PATIENCE)) {
-            ended if ended <= now => Place::Lost,
-            until => Place::Silent(until),
-        },
+        State::Silent(since) => {
+            let patience = Some(budget.deadline.unwrap_or(PATIENCE));
+            match determine(Progress::Progressing, Some(since), budget.soak, patience, now) {
+                Verdict::Roll(Some(until)) => Place::Silent(until),
+                Verdict::Roll(None) | Verdict::TimeOut(_) | Verdict::Leave => Place::Lost,
+            }
+        }
         State::Offline => Place::Offline,
         State::Held(until) => Place::Held(until),
     }

@@ -6,6 +6,7 @@ mod dataflow;
 mod offload;
 mod placement;
 mod rollout;
+mod rollout_vectors;
 mod terms;
 mod vectors;
 
