@@ -19,11 +19,13 @@ use types::{Placement, SiteDecision, Time, set_condition};
 pub use outlook::{Outlook, outlook};
 pub(crate) use parts::Decision;
 use parts::Layout;
-use planning::Planned;
 pub(crate) use planning::Planning;
+use planning::{Choice, Planned};
 
 use crate::{Measurements, Occurrence, Snapshot, Write};
 
+/// What is to be written at `now`, by the hub's clock that never jumps: how long a site was selected, or a taint was
+/// tolerated, is measured by it.
 pub(crate) fn reconcile(
     planning: &mut Planning,
     snapshot: &Snapshot,
@@ -61,7 +63,7 @@ fn decide(
     let generation = placement.metadata.generation;
     let (chosen, observed) = match &planned.selected {
         Some(selected) => (selection(before, selected, now), generation),
-        None => (before.sites().map(Cow::Borrowed).collect(), before.observed_generation()),
+        None => (before.sites().map(|chosen| told(chosen, now)).collect(), before.observed_generation()),
     };
     let mut reported = placement.clone();
     let (mut writes, mut misconfigured) = (Vec::new(), planned.misconfigured.clone());
@@ -99,23 +101,40 @@ fn decide(
 }
 
 /// These sites, those that were selected before since they were.
-fn selection<'a>(
-    before: &Decision<'a>,
-    selected: &[(String, String)],
-    now: Time,
-) -> Vec<Cow<'a, SiteDecision>> {
+fn selection<'a>(before: &Decision<'a>, selected: &[Choice], now: Time) -> Vec<Cow<'a, SiteDecision>> {
     let known: HashMap<&str, &SiteDecision> =
         before.sites().map(|chosen| (chosen.site.as_str(), chosen)).collect();
-    let decisions = selected.iter().map(|(site, reason)| match known.get(site.as_str()) {
-        Some(same) if same.reason == *reason => Cow::Borrowed(*same),
-        known => Cow::Owned(SiteDecision {
-            site: site.clone(),
-            reason: reason.clone(),
-            since: known.map_or(Some(now), |known| known.since),
-            group: known.map_or(0, |known| known.group),
-        }),
+    let decisions = selected.iter().map(|choice| match known.get(choice.site.as_str()) {
+        Some(same) if same.reason == choice.reason && same.unmatched_since.is_some() == choice.is_held => {
+            told(same, now)
+        }
+        known => {
+            let unmatched_since = known.and_then(|known| known.unmatched_since).unwrap_or(now).min(now);
+            Cow::Owned(SiteDecision {
+                site: choice.site.clone(),
+                reason: choice.reason.clone(),
+                since: known.map_or(Some(now), |known| known.since).map(|since| since.min(now)),
+                unmatched_since: choice.is_held.then_some(unmatched_since),
+                group: known.map_or(0, |known| known.group),
+            })
+        }
     });
     decisions.collect()
+}
+
+/// A site as it was selected. What was noted for a time to come was noted by a hub before this one, of which the clock
+/// was ahead: that counts from now, so that nothing waits for longer than it is to.
+fn told(chosen: &SiteDecision, now: Time) -> Cow<'_, SiteDecision> {
+    let is_ahead = |noted: Option<Time>| noted.is_some_and(|noted| noted > now);
+    if !is_ahead(chosen.since) && !is_ahead(chosen.unmatched_since) {
+        return Cow::Borrowed(chosen);
+    }
+    let mended = |noted: Option<Time>| noted.map(|noted| noted.min(now));
+    Cow::Owned(SiteDecision {
+        since: mended(chosen.since),
+        unmatched_since: mended(chosen.unmatched_since),
+        ..chosen.clone()
+    })
 }
 
 /// A group's name and its sites.

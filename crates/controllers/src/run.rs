@@ -43,7 +43,7 @@ pub async fn run(
         let now = daemon::now();
         let moment = heartbeats.moment(now);
         let mut writes = site::reconcile(snapshot, &heartbeats, moment);
-        writes.extend(placement::reconcile(&mut planning, snapshot, &measurements, now));
+        writes.extend(placement::reconcile(&mut planning, snapshot, &measurements, moment.now));
         writes.extend(application::reconcile(snapshot, moment));
         let latest = store.latest_of(&[ClusterRoleBody::PLURAL]);
         if std::mem::replace(&mut roles, latest) != latest {

@@ -5,6 +5,7 @@
 //! [`faults`].
 
 mod chance;
+mod clocks;
 mod faults;
 mod hub;
 mod promises;
@@ -28,14 +29,19 @@ fn number(variable: &str, default: u64) -> u64 {
 /// Simulates one tree for so many seconds with faults, and then until it is at rest. What happened.
 async fn simulate(seed: u64, sites: usize, seconds: usize) -> Vec<String> {
     let mut tree = Tree::new(seed, sites).await;
-    let ended = AssertUnwindSafe(live(&mut tree, seconds)).catch_unwind().await;
+    watched(seed, sites, &mut tree, async |tree| live(tree, seconds).await).await;
+    tree.journal
+}
+
+/// Lets a tree live, and shows what happened last if a promise is broken.
+async fn watched(seed: u64, sites: usize, tree: &mut Tree, live: impl AsyncFnOnce(&mut Tree)) {
+    let ended = AssertUnwindSafe(live(tree)).catch_unwind().await;
     if let Err(panic) = ended {
         let last = tree.journal.len().saturating_sub(SHOWN);
         eprintln!("{}", tree.journal[last..].join("\n"));
         eprintln!("seed {seed}, {sites} sites, second {}: AVOCET_SIMULATION_SEED={seed}", tree.now);
         std::panic::resume_unwind(panic);
     }
-    tree.journal
 }
 
 async fn live(tree: &mut Tree, seconds: usize) {
@@ -45,6 +51,26 @@ async fn live(tree: &mut Tree, seconds: usize) {
         faults::act(tree).await;
         tree.step().await;
     }
+    come_to_rest(tree).await;
+}
+
+/// An hour in which nobody hears anybody and people change more than one thing, and then all are back in one second.
+async fn live_through_an_hour_cut_off(tree: &mut Tree) {
+    const HOUR: i64 = 3600;
+    faults::begin(tree).await;
+    until_complete(tree).await;
+    let (back, before) = (tree.now + HOUR, tree.running());
+    faults::cut_all(tree, back);
+    while tree.now < back {
+        faults::pile_up(tree).await;
+        tree.step().await;
+        assert_eq!(tree.running(), before, "absence stops nothing");
+    }
+    // All of them are behind by the same versions at once: promises say how many may be told at once.
+    come_to_rest(tree).await;
+}
+
+async fn come_to_rest(tree: &mut Tree) {
     faults::end(tree).await;
     tree.step().await;
     until_complete(tree).await;
@@ -84,6 +110,14 @@ async fn promises_are_kept_whatever_goes_wrong() {
 #[tokio::test]
 async fn the_same_seed_makes_the_same_history() {
     assert_eq!(simulate(7, 20, 60).await, simulate(7, 20, 60).await);
+}
+
+#[tokio::test]
+async fn promises_are_kept_by_a_herd_that_comes_back_after_an_hour() {
+    let seed = number("AVOCET_SIMULATION_SEED", 1);
+    let sites = usize::try_from(number("AVOCET_SIMULATION_SITES", 60)).unwrap();
+    let mut tree = Tree::new(seed, sites).await;
+    watched(seed, sites, &mut tree, live_through_an_hour_cut_off).await;
 }
 
 #[tokio::test]

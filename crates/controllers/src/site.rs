@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use types::{Condition, ConditionStatus, Site, Time, condition, set_condition};
+use types::{Condition, ConditionStatus, Site, Taint, Time, condition, set_condition};
 
 use crate::application::Moment;
 use crate::instances::{Duplicate, Instances};
@@ -273,8 +273,8 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Mo
     let mut writes = Vec::new();
     let (heard, now) = (heartbeats.heard(), heartbeats.clock.now());
     for site in &snapshot.sites {
-        if site.spec.taints.iter().any(|taint| taint.time_added.is_none()) {
-            writes.push(Write::spec(&with_times(site, moment.wall)));
+        if site.spec.taints.iter().any(|taint| !is_dated(taint, moment.now)) {
+            writes.push(Write::spec(&with_times(site, moment.now)));
             continue;
         }
         let Some((status, reason, message)) = heard.ready(site.name(), heartbeats, now) else {
@@ -318,11 +318,16 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Mo
     writes
 }
 
+/// Whether it is noted since when a site has a taint. A time to come is none: who noted it had another clock.
+fn is_dated(taint: &Taint, now: Time) -> bool {
+    taint.time_added.is_some_and(|added| added <= now)
+}
+
 /// Taints without a time came just now; tolerations with a limit count from then.
 fn with_times(site: &Site, now: Time) -> Site {
     let mut changed = site.clone();
-    for taint in &mut changed.spec.taints {
-        taint.time_added.get_or_insert(now);
+    for taint in changed.spec.taints.iter_mut().filter(|taint| !is_dated(taint, now)) {
+        taint.time_added = Some(now);
     }
     changed
 }

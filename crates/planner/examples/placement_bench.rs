@@ -150,8 +150,11 @@ fn decide(
         board = Some(new);
     }
     let Some(mut board) = board else { return Ok(()) };
-    let current: Vec<Selected> =
-        board.selected().iter().map(|slot| Selected { slot: *slot, since: None }).collect();
+    let current: Vec<Selected> = board
+        .selected()
+        .iter()
+        .map(|slot| Selected { slot: *slot, since: None, unmatched_since: None })
+        .collect();
     crowd.set(&key, current.iter().map(|selected| selected.slot).collect(), BTreeMap::new());
     let settled = |board: &mut Board, fleet: &mut Fleet| {
         board.decide(

@@ -17,7 +17,7 @@ use crate::fleet::{Field, Fleet, Slot};
 use crate::policy::{Policy, TermKind};
 
 pub use score::normalized_score;
-pub(crate) use view::{Away, Rejection, View};
+pub(crate) use view::{Away, Rejection, Standing, View};
 
 /// The key of a site that doesn't match.
 const OUT: i64 = i64::MIN;
@@ -37,7 +37,35 @@ pub struct Selected {
     pub slot: Slot,
     /// Since when; `None` where that isn't known.
     pub since: Option<Timestamp>,
+    /// Since when it doesn't match any more, and is held; `None` where it matches.
+    pub unmatched_since: Option<Timestamp>,
 }
+
+impl Selected {
+    fn times(&self) -> Times {
+        Times {
+            since: self.since.map_or(i64::MIN, Timestamp::as_microsecond),
+            unmatched: self.unmatched_since.map_or(MATCHES, Timestamp::as_microsecond),
+        }
+    }
+}
+
+/// What is known of a selected site, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Times {
+    /// Since when it is selected; the least there is where that isn't known.
+    pub since: i64,
+    /// Since when it doesn't match.
+    pub unmatched: i64,
+}
+
+impl Times {
+    /// Of sites that aren't selected: none who is has these, so that whoever comes is seen to come.
+    const NONE: Self = Self { since: i64::MAX, unmatched: MATCHES };
+}
+
+/// The time since when a site that matches doesn't.
+const MATCHES: i64 = i64::MAX;
 
 /// Values of one metric, by row, from 0 to 1; NaN where a site has none.
 #[derive(Debug, Clone, Default)]
@@ -98,8 +126,9 @@ pub struct Board {
     wakes: i64,
     current: Vec<bool>,
     current_slots: Vec<Selected>,
-    /// Since when, in microseconds; the least there is where that isn't known.
-    since: Vec<i64>,
+    times: Vec<Times>,
+    /// Selected sites that don't match, and are held.
+    held: Vec<bool>,
     /// How often the crowd counts this placement itself.
     own: Vec<u32>,
     /// How many other placements chose the site that most chose.
@@ -126,7 +155,8 @@ impl Board {
             wakes: i64::MAX,
             current: vec![],
             current_slots: vec![],
-            since: vec![],
+            times: vec![],
+            held: vec![],
             own: vec![],
             most: 0,
             keys: vec![],
@@ -150,10 +180,19 @@ impl Board {
         &self.selected
     }
 
-    /// Whether other sites are selected than before.
+    /// Whether other sites are selected than before, or others of them are held.
     pub fn is_changed(&self) -> bool {
-        let was_selected = |slot: &Slot| self.current.get(*slot as usize).copied().unwrap_or(false);
-        self.selected.len() != self.current_slots.len() || !self.selected.iter().all(was_selected)
+        let is_same = |slot: &Slot| {
+            let row = *slot as usize;
+            let was_held = self.times.get(row).is_some_and(|times| times.unmatched != MATCHES);
+            self.current.get(row).copied().unwrap_or(false) && self.is_held(*slot) == was_held
+        };
+        self.selected.len() != self.current_slots.len() || !self.selected.iter().all(is_same)
+    }
+
+    /// Whether a selected site doesn't match, and stays for the time that `migration.holdSeconds` says.
+    pub fn is_held(&self, slot: Slot) -> bool {
+        self.held.get(slot as usize).copied().unwrap_or(false)
     }
 
     /// How much the last decision looked at.
@@ -234,8 +273,8 @@ impl Board {
 
     fn grow(&mut self, rows: usize) {
         self.current.resize(rows, false);
-        // Those that aren't selected have a time that none has who is, so that whoever comes is seen to come.
-        self.since.resize(rows, i64::MAX);
+        self.times.resize(rows, Times::NONE);
+        self.held.resize(rows, false);
         self.own.resize(rows, 0);
         self.keys.resize(rows, OUT);
         self.raws.iter_mut().for_each(|raw| raw.resize(rows, f64::NAN));
@@ -252,10 +291,10 @@ impl Board {
             self.mark(selected.slot, false);
         }
         for selected in situation.current {
-            let since = selected.since.map_or(i64::MIN, Timestamp::as_microsecond);
+            let times = selected.times();
             self.mark(selected.slot, true);
-            if let Some(known) = self.since.get_mut(selected.slot as usize).filter(|known| **known != since) {
-                *known = since;
+            if let Some(known) = self.times.get_mut(selected.slot as usize).filter(|known| **known != times) {
+                *known = times;
                 changed.push(selected.slot);
             }
         }
@@ -263,8 +302,8 @@ impl Board {
             let row = selected.slot as usize;
             if self.current.get(row) == Some(&false) {
                 changed.push(selected.slot);
-                if let Some(since) = self.since.get_mut(row) {
-                    *since = i64::MAX;
+                if let Some(times) = self.times.get_mut(row) {
+                    *times = Times::NONE;
                 }
             }
         }
@@ -310,7 +349,7 @@ impl Board {
             situation,
             field: self.field.as_deref(),
             current: &self.current,
-            since: &self.since,
+            times: &self.times,
             own: &self.own,
             most: self.most,
             ranges: &self.ranges,
@@ -326,6 +365,7 @@ impl Board {
         }
         let mut keys = std::mem::take(&mut self.keys);
         let mut raws = std::mem::take(&mut self.raws);
+        let mut held = std::mem::take(&mut self.held);
         let mut wakes = self.wakes;
         let mut touched = false;
         let mut evaluated = 0;
@@ -335,7 +375,11 @@ impl Board {
         for slot in slots {
             evaluated += 1;
             let row = slot as usize;
-            let rejection = view.reject(slot, &mut wakes);
+            let standing = view.standing(slot, &mut wakes);
+            let rejection = standing.rejection();
+            if let Some(held) = held.get_mut(row) {
+                *held = matches!(standing, Standing::Held(_));
+            }
             wakes = wakes.min(view.scores_end(slot));
             if let Some(key) = keys.get_mut(row) {
                 match rejection {
@@ -353,7 +397,7 @@ impl Board {
                 }
             }
         }
-        (self.keys, self.raws, self.wakes) = (keys, raws, wakes);
+        (self.keys, self.raws, self.held, self.wakes) = (keys, raws, held, wakes);
         self.effort.evaluated += evaluated;
         touched
     }

@@ -158,7 +158,7 @@ pub fn answer(question: &Question, mut fleet: Fleet) -> Result<Outcome, Misconfi
     let current: Vec<Selected> = question
         .current
         .iter()
-        .map(|(site, since)| Selected { slot: fleet.slot_for(site), since: *since })
+        .map(|(site, since)| Selected { slot: fleet.slot_for(site), since: *since, unmatched_since: None })
         .collect();
     let origins = origins(question.spec, question.component_sites, &mut fleet);
     let metrics: Vec<MetricColumn> =
@@ -199,7 +199,7 @@ pub fn explain(board: &Board, fleet: &Fleet, situation: &Situation) -> Outcome {
     let mut matching = Vec::new();
     let mut rejected = Vec::new();
     for slot in fleet.present() {
-        match view.reject(slot, &mut i64::MAX.clone()) {
+        match view.standing(slot, &mut i64::MAX.clone()).rejection() {
             None => matching.push(slot),
             Some(rejection) => rejected.push((slot, rejection)),
         }

@@ -37,10 +37,19 @@ pub(crate) struct Planning {
     decided: HashMap<PlacementKey, Decided>,
 }
 
+/// A site that is to be selected.
+pub(super) struct Choice {
+    pub site: String,
+    /// Why.
+    pub reason: String,
+    /// Whether it doesn't match any more, and stays for a while.
+    pub is_held: bool,
+}
+
 /// What was found for a placement.
 pub(super) struct Planned {
-    /// The sites and why; `None` where those that are selected already stay.
-    pub selected: Option<Vec<(String, String)>>,
+    /// The sites; `None` where those that are selected already stay as they are.
+    pub selected: Option<Vec<Choice>>,
     /// Whether those selected already stay because nothing else could be decided.
     pub is_kept: bool,
     pub wanted: Option<usize>,
@@ -86,6 +95,7 @@ impl Planning {
             .map(|chosen| Selected {
                 slot: self.fleet.slot_for(&chosen.site),
                 since: chosen.since.map(|since| since.0),
+                unmatched_since: chosen.unmatched_since.map(|since| since.0),
             })
             .collect();
         self.count(&key, &placement.spec, current.iter().map(|selected| selected.slot).collect());
@@ -118,9 +128,13 @@ impl Planning {
                     return (Planned { wanted, is_kept: keeps, ..Planned::kept(None) }, None);
                 }
                 let selected = reasons(board, fleet, situation);
-                let selected = selected.map(|(slot, reason)| (fleet.name(slot).to_owned(), reason)).collect();
-                let planned =
-                    Planned { selected: Some(selected), is_kept: false, wanted, misconfigured: None };
+                let selected = selected.map(|(slot, reason)| Choice {
+                    site: fleet.name(slot).to_owned(),
+                    reason,
+                    is_held: board.is_held(slot),
+                });
+                let selected = Some(selected.collect());
+                let planned = Planned { selected, is_kept: false, wanted, misconfigured: None };
                 (planned, Some(board.selected().to_vec()))
             });
         match planned {

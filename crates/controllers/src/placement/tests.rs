@@ -1,5 +1,7 @@
 //! Decisions in parts.
 
+mod times;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use types::names::annotation::{ABORT, UNDO};
-use types::{ApplicationSpec, MaintenanceWindow, RolloutStatus, SiteSpec};
+use types::{ApplicationSpec, MaintenanceWindow, RolloutStatus, SiteSpec, Taint};
 
+use super::clocks;
 use super::site::Nature;
 use super::tree::Tree;
 
@@ -12,8 +13,14 @@ pub const FAILURES: usize = 2;
 /// How long a site may take, in seconds.
 pub const DEADLINE: i64 = 60;
 
+/// For how many seconds a taint is tolerated, and how long a site stays whose label is wrong.
+pub const TOLERATED: i64 = 90;
+pub const HOLD: i64 = 12;
+
 /// The label of sites that are to work.
 const WORKS: &str = "works";
+/// The taint of sites that are worked at.
+const UPKEEP: &str = "upkeep";
 
 /// Two applications: one changes at all sites, the other moves between them.
 pub async fn begin(tree: &mut Tree) {
@@ -42,7 +49,9 @@ async fn select(tree: &mut Tree, nothing: bool) {
     let labels = if nothing { json!({"matchLabels": {WORKS: "typo"}}) } else { labelled() };
     // In many parts, each an object of its own.
     let groups = json!({"sitesPerGroup": 7});
-    tree.apply("placement", "all", json!({"siteSelector": labels, "decisionGroups": groups})).await;
+    let all = json!({"siteSelector": labels, "decisionGroups": groups, "migration": {"holdSeconds": HOLD},
+        "tolerations": [{"key": UPKEEP, "operator": "Exists", "tolerationSeconds": TOLERATED}]});
+    tree.apply("placement", clocks::PLACEMENT, all).await;
     let few = (tree.sites.len() / 10).max(2);
     tree.apply("placement", "some", json!({"siteSelector": labels, "numberOfSites": few})).await;
 }
@@ -53,8 +62,43 @@ async fn label(tree: &mut Tree, site: &str, works: bool) {
         site.metadata.labels.insert(WORKS.into(), value.into());
     })
     .await;
+    clocks::labelled(tree, site, works);
     tree.promises.labels_changed += 1;
     tree.note(format!("{site} works: {value}"));
+}
+
+/// A label is wrong for a moment, which is shorter than sites are held.
+async fn flicker(tree: &mut Tree, site: &str) {
+    label(tree, site, false).await;
+    let until = tree.now + tree.chance.seconds(1, HOLD - 2);
+    tree.relabel.push((until, site.to_owned()));
+}
+
+async fn relabel(tree: &mut Tree) {
+    let now = tree.now;
+    let (due, rest): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut tree.relabel).into_iter().partition(|(when, _)| *when <= now);
+    tree.relabel = rest;
+    for (_, site) in due {
+        label(tree, &site, true).await;
+    }
+}
+
+async fn taint(tree: &mut Tree, site: &str, is_tainted: bool) {
+    let (snapshot, _) = tree.seen.read(&tree.store);
+    if snapshot.site(site).is_none_or(|site| site.spec.taints.is_empty() != is_tainted) {
+        return;
+    }
+    let taints: Vec<Taint> = if is_tainted {
+        vec![serde_json::from_value(json!({"key": UPKEEP, "effect": "NoSelect"})).unwrap()]
+    } else {
+        vec![]
+    };
+    tree.change::<SiteSpec>("", site, false, |site| site.spec.taints = taints).await;
+    clocks::tainted(tree, site, is_tainted);
+    // It leaves, and comes back.
+    tree.promises.labels_changed += 1;
+    tree.note(format!("{site} is tainted: {is_tainted}"));
 }
 
 async fn opt_out(tree: &mut Tree, site: &str, is_out: bool) {
@@ -79,6 +123,9 @@ async fn pause(tree: &mut Tree, paused: bool) {
 /// A second in which something may go wrong.
 pub async fn act(tree: &mut Tree) {
     let now = tree.now;
+    if tree.hub.is_some() {
+        relabel(tree).await;
+    }
     let names: Vec<String> = tree.sites.keys().cloned().collect();
     let site = tree.chance.pick(&names).clone();
     match tree.chance.below(100) {
@@ -87,10 +134,7 @@ pub async fn act(tree: &mut Tree) {
         9..=11 => cut(tree, &site, false, true, 300),
         12 if tree.chance.one_in(5) => {
             let until = now + tree.chance.seconds(20, 400);
-            tree.note(format!("all sites are cut off until {until}"));
-            for site in tree.sites.values_mut() {
-                (site.mute_until, site.deaf_until) = (until, until);
-            }
+            cut_all(tree, until);
         }
         13..=16 => {
             let writes = tree.chance.below(12) + 1;
@@ -126,6 +170,9 @@ pub async fn act(tree: &mut Tree) {
         }
         39 if tree.chance.one_in(3) => join(tree).await,
         40 => window(tree, &site).await,
+        41..=44 => flicker(tree, &site).await,
+        45..=48 => taint(tree, &site, true).await,
+        49..=50 => taint(tree, &site, false).await,
         _ => {}
     }
 }
@@ -181,6 +228,27 @@ fn cut(tree: &mut Tree, site: &str, mute: bool, deaf: bool, longest: i64) {
     tree.note(format!("{site} is cut off until {until}: mute {mute}, deaf {deaf}"));
 }
 
+/// All sites are cut off, and come back in the same second.
+pub fn cut_all(tree: &mut Tree, until: i64) {
+    tree.note(format!("all sites are cut off until {until}"));
+    for site in tree.sites.values_mut() {
+        (site.mute_until, site.deaf_until) = (until, until);
+    }
+}
+
+/// What people do in a second of a long cut: more than sites that are away can follow.
+pub async fn pile_up(tree: &mut Tree) {
+    let now = tree.now;
+    let names: Vec<String> = tree.sites.keys().cloned().collect();
+    let site = tree.chance.pick(&names).clone();
+    match tree.chance.below(200) {
+        0 => tree.function("changes", &format!("good-{now}")).await,
+        1 => tree.function("moves", &format!("good-{now}")).await,
+        2..=4 => flicker(tree, &site).await,
+        _ => relabel(tree).await,
+    }
+}
+
 /// Nothing goes wrong any more, and nobody has any reservations.
 pub async fn end(tree: &mut Tree) {
     let now = tree.now;
@@ -193,8 +261,10 @@ pub async fn end(tree: &mut Tree) {
     select(tree, false).await;
     pause(tree, false).await;
     tree.set_by = 0;
+    tree.relabel.clear();
     for name in tree.sites.keys().cloned().collect::<Vec<_>>() {
         opt_out(tree, &name, false).await;
+        taint(tree, &name, false).await;
     }
     tree.note("nothing goes wrong any more");
 }

@@ -21,7 +21,9 @@ pub struct Hub {
     clock: Clock,
     since: Instant,
     /// When it was started.
-    started: i64,
+    pub started: i64,
+    /// By how many seconds its clock was ahead then: by so much the clock that nobody sets is, as long as it lives.
+    pub ahead: i64,
 }
 
 impl Hub {
@@ -35,6 +37,7 @@ impl Hub {
             clock,
             since,
             started: now,
+            ahead: set_by,
         }
     }
 
@@ -50,7 +53,7 @@ impl Hub {
         let (snapshot, _) = self.reader.read(store);
         let mut writes = site::reconcile(snapshot, &self.heartbeats, moment);
         let measured = Measurements::default();
-        writes.extend(placement::reconcile(&mut self.planning, snapshot, &measured, moment.wall));
+        writes.extend(placement::reconcile(&mut self.planning, snapshot, &measured, moment.now));
         writes.extend(application::reconcile(snapshot, moment));
         writes
     }

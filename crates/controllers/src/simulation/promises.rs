@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use types::names::label;
 use types::{Assignment, ConditionStatus, Kind, RolloutStatus, condition};
 
+use super::clocks::{self, Clocks};
 use super::faults::{DEADLINE, FAILURES};
 use super::hub::GRACE;
 use super::tree::Tree;
@@ -19,6 +20,7 @@ pub struct Promises {
     pub labels_changed: usize,
     /// How often a site came into a decision.
     pub selected: usize,
+    pub clocks: Clocks,
     /// When each site was told which revision.
     told_at: BTreeMap<String, (i64, i64)>,
 }
@@ -30,6 +32,8 @@ const APPLICATIONS: [(&str, &str); 2] = [("changes", "all"), ("moves", "some")];
 pub struct Before {
     rollout: RolloutStatus,
     is_paused: bool,
+    /// Whether the decision of the placement whose waits are judged followed its spec.
+    pub is_settled: bool,
     /// Of which revision sites are, and what they told of it.
     sites: BTreeMap<String, (i64, Option<bool>)>,
     /// The selected sites, by application.
@@ -65,6 +69,7 @@ impl Before {
         let (snapshot, _) = tree.seen.read(&tree.store);
         let sites = of(snapshot, "changes");
         Self {
+            is_settled: clocks::is_settled(snapshot),
             is_paused: application.spec.rollout.is_some_and(|rollout| rollout.paused),
             rollout: application.status.rollout.unwrap_or_default(),
             sites: sites.map(|one| (one.namespace().to_owned(), (revision(one), told(one)))).collect(),
@@ -121,6 +126,10 @@ fn allow_deletion(tree: &mut Tree, before: &Before, write: &Write) {
 
 /// Judges what was written in one look.
 pub fn after(tree: &mut Tree, before: &Before) {
+    let (snapshot, _) = tree.seen.read(&tree.store);
+    let now: BTreeSet<String> = selected(snapshot, clocks::PLACEMENT).into_iter().collect();
+    let gone: Vec<&String> = before.selected["changes"].iter().filter(|site| !now.contains(*site)).collect();
+    clocks::may_leave(tree, before, &gone);
     let (snapshot, _) = tree.seen.read(&tree.store);
     let promises = &mut tree.promises;
     for (application, placement) in APPLICATIONS {

@@ -7,6 +7,7 @@ use store::{Key, Store};
 use types::{Application, Assignment, Digest, Kind, Resource};
 
 use super::chance::Chance;
+use super::clocks;
 use super::hub::Hub;
 use super::promises::{self, Before, Promises};
 use super::site::{Nature, Report, Site};
@@ -33,6 +34,8 @@ pub struct Tree {
     pub now: i64,
     /// By how many seconds somebody set the hub's clock.
     pub set_by: i64,
+    /// When which site is to work again whose label was wrong for a moment.
+    pub relabel: Vec<(i64, String)>,
     pub chance: Chance,
     pub promises: Promises,
     /// What happened, for people who look for a mistake.
@@ -53,6 +56,7 @@ impl Tree {
             mail: vec![],
             now: 0,
             set_by: 0,
+            relabel: vec![],
             chance: Chance::new(seed),
             promises: Promises::default(),
             journal: vec![],
@@ -62,7 +66,7 @@ impl Tree {
             // One always fails, and some are slow.
             let nature = match index {
                 17 => Nature::Broken,
-                41 | 83 => Nature::Slow,
+                41 | 53 => Nature::Slow,
                 _ => Nature::Good,
             };
             tree.join(&name, nature).await;
@@ -113,6 +117,13 @@ impl Tree {
         self.store.get(&key).unwrap().parse().unwrap()
     }
 
+    /// How many sites run something, and how many are to.
+    pub fn running(&mut self) -> (usize, usize) {
+        let (snapshot, _) = self.seen.read(&self.store);
+        let running = self.sites.values().filter(|site| !site.runs.is_empty()).count();
+        (running, snapshot.assignments.len())
+    }
+
     pub fn is_complete(&self) -> bool {
         ["changes", "moves"]
             .iter()
@@ -126,6 +137,7 @@ impl Tree {
         if self.hub.is_none() && now >= self.hub_back_at {
             self.note("the hub is back");
             self.hub = Some(Hub::start(now, self.set_by));
+            self.promises.clocks.hub_started(self.set_by);
         }
         if let Some(hub) = &self.hub {
             hub.tick(now);
@@ -133,6 +145,7 @@ impl Tree {
         self.let_sites_work();
         self.deliver().await;
         self.look().await;
+        clocks::in_time(self);
     }
 
     fn let_sites_work(&mut self) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{AVOIDED, FARTHEST, PINNED, STAYS, Situation, score};
+use super::{AVOIDED, FARTHEST, MATCHES, PINNED, STAYS, Situation, Times, score};
 use crate::crowd::thousandths;
 use crate::fleet::{Field, Fleet, Slot};
 use crate::metrics;
@@ -33,6 +33,25 @@ pub(crate) enum Rejection {
     Away(usize),
     NoMetric(usize),
     Limit(usize),
+}
+
+/// How a site stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Matches,
+    /// It doesn't match, and is selected still for the time that it is held.
+    Held(Rejection),
+    Out(Rejection),
+}
+
+impl Standing {
+    /// Why it can't be selected, if it can't.
+    pub fn rejection(self) -> Option<Rejection> {
+        match self {
+            Self::Matches | Self::Held(_) => None,
+            Self::Out(rejection) => Some(rejection),
+        }
+    }
 }
 
 /// The sites that one of `antiAffinity` keeps away from.
@@ -73,7 +92,7 @@ pub(crate) struct View<'a> {
     pub situation: &'a Situation<'a>,
     pub field: Option<&'a Field>,
     pub current: &'a [bool],
-    pub since: &'a [i64],
+    pub times: &'a [Times],
     pub own: &'a [u32],
     pub most: u32,
     pub ranges: &'a [(f64, f64)],
@@ -86,14 +105,34 @@ impl View<'_> {
         self.current.get(slot as usize).copied().unwrap_or(false)
     }
 
-    /// Whether a selected site has been so for less than that, and when it will have been so for long enough.
-    fn is_within(&self, slot: Slot, seconds: u32) -> Option<Timestamp> {
+    /// When so many seconds will be over since then, if they aren't.
+    fn ends(&self, since: Timestamp, seconds: u32) -> Option<Timestamp> {
+        let until = since.checked_add(SignedDuration::from_secs(i64::from(seconds))).ok()?;
+        (self.situation.now < until).then_some(until)
+    }
+
+    /// Whether a selected site has been so for less than it dwells at least, and when it will have been so for long
+    /// enough.
+    fn dwells(&self, slot: Slot) -> Option<Timestamp> {
+        let seconds = self.policy.migration().minimum_dwell_seconds;
         if seconds == 0 || !self.situation.is_settled || !self.is_current(slot) {
             return None;
         }
-        let since = Timestamp::from_microsecond(*self.since.get(slot as usize)?).ok()?;
-        let until = since.checked_add(SignedDuration::from_secs(i64::from(seconds))).ok()?;
-        (self.situation.now < until).then_some(until)
+        let since = Timestamp::from_microsecond(self.times.get(slot as usize)?.since).ok()?;
+        self.ends(since, seconds)
+    }
+
+    /// Until when a selected site that doesn't match stays, if it does. The time begins when that is seen.
+    fn held_until(&self, slot: Slot) -> Option<Timestamp> {
+        let seconds = self.policy.migration().hold_seconds;
+        if seconds == 0 || !self.situation.is_settled || !self.is_current(slot) {
+            return None;
+        }
+        let since = match self.times.get(slot as usize)?.unmatched {
+            MATCHES => self.situation.now,
+            since => Timestamp::from_microsecond(since).ok()?,
+        };
+        self.ends(since, seconds)
     }
 
     pub fn tolerance(&self, slot: Slot) -> Tolerance {
@@ -110,38 +149,44 @@ impl View<'_> {
         }
     }
 
-    /// Why a site doesn't match, if it doesn't. Lowers `wakes` to the time at which time alone may change that.
-    pub fn reject(&self, slot: Slot, wakes: &mut i64) -> Option<Rejection> {
+    /// How a site stands. Lowers `wakes` to the time at which time alone may change that.
+    pub fn standing(&self, slot: Slot, wakes: &mut i64) -> Standing {
         let flags = self.fleet.flags(slot);
         if !flags.present {
-            return Some(Rejection::Absent);
+            return Standing::Out(Rejection::Absent);
         }
         if flags.deleting {
-            return Some(Rejection::Deleting);
+            return Standing::Out(Rejection::Deleting);
         }
-        let migration = self.policy.migration();
         let mut wake = |until: Timestamp| *wakes = (*wakes).min(until.as_second());
-        if let Some(until) = self.is_within(slot, migration.minimum_dwell_seconds) {
+        if let Some(until) = self.dwells(slot) {
             wake(until);
         }
-        let is_held = self.is_within(slot, migration.hold_seconds).is_some_and(|until| {
+        let by_selectors = self.reject_by_selectors(slot);
+        let tolerance = self.tolerance(slot);
+        if let Tolerance::Until(until) = tolerance {
             wake(until);
-            true
-        });
-        if !is_held && let Some(rejection) = self.reject_by_selectors(slot) {
-            return Some(rejection);
         }
-        match self.tolerance(slot) {
-            Tolerance::Always => {}
-            Tolerance::Until(until) => wake(until),
-            Tolerance::Never => return Some(Rejection::Taint(self.repelling(slot))),
+        let is_repelled = tolerance == Tolerance::Never;
+        let rejection = match by_selectors {
+            None if is_repelled => Some(Rejection::Taint(self.repelling(slot))),
+            None if self.is_current(slot) => self.reject_current(slot),
+            None => self.reject_new(slot),
+            found => found,
+        };
+        match (rejection, self.held_until(slot)) {
+            (None, _) => Standing::Matches,
+            (Some(rejection), Some(until)) if !is_repelled => {
+                wake(until);
+                Standing::Held(rejection)
+            }
+            (Some(rejection), _) => Standing::Out(rejection),
         }
-        if is_held {
-            return None;
-        }
-        if self.is_current(slot) {
-            return self.reject_current(slot);
-        }
+    }
+
+    /// Why a site that isn't selected yet can't be.
+    fn reject_new(&self, slot: Slot) -> Option<Rejection> {
+        let flags = self.fleet.flags(slot);
         if flags.cordoned {
             return Some(Rejection::Cordoned);
         }
@@ -376,7 +421,7 @@ impl View<'_> {
         if self.is_current(slot) {
             let migration = self.policy.migration();
             key += self.policy.hysteresis();
-            if !migration.enabled || self.is_within(slot, migration.minimum_dwell_seconds).is_some() {
+            if !migration.enabled || self.dwells(slot).is_some() {
                 key += STAYS;
             }
         }

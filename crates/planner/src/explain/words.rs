@@ -2,7 +2,7 @@
 
 use types::names::label;
 
-use crate::board::{Rejection, View};
+use crate::board::{Rejection, Standing, View};
 use crate::fleet::Slot;
 use crate::policy::Test;
 
@@ -163,6 +163,13 @@ pub(super) fn missed(view: &View, place: usize) -> String {
 
 /// Why a site is selected.
 pub(super) fn praise(view: &View, slot: Slot) -> String {
+    if let Standing::Held(why) = view.standing(slot, &mut i64::MAX.clone()) {
+        let seconds = view.policy.migration().hold_seconds;
+        return format!(
+            "does not match any more, and stays for the {seconds} s of spec.migration.holdSeconds: {}",
+            rejection(view, slot, why)
+        );
+    }
     let mut reason = String::from("matches");
     if view.policy.spec.near.is_some() {
         let near = near(view);

@@ -87,9 +87,15 @@ impl World {
         }
         let before = std::mem::take(&mut self.current);
         let known = |slot: &Slot| before.iter().find(|selected| selected.slot == *slot).copied();
+        let new = |slot| Selected { slot, since: Some(self.now), unmatched_since: None };
         self.current = selected
             .iter()
-            .map(|slot| known(slot).unwrap_or(Selected { slot: *slot, since: Some(self.now) }))
+            .map(|slot| {
+                let selected = known(slot).unwrap_or(new(*slot));
+                let unmatched =
+                    self.board.is_held(*slot).then(|| selected.unmatched_since.unwrap_or(self.now));
+                Selected { unmatched_since: unmatched, ..selected }
+            })
             .collect();
         self.crowd.set(&self.key, selected.clone(), BTreeMap::new());
         selected.iter().filter(|slot| known(slot).is_none()).count()
@@ -126,6 +132,8 @@ fn specs() -> Vec<Value> {
             {"scoreCoordinate": {"builtIn": "Cost"}, "weight": 3}]}}),
         json!({"numberOfSites": 4, "spread": [{"topologyKey": "zone", "maxSkew": 1}]}),
         json!({"tolerations": [{"key": "k", "operator": "Exists", "tolerationSeconds": 90}]}),
+        json!({"siteSelector": {"matchLabels": {"zone": "1"}}, "migration": {"holdSeconds": 60},
+            "tolerations": [{"key": "k", "operator": "Exists", "tolerationSeconds": 40}]}),
     ]
 }
 
@@ -139,7 +147,7 @@ proptest! {
 
     #[test]
     fn deciding_step_by_step_is_deciding_all_at_once(
-        which in 0..7_usize, changes in prop::collection::vec(change(), 1..40),
+        which in 0..8_usize, changes in prop::collection::vec(change(), 1..40),
     ) {
         let mut world = World::new(&specs()[which]);
         for (name, what, zone, taint, number) in changes {
@@ -268,6 +276,46 @@ fn a_site_that_stops_to_match_is_held_where_that_is_asked_for() {
         }
         assert!(dropped <= drops && (hold > 0 || dropped == drops), "{hold}: {dropped}");
     }
+}
+
+#[test]
+fn a_hold_counts_from_when_a_site_stopped_to_match_however_long_it_was_selected() {
+    let labelled = |ok: &str| site("a", &json!({"tier": "edge"}), &json!({"ok": ok}), &json!({}));
+    let mut world = World::new(&json!({"siteSelector": {"matchLabels": {"ok": "yes"}},
+        "migration": {"holdSeconds": 30}}));
+    world.set(site("b", &json!({"tier": "edge"}), &json!({"ok": "yes"}), &json!({})));
+    world.set(labelled("yes"));
+    world.step();
+    world.wait(7 * 24 * 3600);
+    // A label that is wrong for a moment is no news, and the next time counts anew.
+    for _ in 0..3 {
+        world.set(labelled("no"));
+        world.step();
+        assert!(world.board.is_changed() || world.current.iter().any(|one| one.unmatched_since.is_some()));
+        world.wait(29);
+        assert_eq!(world.names(), ["a", "b"]);
+        world.set(labelled("yes"));
+        world.step();
+        assert!(world.current.iter().all(|one| one.unmatched_since.is_none()), "{:?}", world.current);
+        world.wait(29);
+        assert_eq!(world.names(), ["a", "b"]);
+    }
+    world.set(labelled("no"));
+    world.step();
+    world.wait(29);
+    assert_eq!(world.names(), ["a", "b"]);
+    world.wait(1);
+    assert_eq!(world.names(), ["b"]);
+    // A taint that isn't tolerated holds nothing.
+    world.set(labelled("yes"));
+    world.step();
+    world.set(site(
+        "a",
+        &json!({"tier": "edge", "taints": [{"key": "k", "effect": "NoSelect"}]}),
+        &json!({"ok": "no"}),
+        &json!({}),
+    ));
+    assert_eq!(world.names(), ["b"]);
 }
 
 #[test]

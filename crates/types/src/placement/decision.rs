@@ -57,6 +57,9 @@ pub struct SiteDecision {
     /// Since when it is selected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// Since when it does not match any more, where `migration.holdSeconds` keeps it selected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmatched_since: Option<Time>,
     /// The index of its group.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub group: u32,

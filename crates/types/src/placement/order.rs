@@ -100,8 +100,8 @@ pub struct Migration {
     /// For so many seconds after a site was selected, it gives way to no better one.
     #[schemars(range(min = 0, max = 31_536_000))]
     pub minimum_dwell_seconds: u32,
-    /// For so many seconds after a site was selected, it stays even if it stops to match, unless it is removed or has a
-    /// taint that isn't tolerated.
+    /// For so many seconds after a selected site stopped to match it stays, unless it is removed or has a taint that
+    /// isn't tolerated. If it matches again meanwhile, nothing moves.
     #[schemars(range(min = 0, max = 31_536_000))]
     pub hold_seconds: u32,
 }
