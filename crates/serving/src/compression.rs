@@ -1,6 +1,7 @@
 //! gzip and deflate in both directions; "deflate" means the zlib format, as browsers and Triton's client have it.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
@@ -8,10 +9,13 @@ use flate2::Compression;
 use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 
+use crate::bodies::Held;
 use crate::error::ApiError;
 
 /// Shorter answers than this gain nothing from compression.
 const WORTH_IT: usize = 1024;
+/// Bytes that are unpacked before they are counted.
+const PIECE: u64 = 64 << 10;
 
 /// A packing that both sides know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,28 +70,42 @@ pub(crate) fn for_answer(headers: &HeaderMap) -> Option<Encoding> {
     [Encoding::Gzip, Encoding::Deflate].into_iter().find(accepts)
 }
 
-/// Unpacks a body, up to `limit` bytes.
+/// Bounds of what is unpacked of one request.
+#[derive(Clone)]
+pub(crate) struct Room {
+    /// Most bytes.
+    pub limit: usize,
+    /// The request that holds them.
+    pub held: Arc<Held>,
+}
+
+/// Unpacks a body within its room.
 ///
 /// # Errors
-/// When the data is damaged or the result too large.
-pub(crate) fn unpack(encoding: Option<Encoding>, body: Bytes, limit: usize) -> Result<Bytes, ApiError> {
+/// When the data is damaged, the result too large, or what others hold leaves no room for it.
+pub(crate) fn unpack(encoding: Option<Encoding>, body: Bytes, room: &Room) -> Result<Bytes, ApiError> {
     match encoding {
         None => Ok(body),
-        Some(Encoding::Gzip) => read_all(GzDecoder::new(body.as_ref()), limit),
-        Some(Encoding::Deflate) => read_all(ZlibDecoder::new(body.as_ref()), limit),
+        Some(Encoding::Gzip) => read_all(GzDecoder::new(body.as_ref()), room),
+        Some(Encoding::Deflate) => read_all(ZlibDecoder::new(body.as_ref()), room),
     }
 }
 
-fn read_all(source: impl Read, limit: usize) -> Result<Bytes, ApiError> {
+/// Piece by piece, so that what is refused takes no more than a piece.
+fn read_all(mut source: impl Read, Room { limit, held }: &Room) -> Result<Bytes, ApiError> {
     let mut unpacked = Vec::new();
-    let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    source.take(bound).read_to_end(&mut unpacked).map_err(|error| {
-        ApiError::BadRequest(format!("the compressed body is damaged: {error}; compress it again"))
-    })?;
-    if unpacked.len() > limit {
-        return Err(ApiError::BodyTooLarge { limit });
+    loop {
+        let piece = source.by_ref().take(PIECE).read_to_end(&mut unpacked).map_err(|error| {
+            ApiError::BadRequest(format!("the compressed body is damaged: {error}; compress it again"))
+        })?;
+        if unpacked.len() > *limit {
+            return Err(ApiError::BodyTooLarge { limit: *limit });
+        }
+        if piece == 0 {
+            return Ok(unpacked.into());
+        }
+        held.take(piece)?;
     }
-    Ok(unpacked.into())
 }
 
 /// Packs an answer where that is accepted and worth it; gives the encoding used.
@@ -113,9 +131,31 @@ pub(crate) fn pack(accepted: Option<Encoding>, body: Bytes) -> (Bytes, Option<En
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bodies::Bodies;
 
     fn headers(name: header::HeaderName, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    fn room(limit: usize) -> Room {
+        Room { limit, held: Bodies::of(limit).begin() }
+    }
+
+    #[test]
+    fn what_is_unpacked_counts_with_what_others_hold() {
+        let zeros = vec![0; 60 << 20];
+        let (packed, used) = pack(Some(Encoding::Gzip), zeros.clone().into());
+        // Room for 64 MiB in all.
+        let bodies = Bodies::of(0);
+        let (limit, first, second) = (zeros.len(), bodies.begin(), bodies.begin());
+        let room = Room { limit, held: first.clone() };
+        assert_eq!(unpack(used, packed.clone(), &room).unwrap().len(), limit);
+        assert_eq!(first.bytes(), 60 << 20);
+        let refused = unpack(used, packed.clone(), &Room { limit, held: second.clone() }).unwrap_err();
+        assert!(matches!(refused, ApiError::Crowded), "{refused}");
+        assert!(second.bytes() < 5 << 20, "refused as soon as there is no more room");
+        drop((room, first, second));
+        assert!(unpack(used, packed, &Room { limit, held: bodies.begin() }).is_ok());
     }
 
     #[test]
@@ -124,8 +164,8 @@ mod tests {
         for encoding in [Encoding::Gzip, Encoding::Deflate] {
             let (packed, used) = pack(Some(encoding), body.clone().into());
             assert_eq!(used, Some(encoding));
-            assert_eq!(unpack(used, packed.clone(), body.len()).unwrap(), body);
-            let error = unpack(used, packed, body.len() - 1).unwrap_err();
+            assert_eq!(unpack(used, packed.clone(), &room(body.len())).unwrap(), body);
+            let error = unpack(used, packed, &room(body.len() - 1)).unwrap_err();
             assert!(matches!(error, ApiError::BodyTooLarge { .. }), "a bomb stops at the limit");
         }
         assert_eq!(pack(Some(Encoding::Gzip), vec![0; 9].into()).1, None, "short answers stay as they are");
@@ -146,7 +186,7 @@ mod tests {
 
     #[test]
     fn damaged_data_is_the_clients_to_correct() {
-        let error = unpack(Some(Encoding::Gzip), Bytes::from_static(b"no"), 9);
+        let error = unpack(Some(Encoding::Gzip), Bytes::from_static(b"no"), &room(9));
         assert!(matches!(error, Err(ApiError::BadRequest(_))));
     }
 }

@@ -138,6 +138,7 @@ impl ApiError {
     pub fn code(&self) -> Code {
         match (self, self.status()) {
             (ApiError::NotOffered(_) | ApiError::Encoding(_), _) => Code::Unimplemented,
+            (ApiError::Crowded, _) => Code::ResourceExhausted,
             (
                 _,
                 StatusCode::BAD_REQUEST

@@ -7,7 +7,7 @@ use axum::response::Response;
 use inference::Body;
 
 use crate::aside;
-use crate::compression::{self, Encoding};
+use crate::compression::{self, Encoding, Room};
 use crate::decode::{Decoded, HeaderLength, decode};
 use crate::encode::encode;
 use crate::error::ApiError;
@@ -86,12 +86,12 @@ async fn answer(
     body: Result<Pieces, ApiError>,
     trace: &mut Trace,
 ) -> Result<Response, ApiError> {
-    let limit = state.body_limit;
     let begun = trace.now();
     let model = state.repository.obtain(name, version).await?;
     trace.step("obtain", begun);
     trace.model(&model);
     let body = body?;
+    let room = Room { limit: state.body_limit, held: body.held() };
     let length = header_length(&headers)?;
     let (packed, accepted) = (compression::of_request(&headers)?, compression::for_answer(&headers));
     let watch = Watch::begin(state, &model, TraceParent::of(&headers));
@@ -99,7 +99,7 @@ async fn answer(
         && let Some(content) = plain::content(&headers)?
     {
         drop(headers);
-        let inputs = plain::Body { content, packed, body: body.whole(), limit };
+        let inputs = plain::Body { content, packed, body: body.whole(), room };
         return plain::infer(model, inputs, Show::of(query), accepted, watch, trace).await;
     }
     drop(headers);
@@ -118,7 +118,7 @@ async fn answer(
     let large = body.len() > LARGE || packed.is_some();
     let model_of_read = model.clone();
     let read = move || {
-        let body = compression::unpack(packed, body, limit)?;
+        let body = compression::unpack(packed, body, &room)?;
         decode(&body, length, model_of_read.signature(), model_of_read.limits())
     };
     let Decoded { id, mut request, binary, classes, reading } =

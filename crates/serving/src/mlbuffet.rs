@@ -73,7 +73,7 @@ pub fn router(buffet: Buffet) -> Router {
         .route("/api/v1/train/{*rest}", any(training))
         .route("/api/{*rest}", any(no_route))
         .layer(DefaultBodyLimit::max(buffet.state.body_limit))
-        .layer(from_fn_with_state((buffet.clone(), Bodies::of(buffet.state.body_limit)), bounded));
+        .layer(from_fn_with_state((buffet.clone(), buffet.state.bodies.clone()), bounded));
     // A file and what is said about it.
     let file = usize::try_from(buffet.shelf.file_limit()).unwrap_or(usize::MAX);
     let form = file.saturating_add(1 << 20);

@@ -7,7 +7,7 @@ use inference::steps::{Frame, Plain, Reading};
 use inference::{Model, Request, Tensor};
 
 use crate::aside;
-use crate::compression::{self, Encoding};
+use crate::compression::{self, Encoding, Room};
 use crate::decode::BinaryOutputs;
 use crate::encode::encode;
 use crate::error::ApiError;
@@ -75,8 +75,8 @@ pub(crate) struct Body {
     pub content: Content,
     pub packed: Option<Encoding>,
     pub body: Bytes,
-    /// Most bytes of it, unpacked.
-    pub limit: usize,
+    /// For it unpacked.
+    pub room: Room,
 }
 
 /// Runs a model on plain content.
@@ -139,8 +139,8 @@ async fn read(model: &Model, body: Body) -> Result<(Vec<Tensor>, Option<Frame>),
 impl Body {
     /// The content itself.
     fn unpack(self) -> Result<(Content, Bytes), ApiError> {
-        let Body { content, packed, body, limit } = self;
-        let body = compression::unpack(packed, body, limit)?;
+        let Body { content, packed, body, room } = self;
+        let body = compression::unpack(packed, body, &room)?;
         let Content::Form { boundary } = content else { return Ok((content, body)) };
         let file = form::only_file(&body, &boundary)?;
         let content = file.kind.map_or(Content::Either, content_of);

@@ -42,7 +42,7 @@ pub fn router(state: ServerState) -> Router {
         .fallback(|| async { ApiError::NoRoute })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(DefaultBodyLimit::max(limit))
-        .layer(from_fn_with_state(Bodies::of(limit), bounded))
+        .layer(from_fn_with_state(state.bodies.clone(), bounded))
         .with_state(state)
 }
 

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use inference::Repository;
 
+use crate::bodies::Bodies;
 use crate::control::{Control, ControlError, NoControl};
 use crate::error::ApiError;
 use crate::payloads::PayloadLog;
 use crate::settings::Settings;
 use crate::trace::Tracer;
+
+const BODY_LIMIT: usize = 64 << 20;
 
 /// The models, and what this server thinks of itself. Cheap to clone.
 #[derive(Clone)]
@@ -16,6 +19,7 @@ pub struct ServerState {
     pub(crate) repository: Repository,
     pub(crate) ready: Arc<dyn Fn() -> bool + Send + Sync>,
     pub(crate) body_limit: usize,
+    pub(crate) bodies: Bodies,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) payloads: Option<PayloadLog>,
@@ -30,7 +34,8 @@ impl ServerState {
         ServerState {
             repository,
             ready: Arc::new(|| true),
-            body_limit: 64 << 20,
+            body_limit: BODY_LIMIT,
+            bodies: Bodies::of(BODY_LIMIT),
             control: Arc::new(NoControl),
             settings: Arc::default(),
             payloads: None,
@@ -52,10 +57,11 @@ impl ServerState {
         self
     }
 
-    /// Largest request body in bytes, before and after decompression; over gRPC the largest message.
+    /// Largest request body in bytes, before and after decompression; over gRPC the largest message. All that come at
+    /// once, over whichever protocol, may be eight times as large together, or 64 MiB where that is more.
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> ServerState {
-        self.body_limit = bytes;
+        (self.body_limit, self.bodies) = (bytes, Bodies::of(bytes));
         self
     }
 
