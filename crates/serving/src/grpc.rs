@@ -4,8 +4,10 @@
 //! Triton's do. Answers are compressed as the request was, or not at all.
 
 mod contents;
+mod front;
 pub(crate) mod infer;
 mod listen;
+mod messages;
 mod service;
 
 pub use listen::serve;

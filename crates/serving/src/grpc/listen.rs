@@ -1,29 +1,18 @@
 //! The port: HTTP/2 connections, each with bounds on what a client may keep open.
 
-use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use daemon::Shutdown;
-use futures::FutureExt;
-use hyper::body::Incoming;
-use hyper::header::HeaderValue;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
-use hyper::service::Service;
-use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tonic::body::Body;
-use tonic::codec::CompressionEncoding;
-use tonic::codegen::Service as _;
-use wire::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 
-use super::service::Methods;
+use super::front::Front;
 use crate::lanes;
 use crate::state::ServerState;
 
@@ -40,7 +29,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves the protocol until the shutdown; then open requests are answered.
 pub async fn serve(listener: TcpListener, state: ServerState, shutdown: Shutdown) {
-    let (front, everywhere) = (Front::new(state), Handle::current());
+    let everywhere = Handle::current();
+    let front = Front::new(state, everywhere.clone());
     lanes::serve("grpc", lanes::CONNECTIONS, listener, shutdown.clone(), || {
         let (front, everywhere, shutdown) = (front.clone(), everywhere.clone(), shutdown.clone());
         move |stream| serve_connection(stream, front.clone(), everywhere.clone(), shutdown.clone())
@@ -81,55 +71,4 @@ where
         let place = if alone { &Handle::current() } else { &self.everywhere };
         place.spawn(request);
     }
-}
-
-type Server = GrpcInferenceServiceServer<Methods>;
-
-/// The service, for plain answers and for compressed ones.
-#[derive(Clone)]
-struct Front {
-    plain: Server,
-    packing: Server,
-}
-
-impl Front {
-    fn new(state: ServerState) -> Front {
-        let limit = state.body_limit;
-        let plain = Server::new(Methods(state))
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(usize::MAX)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Deflate);
-        let packing = (plain.clone())
-            .send_compressed(CompressionEncoding::Gzip)
-            .send_compressed(CompressionEncoding::Deflate);
-        Front { plain, packing }
-    }
-}
-
-impl Service<Request<Incoming>> for Front {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let server = if is_packed(request.headers()) { &self.packing } else { &self.plain };
-        let answer = server.clone().call(request);
-        Box::pin(answer.map(|answer| answer.map(name_size_truly)))
-    }
-}
-
-/// Clients offer every encoding they know with every request, so only one that packs its own message wants it.
-fn is_packed(headers: &HeaderMap) -> bool {
-    headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity")
-}
-
-/// A message over the limit is told as `OUT_OF_RANGE`; other servers and what clients know say `RESOURCE_EXHAUSTED`.
-fn name_size_truly(mut answer: Response<Body>) -> Response<Body> {
-    if let Some(status) = answer.headers_mut().get_mut("grpc-status")
-        && status == "11"
-    {
-        *status = HeaderValue::from_static("8");
-    }
-    answer
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use futures::{Stream, StreamExt};
+use bytes::Bytes;
+use futures::StreamExt;
 use serde_json::Value;
 use tonic::{Request, Response, Status, Streaming};
 use wire::inference::grpc_inference_service_server::GrpcInferenceService;
@@ -15,10 +16,13 @@ use wire::inference::log_setting_value::ParameterChoice as LogChoice;
 use wire::inference::model_repository_parameter::ParameterChoice as LoadChoice;
 use wire::inference::*;
 
+use super::front::Large;
 use super::infer::{deadline, infer};
+use super::messages::Stream;
 use crate::aside;
 use crate::control::LoadModel;
 use crate::error::ApiError;
+use crate::infer::LARGE;
 use crate::model_config::{self, ModelConfig as LoadConfig};
 use crate::state::ServerState;
 use crate::views;
@@ -30,7 +34,7 @@ const AHEAD: usize = 16;
 pub(super) struct Methods(pub ServerState);
 
 type Answer<T> = Result<Response<T>, Status>;
-type InferStream = Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
+type InferStream = Pin<Box<dyn futures::Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
 
 /// No version, as messages say it.
 fn named(text: &str) -> Option<&str> {
@@ -75,7 +79,13 @@ impl GrpcInferenceService for Methods {
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
         let deadline = deadline(request.metadata());
         let (metadata, _, message) = request.into_parts();
-        Ok(Response::new(infer(&self.0, message, deadline, metadata.as_ref()).await?))
+        let answer = infer(&self.0, message, deadline, metadata.as_ref()).await?;
+        let bytes: usize = answer.raw_output_contents.iter().map(Bytes::len).sum();
+        let mut answer = Response::new(answer);
+        if bytes > LARGE {
+            answer.extensions_mut().insert(Large);
+        }
+        Ok(answer)
     }
 
     /// What is wrong with one request is told in its own answer, and the stream goes on.
@@ -85,11 +95,14 @@ impl GrpcInferenceService for Methods {
     ) -> Answer<Self::ModelStreamInferStream> {
         let deadline = deadline(request.metadata()).map(|patience| tokio::time::Instant::now() + patience);
         let state = self.0.clone();
-        let (metadata, _, messages) = request.into_parts();
+        let (metadata, extensions, messages) = request.into_parts();
         let headers = Arc::new(metadata.into_headers());
+        let held = extensions.get::<Arc<Stream>>().cloned();
         let answers = messages.map(move |message| {
             let (state, headers) = (state.clone(), Arc::clone(&headers));
+            let part = held.as_ref().filter(|_| message.is_ok()).map(Stream::part);
             async move {
+                let _until_answered = part;
                 let left = deadline.map(|end| end.saturating_duration_since(tokio::time::Instant::now()));
                 Ok(stream_infer(&state, message?, left, &headers).await)
             }
