@@ -425,6 +425,9 @@ pub struct ServeOptions {
     /// With --data: where results may be sent, such as https://hooks.example.com; may be repeated
     #[arg(long = "callback-origin", value_name = "ORIGIN", requires = "data")]
     pub callback_origins: Vec<String>,
+    /// With --data: most GiB of all uploaded models together
+    #[arg(long, default_value_t = 64, value_name = "GIB", requires = "data")]
+    pub uploads_gib: u64,
     /// With --data: answer MLBuffet's clients with its own status codes, such as 200 for what failed
     #[arg(long, requires = "data")]
     pub mlbuffet_legacy: bool,

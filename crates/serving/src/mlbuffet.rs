@@ -77,12 +77,17 @@ pub fn router(buffet: Buffet) -> Router {
     // A file and what is said about it.
     let file = usize::try_from(buffet.shelf.file_limit()).unwrap_or(usize::MAX);
     let form = file.saturating_add(1 << 20);
+    let uploads = Router::new()
+        .route(model, post(upload::upload))
+        .layer(DefaultBodyLimit::max(form))
+        .layer(from_fn_with_state((buffet.clone(), Bodies::passing()), bounded));
     let guarded = Router::new()
         .route(model, get(models::download).delete(models::delete))
-        .route(model, post(upload::upload).layer(DefaultBodyLimit::max(form)))
         .route(&format!("{model}/download"), get(models::download))
         .route(&format!("{model}/default"), post(models::set_default))
         .route(&format!("{model}/information"), axum::routing::put(models::describe))
+        .layer(from_fn_with_state((buffet.clone(), buffet.state.bodies.clone()), bounded))
+        .merge(uploads)
         .layer(from_fn_with_state(buffet.clone(), admit));
     open.merge(guarded).method_not_allowed_fallback(wrong_method).with_state(buffet)
 }

@@ -5,6 +5,7 @@
 //! loaded it, so that what can't be served is refused and leaves nothing behind.
 
 mod error;
+mod room;
 mod tag;
 
 use std::collections::{BTreeMap, HashSet};
@@ -20,6 +21,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use types::{Digest, Serving};
 
 pub use error::Error;
+use room::{Coming, Disk, Room};
 pub use tag::{Tag, Version};
 
 const TABLE: &str = "uploaded-models";
@@ -29,6 +31,8 @@ const TABLE: &str = "uploaded-models";
 pub struct Options {
     /// Largest file in bytes.
     pub file_bytes: u64,
+    /// Most bytes of all files; equal ones count once. Where there are more already, none goes and none comes.
+    pub bytes: u64,
     /// Most tags.
     pub tags: usize,
     /// Most versions of one tag.
@@ -39,17 +43,23 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Files up to 4 GiB; a thousand tags of a hundred versions are megabytes of records.
+    /// Files up to 4 GiB, 64 GiB of them; a thousand tags of a hundred versions are megabytes of records.
     fn default() -> Self {
-        Options { file_bytes: 4 << 30, tags: 1000, versions: 100, taken: Arc::new(|_| false) }
+        Options {
+            file_bytes: 4 << 30,
+            bytes: 64 << 30,
+            tags: 1000,
+            versions: 100,
+            taken: Arc::new(|_| false),
+        }
     }
 }
 
 /// A file that has come, and is not yet a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     digest: Digest,
     size: u64,
+    _room: Arc<Room>,
 }
 
 /// What is said about a file.
@@ -86,6 +96,7 @@ struct Inner {
     blobs: Blobs,
     repository: Repository,
     options: Options,
+    disk: Arc<Disk>,
     tags: RwLock<BTreeMap<String, Tag>>,
     /// One change at a time; reads don't wait for it.
     changing: Arc<Mutex<()>>,
@@ -111,12 +122,15 @@ impl Shelf {
         let versions = tags.values().flat_map(|tag| tag.versions().values());
         let keep: HashSet<Digest> = versions.map(|version| version.digest).collect();
         blobs.collect_garbage(&keep, Duration::ZERO)?;
+        let disk = Arc::new(Disk::new(options.bytes));
+        disk.count(&tags);
         let shelf = Shelf {
             inner: Arc::new(Inner {
                 ledger,
                 blobs,
                 repository,
                 options,
+                disk,
                 tags: RwLock::new(tags),
                 changing: Arc::default(),
                 claimed: std::sync::Mutex::default(),
@@ -186,11 +200,14 @@ impl Shelf {
     /// Takes a file to the disk. It goes again at the next start unless it becomes a version.
     ///
     /// # Errors
-    /// When it is too large or breaks off.
+    /// When it is too large, there is no room for it beside the others, or it breaks off.
     pub async fn receive(&self, content: impl AsyncRead + Send + Unpin) -> Result<Received, Error> {
         let limit = self.inner.options.file_bytes;
-        let (digest, size) = self.inner.blobs.put_reader(content.take(limit.saturating_add(1))).await?;
-        let received = Received { digest, size };
+        let room = Room::on(&self.inner.disk);
+        let coming = Coming { content: content.take(limit.saturating_add(1)), room: Arc::clone(&room) };
+        let kept = self.inner.blobs.put_reader(coming).await;
+        let (digest, size) = kept.map_err(|error| room.refusal().unwrap_or(error.into()))?;
+        let received = Received { digest, size, _room: room };
         if size > limit {
             self.discard(received).await;
             return Err(Error::TooLarge { limit });
@@ -210,7 +227,7 @@ impl Shelf {
     /// When no engine takes it, or the tag can't be used; the file is gone then.
     pub async fn publish(&self, name: &str, label: Label, received: Received) -> Result<u32, Error> {
         let turn = self.inner.changing.clone().lock_owned().await;
-        let published = self.publish_in_turn(name, label, received, turn).await;
+        let published = self.publish_in_turn(name, label, &received, turn).await;
         if published.is_err() {
             self.discard(received).await;
         }
@@ -221,7 +238,7 @@ impl Shelf {
         &self,
         name: &str,
         label: Label,
-        Received { digest, size }: Received,
+        Received { digest, size, .. }: &Received,
         turn: OwnedMutexGuard<()>,
     ) -> Result<u32, Error> {
         let claim = Claim::of(&self.inner, name, turn);
@@ -230,6 +247,7 @@ impl Shelf {
         if self.tag(name).is_none() && self.inner.repository.list().iter().any(|model| model.name == name) {
             return Err(Error::Taken(name.into()));
         }
+        let (digest, size) = (*digest, *size);
         if !self.inner.blobs.has(&digest) {
             return Err(Error::Undone);
         }
@@ -408,7 +426,10 @@ impl Inner {
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut BTreeMap<String, Tag>) -> T) -> T {
-        change(&mut self.tags.write().unwrap_or_else(PoisonError::into_inner))
+        let mut tags = self.tags.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut tags);
+        self.disk.count(&tags);
+        changed
     }
 }
 

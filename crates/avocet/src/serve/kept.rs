@@ -32,10 +32,11 @@ pub fn router(
     let repository = state.repository().clone();
     let on_disk = Arc::clone(folder);
     let taken = Arc::new(move |name: &str| on_disk.names().iter().any(|known| known == name));
-    let limits = shelf::Options { taken, ..shelf::Options::default() };
+    let bytes = options.uploads_gib.saturating_mul(1 << 30);
+    let limits = shelf::Options { taken, bytes, ..shelf::Options::default() };
     let shelf = Shelf::open(&data.join("models"), ledger.clone(), repository.clone(), limits)?;
     let uploaded = shelf.clone();
-    folder.leave(move |name| uploaded.has(name));
+    folder.leave(move |name| uploaded.holds(name));
     // Whoever reaches this server may do everything: that is why it listens at this machine only.
     let guard = Arc::new(Unguarded);
     let limit = options.max_message_mib.saturating_mul(1 << 20);

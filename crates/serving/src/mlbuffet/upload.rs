@@ -156,6 +156,7 @@ pub(super) fn refused(error: Error) -> Reply {
         Error::Taken(_) | Error::TooMany { .. } => StatusCode::CONFLICT,
         Error::UnknownTag(_) | Error::UnknownVersion { .. } => StatusCode::NOT_FOUND,
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
         Error::Undone | Error::CutOff => StatusCode::SERVICE_UNAVAILABLE,
         Error::Artifacts(_) | Error::Ledger(_) => {
             tracing::warn!(error = text, "an uploaded model can't be kept");

@@ -34,6 +34,17 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
+    /// All files together would be too large.
+    #[error(
+        "there is no room for the file: uploaded models have {kept} bytes already, of at most {limit} together; delete \
+         some or ask the operator to raise the limit"
+    )]
+    Full {
+        /// Bytes of those that are there.
+        kept: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// There are too many of something.
     #[error("there are {limit} {what} already, and there can't be more; delete some")]
     TooMany {

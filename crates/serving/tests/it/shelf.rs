@@ -1,9 +1,12 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use axum::body::Body;
+use futures::{StreamExt, stream};
 use inference::State;
+use tokio::io::AsyncReadExt;
 
-use crate::support::{Kept, Setup, get, model, own_model, post, send, upload};
+use crate::support::{Kept, Setup, form, get, model, own_model, post, send, upload};
 use avocet_serving::Shelf;
 use avocet_serving::shelf::{Error, Label, Options};
 
@@ -54,7 +57,7 @@ async fn equal_files_share_one_blob_until_the_last_version_goes() {
 async fn sizes_tags_versions_and_names_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let taken = Arc::new(|name: &str| name == "reserved");
-    let options = Options { file_bytes: 10_000, tags: 1, versions: 2, taken };
+    let options = Options { file_bytes: 10_000, tags: 1, versions: 2, taken, ..Options::default() };
     let server = Kept::open(folder.path(), Setup { shelf: options, ..Setup::default() });
     assert_eq!(upload(&server.app, "t", "m.onnx", &vec![0; 10_001]).await.status, 413);
     assert_eq!(blobs(folder.path()), 0);
@@ -66,6 +69,43 @@ async fn sizes_tags_versions_and_names_are_bounded() {
     for name in ["-a".to_owned(), "a".repeat(64)] {
         assert_eq!(upload(&server.app, &name, "m.onnx", &own_model("label")).await.status, 422, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_files_together_are_bounded_and_what_goes_makes_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let affine = std::fs::read(model("affine")).unwrap();
+    let bytes = (own_model("label").len() + affine.len() - 1) as u64;
+    let setup = || Setup { shelf: Options { bytes, ..Options::default() }, ..Setup::default() };
+    let server = Kept::open(folder.path(), setup());
+    assert_eq!(upload(&server.app, "a", "m.onnx", &own_model("label")).await.status, 201);
+    server.end().await;
+    let server = Kept::open(folder.path(), setup());
+    let reply = upload(&server.app, "b", "m.onnx", &affine).await;
+    let told = reply.json()["http_status"]["description"].as_str().unwrap().to_owned();
+    assert_eq!(reply.status, 507, "{told}");
+    assert!(told.contains(&format!("of at most {bytes} together; delete some")), "{told}");
+    assert_eq!(blobs(folder.path()), 1, "nothing of it stays");
+    // What comes at once counts, too.
+    let first = server.shelf.receive(affine.as_slice().take((affine.len() - 1) as u64)).await.unwrap();
+    assert!(matches!(server.shelf.receive([0; 2].as_slice()).await, Err(Error::Full { .. })));
+    server.shelf.discard(first).await;
+    assert_eq!(send(&server.app, "DELETE", "/api/v1/models/a", &[], "").await.status, 200);
+    assert_eq!(upload(&server.app, "b", "m.onnx", &affine).await.status, 201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_no_more_of_an_upload_or_a_default_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Kept::open(folder.path(), Setup { idle: true, ..Setup::default() });
+    let (kind, body) = form(&[("path", Some("m.onnx"), None, &[0; 4096])]);
+    let begun = stream::iter([Ok::<_, std::io::Error>(body[..2048].to_vec())]).chain(stream::pending());
+    let headers = [("content-type", kind.as_str())];
+    let reply = send(&server.app, "POST", "/api/v1/models/t", &headers, Body::from_stream(begun)).await;
+    assert_eq!((reply.status.as_u16(), reply.json()["http_status"]["code"].as_u64()), (408, Some(408)));
+    assert_eq!(blobs(folder.path()), 0);
+    let nothing = Body::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    assert_eq!(send(&server.app, "POST", "/api/v1/models/t/default", &headers, nothing).await.status, 408);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
