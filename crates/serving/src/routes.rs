@@ -92,12 +92,12 @@ async fn metadata(state: &ServerState, name: &str, version: Option<&str>) -> Res
 
 async fn model_ready(State(state): State<ServerState>, name: Name) -> Result<StatusCode, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    views::ready(&state, &name, None).map(|()| StatusCode::OK)
+    views::ready(&state, &name, None).map(|_| StatusCode::OK)
 }
 
 async fn version_ready(State(state): State<ServerState>, path: NameVersion) -> Result<StatusCode, ApiError> {
     let Path((name, version)) = path.map_err(bad_path)?;
-    views::ready(&state, &name, Some(&version)).map(|()| StatusCode::OK)
+    views::ready(&state, &name, Some(&version)).map(|_| StatusCode::OK)
 }
 
 async fn model_configuration(State(state): State<ServerState>, name: Name) -> Result<Response, ApiError> {

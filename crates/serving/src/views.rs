@@ -24,15 +24,15 @@ pub(crate) const EXTENSIONS: [&str; 8] = [
     "statistics",
 ];
 
-/// Whether requests are answered: what is loaded by the first of them is ready, too.
+/// Whether requests are answered: what is loaded by the first of them is ready, too. Gives the version that would
+/// answer, where an alias or none was asked for.
 ///
 /// # Errors
 /// When they aren't, with the reason.
-pub(crate) fn ready(state: &ServerState, name: &str, version: Option<&str>) -> Result<(), ApiError> {
+pub(crate) fn ready(state: &ServerState, name: &str, version: Option<&str>) -> Result<String, ApiError> {
     match state.repository.get(name, version) {
-        Ok(_) => Ok(()),
-        // Not the version that was asked for, which may be an alias or none, but the one that would answer.
-        Err(Error::NotReady { version, .. }) if is_idle(state, name, &version) => Ok(()),
+        Ok(model) => Ok(model.version().to_owned()),
+        Err(Error::NotReady { version, .. }) if is_idle(state, name, &version) => Ok(version),
         Err(error) => Err(error.into()),
     }
 }
@@ -54,7 +54,7 @@ pub(crate) async fn metadata(
 ) -> Result<ModelMetadataResponse, ApiError> {
     let model = state.repository.obtain(name, version).await?;
     let versions = match version {
-        Some(version) => vec![version.into()],
+        Some(_) => vec![model.version().to_owned()],
         None => (state.repository.list().into_iter())
             .filter(|status| {
                 status.name == name && matches!(status.state, ModelState::Ready | ModelState::Idle)
@@ -93,11 +93,10 @@ pub(crate) fn statistics(
     name: Option<&str>,
     version: Option<&str>,
 ) -> Result<Vec<ModelStatistics>, ApiError> {
-    if let Some(name) = name {
-        ready(state, name, version)?;
-    }
+    let answering = name.map(|name| ready(state, name, version)).transpose()?;
+    let version = version.and(answering);
     let wanted = |model: &str, other: &str| {
-        name.is_none_or(|name| name == model) && version.is_none_or(|version| version == other)
+        name.is_none_or(|name| name == model) && version.as_ref().is_none_or(|version| version == other)
     };
     let all = state.repository.stats().into_iter();
     Ok(all

@@ -123,3 +123,23 @@ async fn what_is_loaded_by_its_first_request_is_ready_under_all_its_names() {
     }
     assert_eq!(get(&app, "/v2/models/affine/versions/4/ready").await.status, 404);
 }
+
+#[tokio::test]
+async fn statistics_and_metadata_by_an_alias_are_those_of_its_version() {
+    let repository = repository();
+    let idle = LoadRequest { default: false, ..LoadRequest::new("affine", "3", model("affine")) };
+    repository.register(idle).unwrap();
+    let aliases = [("old".to_owned(), "1".to_owned()), ("next".to_owned(), "3".to_owned())].into();
+    repository.set_routing("affine", Routing { aliases, traffic: None }).unwrap();
+    let app = router(ServerState::new(repository));
+    let asked = post(&app, "/v2/models/affine/versions/old/infer", x("[1,4]", "[1,2,3,4]")).await;
+    assert_eq!(asked.status, 200);
+    let stats = get(&app, "/v2/models/affine/versions/old/stats").await.json();
+    assert_eq!(stats["model_stats"].as_array().unwrap().len(), 1, "{stats}");
+    assert_eq!(stats["model_stats"][0]["version"], "1");
+    assert_eq!(stats["model_stats"][0]["inference_stats"]["success"]["count"], 1);
+    assert_eq!(get(&app, "/v2/models/affine/versions/old").await.json()["versions"], json!(["1"]));
+    let stats = get(&app, "/v2/models/affine/versions/next/stats").await.json();
+    assert_eq!(stats, json!({"model_stats": []}), "what no request has loaded has counted nothing");
+    assert_eq!(get(&app, "/v2/models/affine/versions/next").await.json()["versions"], json!(["3"]));
+}
