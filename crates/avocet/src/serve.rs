@@ -20,7 +20,7 @@ use crate::{up, worker};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
-    daemon::start_logs(&options.log);
+    let logs = daemon::start_logs(&options.log);
     if !options.host.is_loopback() && !options.insecure_plain_http {
         bail!(
             "{} can be reached from other machines, and models are served neither encrypted nor behind a password; \
@@ -47,7 +47,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let folder = Arc::new(folder);
     load(&folder, &options).await?;
     let limit = options.max_message_mib.saturating_mul(1 << 20);
-    let mut state = ServerState::new(repository.clone()).body_limit(limit).control(folder.clone());
+    let mut state = ServerState::new(repository.clone()).body_limit(limit).control(folder.clone()).logs(logs);
     if let Some(settings) = traces {
         state = state.traces(Tracer::start(settings, &tasks)?);
     }

@@ -16,7 +16,7 @@ pub use backoff::Backoff;
 pub use clock::now;
 pub use errors::chain;
 pub use files::{sync_folder, write_durably, write_private};
-pub use logs::start_logs;
+pub use logs::{Levels, Logs, start_logs};
 pub use memory::{machine_memory, usable_memory};
 pub use secrets::{fill_random, random_hex, same_secret};
 pub use tasks::{Shutdown, Tasks, wait_for_signal};

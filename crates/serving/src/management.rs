@@ -1,6 +1,6 @@
 //! The routes that list and change: the repository, settings, and the shared memory that there isn't.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Router;
 use axum::extract::rejection::BytesRejection;
@@ -11,18 +11,19 @@ use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use inference::ModelStatus;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::aside;
-use crate::control::LoadModel;
+use crate::control::{ControlError, LoadModel};
 use crate::error::ApiError;
 use crate::infer::{bad_body, bad_path};
 use crate::model_config::ModelConfig;
 use crate::routes::{Name, answer};
 use crate::state::ServerState;
-use crate::views;
+use crate::{settings, views};
 
 pub(crate) fn routes() -> Router<ServerState> {
     let mut router = Router::new()
@@ -119,21 +120,84 @@ fn read_load(request: LoadRequest) -> Result<LoadModel, ApiError> {
     Ok(wanted)
 }
 
-/// `unload_dependents` changes nothing: no model here depends on another.
-async fn unload(State(state): State<ServerState>, name: Name) -> Result<Response, ApiError> {
+#[derive(Default, Deserialize)]
+struct UnloadRequest {
+    #[serde(default)]
+    parameters: Map<String, Value>,
+}
+
+async fn unload(State(state): State<ServerState>, name: Name, body: Body) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    aside(move || Ok(state.control.unload(&name)?)).await?;
+    let request: UnloadRequest = read(&state, body, r#"{"parameters": {"unload_dependents": true}}"#)?;
+    let dependents = match request.parameters.get(UNLOAD_DEPENDENTS) {
+        None => false,
+        Some(value) => value.as_bool().ok_or_else(no_flag)?,
+    };
+    aside(move || unload_model(&state, &name, dependents)).await?;
     Ok(done())
 }
 
+pub(crate) const UNLOAD_DEPENDENTS: &str = "unload_dependents";
+
+pub(crate) fn no_flag() -> ApiError {
+    ApiError::BadRequest(format!("parameter `{UNLOAD_DEPENDENTS}` is neither true nor false"))
+}
+
+/// Unloads a model, and with it, where `dependents` are meant, the models that it is made of; those stay that another
+/// ensemble needs, or that were not loaded from the repository. Blocks.
+///
+/// # Errors
+/// When it can't be unloaded.
+pub(crate) fn unload_model(state: &ServerState, name: &str, dependents: bool) -> Result<(), ApiError> {
+    let mut going = vec![name.to_owned()];
+    if dependents {
+        let ensembles = ensembles(state);
+        add_members(&ensembles, &mut going);
+        let mut staying: Vec<String> =
+            ensembles.keys().filter(|name| !going.contains(name)).cloned().collect();
+        add_members(&ensembles, &mut staying);
+        going.retain(|member| member == name || !staying.contains(member));
+    }
+    state.control.unload(name)?;
+    for member in going.iter().skip(1) {
+        match state.control.unload(member) {
+            Ok(()) | Err(ControlError::Unknown { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The models of each ensemble that is loaded.
+fn ensembles(state: &ServerState) -> BTreeMap<String, Vec<String>> {
+    let mut ensembles: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for ModelStatus { name, version, .. } in state.repository.list() {
+        let Ok(model) = state.repository.get(&name, Some(&version)) else { continue };
+        let Some(ensemble) = model.ensemble() else { continue };
+        ensembles.entry(name).or_default().extend(ensemble.steps.iter().map(|step| step.model.clone()));
+    }
+    ensembles
+}
+
+/// Adds the models of the ensembles in a list, and those of ensembles among them.
+fn add_members(ensembles: &BTreeMap<String, Vec<String>>, names: &mut Vec<String>) {
+    let mut looked = 0;
+    while let Some(name) = names.get(looked) {
+        let members = ensembles.get(name).into_iter().flatten();
+        let new: BTreeSet<String> = members.filter(|member| !names.contains(member)).cloned().collect();
+        names.extend(new);
+        looked += 1;
+    }
+}
+
 async fn log(State(state): State<ServerState>) -> Response {
-    let settings = state.settings.log().into_iter();
+    let settings = settings::log(state.logs.as_ref()).into_iter();
     answer(&Value::Object(settings.map(|(name, value)| (name.to_owned(), value)).collect()))
 }
 
 async fn change_log(State(state): State<ServerState>, body: Body) -> Result<Response, ApiError> {
     let changes: BTreeMap<String, Value> = read(&state, body, r#"{"log_verbose_level": 1}"#)?;
-    state.may_control()?.settings.change_log(changes)?;
+    settings::change_log(state.may_control()?.logs.as_ref(), changes)?;
     Ok(log(State(state)).await)
 }
 
@@ -149,8 +213,12 @@ async fn trace(State(state): State<ServerState>) -> Response {
     answer(&Value::Object(settings.collect()))
 }
 
+fn read_trace(state: &ServerState, body: Body) -> Result<BTreeMap<String, Value>, ApiError> {
+    read(state, body, r#"{"trace_rate": "1000"}"#)
+}
+
 async fn change_trace(State(state): State<ServerState>, body: Body) -> Result<Response, ApiError> {
-    let changes: BTreeMap<String, Value> = read(&state, body, r#"{"trace_rate": "1000"}"#)?;
+    let changes = read_trace(&state, body)?;
     let values = |(name, value)| {
         let values = match value {
             Value::Null => Vec::new(),
@@ -166,17 +234,34 @@ async fn change_trace(State(state): State<ServerState>, body: Body) -> Result<Re
     Ok(trace(State(state)).await)
 }
 
-/// Models have the server's settings and none of their own.
 async fn model_trace(State(state): State<ServerState>, name: Name) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    views::ready(&state, &name, None)?;
+    check_model_trace(&state, &name, false)?;
     Ok(trace(State(state)).await)
 }
 
-async fn change_model_trace(State(state): State<ServerState>, name: Name) -> Result<Response, ApiError> {
+async fn change_model_trace(
+    State(state): State<ServerState>,
+    name: Name,
+    body: Body,
+) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    views::ready(&state, &name, None)?;
-    Err(ApiError::BadRequest("models have no trace settings of their own; set the server's".into()))
+    check_model_trace(&state, &name, !read_trace(&state, body)?.is_empty())?;
+    Ok(trace(State(state)).await)
+}
+
+/// Models have the server's settings and none of their own.
+///
+/// # Errors
+/// When there is no such model, or something is to be changed for it.
+pub(crate) fn check_model_trace(state: &ServerState, name: &str, changes: bool) -> Result<(), ApiError> {
+    views::ready(state, name, None)?;
+    match changes {
+        true => {
+            Err(ApiError::BadRequest("models have no trace settings of their own; set the server's".into()))
+        }
+        false => Ok(()),
+    }
 }
 
 async fn no_regions() -> Response {

@@ -1,11 +1,13 @@
 //! The settings that the logging and trace extensions show and change.
 //!
-//! They are checked, kept and shown, and change nothing: what is logged and traced is said where the server is started.
-//! Triton's own traces are not written, so the level of that is always `OFF`.
+//! Those of logs are the process's own and hold at once. Those of traces are checked, kept and shown, and change nothing:
+//! what is traced is said where the server is started. Triton's own traces are not written, so the level of that is
+//! always `OFF`.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use daemon::{Levels, Logs};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -13,7 +15,6 @@ use crate::error::ApiError;
 /// What clients set, over the defaults.
 #[derive(Default)]
 pub(crate) struct Settings {
-    log: Mutex<BTreeMap<String, Value>>,
     trace: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
@@ -24,46 +25,66 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A trace setting's longest value in bytes, and most values.
 const LONGEST: usize = 256;
 
-impl Settings {
-    /// Every logging setting and its value.
-    pub fn log(&self) -> Vec<(&'static str, Value)> {
-        let changed = lock(&self.log);
-        let defaults = [
-            ("log_file", json!("")),
-            ("log_info", json!(true)),
-            ("log_warning", json!(true)),
-            ("log_error", json!(true)),
-            ("log_verbose_level", json!(0)),
-            ("log_format", json!("default")),
-        ];
-        defaults.map(|(name, default)| (name, changed.get(name).cloned().unwrap_or(default))).into()
-    }
+/// Levels where nobody says which there are.
+const UNKNOWN: Levels = Levels { error: true, warning: true, info: true, verbose: 0 };
 
-    /// Changes logging settings: all of them or none.
-    ///
-    /// # Errors
-    /// When one doesn't exist, has a value of another type, or can't be changed.
-    pub fn change_log(&self, changes: BTreeMap<String, Value>) -> Result<(), ApiError> {
-        for (name, value) in &changes {
-            let fits = match name.as_str() {
-                "log_info" | "log_warning" | "log_error" => value.is_boolean(),
-                "log_verbose_level" => value.as_u64().is_some_and(|level| u32::try_from(level).is_ok()),
-                "log_format" => matches!(value.as_str(), Some("default" | "ISO8601")),
-                "log_file" => {
-                    return Err(ApiError::BadRequest(
-                        "log file location can not be updated through network protocol".into(),
-                    ));
-                }
-                _ => return Err(unknown("log", name)),
-            };
-            if !fits {
-                return Err(ApiError::BadRequest(format!("log setting '{name}' can't be {value}; see GET")));
+/// Every logging setting and its value.
+pub(crate) fn log(logs: Option<&Logs>) -> Vec<(&'static str, Value)> {
+    let Levels { error, warning, info, verbose } = logs.map_or(UNKNOWN, Logs::levels);
+    vec![
+        ("log_file", json!("")),
+        ("log_info", json!(info)),
+        ("log_warning", json!(warning)),
+        ("log_error", json!(error)),
+        ("log_verbose_level", json!(verbose)),
+        ("log_format", json!("ISO8601")),
+    ]
+}
+
+/// Changes logging settings: all of them or none.
+///
+/// # Errors
+/// When one doesn't exist, has a value of another type, or can't be changed.
+pub(crate) fn change_log(logs: Option<&Logs>, changes: BTreeMap<String, Value>) -> Result<(), ApiError> {
+    let bad = |text: String| ApiError::BadRequest(text);
+    let fixed =
+        || bad("the logs here belong to the program around this server, so they can't be changed".into());
+    let logs = logs.ok_or_else(fixed)?;
+    let mut wanted = [None; 3];
+    let [info, warning, error] = &mut wanted;
+    let mut verbose = None;
+    for (name, value) in &changes {
+        let unfit = || bad(format!("log setting '{name}' can't be {value}; see GET"));
+        let flag = || value.as_bool().ok_or_else(unfit);
+        match name.as_str() {
+            "log_info" => *info = Some(flag()?),
+            "log_warning" => *warning = Some(flag()?),
+            "log_error" => *error = Some(flag()?),
+            "log_verbose_level" => {
+                let level = value.as_u64().and_then(|level| u32::try_from(level).ok());
+                verbose = Some(level.ok_or_else(unfit)?);
             }
+            "log_format" if value == "ISO8601" => {}
+            "log_format" => {
+                return Err(bad("log_format can only be ISO8601: logs have no other form here".into()));
+            }
+            "log_file" => {
+                return Err(bad("log file location can not be updated through network protocol".into()));
+            }
+            _ => return Err(unknown("log", name)),
         }
-        lock(&self.log).extend(changes);
-        Ok(())
     }
+    let [info, warning, error] = wanted;
+    let changed = logs.change(|now| Levels {
+        error: error.unwrap_or(now.error),
+        warning: warning.unwrap_or(now.warning),
+        info: info.unwrap_or(now.info),
+        verbose: verbose.unwrap_or(now.verbose),
+    });
+    if changed { Ok(()) } else { Err(fixed()) }
+}
 
+impl Settings {
     /// Every trace setting and its values.
     pub fn trace(&self) -> Vec<(&'static str, Vec<String>)> {
         let changed = lock(&self.trace);
@@ -128,20 +149,24 @@ mod tests {
 
     #[test]
     fn log_settings_change_together_or_not_at_all() {
-        let settings = Settings::default();
+        let logs = daemon::start_logs("info");
         let changes = |text: &str| serde_json::from_str::<BTreeMap<String, Value>>(text).unwrap();
         for bad in [
             r#"{"log_error":false,"log_info":1}"#,
-            r#"{"log_file":"/tmp/x"}"#,
-            r#"{"nope":true}"#,
-            r#"{"log_verbose_level":-1}"#,
+            r#"{"log_error":false,"log_file":"/tmp/x"}"#,
+            r#"{"log_error":false,"nope":true}"#,
+            r#"{"log_error":false,"log_verbose_level":-1}"#,
+            r#"{"log_error":false,"log_format":"default"}"#,
         ] {
-            settings.change_log(changes(bad)).unwrap_err();
+            change_log(Some(&logs), changes(bad)).unwrap_err();
         }
-        assert!(settings.log().contains(&("log_error", json!(true))));
-        settings.change_log(changes(r#"{"log_error":false,"log_verbose_level":2}"#)).unwrap();
-        assert!(settings.log().contains(&("log_error", json!(false))));
-        assert!(settings.log().contains(&("log_verbose_level", json!(2))));
+        assert!(log(Some(&logs)).contains(&("log_error", json!(true))));
+        change_log(Some(&logs), changes(r#"{"log_error":false,"log_verbose_level":2}"#)).unwrap();
+        assert!(log(Some(&logs)).contains(&("log_error", json!(false))));
+        assert!(log(Some(&logs)).contains(&("log_verbose_level", json!(2))));
+        assert_eq!(logs.levels(), Levels { error: false, warning: true, info: true, verbose: 2 });
+        let refused = change_log(None, changes(r#"{"log_info":false}"#)).unwrap_err();
+        assert!(refused.to_string().contains("can't be changed"), "{refused}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use daemon::Logs;
 use inference::Repository;
 
 use crate::bodies::Bodies;
@@ -22,6 +23,7 @@ pub struct ServerState {
     pub(crate) bodies: Bodies,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) logs: Option<Logs>,
     pub(crate) payloads: Option<PayloadLog>,
     pub(crate) tracer: Option<Tracer>,
     pub(crate) further: Option<Arc<dyn Fn() -> String + Send + Sync>>,
@@ -38,6 +40,7 @@ impl ServerState {
             bodies: Bodies::of(BODY_LIMIT),
             control: Arc::new(NoControl),
             settings: Arc::default(),
+            logs: None,
             payloads: None,
             tracer: None,
             further: None,
@@ -69,6 +72,13 @@ impl ServerState {
     #[must_use]
     pub fn control(mut self, control: Arc<dyn Control>) -> ServerState {
         self.control = control;
+        self
+    }
+
+    /// The process's logs, which clients may change where they may load models; without it nobody may.
+    #[must_use]
+    pub fn logs(mut self, logs: Logs) -> ServerState {
+        self.logs = Some(logs);
         self
     }
 

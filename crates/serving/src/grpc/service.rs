@@ -23,9 +23,10 @@ use crate::aside;
 use crate::control::LoadModel;
 use crate::error::ApiError;
 use crate::infer::LARGE;
+use crate::management::{self, UNLOAD_DEPENDENTS};
 use crate::model_config::{self, ModelConfig as LoadConfig};
 use crate::state::ServerState;
-use crate::views;
+use crate::{settings, views};
 
 /// Requests of one stream that are worked on at once; their answers keep the order of the requests.
 const AHEAD: usize = 16;
@@ -148,9 +149,14 @@ impl GrpcInferenceService for Methods {
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Answer<RepositoryModelUnloadResponse> {
-        let name = request.into_inner().model_name;
-        let control = self.0.control.clone();
-        aside(move || Ok(control.unload(&name)?)).await?;
+        let RepositoryModelUnloadRequest { model_name, parameters, .. } = request.into_inner();
+        let dependents = match parameters.get(UNLOAD_DEPENDENTS).map(|value| &value.parameter_choice) {
+            None => false,
+            Some(Some(LoadChoice::BoolParam(dependents))) => *dependents,
+            Some(_) => return Err(management::no_flag().into()),
+        };
+        let state = self.0.clone();
+        aside(move || management::unload_model(&state, &model_name, dependents)).await?;
         Ok(Response::new(RepositoryModelUnloadResponse {}))
     }
 
@@ -197,8 +203,10 @@ impl GrpcInferenceService for Methods {
     }
 
     async fn trace_setting(&self, request: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {
-        let changes = request.into_inner().settings;
-        if !changes.is_empty() {
+        let TraceSettingRequest { settings: changes, model_name } = request.into_inner();
+        if !model_name.is_empty() {
+            management::check_model_trace(&self.0, &model_name, !changes.is_empty())?;
+        } else if !changes.is_empty() {
             let changes = changes.into_iter().map(|(name, setting)| (name, setting.value)).collect();
             self.0.may_control()?.settings.change_trace(changes)?;
         }
@@ -211,9 +219,9 @@ impl GrpcInferenceService for Methods {
         let changes = request.into_inner().settings;
         if !changes.is_empty() {
             let changes = changes.into_iter().map(|(name, setting)| (name, log_value(setting))).collect();
-            self.0.may_control()?.settings.change_log(changes)?;
+            settings::change_log(self.0.may_control()?.logs.as_ref(), changes)?;
         }
-        let settings = self.0.settings.log().into_iter();
+        let settings = settings::log(self.0.logs.as_ref()).into_iter();
         let settings = settings.map(|(name, value)| (name.to_owned(), log_setting(&value))).collect();
         Ok(Response::new(LogSettingsResponse { settings }))
     }

@@ -48,4 +48,6 @@ assert metadata["platform"].startswith("ensemble"), metadata
 assert (stats.inference_stats.success.count, stats.inference_count) == (4, 8), stats
 (stats,) = remote.get_inference_statistics("pass").model_stats
 assert stats.inference_stats.success.count == 2, "it runs only where its output is asked for"
+remote.unload_model("a_pipe", unload_dependents=True)
+assert not rest.is_model_ready("a_pipe") and not rest.is_model_ready("scores")
 print("ok: ensemble")

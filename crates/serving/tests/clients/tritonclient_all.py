@@ -205,7 +205,14 @@ def metadata(module, client):
     client.update_trace_settings(settings={"trace_rate": "5"})
     assert '"5"' in json.dumps(client.get_trace_settings(**as_json))
     fails("OFF", lambda: client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]}))
-    client.update_log_settings({"log_verbose_level": 3})
+    refused = "400" if module is http else "INVALID_ARGUMENT"
+    fails(refused, lambda: client.update_trace_settings("affine", {"trace_rate": "7"}), "the server's")
+    assert '"5"' in json.dumps(client.get_trace_settings("affine", **as_json))
+    missing = "404" if module is http else "NOT_FOUND"
+    fails(missing, lambda: client.get_trace_settings("nope", **as_json), "nope")
+    client.update_log_settings({"log_verbose_level": 3, "log_info": False})
+    assert "3" in json.dumps(client.get_log_settings(**as_json))
+    fails(refused, lambda: client.update_log_settings({"log_verbose_level": 1, "log_file": "/tmp/x"}), "log file")
     assert "3" in json.dumps(client.get_log_settings(**as_json))
 
 

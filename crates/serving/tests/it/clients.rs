@@ -54,7 +54,7 @@ async fn run_client(engine: &str, onnxruntime: Option<PathBuf>, datatypes: usize
     let control = Arc::new(control);
     let unservable = control.load_all(&control.names());
     assert_eq!(TYPES.len() - unservable.len(), datatypes, "{unservable:?}");
-    let state = ServerState::new(repository).control(control);
+    let state = ServerState::new(repository).control(control).logs(daemon::start_logs("warn"));
     let tasks = daemon::Tasks::default();
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let rpc = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -114,6 +114,36 @@ async fn loading_an_ensemble_loads_its_models() {
 }
 
 #[tokio::test]
+async fn unloading_an_ensemble_with_its_dependents_leaves_what_another_one_needs() {
+    let second = PIPE.replace("a_pipe", "b_pipe");
+    let add = |folder: &Path| {
+        std::fs::create_dir_all(folder.join("b_pipe/1")).unwrap();
+        std::fs::write(folder.join("b_pipe/config.pbtxt"), second).unwrap();
+    };
+    let bench = bench(add, ControlMode::Explicit);
+    let ready = async |name: &str| get(&bench.app, &format!("/v2/models/{name}/ready")).await.status == 200;
+    let unload = async |name: &str, body: &'static str| {
+        post(&bench.app, &format!("/v2/repository/models/{name}/unload"), body).await.status.as_u16()
+    };
+    for name in ["a_pipe", "b_pipe"] {
+        post(&bench.app, &format!("/v2/repository/models/{name}/load"), "{}").await;
+        assert!(ready(name).await);
+    }
+    let with = r#"{"parameters": {"unload_dependents": true}}"#;
+    assert_eq!(unload("a_pipe", r#"{"parameters": {"unload_dependents": "yes"}}"#).await, 400);
+    assert_eq!(unload("a_pipe", with).await, 200);
+    assert!(!ready("a_pipe").await && ready("b_pipe").await && ready("scores").await);
+    assert_eq!(post(&bench.app, "/v2/models/b_pipe/infer", ASK).await.status, StatusCode::OK);
+    assert_eq!(unload("b_pipe", r#"{"parameters": {"unload_dependents": false}}"#).await, 200);
+    assert!(ready("scores").await);
+    post(&bench.app, "/v2/repository/models/b_pipe/load", "{}").await;
+    assert_eq!(unload("b_pipe", with).await, 200);
+    for name in ["scores", "pass", "keep"] {
+        assert!(!ready(name).await, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn what_does_not_fit_is_told_and_not_served() {
     let with = |from: &'static str, to: &'static str| {
         let change = move |folder: &Path| {
