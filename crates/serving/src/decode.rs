@@ -1,11 +1,12 @@
 //! A request body to tensors: JSON, JSON followed by binary tensors, or one raw tensor.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
 use inference::{Datatype, Limits, Request, Signature, Tensor, TensorSpec};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::classify::Classes;
@@ -66,37 +67,45 @@ impl HeaderLength {
 struct Body<'a> {
     #[serde(borrow)]
     id: Option<Cow<'a, str>>,
-    parameters: Option<BodyParameters>,
+    #[serde(borrow)]
+    parameters: Option<BodyParameters<'a>>,
     #[serde(borrow)]
     inputs: Vec<Input<'a>>,
     #[serde(borrow, default)]
     outputs: Option<Vec<Output<'a>>>,
 }
 
+/// As they stand there: whoever reads one names it if it is wrong.
 #[derive(Default, Deserialize)]
-struct BodyParameters {
-    binary_data_output: Option<bool>,
-    priority: Option<u64>,
-    timeout: Option<u64>,
-    reading: Option<bool>,
+struct BodyParameters<'a> {
+    #[serde(borrow)]
+    binary_data_output: Option<&'a RawValue>,
+    #[serde(borrow)]
+    priority: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timeout: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reading: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Input<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
-    shape: Vec<usize>,
+    #[serde(borrow)]
+    shape: &'a RawValue,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
-    #[serde(default)]
-    parameters: Option<InputParameters>,
+    #[serde(borrow, default)]
+    parameters: Option<InputParameters<'a>>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
-struct InputParameters {
-    binary_data_size: Option<usize>,
+struct InputParameters<'a> {
+    #[serde(borrow)]
+    binary_data_size: Option<&'a RawValue>,
     shared_memory_region: Option<IgnoredAny>,
 }
 
@@ -104,13 +113,16 @@ struct InputParameters {
 struct Output<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
-    parameters: Option<OutputParameters>,
+    #[serde(borrow)]
+    parameters: Option<OutputParameters<'a>>,
 }
 
 #[derive(Default, Deserialize)]
-struct OutputParameters {
-    binary_data: Option<bool>,
-    classification: Option<u64>,
+struct OutputParameters<'a> {
+    #[serde(borrow)]
+    binary_data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    classification: Option<&'a RawValue>,
     shared_memory_region: Option<IgnoredAny>,
 }
 
@@ -148,22 +160,29 @@ pub(crate) fn decode(
         return Err(bad(format!("{over} bytes follow the last binary tensor; make `binary_data_size` fit")));
     }
     let parameters = parsed.parameters.unwrap_or_default();
-    let mut outputs =
-        BinaryOutputs { default: parameters.binary_data_output == Some(true), each: Vec::new() };
+    let flag = |value, name| read_parameter::<bool>(value, name, format_args!("of the request"), FLAG);
+    let number = |value, name| read_parameter::<u64>(value, name, format_args!("of the request"), NUMBER);
+    let default = flag(parameters.binary_data_output, "binary_data_output")? == Some(true);
+    let mut outputs = BinaryOutputs { default, each: Vec::new() };
     let (mut names, mut classes) = (Vec::new(), Classes::default());
     for output in parsed.outputs.unwrap_or_default() {
         let parameters = output.parameters.unwrap_or_default();
         if parameters.shared_memory_region.is_some() {
             return Err(ApiError::no_shared_memory(&output.name));
         }
-        classes.push(parameters.classification.unwrap_or(0));
-        outputs.each.push(parameters.binary_data);
+        let name = &output.name;
+        let count = parameters.classification;
+        let count = read_parameter(count, "classification", format_args!("of output `{name}`"), NUMBER)?;
+        classes.push(count.unwrap_or(0));
+        let binary = parameters.binary_data;
+        outputs.each.push(read_parameter(binary, "binary_data", format_args!("of output `{name}`"), FLAG)?);
         names.push(output.name.into_owned());
     }
     let mut request = Request { inputs, outputs: names, ..Request::default() };
-    let (priority, timeout) = (parameters.priority.unwrap_or(0), parameters.timeout.unwrap_or(0));
+    let priority = number(parameters.priority, "priority")?.unwrap_or(0);
+    let timeout = number(parameters.timeout, "timeout")?.unwrap_or(0);
     Parameters { priority, timeout }.apply(&mut request);
-    let reading = parameters.reading == Some(true);
+    let reading = flag(parameters.reading, "reading")? == Some(true);
     Ok(Decoded { id: parsed.id.map(Cow::into_owned), request, binary: outputs, classes, reading })
 }
 
@@ -174,8 +193,11 @@ fn tensor(input: Input<'_>, binary: &mut Bytes, limits: Limits) -> Result<Tensor
         return Err(ApiError::no_shared_memory(&name));
     }
     let datatype: Datatype = datatype.parse().map_err(|error| bad(format!("input `{name}`: {error}")))?;
+    let shape = read_shape(&name, shape)?;
     limits.check_shape(&shape)?;
-    match (data, parameters.binary_data_size) {
+    let size = parameters.binary_data_size;
+    let size = read_parameter(size, "binary_data_size", format_args!("of input `{name}`"), NUMBER)?;
+    match (data, size) {
         (Some(json), None) => {
             data::read(&name, datatype, &shape, json.get()).map_err(|error| bad(error.to_string()))
         }
@@ -193,6 +215,41 @@ fn tensor(input: Input<'_>, binary: &mut Bytes, limits: Limits) -> Result<Tensor
             Err(bad(format!("input `{name}` has both `data` and `binary_data_size`; send one")))
         }
     }
+}
+
+/// What flags and numbers are to be.
+const FLAG: &str = "true or false";
+const NUMBER: &str = "a whole number from 0";
+
+/// Longest part of a client's text in an error, in characters.
+const SHOWN: usize = 64;
+
+fn read_parameter<T: DeserializeOwned>(
+    value: Option<&RawValue>,
+    name: &str,
+    of: fmt::Arguments<'_>,
+    expected: &str,
+) -> Result<Option<T>, ApiError> {
+    let Some(value) = value else { return Ok(None) };
+    let wrong = |_| {
+        let given: String = value.get().chars().take(SHOWN).collect();
+        bad(format!("parameter `{name}` {of} is {given}; send {expected}"))
+    };
+    serde_json::from_str(value.get()).map_err(wrong)
+}
+
+/// Sizes, as other fronts say it where they are none.
+fn read_shape(name: &str, given: &RawValue) -> Result<Vec<usize>, ApiError> {
+    if let Ok(shape) = serde_json::from_str(given.get()) {
+        return Ok(shape);
+    }
+    let shown: String = given.get().chars().take(SHOWN).collect();
+    Err(bad(match serde_json::from_str::<Vec<i64>>(given.get()) {
+        Ok(shape) if shape.iter().any(|&size| size < 0) => {
+            format!("input `{name}` has shape {shown}; sizes can't be negative: send those of the data")
+        }
+        _ => format!("input `{name}` has shape {shown}; send a list of whole numbers, such as [1, 4]"),
+    }))
 }
 
 /// The whole body as the model's only input; one open dimension is worked out from the length.
@@ -307,6 +364,27 @@ mod tests {
             (String::new(), "the body is no inference request: EOF"),
             ("{}".into(), "missing field `inputs`"),
             (r#"{"inputs":[{"name":"x","shape":[-1],"datatype":"FP32","data":[]}]}"#.into(), "-1"),
+            (
+                r#"{"inputs":[{"name":"x","shape":[-1, 4],"datatype":"FP32","data":[]}]}"#.into(),
+                "input `x` has shape [-1, 4]; sizes can't be negative",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1.5],"datatype":"FP32","data":[]}]}"#.into(),
+                "input `x` has shape [1.5]; send a list of whole numbers",
+            ),
+            (
+                r#"{"inputs":[],"parameters":{"priority":"1"}}"#.into(),
+                "parameter `priority` of the request is \"1\"; send a whole number from 0",
+            ),
+            (
+                r#"{"inputs":[],"parameters":{"binary_data_output":1}}"#.into(),
+                "parameter `binary_data_output` of the request is 1; send true or false",
+            ),
+            (
+                r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":"2"}}]}"#.into(),
+                "parameter `classification` of output `y` is \"2\"",
+            ),
+            (input(r#","parameters":{"binary_data_size":"4"}"#), "parameter `binary_data_size` of input `x`"),
             (r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP33","data":[1]}]}"#.into(), "`FP33`"),
             (r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":-3}}]}"#.into(), "-3"),
             (r#"{"inputs":[],"parameters":{"priority":"high"}}"#.into(), "high"),
