@@ -18,9 +18,10 @@ use crate::error::ApiError;
 
 /// For how long a client may be kept waiting for the response itself.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// What a job keeps of its request's headers: what the body is. How the answer may be packed isn't kept, so that
-/// responses are kept unpacked.
-const KEPT: [&str; 3] = ["content-type", "content-encoding", "inference-header-content-length"];
+/// What a job keeps of its request's headers: what the body is, and whose trace it belongs to. How the answer may be
+/// packed isn't kept, so that responses are kept unpacked.
+const KEPT: [&str; 5] =
+    ["content-type", "content-encoding", "inference-header-content-length", "traceparent", "tracestate"];
 /// Longest path and query in bytes, and longest URL to call back.
 const LONGEST: usize = 2048;
 /// Seconds after which to try again when there is no room.

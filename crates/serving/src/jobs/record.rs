@@ -27,6 +27,10 @@ impl Status {
     }
 }
 
+/// Longest header that is kept, in bytes, and how many of one name.
+const LONGEST_HEADER: usize = 4096;
+const MOST_ALIKE: usize = 32;
+
 /// A request that is answered later.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Job {
@@ -129,10 +133,16 @@ impl Job {
     }
 }
 
-/// Those of these headers that are there.
+/// Those of these headers that are there, each as often as it is; none that is too long to be kept.
 pub(super) fn pick(headers: &HeaderMap, names: &[&str]) -> Vec<(String, String)> {
-    let text = |name: &&str| Some(((*name).to_owned(), headers.get(*name)?.to_str().ok()?.to_owned()));
-    names.iter().filter_map(text).collect()
+    let texts = |name: &'_ &str| {
+        let name = (*name).to_owned();
+        let values = headers.get_all(&name).iter().filter_map(|value| value.to_str().ok().map(str::to_owned));
+        let values: Vec<String> =
+            values.filter(|value| value.len() <= LONGEST_HEADER).take(MOST_ALIKE).collect();
+        values.into_iter().map(move |value| (name.clone(), value))
+    };
+    names.iter().flat_map(texts).collect()
 }
 
 /// The headers of a record.
@@ -140,7 +150,11 @@ pub(super) fn headers(kept: &[(String, String)]) -> HeaderMap {
     let parse = |(name, value): &(String, String)| {
         Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
     };
-    kept.iter().filter_map(parse).collect()
+    let mut headers = HeaderMap::new();
+    for (name, value) in kept.iter().filter_map(parse) {
+        headers.append(name, value);
+    }
+    headers
 }
 
 #[cfg(test)]

@@ -173,6 +173,25 @@ async fn a_sampled_caller_gets_the_spans_of_its_request_in_its_own_trace() {
 }
 
 #[tokio::test]
+async fn a_job_belongs_to_the_trace_of_who_asked_for_it() {
+    let bench = Bench::with(&[]).await;
+    let traceparent = parent("01");
+    let headers = [
+        ("prefer", "respond-async, wait=20"),
+        ("traceparent", traceparent.as_str()),
+        ("tracestate", "a=1"),
+        ("tracestate", "b=2"),
+    ];
+    let reply = send(&bench.app, "POST", "/v2/models/affine/infer", &headers, x("[1,4]", "[1,2,3,4]")).await;
+    assert_eq!(reply.status, 200);
+    let spans = bench.collector.trace(TRACE).await;
+    let front = spans.iter().find(|span| span.kind == SpanKind::Server as i32).unwrap();
+    let caller: Vec<u8> =
+        (0..8).map(|at| u8::from_str_radix(&CALLER[2 * at..2 * at + 2], 16).unwrap()).collect();
+    assert_eq!((&front.parent_span_id[..], front.trace_state.as_str()), (&caller[..], "a=1,b=2"));
+}
+
+#[tokio::test]
 async fn predictions_of_mlbuffets_clients_are_traced_like_the_protocols() {
     let bench = Bench::with(&[]).await;
     let traceparent = parent("01");
