@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 
 use crate::control::ControlError;
 use crate::model_config::ConfigError;
+use crate::watch::REDACTED;
 
 /// Why a request gets no answer, as the client may see it.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,9 @@ pub(crate) enum ApiError {
     Step(#[from] StepError),
     #[error(transparent)]
     Inference(#[from] Error),
+    /// What it says may tell of what was sent, and goes to the client alone.
+    #[error(transparent)]
+    Private(Box<ApiError>),
     /// Our own mistake: an answer that can't be written.
     #[error("can't write the answer: {0}")]
     Answer(String),
@@ -102,6 +106,7 @@ impl ApiError {
 
     pub fn status(&self) -> StatusCode {
         match self {
+            ApiError::Private(error) => error.status(),
             ApiError::Inference(Error::Step { cause, .. }) => status_of_step(cause),
             ApiError::Step(error) | ApiError::Inference(Error::Content { source: error, .. }) => {
                 status_of_content(error)
@@ -139,6 +144,7 @@ impl ApiError {
         match (self, self.status()) {
             (ApiError::NotOffered(_) | ApiError::Encoding(_), _) => Code::Unimplemented,
             (ApiError::Crowded, _) => Code::ResourceExhausted,
+            (ApiError::Private(error), _) => error.code(),
             (
                 _,
                 StatusCode::BAD_REQUEST
@@ -157,6 +163,9 @@ impl ApiError {
 
     /// The message and its causes on one line.
     pub fn message(&self) -> String {
+        if let ApiError::Private(error) = self {
+            return error.message();
+        }
         let mut text = self.to_string();
         let mut cause = match self {
             ApiError::Inference(Error::Engine { source, .. }) => Some(source.as_ref() as &dyn StdError),
@@ -168,6 +177,16 @@ impl ApiError {
             cause = error.source();
         }
         text
+    }
+}
+
+impl ApiError {
+    /// What is written of it where others than the client read.
+    pub fn noted(&self) -> String {
+        match self {
+            ApiError::Private(_) => REDACTED.to_owned(),
+            other => other.message(),
+        }
     }
 }
 
@@ -202,7 +221,7 @@ impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         let (code, message) = (error.code(), error.message());
         if code == Code::Internal {
-            tracing::warn!(error = message, "request failed");
+            tracing::warn!(error = error.noted(), "request failed");
         }
         Status::new(code, message)
     }
@@ -212,7 +231,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, message) = (self.status(), self.message());
         if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::warn!(error = message, "request failed");
+            tracing::warn!(error = self.noted(), "request failed");
         }
         let body = serde_json::json!({ "error": message }).to_string();
         let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();

@@ -137,11 +137,11 @@ impl Trace {
         }
         match outcome {
             Ok(_) => self.end_with(StatusCode::OK, String::new),
-            Err(error) => self.end_with(error.status(), || error.message()),
+            Err(error) => self.end_with(error.status(), || error.noted()),
         }
     }
 
-    /// Ends it with a status, and what the client is told where that is a failure of the server's: what the client did
+    /// Ends it with a status, and what is told where that is a failure of the server's: what the client did
     /// wrong is none.
     pub fn end_with(&mut self, status: StatusCode, text: impl FnOnce() -> String) {
         let Some(mut active) = self.0.take() else { return };

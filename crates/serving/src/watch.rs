@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use inference::{Answer, Error, Model, Request};
 
+use crate::error::ApiError;
 use crate::payloads::{Outcome, Record, Ticket};
 use crate::state::ServerState;
 use crate::trace::{Trace, TraceParent};
@@ -30,14 +31,23 @@ impl Watch {
     /// Has it answered.
     ///
     /// # Errors
-    /// Those of [`Model::answer`].
-    pub async fn answer(self, model: &Model, request: Request, trace: &mut Trace) -> Result<Answer, Error> {
-        let answer = self.answer_and_log(model, request).await?;
+    /// Those of [`Model::answer`]; what they say is for the client alone where the request has a redacted input.
+    pub async fn answer(
+        self,
+        model: &Model,
+        request: Request,
+        trace: &mut Trace,
+    ) -> Result<Answer, ApiError> {
+        let private = is_private(model, &request);
+        let answer = self.answer_and_log(model, request, private).await.map_err(|error| match private {
+            true => ApiError::Private(Box::new(error.into())),
+            false => error.into(),
+        })?;
         trace.ran(&answer.timing);
         Ok(answer)
     }
 
-    async fn answer_and_log(self, model: &Model, request: Request) -> Result<Answer, Error> {
+    async fn answer_and_log(self, model: &Model, request: Request, private: bool) -> Result<Answer, Error> {
         let Some(ticket) = self.ticket else { return model.answer(request).await };
         let (time, started) = (daemon::now(), Instant::now());
         let inputs = request.inputs.clone();
@@ -53,9 +63,19 @@ impl Watch {
                 Ok(answer) => {
                     Outcome::Answered { outputs: answer.outputs.clone(), cached: answer.timing.cached }
                 }
+                Err(_) if private => Outcome::Failed(REDACTED.into()),
                 Err(error) => Outcome::Failed(error.to_string()),
             },
         });
         answer
     }
+}
+
+/// What is noted of an error that may tell what was sent.
+pub(crate) const REDACTED: &str = "redacted, as an input of the request is";
+
+/// Whether the request has an input whose values are written nowhere.
+fn is_private(model: &Model, request: &Request) -> bool {
+    let redact = model.serving().payloads.as_ref().map_or(&[][..], |payloads| &payloads.redact);
+    request.inputs.iter().any(|input| redact.iter().any(|name| name == input.name()))
 }

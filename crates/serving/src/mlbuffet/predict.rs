@@ -32,7 +32,7 @@ pub(super) async fn by_post(state: State<Buffet>, tag: Path<String>, request: Re
     let mut trace = Trace::begin(buffet.state.tracer.as_ref(), request.headers(), &CALL);
     let reply = predict(&buffet, TagRef::parse(&tag), request, &mut trace).await;
     let reply = reply.unwrap_or_else(|refusal| refusal);
-    trace.end_with(reply.code(), || reply.description().to_owned());
+    trace.end_with(reply.code(), || reply.noted().to_owned());
     buffet.answer(reply)
 }
 
@@ -169,7 +169,7 @@ fn json(value: &impl serde::Serialize) -> Result<Value, Reply> {
 
 pub(super) fn refused(error: impl Into<ApiError>) -> Reply {
     let error = error.into();
-    Reply::new(error.status(), error.message()).without_values()
+    Reply::new(error.status(), error.message()).noted_as(error.noted()).without_values()
 }
 
 /// Runs long work on a thread that may block.

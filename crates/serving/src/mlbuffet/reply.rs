@@ -13,6 +13,8 @@ const STUMBLE: &str = "The server encountered an internal error and was unable t
 pub(super) struct Reply {
     code: StatusCode,
     description: String,
+    /// In the place of the description where others than the client read.
+    noted: Option<String>,
     more: Map<String, Value>,
     theirs: Theirs,
 }
@@ -31,7 +33,8 @@ struct Theirs {
 
 impl Reply {
     pub fn new(code: StatusCode, description: impl Into<String>) -> Reply {
-        Reply { code, description: description.into(), more: Map::new(), theirs: Theirs::default() }
+        let description = description.into();
+        Reply { code, description, noted: None, more: Map::new(), theirs: Theirs::default() }
     }
 
     pub fn ok(description: impl Into<String>) -> Reply {
@@ -63,8 +66,14 @@ impl Reply {
         self.code
     }
 
-    pub fn description(&self) -> &str {
-        &self.description
+    /// What is written of it where others than the client read.
+    pub fn noted(&self) -> &str {
+        self.noted.as_ref().unwrap_or(&self.description)
+    }
+
+    pub fn noted_as(mut self, text: String) -> Reply {
+        self.noted = Some(text);
+        self
     }
 
     /// A member beside `http_status`.
@@ -105,7 +114,7 @@ impl Reply {
 
     /// The answer, as `MLBuffet` gives it where `legacy` is on.
     pub fn into_response(self, legacy: bool) -> Response {
-        let Reply { code, description, more, theirs } = self;
+        let Reply { code, description, more, theirs, .. } = self;
         let theirs = if legacy { theirs } else { Theirs::default() };
         let shown = theirs.code.unwrap_or(code);
         let mut body = if theirs.bare { Map::new() } else { more };

@@ -74,3 +74,29 @@ async fn plain_content_and_mlbuffets_predictions_are_logged_like_tensors() {
     assert_eq!(inputs, [&json!([1.0, 2.0, 3.0, 4.0]), &json!([5.0, 6.0, 7.0, 8.0])]);
     assert_eq!(lines[0]["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
 }
+
+#[tokio::test]
+async fn errors_of_requests_with_a_redacted_input_are_told_to_the_client_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("payloads.jsonl");
+    let (tasks, repository) = (Tasks::default(), repository());
+    for (name, redact) in [("open", vec![]), ("private", vec!["x".to_owned()])] {
+        let serving =
+            Serving { payloads: Some(Payloads { redact, ..Payloads::default() }), ..Serving::default() };
+        let request = LoadRequest::new(name, "1", model("int64"));
+        repository.load(LoadRequest { engine: EngineChoice::Rten, serving, ..request }).unwrap();
+    }
+    let app = router(ServerState::new(repository).payloads(PayloadLog::start(path.clone(), None, &tasks)));
+    let body = x("[1]", "[1099511627776]").replace("FP32", "INT64");
+    for name in ["open", "private"] {
+        let reply = post(&app, &format!("/v2/models/{name}/infer"), body.clone()).await;
+        assert_eq!(reply.status, 400);
+        assert!(reply.error().contains("holds 1099511627776"), "{}", reply.error());
+    }
+    assert!(tasks.end(Duration::from_secs(30)).await);
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].contains("holds 1099511627776"));
+    assert!(!lines[1].contains("1099511627776") && lines[1].contains(r#""error":"redacted"#), "{}", lines[1]);
+}
