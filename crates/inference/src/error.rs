@@ -31,6 +31,15 @@ pub enum LoadError {
     /// The steps of an ensemble don't fit each other, or their models can't be had.
     #[error(transparent)]
     Ensemble(#[from] EnsembleError),
+    /// It can't answer what it is to be warmed up with.
+    #[error("warm-up request `{name}`: {reason}")]
+    WarmUp { name: String, reason: String },
+    /// One version of several that come together or not at all.
+    #[error("version `{version}` can't be loaded, so nothing was changed")]
+    Together { version: String, source: Box<LoadError> },
+    /// Requests are to go where nothing is.
+    #[error("requests are to go to version `{version}`, which is not among those that are loaded")]
+    Routing { version: String },
     /// The program that embeds the repository didn't say how to start processes.
     #[error(
         "this server can't run models in processes of their own; set `isolation` to `none` if the model is trusted"

@@ -58,6 +58,21 @@ impl Format {
         }
     }
 
+    /// What a file surely is by its beginning. `None` for ONNX, which has no beginning of its own, for archives, and for
+    /// what can't be read or is no model.
+    pub fn told_by(path: &Path) -> Option<Format> {
+        let head = head(path).ok()?;
+        let Kind::Model(format) = kind(&head).ok()? else { return None };
+        match format {
+            Format::Onnx => None,
+            // Any JSON begins like that.
+            Format::XgboostJson | Format::XgboostUbj => {
+                head.windows(LEARNER.len()).any(|part| part == LEARNER).then_some(format)
+            }
+            _ => Some(format),
+        }
+    }
+
     /// Whether engines get an ONNX file of it.
     pub(crate) fn is_onnx(self) -> bool {
         matches!(self, Format::Onnx | Format::TfLite)
@@ -150,6 +165,9 @@ impl Source {
 
 /// Bytes that tell every format apart; a tar says so at byte 257.
 const HEAD: usize = 512;
+
+/// What XGBoost's files hold in their first lines.
+const LEARNER: &[u8] = b"learner";
 
 /// The beginning of a file.
 fn head(path: &Path) -> Result<Vec<u8>, FormatError> {

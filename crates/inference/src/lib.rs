@@ -74,7 +74,7 @@ pub use isolation::{WorkerCommand, serve_worker};
 pub use onnx::read_signature;
 pub use repository::{
     Answer, LoadRequest, Model, ModelStatus, Observed, Options, Pending, Repository, Request, Routing, State,
-    StepTiming, Timing,
+    StepTiming, Timing, WarmUp,
 };
 pub use signature::{InvalidInput, Limits, Signature, TensorSpec};
 pub use stats::{BatchStats, Failures, StatsSnapshot, Timed};

@@ -9,6 +9,7 @@ mod infer;
 mod loads;
 mod plain;
 mod reading;
+mod replace;
 mod served;
 mod shadow;
 mod traffic;
@@ -33,7 +34,7 @@ use crate::isolation::{self, WorkerCommand};
 use crate::memory::Returns;
 use crate::pool::Pool;
 use crate::queue::Capacity;
-use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, StatsSnapshot};
+use crate::{EngineChoice, Engines, Error, Limits, LoadError, LoadOptions, StatsSnapshot, Tensor};
 use catalog::{Catalog, Chosen, Found, Landing, Purpose, Turn};
 use ensemble::Steps;
 use loads::{Loads, Slot};
@@ -119,6 +120,18 @@ pub struct LoadRequest {
     pub signature: Option<ModelSignature>,
     /// Whether requests without a version go to this one once it is loaded.
     pub default: bool,
+    /// Requests that it has to answer before anybody else's, so that these find everything in place.
+    pub warm_up: Vec<WarmUp>,
+}
+
+/// A request that a version is warmed up with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WarmUp {
+    /// What messages call it.
+    pub name: String,
+    pub inputs: Vec<Tensor>,
+    /// How often it is asked.
+    pub times: u32,
 }
 
 impl LoadRequest {
@@ -134,6 +147,7 @@ impl LoadRequest {
             ensemble: None,
             signature: None,
             default: true,
+            warm_up: Vec::new(),
         }
     }
 }
@@ -158,6 +172,9 @@ pub struct Observed {
     /// Requests that wait for a thread.
     pub waiting: usize,
 }
+
+/// What an ensemble is run with, or why it can't be.
+type Composed = Result<(Loaded, Steps), LoadError>;
 
 /// The models of a site and the threads that run them. Cheap to clone; the last clone stops the threads.
 #[derive(Clone)]
@@ -259,48 +276,55 @@ impl Repository {
             Turn::Failed(reason) => return Err(LoadError::Again { reason }),
             Turn::Void => return Err(LoadError::Unloaded),
         }
-        let (started, load) = (Instant::now(), loads.begin(&request, file_bytes));
+        match self.make(&request, ensemble) {
+            Ok(served) => {
+                let old = self.write(|catalog| catalog.loaded(&request, ticket, purpose, &served))?;
+                self.forget(old);
+                self.make_room();
+                Ok(served)
+            }
+            Err(error) => {
+                self.write(|catalog| catalog.failed(&request, ticket, chain(&error)));
+                Err(error)
+            }
+        }
+    }
+
+    /// A version that is ready for requests, and that nobody sees yet.
+    fn make(&self, request: &LoadRequest, ensemble: Option<Composed>) -> Result<Arc<Served>, LoadError> {
+        let (started, load) =
+            (Instant::now(), self.inner.loads.begin(request, file_bytes(&request.path)));
         let loaded = match ensemble {
             Some(loaded) => loaded.and_then(|(loaded, steps)| {
-                self.refuse_nesting(&request)?;
+                self.refuse_nesting(request)?;
                 Ok((loaded, Some(steps)))
             }),
             None => {
                 self.make_room();
-                self.load_where_it_belongs(&request).map(|loaded| (loaded, None))
+                self.load_where_it_belongs(request).map(|loaded| (loaded, None))
             }
         };
         let served = loaded.and_then(|(loaded, steps)| {
             let key = self.inner.next_key.fetch_add(1, Relaxed);
             let grown = load.grown();
             let waiting = self.inner.shared.options.capacity_of_one();
-            let mut served = Served::new(key, &request, loaded, started.elapsed(), grown, waiting)?;
+            let mut served = Served::new(key, request, loaded, started.elapsed(), grown, waiting)?;
             served.steps = steps;
+            if self.inner.shared.options.warm_up {
+                served.warm_up();
+            }
+            served.answer(&request.warm_up)?;
             Ok(served)
         });
         match served {
             Ok(served) => {
-                if self.inner.shared.options.warm_up {
-                    served.warm_up();
-                }
                 let Served { name, version, engine, why, .. } = &served;
                 tracing::info!(model = name, version, engine, why, "model loaded");
-                let served = Arc::new(served);
-                let old = self.write(|catalog| catalog.loaded(&request, ticket, purpose, &served))?;
-                drop(load);
-                self.forget(old);
-                self.make_room();
-                Ok(served)
+                Ok(Arc::new(served))
             }
             Err(error) => {
-                let reason = chain(&error);
-                tracing::warn!(
-                    model = request.name,
-                    version = request.version,
-                    error = reason,
-                    "load failed"
-                );
-                self.write(|catalog| catalog.failed(&request, ticket, reason));
+                let LoadRequest { name, version, .. } = request;
+                tracing::warn!(model = name, version, error = chain(&error), "load failed");
                 Err(error)
             }
         }

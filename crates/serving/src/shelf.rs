@@ -14,11 +14,11 @@ use std::sync::{Arc, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use artifacts::Blobs;
-use inference::{EngineChoice, LoadRequest, Repository};
+use inference::{LoadRequest, Repository};
 use store::{Ledger, ledger};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use types::{Digest, Serving};
+use types::Digest;
 
 pub use error::Error;
 use room::{Coming, Disk, Room};
@@ -382,16 +382,7 @@ impl Shelf {
 
 impl Inner {
     fn request(&self, name: &str, number: u32, digest: &Digest) -> LoadRequest {
-        LoadRequest {
-            name: name.into(),
-            version: number.to_string(),
-            path: self.blobs.path(digest),
-            engine: EngineChoice::Auto,
-            serving: Serving::default(),
-            default: true,
-            ensemble: None,
-            signature: None,
-        }
+        LoadRequest::new(name, number.to_string(), self.blobs.path(digest))
     }
 
     /// Makes all versions of a tag known, the default one last. Loads nothing: nobody else has loaded its name.

@@ -269,6 +269,53 @@ impl Catalog {
         }
     }
 
+    /// Makes these the model's versions, all others go: those that are ready with their model, the others are loaded on
+    /// request. Gives back what is to be dropped outside the lock.
+    ///
+    /// # Errors
+    /// When one of them was taken away meanwhile; then nothing is changed.
+    pub fn replace(
+        &mut self,
+        made: &[(LoadRequest, Ticket, Option<Arc<Served>>)],
+        routing: Routing,
+    ) -> Result<Vec<Arc<Served>>, LoadError> {
+        if made.iter().any(|(request, ticket, _)| self.begun(request, *ticket).is_none()) {
+            return Err(LoadError::Unloaded);
+        }
+        let mut gone = Vec::new();
+        for (request, ticket, served) in made {
+            let Some(served) = served else {
+                if let Some(version) = self.begun(request, *ticket) {
+                    version.pending = version.pending.saturating_sub(1);
+                    version.path.clone_from(&request.path);
+                    version.lazy = Some(request.clone());
+                    version.failed = None;
+                }
+                continue;
+            };
+            gone.extend(self.loaded(request, *ticket, Purpose::ForGood, served)?);
+            if request.serving.lazy
+                && let Some(version) = self.begun(request, *ticket)
+            {
+                version.lazy = Some(request.clone());
+            }
+        }
+        let Some((first, ..)) = made.first() else { return Ok(gone) };
+        if let Some(model) = self.models.get_mut(&first.name) {
+            let kept = |name: &String| made.iter().any(|(request, ..)| request.version == *name);
+            gone.extend(
+                model.versions.extract_if(.., |name, _| !kept(name)).filter_map(|(_, old)| old.served),
+            );
+            if let Some((default, ..)) = made.iter().find(|(request, ..)| request.default) {
+                model.choose(default.version.clone());
+            }
+            let traffic = routing.traffic.unwrap_or_default();
+            model.route = Route::new(traffic, model.default.as_deref(), Some(&model.route));
+            model.aliases = routing.aliases;
+        }
+        Ok(gone)
+    }
+
     /// What a load that succeeded changes beside the model.
     fn settle(&mut self, request: &LoadRequest, ticket: Ticket, purpose: Purpose) {
         match purpose {
@@ -337,6 +384,12 @@ impl Catalog {
             version.served.as_ref().map(|served| (in_use(served), served.last_used()))
         };
         evictable.min_by_key(used)?.served.take()
+    }
+
+    /// Whether a version answers at once.
+    pub fn is_served(&self, name: &str, version: &str) -> bool {
+        let model = self.models.get(name).and_then(|model| model.versions.get(version));
+        model.is_some_and(|version| version.served.is_some())
     }
 
     /// Bytes of all that is loaded.

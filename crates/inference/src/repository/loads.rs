@@ -32,9 +32,12 @@ pub(super) struct Loads {
     meter: Mutex<Meter>,
 }
 
+/// The right to load a version, once there is a place.
+type Turn = OwnedMutexGuard<()>;
+
 /// The right to load a version now.
 pub(super) struct Slot {
-    _version: OwnedMutexGuard<()>,
+    _version: Turn,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -53,30 +56,37 @@ impl Loads {
     /// Waits until this version may be loaded. Needs no runtime; cancel safe.
     pub async fn slot(&self, request: &LoadRequest) -> Slot {
         let version = self.version(request).lock_owned().await;
-        let places = match request.serving.isolation {
-            // The models of its steps have been loaded.
-            _ if request.ensemble.is_some() => None,
-            Isolation::None => Some(&self.here),
-            Isolation::Process => Some(&self.elsewhere),
-        };
-        let place = match places {
-            // Nobody closes it.
-            Some(places) => Arc::clone(places).acquire_owned().await.ok(),
-            None => None,
-        };
-        Slot { _version: version, _place: place }
+        Slot { _version: version, _place: self.place(request).await }
     }
 
     /// The same on a thread that may block.
     pub fn wait_for_slot(&self, request: &LoadRequest) -> Slot {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut slot = pin!(self.slot(request));
-        loop {
-            match slot.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Ready(slot) => return slot,
-                Poll::Pending => thread::park(),
-            }
-        }
+        wait_for(self.slot(request))
+    }
+
+    /// Waits until nobody else loads any of these versions, on a thread that may block. Each load waits for a place of its own
+    /// then.
+    pub fn wait_for_versions<'a>(&self, requests: impl Iterator<Item = &'a LoadRequest>) -> Vec<Turn> {
+        // In one order for all, so that no two wait for each other.
+        let ordered: BTreeMap<_, _> =
+            requests.map(|request| ((&request.name, &request.version), request)).collect();
+        ordered.into_values().map(|request| wait_for(self.version(request).lock_owned())).collect()
+    }
+
+    /// Waits until another load may begin, on a thread that may block.
+    pub fn wait_for_place(&self, request: &LoadRequest) -> Option<OwnedSemaphorePermit> {
+        wait_for(self.place(request))
+    }
+
+    async fn place(&self, request: &LoadRequest) -> Option<OwnedSemaphorePermit> {
+        let places = match request.serving.isolation {
+            // The models of its steps have been loaded.
+            _ if request.ensemble.is_some() => return None,
+            Isolation::None => &self.here,
+            Isolation::Process => &self.elsewhere,
+        };
+        // Nobody closes it.
+        Arc::clone(places).acquire_owned().await.ok()
     }
 
     fn version(&self, request: &LoadRequest) -> Arc<Turns<()>> {
@@ -105,6 +115,17 @@ impl Loads {
     fn metered<T>(&self, note: impl FnOnce(&mut Meter, u64) -> T) -> T {
         let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
         note(&mut meter, memory::resident(std::process::id()))
+    }
+}
+
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(ready) => return ready,
+            Poll::Pending => thread::park(),
+        }
     }
 }
 

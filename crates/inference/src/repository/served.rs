@@ -1,5 +1,6 @@
 //! One loaded version.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use types::Serving;
 
-use super::{LoadRequest, Steps};
+use super::{LoadRequest, Steps, WarmUp};
 use crate::drift::{Drift, FeatureDrift};
+use crate::engine::{chain, panic_text};
 use crate::engines::{Loaded, Tried};
 use crate::pool::Pool;
 use crate::queue::{Capacity, Policy};
@@ -97,7 +99,7 @@ impl Served {
             why,
             tried: loaded.tried,
             path: request.path.clone(),
-            request: request.clone(),
+            request: LoadRequest { warm_up: Vec::new(), ..request.clone() },
             serving,
             took,
             memory: memory.saturating_add(loaded.model.outside_memory()).max(file_bytes(&request.path)),
@@ -169,8 +171,7 @@ impl Served {
         let mut last = None;
         for _ in 0..RUNS {
             let begun = Instant::now();
-            let run =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.model.run(&inputs, &names)));
+            let run = catch_unwind(AssertUnwindSafe(|| self.model.run(&inputs, &names)));
             if !matches!(run, Ok(Ok(_))) {
                 return;
             }
@@ -182,6 +183,25 @@ impl Served {
         if let Some(run) = last {
             self.stats.expect(bytes, run);
         }
+    }
+
+    /// Answers what it is to be warmed up with. The models of an ensemble have requests of their own.
+    ///
+    /// # Errors
+    /// When it can't answer one of them.
+    pub fn answer(&self, requests: &[WarmUp]) -> Result<(), LoadError> {
+        let names: Vec<&str> = self.all_outputs.iter().map(String::as_str).collect();
+        for WarmUp { name, inputs, times } in requests.iter().filter(|_| self.steps.is_none()) {
+            let refused = |reason: String| LoadError::WarmUp { name: name.clone(), reason };
+            self.model.signature().check(inputs, &names).map_err(|error| refused(error.to_string()))?;
+            let inputs = self.in_order(inputs.clone());
+            for _ in 0..*times {
+                let run = catch_unwind(AssertUnwindSafe(|| self.model.run(&inputs, &names)));
+                let run = run.map_err(|panic| refused(panic_text(panic.as_ref())))?;
+                run.map_err(|error| refused(chain(&error)))?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks at a request's inputs; while another one is looked at, not.
