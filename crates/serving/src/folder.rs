@@ -1,12 +1,14 @@
 //! A repository on disk for a server without a hub: model files, and folders in Triton's form
-//! (`NAME/[config.pbtxt]`, `NAME/VERSION/model.onnx`).
+//! (`NAME/[config.pbtxt]`, `NAME/[avocet.yaml]`, `NAME/VERSION/model.onnx`, or another model in its place).
 //!
 //! Each load goes through a place of its own in a temporary folder, a link to the version's folder or what a client
 //! sent, so that changed files under an old name are another model and are swapped in without a gap.
 
+mod declared;
+mod find;
 mod scan;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -18,8 +20,8 @@ use inference::{LoadRequest, Repository, State};
 use tempfile::TempDir;
 
 use crate::control::{Control, ControlError, LoadModel};
-use crate::model_config::ModelConfig;
-use scan::Found;
+use crate::model_config::{ConfigError, ModelConfig};
+use scan::{Found, Scan};
 
 /// Who decides what is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,12 @@ pub enum ControlMode {
     Poll,
 }
 
+/// Most things at once that are told to be skipped.
+const MOST_TOLD: usize = 50;
+/// Where a model's warm-up data lie beside its configuration.
+const WARM_UP: &str = "warmup";
+/// Largest file of them in bytes.
+const MOST_WARM_UP: u64 = 64 << 20;
 /// Most files that a client may send with one model.
 const MOST_FILES: usize = 256;
 
@@ -46,6 +54,8 @@ pub struct Folder {
     paths: Vec<PathBuf>,
     repository: Repository,
     mode: ControlMode,
+    /// Whether every model is loaded when the first request asks for it.
+    lazy: bool,
     stage: TempDir,
     /// Held while something is loaded or unloaded, so that this happens in one order.
     known: Mutex<Known>,
@@ -60,6 +70,8 @@ struct Known {
     models: BTreeMap<String, Staged>,
     /// Counts places in the stage.
     places: u64,
+    /// What was told already of what is skipped.
+    told: BTreeSet<String>,
 }
 
 /// A model that was loaded, or that failed to.
@@ -80,7 +92,14 @@ impl Folder {
         scan::scan(&paths)?;
         let stage = tempfile::Builder::new().prefix("avocet-models-").tempdir()?;
         let (known, labels, others) = (Mutex::default(), RwLock::default(), OnceLock::new());
-        Ok(Folder { paths, repository, mode, stage, known, labels, others })
+        Ok(Folder { paths, repository, mode, lazy: false, stage, known, labels, others })
+    }
+
+    /// Loads every model when the first request asks for it, whatever its own settings say.
+    #[must_use]
+    pub fn lazy(mut self, lazy: bool) -> Folder {
+        self.lazy = lazy;
+        self
     }
 
     /// Leaves models alone that somebody else has loaded under these names. Only the first call counts.
@@ -94,7 +113,18 @@ impl Folder {
 
     /// Names of all models on disk, sorted.
     pub fn names(&self) -> Vec<String> {
-        scan::scan(&self.paths).map(|found| found.into_keys().collect()).unwrap_or_default()
+        scan::scan(&self.paths).map(|scan| scan.models.into_keys().collect()).unwrap_or_default()
+    }
+
+    /// What was named, or lies where models are, and is not served: each with the reason, and told once.
+    pub fn skipped(&self) -> Vec<String> {
+        scan::scan(&self.paths).map(|scan| self.tell(&scan)).unwrap_or_default()
+    }
+
+    fn tell(&self, scan: &Scan) -> Vec<String> {
+        let lines = scan.skipped.iter().map(|skipped| format!("{}: {}", skipped.path.display(), skipped.why));
+        let told = std::mem::replace(&mut self.lock().told, lines.clone().collect());
+        lines.filter(|line| !told.contains(line)).take(MOST_TOLD).collect()
     }
 
     /// Loads models from disk by name; blocks until all are loaded. Gives what could not be.
@@ -118,10 +148,12 @@ impl Folder {
 
     /// Loads what is new or changed, and unloads what is gone. A folder that can't be read takes nothing away.
     pub fn poll(&self) {
-        let found = match scan::scan(&self.paths) {
-            Ok(found) => found,
+        let scan = match scan::scan(&self.paths) {
+            Ok(scan) => scan,
             Err(error) => return tracing::warn!(%error, "can't look into the model repository"),
         };
+        self.tell(&scan).iter().for_each(|skipped| tracing::warn!("skipped {skipped}"));
+        let found = scan.models;
         let gone: Vec<String> = {
             let known = self.lock();
             known.models.keys().filter(|name| !found.contains_key(*name)).cloned().collect()
@@ -152,9 +184,9 @@ impl Folder {
         config: Option<&ModelConfig>,
         within: &mut Vec<String>,
     ) -> Result<(), ControlError> {
-        let found = scan::scan(&self.paths).unwrap_or_default();
-        let config = config.or_else(|| found.get(name).map(|found| &found.config));
-        let Some(ensemble) = config.and_then(ModelConfig::ensemble) else { return Ok(()) };
+        let found = scan::scan(&self.paths).unwrap_or_default().models;
+        let on_disk = || found.get(name).and_then(Found::ensemble);
+        let Some(ensemble) = config.map_or_else(on_disk, ModelConfig::ensemble) else { return Ok(()) };
         within.push(name.to_owned());
         for step in ensemble.steps {
             let member = step.model;
@@ -206,7 +238,7 @@ impl Folder {
     ) -> Result<Found, ControlError> {
         let failed =
             |error: io::Error| ControlError::Failed { name: name.to_owned(), reason: error.to_string() };
-        let found = scan::scan(&self.paths).map_err(failed)?.remove(name);
+        let found = scan::scan(&self.paths).map_err(failed)?.models.remove(name);
         let mut found =
             found.ok_or_else(|| ControlError::Unknown { action: "load", name: name.to_owned() })?;
         staged.fingerprint = found.fingerprint();
@@ -259,38 +291,46 @@ impl Folder {
         });
     }
 
-    /// Loads the chosen versions and unloads the others.
+    /// Loads the chosen versions in the place of all others, or changes nothing.
     fn load_versions(&self, name: &str, found: &Found) -> Result<(), String> {
         if let Some(problem) = &found.problem {
             return Err(problem.clone());
         }
-        let serving = found.config.serving().map_err(|error| error.to_string())?;
-        let engine = found.config.engine().map_err(|error| error.to_string())?;
-        let ensemble = found.config.ensemble();
-        let signature = found.config.signature().map_err(|error| error.to_string())?;
+        let text = |error: ConfigError| error.to_string();
+        let config = &found.config;
         let chosen = found.chosen();
-        let newest = chosen.keys().next_back().copied().ok_or("no version of it is there")?;
+        let newest = chosen.keys().next_back().copied();
+        let newest = newest.ok_or_else(|| no_version(found))?.to_string();
+        let versions: Vec<String> = chosen.keys().map(u64::to_string).collect();
+        let declared = found.declared.check(&versions, config.ensemble().as_ref())?;
+        let mut serving = declared.serving(&config.serving().map_err(text)?)?;
+        let ensemble = found.ensemble();
+        serving.lazy |= self.lazy && ensemble.is_none();
+        let default = declared.default_version().unwrap_or(newest);
         let labels = read_labels(found)?;
-        for (version, path) in &chosen {
-            let request = LoadRequest {
-                engine,
-                serving: serving.clone(),
-                ensemble: ensemble.clone(),
-                signature: signature.clone(),
-                default: *version == newest,
-                ..LoadRequest::new(name, version.to_string(), path)
-            };
-            self.repository.load(request).map_err(|error| daemon::chain(&error))?;
+        let request = LoadRequest {
+            engine: declared.engine().map_or_else(|| config.engine().map_err(text), Ok)?,
+            serving,
+            ensemble,
+            signature: match declared.signature() {
+                Some(own) => Some(own),
+                None => config.signature().map_err(text)?,
+            },
+            warm_up: config.warm_up(|file| read_warm_up(found, file)).map_err(|error| error.to_string())?,
+            ..LoadRequest::new(name, "", "")
+        };
+        let requests = chosen.iter().map(|(version, path)| {
+            let (version, path) = (version.to_string(), path.clone());
+            LoadRequest { default: version == default, version, path, ..request.clone() }
+        });
+        let replaced = self.repository.replace(requests.collect(), declared.routing(), self.is_on());
+        replaced.map_err(|error| daemon::chain(&error))?;
+        for field in config.ignored() {
+            tracing::warn!(model = name, field, "config.pbtxt says what is not followed here");
         }
         let mut kept = self.labels.write().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(model, _), _| model != name);
         kept.extend(labels.into_iter().map(|(output, labels)| ((name.to_owned(), output), labels)));
-        drop(kept);
-        for status in self.repository.list().into_iter().filter(|status| status.name == name) {
-            if !chosen.keys().any(|version| version.to_string() == status.version) {
-                let _ = self.repository.unload(name, &status.version);
-            }
-        }
         Ok(())
     }
 
@@ -349,6 +389,25 @@ fn check_files(files: &BTreeMap<String, Bytes>) -> Result<(), String> {
         }
         None => Ok(()),
     }
+}
+
+/// Why there is nothing to load.
+fn no_version(found: &Found) -> String {
+    let skipped = found.skipped.iter().map(|skipped| format!("{}: {}", skipped.path.display(), skipped.why));
+    let skipped: Vec<String> = skipped.take(MOST_TOLD).collect();
+    if skipped.is_empty() { "no version of it is there".into() } else { skipped.join("; ") }
+}
+
+/// A file that a version is warmed up with.
+fn read_warm_up(found: &Found, file: &str) -> Result<Vec<u8>, String> {
+    let folder = found.folder.as_ref().filter(|_| scan::is_plain_name(file));
+    let path =
+        folder.ok_or("it is not the name of a file in the model's folder `warmup`")?.join(WARM_UP).join(file);
+    let length = path.metadata().map_err(|error| error.to_string())?.len();
+    if length > MOST_WARM_UP {
+        return Err(format!("it has {length} bytes; at most {MOST_WARM_UP} are read"));
+    }
+    std::fs::read(path).map_err(|error| error.to_string())
 }
 
 /// The labels of each output that has some.

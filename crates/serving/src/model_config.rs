@@ -2,9 +2,11 @@
 //! a model is served, and shown to clients.
 
 mod ensemble;
+mod ignored;
 mod number;
 mod show;
 mod text;
+mod warm_up;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,7 @@ use types::{Batching, Isolation, PredictionCache, QueuePolicy, Serving};
 
 pub use ensemble::EnsembleScheduling;
 pub(crate) use show::{show, show_json};
+pub use warm_up::WarmUp;
 
 /// A model's configuration. What isn't known here is skipped, but for what would change a model's answers.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -39,7 +42,7 @@ pub struct ModelConfig {
     pub parameters: BTreeMap<String, Parameter>,
     /// Which versions are loaded.
     pub version_policy: Option<VersionPolicy>,
-    /// The file in each version's folder; empty stands for `model.onnx`.
+    /// The file or folder in each version's folder; empty stands for `model.onnx` and its like.
     pub default_model_filename: String,
     /// The inputs, which the model has to have.
     pub input: Vec<Tensor>,
@@ -47,8 +50,13 @@ pub struct ModelConfig {
     pub output: Vec<Tensor>,
     /// The steps of an ensemble; absent for a model with a file.
     pub ensemble_scheduling: Option<EnsembleScheduling>,
+    /// Requests that each version answers before anybody else's.
+    pub model_warmup: Vec<WarmUp>,
     sequence_batching: Option<Value>,
     model_transaction_policy: TransactionPolicy,
+    /// What it says that isn't followed here.
+    #[serde(skip)]
+    ignored: Vec<String>,
 }
 
 /// See [`ModelConfig::dynamic_batching`].
@@ -171,7 +179,10 @@ pub enum ConfigError {
     #[error("{0} is not offered here; serve a model without it")]
     NotOffered(&'static str),
     /// A backend or platform of another sort.
-    #[error("backend `{0}` is not offered here; use onnxruntime, or leave it out")]
+    #[error(
+        "backend `{0}` is not offered here; use onnxruntime, tensorflow or fil, or export the model to ONNX and leave \
+         backend and platform out"
+    )]
     Backend(String),
     /// A type of elements that isn't one.
     #[error("data_type `{0}` is none of Triton's that are served here")]
@@ -192,7 +203,8 @@ impl ModelConfig {
     /// # Errors
     /// When it isn't one.
     pub fn from_json(json: &[u8]) -> Result<ModelConfig, ConfigError> {
-        serde_json::from_slice(json).map_err(|error| ConfigError::Json(error.to_string()))
+        let value = serde_json::from_slice(json).map_err(|error| ConfigError::Json(error.to_string()))?;
+        ModelConfig::from_value(value)
     }
 
     /// Reads `config.pbtxt`.
@@ -200,8 +212,18 @@ impl ModelConfig {
     /// # Errors
     /// When it isn't one, or is larger than 1 MiB or nested deeper than 32 levels.
     pub fn from_text(text: &[u8]) -> Result<ModelConfig, ConfigError> {
-        let value = text::read(text)?;
-        serde_json::from_value(value).map_err(|error| ConfigError::Json(error.to_string()))
+        ModelConfig::from_value(text::read(text)?)
+    }
+
+    fn from_value(value: Value) -> Result<ModelConfig, ConfigError> {
+        let ignored = ignored::fields(&value);
+        let config = serde_json::from_value(value).map_err(|error| ConfigError::Json(error.to_string()))?;
+        Ok(ModelConfig { ignored, ..config })
+    }
+
+    /// The fields that say something and are not followed here, such as `dynamic_batching.preserve_ordering`.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
     }
 
     /// How such a model is served.
@@ -263,20 +285,26 @@ impl ModelConfig {
         }
     }
 
-    /// The engine that its backend stands for.
+    /// The engine that its backend or platform stands for.
     ///
     /// # Errors
     /// When there is none.
     pub fn engine(&self) -> Result<EngineChoice, ConfigError> {
-        let backend = match (self.backend.as_str(), self.platform.as_str()) {
-            ("", platform) => platform.strip_suffix("_onnx").unwrap_or(platform),
-            (backend, _) => backend,
-        };
-        match backend {
-            "ensemble" => Ok(EngineChoice::Auto),
+        let backend = if self.backend.is_empty() { &self.platform } else { &self.backend };
+        match backend.as_str() {
+            "" | "ensemble" => Ok(EngineChoice::Auto),
             // Where the library isn't there another engine does as well.
-            "" | "onnx" | "onnxruntime" => Ok(EngineChoice::Auto),
-            other => other.parse().map_err(|_| ConfigError::Backend(other.chars().take(64).collect())),
+            "onnx" | "onnxruntime" | "onnxruntime_onnx" => Ok(EngineChoice::Auto),
+            "tensorflow_savedmodel" | "tensorflow_graphdef" => Ok(EngineChoice::Tensorflow),
+            // What they are said to be read by is told by the files themselves.
+            "fil" | "lightgbm" | "xgboost" | "armnn_tflite" | "tflite" | "tensorflow_lite" => {
+                Ok(EngineChoice::Auto)
+            }
+            // As configurations are shown here.
+            shown => {
+                let engine = shown.strip_suffix("_onnx").unwrap_or(shown);
+                engine.parse().map_err(|_| ConfigError::Backend(shown.chars().take(64).collect()))
+            }
         }
     }
 }
@@ -346,6 +374,26 @@ mod tests {
         assert!(serving(r#"{"max_batch_size":100000}"#).is_err());
         assert!(serving(r#"{"parameters":{"intra_op_thread_count":{"string_value":"x"}}}"#).is_err());
         assert_eq!(serving(r#"{"model_warmup":[],"optimization":{}}"#), Ok(Serving::default()));
+        let platform =
+            |platform: &str| ModelConfig { platform: platform.into(), ..Default::default() }.engine();
+        for (name, engine) in [
+            ("onnxruntime_onnx", EngineChoice::Auto),
+            ("tensorflow_savedmodel", EngineChoice::Tensorflow),
+            ("tensorflow_graphdef", EngineChoice::Tensorflow),
+            ("tensorflow", EngineChoice::Tensorflow),
+            ("fil", EngineChoice::Auto),
+            ("lightgbm", EngineChoice::Auto),
+            ("rten_onnx", EngineChoice::Rten),
+            ("ensemble", EngineChoice::Auto),
+        ] {
+            assert_eq!(platform(name), Ok(engine), "{name}");
+        }
+        for name in ["tensorrt_plan", "pytorch_libtorch"] {
+            assert_eq!(platform(name), Err(ConfigError::Backend(name.into())));
+        }
+        let both =
+            ModelConfig { platform: "x".into(), backend: "onnxruntime_onnx".into(), ..Default::default() };
+        assert_eq!(both.engine(), Ok(EngineChoice::Auto));
         let engine = |backend: &str| ModelConfig { backend: backend.into(), ..Default::default() }.engine();
         assert_eq!(engine("rten"), Ok(EngineChoice::Rten));
         assert_eq!(engine("python"), Err(ConfigError::Backend("python".into())));

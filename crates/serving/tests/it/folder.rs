@@ -7,13 +7,13 @@ use inference::{EngineOptions, Engines, Options, Repository, State};
 
 use crate::onnx::identity;
 
-struct Disk {
-    place: tempfile::TempDir,
-    repository: Repository,
-    folder: Folder,
+pub struct Disk {
+    pub place: tempfile::TempDir,
+    pub repository: Repository,
+    pub folder: Folder,
 }
 
-fn disk(mode: ControlMode) -> Disk {
+pub fn disk(mode: ControlMode) -> Disk {
     let place = tempfile::tempdir().unwrap();
     write(place.path(), "m/1/model.onnx", &identity(1, &[-1]));
     let engines = Engines::discover(&EngineOptions::default());
@@ -22,7 +22,7 @@ fn disk(mode: ControlMode) -> Disk {
     Disk { place, repository, folder }
 }
 
-fn write(place: &Path, path: &str, content: &[u8]) {
+pub fn write(place: &Path, path: &str, content: &[u8]) {
     let path = place.join(path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, content).unwrap();
@@ -30,7 +30,7 @@ fn write(place: &Path, path: &str, content: &[u8]) {
 
 impl Disk {
     /// The versions that are served, and the shape that each takes.
-    fn served(&self) -> Vec<(String, String, Option<Vec<i64>>)> {
+    pub fn served(&self) -> Vec<(String, String, Option<Vec<i64>>)> {
         let ready = self.repository.list().into_iter().filter(|status| status.state == State::Ready);
         let shape =
             |status: &inference::ModelStatus| status.signature.as_ref().unwrap().inputs[0].shape.clone();
@@ -38,7 +38,7 @@ impl Disk {
     }
 }
 
-fn line(name: &str, version: &str, shape: &[i64]) -> (String, String, Option<Vec<i64>>) {
+pub fn line(name: &str, version: &str, shape: &[i64]) -> (String, String, Option<Vec<i64>>) {
     (name.into(), version.into(), Some(shape.to_vec()))
 }
 

@@ -12,6 +12,8 @@ mod conformance;
 mod ensembles;
 mod errors;
 mod folder;
+mod folder_formats;
+mod folder_settings;
 mod infer;
 mod jobs;
 mod jobs_waiting;
