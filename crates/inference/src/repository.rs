@@ -292,8 +292,7 @@ impl Repository {
 
     /// A version that is ready for requests, and that nobody sees yet.
     fn make(&self, request: &LoadRequest, ensemble: Option<Composed>) -> Result<Arc<Served>, LoadError> {
-        let (started, load) =
-            (Instant::now(), self.inner.loads.begin(request, file_bytes(&request.path)));
+        let (started, load) = (Instant::now(), self.inner.loads.begin(request, file_bytes(&request.path)));
         let loaded = match ensemble {
             Some(loaded) => loaded.and_then(|(loaded, steps)| {
                 self.refuse_nesting(request)?;

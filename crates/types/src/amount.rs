@@ -56,7 +56,15 @@ impl FromStr for Amount {
         let digits: f64 = [whole, fraction].concat().parse().map_err(|_| problem())?;
         let shift = i32::try_from(fraction.len()).map_err(|_| problem())?;
         let value = match BINARY.iter().find(|(known, _)| *known == suffix) {
-            Some((_, power)) => digits * power_of_ten(-shift) * 2f64.powi(*power),
+            Some((_, power)) if fraction.is_empty() => digits * 2f64.powi(*power),
+            // A fraction of a power of two is kept in billionths, rounded up, before it is approximated.
+            Some((_, power)) => {
+                let billionths = [whole, fraction].concat().parse::<u128>().ok().and_then(|digits| {
+                    let scaled = digits.checked_mul(1 << power)?.checked_mul(1_000_000_000)?;
+                    Some(scaled.div_ceil(10u128.checked_pow(u32::try_from(shift).ok()?)?))
+                });
+                billionths.ok_or_else(problem)? as f64 * power_of_ten(-9)
+            }
             None => {
                 let power = match DECIMAL.iter().find(|(known, _)| *known == suffix) {
                     Some((_, power)) => *power,

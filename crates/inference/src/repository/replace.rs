@@ -44,8 +44,7 @@ impl Repository {
         let loads = &self.inner.loads;
         let _turns = loads.wait_for_versions(begun.iter().map(|(request, _)| request));
         let has_ensembles = begun.iter().any(|(request, _)| request.ensemble.is_some());
-        let _alone =
-            has_ensembles.then(|| loads.ensembles.lock().unwrap_or_else(PoisonError::into_inner));
+        let _alone = has_ensembles.then(|| loads.ensembles.lock().unwrap_or_else(PoisonError::into_inner));
         let mut made = Vec::new();
         for ((request, ticket), plan) in begun.iter().zip(plans) {
             let served = match plan {

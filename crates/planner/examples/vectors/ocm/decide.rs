@@ -13,7 +13,20 @@ use super::sets;
 use super::world::{self, Cluster, Input, Unreadable, set};
 
 pub fn input(case: &Case) -> Result<Input, String> {
-    serde_json::from_value(case.input.clone()).map_err(|error| format!("input: {error}"))
+    serde_json::from_value(without_nulls(case.input.clone())).map_err(|error| format!("input: {error}"))
+}
+
+/// What is null isn't there, as they have it.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, field)| !field.is_null())
+            .map(|(name, field)| (name, without_nulls(field)))
+            .collect(),
+        Value::Array(entries) => entries.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
 }
 
 fn now(case: &Case) -> Timestamp {
@@ -63,6 +76,8 @@ pub fn filter(case: &Case, filter: &str) -> Result<Verdict, String> {
     let input = input(case)?;
     let spec = &input.placement.as_ref().ok_or("input: no placement")?.spec;
     let decided = match world::filters(spec) {
+        // They don't look at filters when there is nothing to filter.
+        _ if input.clusters.is_empty() => input.decide(&PlacementSpec::default(), &[], now(case))?,
         Ok(spec) => input.decide(&spec, &input.clusters, now(case))?,
         Err(wrong) => Err(wrong),
     };
@@ -71,13 +86,13 @@ pub fn filter(case: &Case, filter: &str) -> Result<Verdict, String> {
         Ok(outcome) => Ok(Verdict::all([
             Verdict::compare("matched", &passed(&outcome, filter), &expected),
             status(case, "Success"),
-            requeue(case, outcome.requeue_at)?,
+            requeue(case, input.requeue_at(now(case)))?,
         ])),
         Err(wrong) => Ok(Verdict::all([
             Verdict::compare("matched", &BTreeSet::new(), &expected),
             status(case, "Misconfigured"),
             message(case, &[wrong.message]),
-            requeue(case, None)?,
+            requeue(case, input.requeue_at(now(case)))?,
         ])),
     }
 }
@@ -213,46 +228,51 @@ struct Scheduled {
 const FILTERS: [(&str, &str); 2] =
     [("Predicate", "Predicate"), ("TaintToleration", "Predicate,TaintToleration")];
 
-/// Decides as they do: where something can't be followed, what came before it is known.
+/// Decides as they do, step by step: where something can't be followed, what came before it is known.
 fn schedule_over(input: &Input, clusters: &[Cluster], now: Timestamp) -> Result<Scheduled, String> {
     let given = &input.placement.as_ref().ok_or("input: no placement")?.spec;
-    let mut given = given.clone();
-    if clusters.is_empty()
-        && let Some(fields) = given.as_object_mut()
-    {
-        // They don't look at filters when there is nothing to filter.
-        fields.remove("predicates");
-        fields.remove("tolerations");
-    }
-    let decide = |given: &Value| -> Result<Result<Outcome, Unreadable>, String> {
-        match world::placement(given) {
+    let decide = |left_out: &[&str]| -> Result<Result<Outcome, Unreadable>, String> {
+        let mut given = given.clone();
+        if let Some(fields) = given.as_object_mut() {
+            fields.retain(|name, _| !left_out.contains(&name.as_str()));
+        }
+        match world::placement(&given) {
             Ok(spec) => input.decide(&spec, clusters, now),
             Err(wrong) => Ok(Err(wrong)),
         }
     };
-    let wrong = match decide(&given)? {
+    let misconfigured = |wrong: Unreadable, filters| Scheduled {
+        status: "Misconfigured",
+        messages: vec![wrong.message],
+        filters,
+        outcome: None,
+    };
+    // They don't look at a filter when there is nothing to filter.
+    let mut left_out = vec!["prioritizerPolicy", "tolerations"];
+    if clusters.is_empty() {
+        left_out.push("predicates");
+    }
+    let matching = match decide(&left_out)? {
+        Ok(outcome) => passed(&outcome, "Predicate"),
+        Err(wrong) => return Ok(misconfigured(wrong, vec![])),
+    };
+    if !matching.is_empty() {
+        left_out.retain(|name| *name != "tolerations");
+    }
+    let filters = |outcome: &Outcome| FILTERS.map(|(filter, name)| (name, passed(outcome, filter))).to_vec();
+    let filtered = match decide(&left_out)? {
+        Ok(outcome) => filters(&outcome),
+        Err(wrong) => return Ok(misconfigured(wrong, vec![("Predicate", matching)])),
+    };
+    left_out.retain(|name| *name != "prioritizerPolicy");
+    Ok(match decide(&left_out)? {
         Ok(outcome) => {
             let status = if outcome.warnings.is_empty() { "Success" } else { "Warning" };
-            let filters = FILTERS.map(|(filter, name)| (name, passed(&outcome, filter))).to_vec();
             let messages = outcome.warnings.clone();
-            return Ok(Scheduled { status, messages, filters, outcome: Some(outcome) });
+            Scheduled { status, messages, filters: filters(&outcome), outcome: Some(outcome) }
         }
-        Err(wrong) => wrong,
-    };
-    let mut filters = Vec::new();
-    if wrong.plugin != "Predicate" {
-        let passed_filters: &[(&str, &str)] =
-            if wrong.plugin == "TaintToleration" { &FILTERS[..1] } else { &FILTERS };
-        if let Some(fields) = given.as_object_mut() {
-            fields.remove("prioritizerPolicy");
-            if wrong.plugin == "TaintToleration" {
-                fields.remove("tolerations");
-            }
-        }
-        let outcome = decide(&given)?.map_err(|wrong| wrong.message)?;
-        filters = passed_filters.iter().map(|(filter, name)| (*name, passed(&outcome, filter))).collect();
-    }
-    Ok(Scheduled { status: "Misconfigured", messages: vec![wrong.message], filters, outcome: None })
+        Err(wrong) => misconfigured(wrong, filtered),
+    })
 }
 
 /// A whole decision.
@@ -288,17 +308,27 @@ pub fn schedule(case: &Case) -> Result<Verdict, String> {
         let reason =
             sets::reason(bindings.len(), eligible.len(), clusters.len(), selected.len(), unscheduled);
         let satisfied = expected.pointer("/satisfied/reason").and_then(Value::as_str).unwrap_or_default();
-        let misconfigured = if scheduled.status == "Misconfigured" { "True" } else { "False" };
+        let groups = sets::selected_groups(placement, &clusters, &selected)?;
+        let misconfigured =
+            if scheduled.status == "Misconfigured" || groups.is_none() { "True" } else { "False" };
         verdicts.extend([
             Verdict::compare("available", &available, &names(expected.get("available"))),
-            requeue(case, outcome.and_then(|outcome| outcome.requeue_at))?,
+            requeue(case, outcome.and_then(|_| input.requeue_at(now(case))))?,
             Verdict::compare("satisfied", &reason, &satisfied),
+            Verdict::compare(
+                "satisfied.status",
+                &if reason == "AllDecisionsScheduled" { "True" } else { "False" },
+                &expected.pointer("/satisfied/status").and_then(Value::as_str).unwrap_or_default(),
+            ),
             Verdict::compare(
                 "misconfigured",
                 &misconfigured,
                 &expected.get("misconfigured").and_then(Value::as_str).unwrap_or_default(),
             ),
-            sets::compare_groups(placement, &clusters, &selected, expected.get("groups"))?,
+            match expected.get("groups") {
+                Some(wanted) => Verdict::compare("groups", &groups.unwrap_or_else(|| json!([])), wanted),
+                None => Verdict::Pass,
+            },
         ]);
     }
     Ok(Verdict::all(verdicts))

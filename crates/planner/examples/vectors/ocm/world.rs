@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use avocet_planner::{Dialect, Fleet, Outcome, PlacementKey, Question, answer};
+use avocet_planner::{Dialect, Fleet, Outcome, PlacementKey, Question, answer, taints};
 use jiff::Timestamp;
+use schema::cel::Quantity;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use types::{
-    DecisionGroups, LabelSelector, Migration, PlacementScore, PlacementSpec, Predicate, PrioritizerMode,
-    PrioritizerPolicy, Site, TaintEffect, Toleration, TolerationOperator,
+    Amount, DecisionGroups, LabelSelector, Migration, PlacementScore, PlacementSpec, Predicate,
+    PrioritizerMode, PrioritizerPolicy, Site, TaintEffect, Toleration, TolerationOperator,
 };
 
 /// The members of all kinds of input.
@@ -111,14 +112,13 @@ pub struct Binding {
     pub cluster_set: String,
 }
 
-/// Their words for what we can't read: who says so, and what.
+/// What we can't read, in our words.
 pub struct Unreadable {
-    pub plugin: &'static str,
     pub message: String,
 }
 
-fn read<T: for<'de> Deserialize<'de>>(value: Value, plugin: &'static str) -> Result<T, Unreadable> {
-    serde_json::from_value(value).map_err(|error| Unreadable { plugin, message: error.to_string() })
+fn read<T: for<'de> Deserialize<'de>>(value: Value) -> Result<T, Unreadable> {
+    serde_json::from_value(value).map_err(|error| Unreadable { message: error.to_string() })
 }
 
 fn take(from: &Value, path: &str) -> Value {
@@ -126,23 +126,23 @@ fn take(from: &Value, path: &str) -> Value {
 }
 
 /// A selector without what is null or empty.
-fn selector(value: Value, plugin: &'static str) -> Result<LabelSelector, Unreadable> {
+fn selector(value: Value) -> Result<LabelSelector, Unreadable> {
     match value {
         Value::Null => Ok(LabelSelector::default()),
         Value::Object(mut fields) => {
             fields.retain(|_, field| !field.is_null());
-            read(Value::Object(fields), plugin)
+            read(Value::Object(fields))
         }
-        other => read(other, plugin),
+        other => read(other),
     }
 }
 
 pub fn predicate(selectors: &Value) -> Result<Predicate, Unreadable> {
     let expressions = take(selectors, "/celSelector/celExpressions");
     Ok(Predicate {
-        label_selector: selector(take(selectors, "/labelSelector"), "Predicate")?,
-        claim_selector: selector(take(selectors, "/claimSelector"), "Predicate")?,
-        cel_expressions: if expressions.is_null() { vec![] } else { read(expressions, "Predicate")? },
+        label_selector: selector(take(selectors, "/labelSelector"))?,
+        claim_selector: selector(take(selectors, "/claimSelector"))?,
+        cel_expressions: if expressions.is_null() { vec![] } else { read(expressions)? },
     })
 }
 
@@ -151,7 +151,7 @@ fn tolerations(spec: &Value) -> Result<Vec<Toleration>, Unreadable> {
     let tolerations = tolerations.into_iter().map(|toleration| {
         let mut fields = toleration.as_object().cloned().unwrap_or_default();
         fields.retain(|_, field| !field.is_null() && *field != json!(""));
-        let mut toleration: Toleration = read(Value::Object(fields), "TaintToleration")?;
+        let mut toleration: Toleration = read(Value::Object(fields))?;
         // Theirs is Equal, and to nothing, where nothing is said.
         toleration.operator.get_or_insert(TolerationOperator::Equal);
         Ok(toleration)
@@ -166,16 +166,14 @@ fn tolerations(spec: &Value) -> Result<Vec<Toleration>, Unreadable> {
     Ok(tolerations)
 }
 
+const BUILT_IN: [&str; 4] = ["Balance", "Steady", "ResourceAllocatableCPU", "ResourceAllocatableMemory"];
+
 fn prioritizers(spec: &Value) -> Result<PrioritizerPolicy, Unreadable> {
-    let plugin = "";
     let mode = match take(spec, "/prioritizerPolicy/mode").as_str().unwrap_or_default() {
         "" | "Additive" => PrioritizerMode::Additive,
         "Exact" => PrioritizerMode::Exact,
         other => {
-            return Err(Unreadable {
-                plugin,
-                message: format!("incorrect prioritizer policy mode: {other}"),
-            });
+            return Err(Unreadable { message: format!("incorrect prioritizer policy mode: {other}") });
         }
     };
     let configurations = take(spec, "/prioritizerPolicy/configurations");
@@ -184,14 +182,21 @@ fn prioritizers(spec: &Value) -> Result<PrioritizerPolicy, Unreadable> {
         let mut coordinate = take(&configuration, "/scoreCoordinate");
         let Some(fields) = coordinate.as_object_mut() else {
             let message = "scoreCoordinate field is required".to_owned();
-            return Err(Unreadable { plugin, message });
+            return Err(Unreadable { message });
         };
         fields.retain(|_, field| !field.is_null());
         // All that isn't built in is an add-on's to them.
         if fields.get("type").is_none_or(|kind| kind != "BuiltIn") {
             fields.insert("type".into(), json!("AddOn"));
         }
-        read(json!({"scoreCoordinate": coordinate, "weight": configuration.get("weight").unwrap_or(&json!(0))}), plugin)
+        // They have fewer that are built in.
+        let name = fields.get("builtIn").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let is_known = BUILT_IN.contains(&name.as_str());
+        let counts = configuration.get("weight").and_then(Value::as_i64).unwrap_or(0) != 0;
+        if fields.get("type").is_some_and(|kind| kind == "BuiltIn") && !is_known && counts {
+            return Err(Unreadable { message: format!("incorrect builtin prioritizer: {name}") });
+        }
+        read(json!({"scoreCoordinate": coordinate, "weight": configuration.get("weight").unwrap_or(&json!(0))}))
     });
     Ok(PrioritizerPolicy { mode, configurations: configurations.collect::<Result<_, _>>()? })
 }
@@ -202,12 +207,12 @@ pub fn decision_groups(spec: &Value) -> Result<DecisionGroups, Unreadable> {
     let groups = groups.into_iter().map(|group| {
         Ok(types::GroupSelector {
             name: take(&group, "/groupName").as_str().unwrap_or_default().to_owned(),
-            label_selector: selector(take(&group, "/groupClusterSelector/labelSelector"), "")?,
-            claim_selector: selector(take(&group, "/groupClusterSelector/claimSelector"), "")?,
+            label_selector: selector(take(&group, "/groupClusterSelector/labelSelector"))?,
+            claim_selector: selector(take(&group, "/groupClusterSelector/claimSelector"))?,
         })
     });
     let size = take(&strategy, "/clustersPerDecisionGroup");
-    let size = if size.is_null() { None } else { read(size, "")? };
+    let size = if size.is_null() { None } else { read(size)? };
     Ok(DecisionGroups { sites_per_group: size, groups: groups.collect::<Result<_, _>>()? })
 }
 
@@ -226,11 +231,23 @@ pub fn filters(spec: &Value) -> Result<PlacementSpec, Unreadable> {
 /// A placement of theirs as one of ours. They move for any gain, at once.
 pub fn placement(spec: &Value) -> Result<PlacementSpec, Unreadable> {
     let number = spec.get("numberOfClusters").and_then(Value::as_i64);
+    // Filters come before scores, also where neither can be read.
+    let filters = filters(spec)?;
     Ok(PlacementSpec {
         number_of_sites: number.map(|number| u32::try_from(number).unwrap_or(0)),
         prioritizer_policy: prioritizers(spec)?,
-        ..filters(spec)?
+        ..filters
     })
+}
+
+/// Amounts as we write them: with a digit first, and without a plus.
+fn amounts(amounts: &BTreeMap<String, Value>) -> Value {
+    let amounts = amounts.iter().map(|(name, amount)| {
+        let text = amount.as_str().map(|text| text.strip_prefix('+').unwrap_or(text));
+        let text = text.map(|text| if text.starts_with('.') { format!("0{text}") } else { text.to_owned() });
+        (name.clone(), text.map_or_else(|| amount.clone(), Value::from))
+    });
+    Value::Object(amounts.collect())
 }
 
 /// A cluster of theirs as a site.
@@ -249,11 +266,16 @@ pub fn site(cluster: &Cluster) -> Result<Site, String> {
     if cluster.deleting {
         set(&mut metadata, "deletionTimestamp", json!("2020-01-01T00:00:00Z"))?;
     }
+    let mut allocatable = amounts(&cluster.allocatable);
+    if cluster.allocatable.is_empty() {
+        // Nothing is known of it, rather than all there is.
+        set(&mut allocatable, "", json!("0"))?;
+    }
     let site = json!({
         "apiVersion": types::API_VERSION, "kind": "Site", "metadata": metadata,
         "spec": {"tier": "", "taints": taints.collect::<Vec<_>>()},
         "status": {
-            "claims": claims, "allocatable": cluster.allocatable, "capacity": {"extended": cluster.capacity},
+            "claims": claims, "allocatable": allocatable, "capacity": {"extended": amounts(&cluster.capacity)},
             "conditions": [{"type": "Ready", "status": "True", "reason": "Given",
                 "lastTransitionTime": "2020-01-01T00:00:00Z"}],
         },
@@ -261,31 +283,53 @@ pub fn site(cluster: &Cluster) -> Result<Site, String> {
     serde_json::from_value(site).map_err(|error| error.to_string())
 }
 
-/// A site as their expressions see it.
+/// A cluster as their expressions see it: what is empty isn't there, amounts are in their one form.
 pub fn document(site: &Site) -> Value {
-    let mut metadata = Map::new();
-    metadata.insert("name".into(), json!(site.name()));
+    let without_empty = |mut value: Value| {
+        if let Some(fields) = value.as_object_mut() {
+            fields.retain(|_, field| *field != json!(""));
+        }
+        value
+    };
+    let amounts = |amounts: &BTreeMap<String, Amount>| -> Map<String, Value> {
+        let known = amounts.iter().filter(|(name, _)| !name.is_empty());
+        known
+            .map(|(name, amount)| {
+                let text = amount.to_string();
+                (name.clone(), json!(Quantity::canonical(&text).unwrap_or(text)))
+            })
+            .collect()
+    };
+    let mut metadata = Map::from_iter([("name".to_owned(), json!(site.name()))]);
     if !site.metadata.labels.is_empty() {
         metadata.insert("labels".into(), json!(site.metadata.labels));
     }
-    let mut status = Map::new();
+    let mut status =
+        Map::from_iter([("conditions".to_owned(), Value::Null), ("version".to_owned(), json!({}))]);
     if !site.status.claims.is_empty() {
-        status.insert("clusterClaims".into(), json!(site.status.claims));
+        let claims = site.status.claims.iter().map(|claim| without_empty(json!(claim)));
+        status.insert("clusterClaims".into(), claims.collect());
     }
-    if !site.status.allocatable.is_empty() {
-        status.insert("allocatable".into(), json!(site.status.allocatable));
+    for (field, amounts) in [
+        ("allocatable", amounts(&site.status.allocatable)),
+        ("capacity", amounts(&site.status.capacity.extended)),
+    ] {
+        if !amounts.is_empty() {
+            status.insert(field.into(), Value::Object(amounts));
+        }
     }
-    if !site.status.capacity.extended.is_empty() {
-        status.insert("capacity".into(), json!(site.status.capacity.extended));
-    }
-    let mut spec = Map::from_iter([("hubAcceptsClient".to_owned(), json!(true))]);
+    let mut spec = Map::from_iter([("hubAcceptsClient".to_owned(), json!(false))]);
     if !site.spec.taints.is_empty() {
-        spec.insert("taints".into(), json!(site.spec.taints));
+        let taints = site.spec.taints.iter().map(|taint| {
+            let mut taint = without_empty(json!(taint));
+            if let Some(time) = taint.get_mut("timeAdded").filter(|time| *time == "0001-01-01T00:00:00Z") {
+                *time = Value::Null;
+            }
+            taint
+        });
+        spec.insert("taints".into(), taints.collect());
     }
-    json!({
-        "apiVersion": "cluster.open-cluster-management.io/v1", "kind": "ManagedCluster",
-        "metadata": metadata, "spec": spec, "status": status,
-    })
+    json!({"metadata": metadata, "spec": spec, "status": status})
 }
 
 pub const DIALECT: Dialect = Dialect { variable: "managedCluster", document };
@@ -316,6 +360,23 @@ pub fn told(scores: &[AddOnScores]) -> Result<Vec<PlacementScore>, String> {
 }
 
 impl Input {
+    /// When a cluster that is selected stops to be tolerated, available or not; they don't check tolerations for that.
+    pub fn requeue_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let placement = self.placement.as_ref()?;
+        let tolerations = tolerations(&placement.spec).ok()?;
+        let own = self.existing_decisions.iter().filter(|decision| {
+            decision.namespace == placement.namespace && decision.placement.as_ref() == Some(&placement.name)
+        });
+        let until = own.flat_map(|decision| &decision.clusters).filter_map(|name| {
+            let cluster = self.clusters.iter().find(|cluster| cluster.name == *name)?;
+            match taints::tolerance(&site(cluster).ok()?.spec.taints, &tolerations, true, now) {
+                taints::Tolerance::Until(until) => Some(until),
+                _ => None,
+            }
+        });
+        until.min()
+    }
+
     /// Decides for a placement over these clusters.
     pub fn decide(
         &self,
@@ -354,6 +415,6 @@ impl Input {
             ..Question::new(spec, &sites, now)
         };
         let outcome = answer(&question, Fleet::with_dialect(DIALECT));
-        Ok(outcome.map_err(|wrong| Unreadable { plugin: wrong.plugin, message: wrong.message }))
+        Ok(outcome.map_err(|wrong| Unreadable { message: wrong.message }))
     }
 }
