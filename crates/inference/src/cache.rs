@@ -3,6 +3,7 @@
 //! Keys are 128 bits of HighwayHash under a key of this process, so that nobody can make two requests collide.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ use crate::Tensor;
 
 /// A request's identity: model version and input.
 pub(crate) type RequestKey = [u64; 2];
+/// A model version's: one load of it, or what it is made of.
+pub(crate) type ModelKey = [u64; 2];
 
 /// A response body as a front sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,11 +84,31 @@ impl Cache {
         Cache { entries, key }
     }
 
+    /// The key of a model by the content of its file, and what else makes its answers what they are.
+    pub fn model_key(&self, said: &[u8], content: &mut impl Read) -> std::io::Result<ModelKey> {
+        let mut hasher = HighwayHasher::new(Key(self.key));
+        hasher.append(b"model");
+        hasher.append(&said.len().to_le_bytes());
+        hasher.append(said);
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match content.read(&mut buffer)? {
+                0 => return Ok(hasher.finalize128()),
+                read => hasher.append(buffer.get(..read).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// The key of a load whose content isn't known.
+    pub fn load_key(load: u64) -> ModelKey {
+        [u64::MAX, load]
+    }
+
     /// The key of a front's request body, in pieces; `parts` are whatever else makes its answer what it is.
-    pub fn body_key(&self, model: u64, parts: &[&[u8]], body: &[impl AsRef<[u8]>]) -> RequestKey {
+    pub fn body_key(&self, model: ModelKey, parts: &[&[u8]], body: &[impl AsRef<[u8]>]) -> RequestKey {
         let mut hasher = HighwayHasher::new(Key(self.key));
         hasher.append(b"body");
-        hasher.append(&model.to_le_bytes());
+        hasher.append(bytemuck::bytes_of(&model));
         hasher.append(&parts.len().to_le_bytes());
         for part in parts {
             hasher.append(&part.len().to_le_bytes());
@@ -99,10 +122,10 @@ impl Cache {
     }
 
     /// The key of checked inputs in the signature's order.
-    pub fn request_key(&self, model: u64, inputs: &[Tensor], outputs: &[String]) -> RequestKey {
+    pub fn request_key(&self, model: ModelKey, inputs: &[Tensor], outputs: &[String]) -> RequestKey {
         let mut hasher = HighwayHasher::new(Key(self.key));
         hasher.append(b"tensors");
-        hasher.append(&model.to_le_bytes());
+        hasher.append(bytemuck::bytes_of(&model));
         for tensor in inputs {
             hasher.append(&tensor.shape().len().to_le_bytes());
             for size in tensor.shape() {
@@ -167,98 +190,5 @@ pub(crate) fn expiry(now: Instant, ttl_seconds: u32) -> Option<Instant> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tensor(rows: usize, values: &[f32]) -> Tensor {
-        Tensor::from_vec("x", [rows, values.len() / rows], values.to_vec()).unwrap()
-    }
-
-    fn outputs() -> Arc<[Tensor]> {
-        Arc::new([tensor(1, &[1.0])])
-    }
-
-    async fn found(cache: &Cache, key: &RequestKey, now: Instant) -> bool {
-        matches!(cache.outputs(key, now).await, Found::Outputs(_))
-    }
-
-    #[test]
-    fn whatever_can_change_the_answer_changes_the_key() {
-        let cache = Cache::new(1 << 20);
-        let x = tensor(1, &[1.0, 2.0, 3.0, 4.0]);
-        let keys = [
-            cache.request_key(1, std::slice::from_ref(&x), &[]),
-            cache.request_key(2, std::slice::from_ref(&x), &[]),
-            cache.request_key(1, &[tensor(2, &[1.0, 2.0, 3.0, 4.0])], &[]),
-            cache.request_key(1, &[tensor(1, &[1.0, 2.0, 3.0, 5.0])], &[]),
-            cache.request_key(1, std::slice::from_ref(&x), &["y".into()]),
-            cache.request_key(1, std::slice::from_ref(&x), &["y".into(), "z".into()]),
-            cache.request_key(1, &[x], &["yz".into()]),
-            cache.body_key(1, &[b"a", b"bc"], &[b"d"]),
-            cache.body_key(1, &[b"ab", b"c"], &[b"d"]),
-            cache.body_key(2, &[b"ab", b"c"], &[b"d"]),
-            cache.body_key(1, &[b"ab", b"c"], &[b"e"]),
-            cache.body_key(1, &[b"ab"], &[b"cd"]),
-        ];
-        let different: std::collections::HashSet<_> = keys.iter().collect();
-        assert_eq!(different.len(), keys.len());
-        let body = vec![7_u8; 100];
-        let (begin, end) = body.split_at(33);
-        assert_eq!(
-            cache.body_key(1, &[], &[&body]),
-            cache.body_key(1, &[], &[begin, &[], end]),
-            "however it came"
-        );
-        assert_ne!(
-            Cache::new(1).body_key(1, &[], &[b""]),
-            Cache::new(1).body_key(1, &[], &[b""]),
-            "keys are this cache's own"
-        );
-    }
-
-    #[tokio::test]
-    async fn an_answer_is_kept_until_it_is_too_old() {
-        let (cache, now) = (Cache::new(1 << 20), Instant::now());
-        let Found::Nothing(vacancy) = cache.outputs(&[1, 1], now).await else { panic!("it is empty") };
-        vacancy.fill(outputs(), expiry(now, 5));
-        assert!(found(&cache, &[1, 1], now + Duration::from_secs(4)).await);
-        assert!(!found(&cache, &[1, 1], now + Duration::from_secs(5)).await);
-        assert!(!found(&cache, &[1, 1], now).await, "what was too old is gone");
-    }
-
-    #[tokio::test]
-    async fn who_asks_for_what_is_being_computed_waits_for_it() {
-        let (cache, now) = (Cache::new(1 << 20), Instant::now());
-        let Found::Nothing(vacancy) = cache.outputs(&[1, 1], now).await else { panic!("it is empty") };
-        let follower = async { found(&cache, &[1, 1], now).await };
-        let leader = async {
-            tokio::task::yield_now().await;
-            vacancy.fill(outputs(), None);
-        };
-        assert!(tokio::join!(follower, leader).0);
-    }
-
-    #[tokio::test]
-    async fn when_the_one_who_computes_fails_all_who_waited_go_on_at_once() {
-        let (cache, now) = (Cache::new(1 << 20), Instant::now());
-        let Found::Nothing(vacancy) = cache.outputs(&[1, 1], now).await else { panic!("it is empty") };
-        let follower = || async { matches!(cache.outputs(&[1, 1], now).await, Found::Failed) };
-        let leader = async {
-            tokio::task::yield_now().await;
-            drop(vacancy);
-        };
-        assert_eq!(tokio::join!(follower(), follower(), leader), (true, true, ()));
-        assert!(matches!(cache.outputs(&[1, 1], now).await, Found::Nothing(_)), "the next one tries anew");
-    }
-
-    #[tokio::test]
-    async fn bytes_bound_what_is_kept() {
-        let (cache, now) = (Cache::new(64 << 10), Instant::now());
-        for n in 0..100 {
-            let Found::Nothing(vacancy) = cache.outputs(&[n, 0], now).await else { panic!("{n} is new") };
-            vacancy.fill(Arc::new([tensor(1, &[0.0; 1024])]), None);
-        }
-        assert!(cache.entries.weight() <= 64 << 10);
-        assert!(!cache.entries.is_empty());
-    }
-}
+#[path = "cache/tests.rs"]
+mod tests;

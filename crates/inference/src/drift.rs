@@ -3,17 +3,24 @@
 //! Each feature's values are counted in ten bins between the deciles of a baseline. Two figures compare the counts:
 //! the population stability index (PSI: the symmetric Kullback-Leibler divergence of the bins; the usual reading is
 //! below 0.1 stable, above 0.25 shifted) and the Kolmogorov-Smirnov statistic (KS: the largest difference of the
-//! cumulated shares, at the bins' edges). The first requests make the baseline.
+//! cumulated shares, at the bins' edges). The first requests make the baseline, which stays when a version is unloaded and
+//! loaded again.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{Datatype, Element, Tensor};
+use half::{bf16, f16};
+
+use crate::{Datatype, Element, LoadRequest, Tensor};
 
 /// Features of one input that are told apart; an input with more is one feature as a whole.
 const MAX_FEATURES: usize = 64;
 /// Values of one tensor that are looked at.
 const MAX_VALUES: usize = 4096;
 const BINS: usize = 10;
+/// Versions whose figures go on when they are loaded again.
+const MAX_KNOWN: usize = 1024;
 /// A share of nothing would make the index infinite.
 const FLOOR: f64 = 1e-4;
 
@@ -30,6 +37,40 @@ pub struct FeatureDrift {
     pub ks: Option<f64>,
     /// Share of the window's values that are NaN, 0 to 1.
     pub missing: f64,
+}
+
+/// What each version saw, loaded or not; those that were loaded longest ago are forgotten first.
+#[derive(Default)]
+pub(crate) struct Drifts(Mutex<VecDeque<Known>>);
+
+struct Known {
+    name: String,
+    version: String,
+    /// Another file is another model.
+    path: PathBuf,
+    drift: Arc<Mutex<Drift>>,
+}
+
+impl Drifts {
+    /// What a version that is loaded goes on with; `None` where its inputs aren't watched.
+    pub fn of(&self, request: &LoadRequest) -> Option<Arc<Mutex<Drift>>> {
+        let settings = request.serving.drift.as_ref()?;
+        let LoadRequest { name, version, path, .. } = request;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = all.iter().position(|known| known.name == *name && known.version == *version);
+        let before = at.and_then(|at| all.remove(at)).filter(|known| {
+            let drift = known.drift.lock().unwrap_or_else(PoisonError::into_inner);
+            known.path == *path && drift.settings == *settings
+        });
+        let new = || Arc::new(Mutex::new(Drift::new(settings.clone())));
+        let drift = before.map_or_else(new, |known| known.drift);
+        if all.len() >= MAX_KNOWN {
+            all.pop_front();
+        }
+        let (name, version, path) = (name.clone(), version.clone(), path.clone());
+        all.push_back(Known { name, version, path, drift: Arc::clone(&drift) });
+        Some(drift)
+    }
 }
 
 /// The inputs of one model.
@@ -86,7 +127,7 @@ struct Feature {
     first: Vec<f64>,
     baseline: Option<Baseline>,
     /// Bins of the last values, oldest first; `None` is NaN.
-    window: VecDeque<Option<usize>>,
+    window: VecDeque<Option<u8>>,
     counts: [usize; BINS],
 }
 
@@ -109,10 +150,10 @@ impl Feature {
             return;
         };
         let bin = (!value.is_nan()).then(|| baseline.bin(value));
-        self.window.push_back(bin);
+        self.window.push_back(bin.and_then(|bin| u8::try_from(bin).ok()));
         count(&mut self.counts, bin, |count| count + 1);
         while self.window.len() > size(settings.window_values).max(1) {
-            let oldest = self.window.pop_front().flatten();
+            let oldest = self.window.pop_front().flatten().map(usize::from);
             count(&mut self.counts, oldest, |count| count.saturating_sub(1));
         }
     }
@@ -189,11 +230,20 @@ fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
     match tensor.datatype() {
         Datatype::Fp32 => read::<f32>(tensor, f64::from),
         Datatype::Fp64 => read::<f64>(tensor, |value| value),
+        Datatype::Fp16 => read::<f16>(tensor, f64::from),
+        Datatype::Bf16 => read::<bf16>(tensor, f64::from),
+        Datatype::Int8 => read::<i8>(tensor, f64::from),
+        Datatype::Int16 => read::<i16>(tensor, f64::from),
         Datatype::Int32 => read::<i32>(tensor, f64::from),
         Datatype::Uint8 => read::<u8>(tensor, f64::from),
+        Datatype::Uint16 => read::<u16>(tensor, f64::from),
+        Datatype::Uint32 => read::<u32>(tensor, f64::from),
+        Datatype::Bool => read::<bool>(tensor, f64::from),
         #[expect(clippy::cast_precision_loss, reason = "the distribution is looked at, not the value")]
         Datatype::Int64 => read::<i64>(tensor, |value| value as f64),
-        _ => None,
+        #[expect(clippy::cast_precision_loss, reason = "the distribution is looked at, not the value")]
+        Datatype::Uint64 => read::<u64>(tensor, |value| value as f64),
+        Datatype::Bytes => None,
     }
 }
 
@@ -257,6 +307,58 @@ mod tests {
         assert!((report.psi.unwrap() - expected).abs() < 1e-9);
         assert!((report.ks.unwrap() - (1.0 - 3.0 * one)).abs() < 1e-9);
         assert!((report.missing - 0.25).abs() < 1e-9);
+    }
+
+    #[test]
+    fn values_of_every_numeric_type_are_looked_at() {
+        fn seen<T: Element>(low: T, high: T) -> Option<f64> {
+            let mut drift = Drift::new(types::Drift { baseline_values: 10, window_values: 10 });
+            for value in [vec![low; 10], vec![high; 10]] {
+                drift.observe(&[Tensor::from_vec("x", [10, 1], value).unwrap()]);
+            }
+            drift.report().first()?.ks
+        }
+        let half = |value: f32| (f16::from_f32(value), bf16::from_f32(value));
+        let ((low, brain_low), (high, brain_high)) = (half(0.5), half(2.5));
+        let all = [
+            seen(false, true),
+            seen(1_u8, 200),
+            seen(1_u16, 60_000),
+            seen(1_u32, u32::MAX),
+            seen(1_u64, u64::MAX),
+            seen(-100_i8, 100),
+            seen(-1_i16, 1),
+            seen(i32::MIN, i32::MAX),
+            seen(i64::MIN, i64::MAX),
+            seen(low, high),
+            seen(brain_low, brain_high),
+            seen(0.5_f32, 2.5),
+            seen(0.5_f64, 2.5),
+        ];
+        assert_eq!(all, [Some(1.0); 13]);
+    }
+
+    #[test]
+    fn a_version_that_is_loaded_again_goes_on_and_another_file_begins_anew() {
+        let request = |version: &str, path: &str, window_values| {
+            let mut request = LoadRequest::new("m", version, path);
+            request.serving.drift = Some(types::Drift { baseline_values: 10, window_values });
+            request
+        };
+        let drifts = Drifts::default();
+        let first = drifts.of(&request("1", "a", 10)).unwrap();
+        let other = drifts.of(&request("2", "a", 10)).unwrap();
+        assert!(!Arc::ptr_eq(&first, &other));
+        assert!(Arc::ptr_eq(&first, &drifts.of(&request("1", "a", 10)).unwrap()));
+        let replaced = drifts.of(&request("1", "b", 10)).unwrap();
+        assert!(!Arc::ptr_eq(&first, &replaced));
+        assert!(!Arc::ptr_eq(&replaced, &drifts.of(&request("1", "b", 20)).unwrap()), "other settings");
+        assert!(drifts.of(&LoadRequest::new("m", "1", "a")).is_none());
+        for number in 0..MAX_KNOWN {
+            drifts.of(&request(&format!("v{number}"), "a", 10));
+        }
+        assert_eq!(drifts.0.lock().unwrap().len(), MAX_KNOWN);
+        assert!(!Arc::ptr_eq(&other, &drifts.of(&request("2", "a", 10)).unwrap()), "it is long ago");
     }
 
     #[test]

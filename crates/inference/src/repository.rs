@@ -3,6 +3,7 @@
 //! A request holds the model that it started with: replacing or unloading one never breaks what is running, and
 //! its memory goes when its last request ends.
 
+mod answers;
 mod catalog;
 mod ensemble;
 mod infer;
@@ -27,7 +28,7 @@ pub use infer::{Answer, Model, Pending, Request, StepTiming, Timing};
 
 use crate::cache::Cache;
 use crate::declared;
-use crate::drift::FeatureDrift;
+use crate::drift::{Drifts, FeatureDrift};
 use crate::engine::chain;
 use crate::engines::Loaded;
 use crate::isolation::{self, WorkerCommand};
@@ -186,6 +187,7 @@ struct Inner {
     engines: Engines,
     catalog: RwLock<Catalog>,
     loads: Loads,
+    drifts: Drifts,
     next_key: AtomicU64,
     returns: Returns<Served>,
     shared: Arc<Shared>,
@@ -227,6 +229,7 @@ impl Repository {
             engines,
             catalog: RwLock::default(),
             loads: Loads::new(options.workers),
+            drifts: Drifts::default(),
             next_key: AtomicU64::new(0),
             returns: Returns::start().map_err(Error::Thread)?,
             shared: Arc::new(Shared { pool, cache, desk: Desk::new(options.reading_bytes), options }),
@@ -292,6 +295,7 @@ impl Repository {
 
     /// A version that is ready for requests, and that nobody sees yet.
     fn make(&self, request: &LoadRequest, ensemble: Option<Composed>) -> Result<Arc<Served>, LoadError> {
+        let before = answers::Before::loading(request);
         let (started, load) = (Instant::now(), self.inner.loads.begin(request, file_bytes(&request.path)));
         let loaded = match ensemble {
             Some(loaded) => loaded.and_then(|(loaded, steps)| {
@@ -309,6 +313,9 @@ impl Repository {
             let waiting = self.inner.shared.options.capacity_of_one();
             let mut served = Served::new(key, request, loaded, started.elapsed(), grown, waiting)?;
             served.steps = steps;
+            let key = before.and_then(|before| before.key(&self.inner.shared.cache, &served));
+            served.answers = key.unwrap_or(served.answers);
+            served.drift = self.inner.drifts.of(request);
             if self.inner.shared.options.warm_up {
                 served.warm_up();
             }

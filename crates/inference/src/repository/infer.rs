@@ -200,7 +200,7 @@ impl Model {
         // A version on trial, with a shadow, or whose inputs are watched sees every request.
         let Chosen { served, trial, shadow } = &self.chosen;
         let watched = trial.is_some() || shadow.is_some() || served.drift.is_some();
-        (!watched).then(|| self.shared.cache.body_key(self.served().key, parts, body))
+        (!watched).then(|| self.shared.cache.body_key(self.served().answers, parts, body))
     }
 
     /// The response kept under a key.
@@ -239,7 +239,7 @@ impl Model {
         let checked = self.check(request)?;
         let Some(policy) = &self.served().serving.cache else { return self.run(checked).await };
         let (asked, cache) = (checked.submitted, &self.shared.cache);
-        let key = cache.request_key(self.served().key, &checked.inputs, &checked.outputs);
+        let key = cache.request_key(self.served().answers, &checked.inputs, &checked.outputs);
         // Whoever computes the same already may take longer than this request may wait.
         let found = match checked.timeout {
             Some(timeout) => tokio::time::timeout_at((asked + timeout).into(), cache.outputs(&key, asked))

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use types::Serving;
 
 use super::{LoadRequest, Steps, WarmUp};
+use crate::cache::{Cache, ModelKey};
 use crate::drift::{Drift, FeatureDrift};
 use crate::engine::{chain, panic_text};
 use crate::engines::{Loaded, Tried};
@@ -19,8 +20,10 @@ use crate::{InvalidInput, LoadError, LoadedModel, Name, Request, Signature, Tens
 
 /// A loaded model version, alive while the catalog or a request holds it.
 pub(crate) struct Served {
-    /// Unique in the process, so that a queue or a cache tells a reloaded model from the one before.
+    /// Unique in the process, so that a queue tells a reloaded model from the one before.
     pub key: u64,
+    /// Under which its answers are kept.
+    pub answers: ModelKey,
     pub name: String,
     pub version: String,
     pub engine: Name,
@@ -42,7 +45,8 @@ pub(crate) struct Served {
     /// Threads and a queue of its own, where its runs only wait; they end with it.
     pub own_pool: Option<Pool>,
     pub stats: Stats,
-    pub drift: Option<Mutex<Drift>>,
+    /// What it and earlier loads of the same version saw.
+    pub drift: Option<Arc<Mutex<Drift>>>,
     /// Whether its requests can be merged.
     pub batchable: bool,
     pub policy: Policy,
@@ -93,6 +97,7 @@ impl Served {
         let all_outputs = signature.outputs.iter().map(|spec| spec.name.clone()).collect();
         Ok(Served {
             key,
+            answers: Cache::load_key(key),
             name: request.name.clone(),
             version: request.version.clone(),
             engine: loaded.engine,
@@ -109,7 +114,7 @@ impl Served {
             output_steps,
             own_pool,
             stats: Stats::default(),
-            drift: request.serving.drift.clone().map(|settings| Mutex::new(Drift::new(settings))),
+            drift: None,
             batchable,
             policy,
             all_outputs,

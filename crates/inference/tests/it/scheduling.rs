@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use avocet_inference::{EngineError, Error, LoadRequest, Model, Options, Repository, Request, Tensor};
+use avocet_inference::{EngineError, Error, LoadRequest, Model, Options, Repository, Request, State, Tensor};
 use types::{Batching, PredictionCache, QueuePolicy, Serving};
 
-use crate::support::{Fake, Gate, model, options, x};
+use crate::support::{Fake, Gate, copy_of, model, options, x};
 
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -195,6 +195,69 @@ async fn failures_are_not_kept_and_a_new_version_starts_with_nothing_kept() {
     bench.repository.load(LoadRequest { serving, ..LoadRequest::new("m", "1", other) }).unwrap();
     let reloaded = bench.repository.get("m", None).unwrap();
     assert!(!reloaded.answer(row(1.0)).await.unwrap().timing.cached);
+}
+
+#[tokio::test]
+async fn answers_outlive_a_model_that_is_unloaded_and_loaded_again_as_it_was() {
+    let serving = Serving { cache: Some(PredictionCache::default()), lazy: true, ..Serving::default() };
+    // Nothing of what is loaded on request stays.
+    let repository =
+        Repository::new(Fake::new(sums).engines(), Options { model_bytes: 0, ..options(1) }).unwrap();
+    let request = LoadRequest { serving, ..LoadRequest::new("m", "1", model("affine")) };
+    repository.register(request.clone()).unwrap();
+    let ask = async || {
+        let answer = repository.obtain("m", None).await.unwrap().answer(row(1.0)).await.unwrap();
+        (first(&answer.outputs), answer.timing.cached)
+    };
+    assert_eq!(ask().await, (4.0, false));
+    assert_eq!(repository.list()[0].state, State::Idle, "it was unloaded");
+    assert_eq!(ask().await, (4.0, true));
+    repository.unload("m", "1").unwrap();
+    let finite = Serving { finite_inputs: true, ..request.serving.clone() };
+    repository.register(LoadRequest { serving: finite, ..request.clone() }).unwrap();
+    assert_eq!(ask().await, (4.0, false), "it is run otherwise");
+    repository.unload("m", "1").unwrap();
+    repository.register(request).unwrap();
+    assert_eq!(ask().await, (4.0, true));
+}
+
+#[tokio::test]
+async fn a_file_that_is_changed_in_its_place_never_gets_the_answers_of_the_one_before() {
+    // The sum of a row and the length of the model's file.
+    let folder = tempfile::tempdir().unwrap();
+    let path = copy_of("affine", &folder, "m.onnx");
+    let file = path.clone();
+    let fake = Fake::new(move |inputs| {
+        let length = std::fs::metadata(&file).unwrap().len() as f32;
+        let y = vec![inputs[0].elements::<f32>().unwrap().iter().sum::<f32>() + length; 3];
+        Ok(vec![Tensor::from_vec("y", [1, 3], y).unwrap()])
+    });
+    let serving = Serving { cache: Some(PredictionCache::default()), lazy: true, ..Serving::default() };
+    let repository = Repository::new(fake.engines(), Options { model_bytes: 0, ..options(1) }).unwrap();
+    repository.register(LoadRequest { serving, ..LoadRequest::new("m", "1", &path) }).unwrap();
+    for _ in 0..3 {
+        let answer = repository.obtain("m", None).await.unwrap().answer(row(1.0)).await.unwrap();
+        let length = path.metadata().unwrap().len() as f32;
+        assert_eq!(first(&answer.outputs), 4.0 + length);
+        let longer = [std::fs::read(&path).unwrap(), vec![0x7a, 1, 0]].concat();
+        std::fs::write(&path, longer).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_watched_for_drift_goes_on_when_its_model_is_loaded_again() {
+    let drift = Some(types::Drift { baseline_values: 10, window_values: 10 });
+    let serving = Serving { drift, lazy: true, ..Serving::default() };
+    let repository =
+        Repository::new(Fake::new(sums).engines(), Options { model_bytes: 0, ..options(1) }).unwrap();
+    repository.register(LoadRequest { serving, ..LoadRequest::new("m", "1", model("affine")) }).unwrap();
+    let mut report = Vec::new();
+    for n in 10..30_u8 {
+        let m = repository.obtain("m", None).await.unwrap();
+        m.answer(row(n.into())).await.unwrap();
+        report = m.drift();
+    }
+    assert!(report[3].psi.unwrap() > 1.0, "the second ten are all larger than the first");
 }
 
 #[test]
