@@ -50,6 +50,17 @@ impl fmt::Display for Format {
 }
 
 impl Format {
+    /// What a file or folder holds, by a look at its beginning; `None` for an archive, and for what can't be read.
+    pub fn at(path: &Path) -> Option<Format> {
+        if path.is_dir() {
+            return folder::model_in(path).ok().map(|model| model.format);
+        }
+        match kind(&head(path).ok()?).ok()? {
+            Kind::Model(format) => Some(format),
+            Kind::Archive(_) => None,
+        }
+    }
+
     /// The format of a file that is no archive; what isn't known counts as ONNX, whose reader says what is wrong.
     pub(crate) fn of(path: &Path) -> Result<Format, FormatError> {
         match kind(&head(path)?)? {

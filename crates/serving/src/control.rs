@@ -82,6 +82,11 @@ pub trait Control: Send + Sync {
         None
     }
 
+    /// The configuration that a model was loaded with, where it had one.
+    fn config(&self, _model: &str) -> Option<std::sync::Arc<ModelConfig>> {
+        None
+    }
+
     /// Whether clients may change anything.
     fn is_on(&self) -> bool;
 }

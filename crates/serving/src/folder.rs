@@ -61,6 +61,8 @@ pub struct Folder {
     known: Mutex<Known>,
     /// By model and output.
     labels: RwLock<HashMap<(String, String), Labels>>,
+    /// As the models were loaded with them.
+    configs: RwLock<HashMap<String, Arc<ModelConfig>>>,
     /// Says which names belong to others.
     others: OnceLock<Box<IsTheirs>>,
 }
@@ -92,7 +94,17 @@ impl Folder {
         scan::scan(&paths)?;
         let stage = tempfile::Builder::new().prefix("avocet-models-").tempdir()?;
         let (known, labels, others) = (Mutex::default(), RwLock::default(), OnceLock::new());
-        Ok(Folder { paths, repository, mode, lazy: false, stage, known, labels, others })
+        Ok(Folder {
+            paths,
+            repository,
+            mode,
+            lazy: false,
+            stage,
+            known,
+            labels,
+            configs: RwLock::default(),
+            others,
+        })
     }
 
     /// Loads every model when the first request asks for it, whatever its own settings say.
@@ -331,6 +343,9 @@ impl Folder {
         let mut kept = self.labels.write().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(model, _), _| model != name);
         kept.extend(labels.into_iter().map(|(output, labels)| ((name.to_owned(), output), labels)));
+        drop(kept);
+        let mut configs = self.configs.write().unwrap_or_else(PoisonError::into_inner);
+        configs.insert(name.to_owned(), Arc::new(found.config.clone()));
         Ok(())
     }
 
@@ -346,6 +361,7 @@ impl Folder {
             staged.places.iter().for_each(|place| remove(place));
         }
         self.labels.write().unwrap_or_else(PoisonError::into_inner).retain(|(model, _), _| model != name);
+        self.configs.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         match unloaded {
             0 => Err(unknown()),
             _ => Ok(()),
@@ -443,6 +459,10 @@ impl Control for Folder {
     fn labels(&self, model: &str, _version: &str, output: &str) -> Option<Arc<[String]>> {
         let key = (model.to_owned(), output.to_owned());
         self.labels.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    fn config(&self, model: &str) -> Option<Arc<ModelConfig>> {
+        self.configs.read().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
     }
 
     fn is_on(&self) -> bool {

@@ -66,6 +66,14 @@ pub struct DynamicBatching {
     /// Longest wait for others, in microseconds.
     #[serde(deserialize_with = "number::read")]
     pub max_queue_delay_microseconds: u64,
+    /// Shown, and of no effect: batches are as large as what waits.
+    #[serde(deserialize_with = "number::read_list")]
+    pub preferred_batch_size: Vec<u64>,
+    /// Shown, and of no effect.
+    pub preserve_ordering: bool,
+    /// Shown, and of no effect: there are 32 levels.
+    #[serde(deserialize_with = "number::read")]
+    pub priority_levels: u64,
     /// The priority of requests that don't say; 1 is the most urgent.
     #[serde(deserialize_with = "number::read")]
     pub default_priority_level: u64,

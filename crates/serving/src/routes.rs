@@ -102,7 +102,7 @@ async fn version_ready(State(state): State<ServerState>, path: NameVersion) -> R
 
 async fn model_configuration(State(state): State<ServerState>, name: Name) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(bad_path)?;
-    Ok(answer(&model_config::show_json(&state.repository.obtain(&name, None).await?)))
+    Ok(answer(&model_config::show_json(&state, &state.repository.obtain(&name, None).await?)))
 }
 
 async fn version_configuration(
@@ -110,7 +110,7 @@ async fn version_configuration(
     path: NameVersion,
 ) -> Result<Response, ApiError> {
     let Path((name, version)) = path.map_err(bad_path)?;
-    Ok(answer(&model_config::show_json(&state.repository.obtain(&name, Some(&version)).await?)))
+    Ok(answer(&model_config::show_json(&state, &state.repository.obtain(&name, Some(&version)).await?)))
 }
 
 async fn all_stats(State(state): State<ServerState>) -> Result<Response, ApiError> {

@@ -1,6 +1,6 @@
 //! What both fronts tell of the server and its models, in the protocol's words.
 
-use inference::{Error, Signature, State as ModelState, StatsSnapshot, TensorSpec, Timed};
+use inference::{Error, Format, Model, Signature, State as ModelState, StatsSnapshot, TensorSpec, Timed};
 use wire::inference::{
     InferBatchStatistics, InferStatistics, ModelIndex, ModelMetadataResponse, ModelStatistics,
     StatisticDuration, TensorMetadata,
@@ -66,13 +66,32 @@ pub(crate) async fn metadata(
     Ok(ModelMetadataResponse {
         name: name.to_owned(),
         versions,
-        platform: match model.ensemble() {
-            Some(_) => "ensemble".to_owned(),
-            None => format!("{}_onnx", model.engine()),
-        },
+        platform: platform(&model),
         inputs: inputs.iter().map(tensor).collect(),
         outputs: outputs.iter().map(tensor).collect(),
     })
+}
+
+/// What a model is and what runs it, by Triton's names where Triton has one.
+pub(crate) fn platform(model: &Model) -> String {
+    if model.ensemble().is_some() {
+        return "ensemble".to_owned();
+    }
+    let format = match (Format::at(model.path()), model.engine()) {
+        (Some(format), _) => format,
+        // An archive: of what TensorFlow runs, that is how a folder comes in one file.
+        (None, "tensorflow") => Format::SavedModel,
+        (None, _) => Format::Onnx,
+    };
+    let kind = match format {
+        Format::Onnx => "onnx",
+        Format::SavedModel => "savedmodel",
+        Format::FrozenGraph => "graphdef",
+        Format::TfLite => "tflite",
+        Format::XgboostJson | Format::XgboostUbj => "xgboost",
+        Format::Lightgbm => "lightgbm",
+    };
+    format!("{}_{kind}", model.engine())
 }
 
 /// A tensor of open rank is shown as one open dimension, for want of a better form in the protocol.

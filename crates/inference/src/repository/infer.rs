@@ -164,9 +164,9 @@ impl Model {
         &self.served().serving
     }
 
-    /// Runs that may go on at once.
+    /// Runs that may go on at once: no more than there are threads for.
     pub fn instances(&self) -> usize {
-        self.served().policy.instances
+        self.served().policy.instances.min(self.shared.options.workers.max(1))
     }
 
     /// The models that answer together as this one; `None` for one with a file of its own.

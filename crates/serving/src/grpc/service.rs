@@ -114,7 +114,7 @@ impl GrpcInferenceService for Methods {
     async fn model_config(&self, request: Request<ModelConfigRequest>) -> Answer<ModelConfigResponse> {
         let ModelConfigRequest { name, version } = request.into_inner();
         let model = self.0.repository.obtain(&name, named(&version)).await.map_err(ApiError::from)?;
-        Ok(Response::new(ModelConfigResponse { config: Some(model_config::show(&model)) }))
+        Ok(Response::new(ModelConfigResponse { config: Some(model_config::show(&self.0, &model)) }))
     }
 
     async fn model_statistics(

@@ -7,13 +7,18 @@ use wire::inference::model_ensembling::Step;
 use wire::inference::model_instance_group::Kind;
 use wire::inference::model_version_policy::PolicyChoice;
 use wire::inference::{
-    DataType, LatestVersions, ModelConfig, ModelDynamicBatching, ModelEnsembling, ModelInput,
+    AllVersions, DataType, LatestVersions, ModelConfig, ModelDynamicBatching, ModelEnsembling, ModelInput,
     ModelInstanceGroup, ModelOutput, ModelParameter, ModelQueuePolicy, ModelResponseCache,
-    ModelVersionPolicy,
+    ModelVersionPolicy, SpecificVersions,
 };
 
-/// The configuration as protobuf.
-pub(crate) fn show(model: &Model) -> ModelConfig {
+use super::{DynamicBatching, VersionPolicy};
+use crate::state::ServerState;
+use crate::views::platform;
+
+/// The configuration as protobuf: what holds, and what the model's own one says beside that.
+pub(crate) fn show(state: &ServerState, model: &Model) -> ModelConfig {
+    let given = state.control.config(model.name()).unwrap_or_default();
     let serving = model.serving();
     let signature = model.signature();
     let batch = serving.batching.as_ref().filter(|_| signature.inputs.iter().all(has_open_batch));
@@ -23,15 +28,14 @@ pub(crate) fn show(model: &Model) -> ModelConfig {
         inner.unwrap_or(shape).to_vec()
     };
     let file = model.path().file_name().map(|name| name.to_string_lossy().into_owned());
-    let threads = (serving.threads > 0).then(|| {
-        let string_value = serving.threads.to_string();
-        ("intra_op_thread_count".to_owned(), ModelParameter { string_value })
-    });
+    let threads =
+        (serving.threads > 0).then(|| ("intra_op_thread_count".to_owned(), serving.threads.to_string()));
+    let given_parameters =
+        given.parameters.iter().map(|(name, parameter)| (name.clone(), parameter.string_value.clone()));
+    let parameters =
+        given_parameters.chain(threads).map(|(name, string_value)| (name, ModelParameter { string_value }));
     let ensemble = model.ensemble();
-    let (platform, backend) = match ensemble {
-        Some(_) => ("ensemble".to_owned(), String::new()),
-        None => (format!("{}_onnx", model.engine()), model.engine().to_owned()),
-    };
+    let backend = if ensemble.is_some() { "" } else { model.engine() };
     // An ensemble runs nothing itself.
     let file = file.filter(|_| ensemble.is_none());
     let group = || ModelInstanceGroup {
@@ -41,11 +45,11 @@ pub(crate) fn show(model: &Model) -> ModelConfig {
     };
     ModelConfig {
         name: model.name().to_owned(),
-        platform,
-        backend,
+        platform: platform(model),
+        backend: backend.to_owned(),
         ensemble_scheduling: ensemble.map(ensembling),
         version_policy: Some(ModelVersionPolicy {
-            policy_choice: Some(PolicyChoice::Latest(LatestVersions { num_versions: 1 })),
+            policy_choice: Some(policy(given.version_policy.as_ref())),
         }),
         max_batch_size: batch.map_or(0, |batch| i32::try_from(batch.max_size).unwrap_or(i32::MAX)),
         input: (signature.inputs.iter())
@@ -60,14 +64,30 @@ pub(crate) fn show(model: &Model) -> ModelConfig {
                 name: spec.name.clone(),
                 data_type: data_type(spec.datatype).into(),
                 dims: dims(spec),
-                label_filename: String::new(),
+                label_filename: (given.output.iter().find(|output| output.name == spec.name))
+                    .map(|output| output.label_filename.clone())
+                    .unwrap_or_default(),
             })
             .collect(),
         instance_group: ensemble.is_none().then(group).into_iter().collect(),
         default_model_filename: file.unwrap_or_default(),
-        dynamic_batching: queue(serving),
-        parameters: threads.into_iter().collect(),
+        dynamic_batching: queue(serving, given.dynamic_batching.as_ref()),
+        parameters: parameters.collect(),
         response_cache: serving.cache.as_ref().map(|_| ModelResponseCache { enable: true }),
+    }
+}
+
+fn policy(given: Option<&VersionPolicy>) -> PolicyChoice {
+    match given {
+        None => PolicyChoice::Latest(LatestVersions { num_versions: 1 }),
+        Some(VersionPolicy::Latest { num_versions }) => {
+            let num_versions = u32::try_from((*num_versions).max(1)).unwrap_or(u32::MAX);
+            PolicyChoice::Latest(LatestVersions { num_versions })
+        }
+        Some(VersionPolicy::All {}) => PolicyChoice::All(AllVersions {}),
+        Some(VersionPolicy::Specific { versions }) => PolicyChoice::Specific(SpecificVersions {
+            versions: versions.iter().filter_map(|version| i64::try_from(*version).ok()).collect(),
+        }),
     }
 }
 
@@ -85,18 +105,23 @@ fn has_open_batch(spec: &TensorSpec) -> bool {
     spec.shape.as_ref().and_then(|shape| shape.first()) == Some(&-1)
 }
 
-fn queue(serving: &Serving) -> Option<ModelDynamicBatching> {
+fn queue(serving: &Serving, given: Option<&DynamicBatching>) -> Option<ModelDynamicBatching> {
     let queue = &serving.queue;
     let batching = serving.batching.as_ref();
-    if batching.is_none() && *queue == QueuePolicy::default() {
+    if batching.is_none() && given.is_none() && *queue == QueuePolicy::default() {
         return None;
     }
+    let given = given.cloned().unwrap_or_default();
+    let preferred = given.preferred_batch_size.iter().filter_map(|size| i32::try_from(*size).ok());
     Some(ModelDynamicBatching {
         max_queue_delay_microseconds: batching.map_or(0, |batch| batch.max_delay_microseconds.into()),
-        priority_levels: 0,
+        preferred_batch_size: preferred.collect(),
+        preserve_ordering: given.preserve_ordering,
+        priority_levels: given.priority_levels,
         default_priority_level: queue.default_priority.into(),
         default_queue_policy: (*queue != QueuePolicy::default()).then(|| ModelQueuePolicy {
             default_timeout_microseconds: u64::from(queue.timeout_milliseconds) * 1000,
+            // Whatever a configuration says: a request's own timeout always holds.
             allow_timeout_override: true,
             max_queue_size: queue.max_requests,
         }),
@@ -123,8 +148,14 @@ fn data_type(datatype: Datatype) -> DataType {
 }
 
 /// The configuration as JSON, in Triton's shape: what can't be set here has its neutral value.
-pub(crate) fn show_json(model: &Model) -> Value {
-    let config = show(model);
+pub(crate) fn show_json(state: &ServerState, model: &Model) -> Value {
+    let config = show(state, model);
+    let policy = match config.version_policy.and_then(|policy| policy.policy_choice) {
+        Some(PolicyChoice::All(_)) => json!({"all": {}}),
+        Some(PolicyChoice::Specific(these)) => json!({"specific": {"versions": these.versions}}),
+        Some(PolicyChoice::Latest(latest)) => json!({"latest": {"num_versions": latest.num_versions}}),
+        None => json!({}),
+    };
     let type_name = |number: i32| DataType::try_from(number).unwrap_or_default().as_str_name();
     let inputs = config.input.iter().map(|input| {
         json!({
@@ -150,7 +181,7 @@ pub(crate) fn show_json(model: &Model) -> Value {
         .collect();
     let mut document = json!({
         "name": config.name, "platform": config.platform, "backend": config.backend, "runtime": "",
-        "version_policy": {"latest": {"num_versions": 1}}, "max_batch_size": config.max_batch_size,
+        "version_policy": policy, "max_batch_size": config.max_batch_size,
         "input": inputs.collect::<Vec<_>>(), "output": outputs.collect::<Vec<_>>(),
         "batch_input": [], "batch_output": [],
         "optimization": {
@@ -163,9 +194,9 @@ pub(crate) fn show_json(model: &Model) -> Value {
     });
     let batching = config.dynamic_batching.as_ref().map(|batching| {
         let mut shown = json!({
-            "preferred_batch_size": [],
+            "preferred_batch_size": batching.preferred_batch_size,
             "max_queue_delay_microseconds": batching.max_queue_delay_microseconds,
-            "preserve_ordering": false,
+            "preserve_ordering": batching.preserve_ordering,
             "priority_levels": batching.priority_levels,
             "default_priority_level": batching.default_priority_level,
             "priority_queue_policy": {},

@@ -1,10 +1,11 @@
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use inference::{LoadRequest, Routing};
+use inference::{EngineOptions, Engines, LoadRequest, Options, Repository, Routing};
 use serde_json::json;
 
-use avocet_serving::{ServerState, router};
+use avocet_serving::{ControlMode, Folder, ServerState, router};
 
 use crate::support::{app, get, model, post, repository, x};
 
@@ -142,4 +143,80 @@ async fn statistics_and_metadata_by_an_alias_are_those_of_its_version() {
     let stats = get(&app, "/v2/models/affine/versions/next/stats").await.json();
     assert_eq!(stats, json!({"model_stats": []}), "what no request has loaded has counted nothing");
     assert_eq!(get(&app, "/v2/models/affine/versions/next").await.json()["versions"], json!(["3"]));
+}
+
+#[tokio::test]
+async fn a_configuration_is_shown_as_it_was_given_with_what_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    for version in ["1", "2"] {
+        std::fs::create_dir_all(folder.path().join("m").join(version)).unwrap();
+        std::fs::copy(model("affine"), folder.path().join("m").join(version).join("model.onnx")).unwrap();
+    }
+    std::fs::write(folder.path().join("m/labels.txt"), "ant\nbee\ncat\n").unwrap();
+    let config = r#"
+        backend: "rten" max_batch_size: 8
+        output { name: "y" dims: 3 label_filename: "labels.txt" }
+        version_policy { all {} }
+        dynamic_batching { preferred_batch_size: [ 2, 4 ] priority_levels: 3 default_priority_level: 2 preserve_ordering: true }
+        parameters { key: "mine" value { string_value: "kept" } }
+        parameters { key: "intra_op_thread_count" value { string_value: "2" } }
+    "#;
+    std::fs::write(folder.path().join("m/config.pbtxt"), config).unwrap();
+    let repository = repository();
+    let control =
+        Folder::open(vec![folder.path().into()], repository.clone(), ControlMode::Explicit).unwrap();
+    let app = router(ServerState::new(repository).control(Arc::new(control)));
+    assert_eq!(post(&app, "/v2/repository/models/m/load", "{}").await.status, 200);
+    let shown = get(&app, "/v2/models/m/config").await.json();
+    assert_eq!(shown["version_policy"], json!({"all": {}}));
+    assert_eq!(shown["output"][0]["label_filename"], "labels.txt");
+    let batching = &shown["dynamic_batching"];
+    assert_eq!(batching["preferred_batch_size"], json!([2, 4]));
+    assert_eq!((&batching["priority_levels"], &batching["preserve_ordering"]), (&json!(3), &json!(true)));
+    assert_eq!(batching["default_priority_level"], 2);
+    assert_eq!(shown["parameters"]["mine"]["string_value"], "kept");
+    assert_eq!(shown["parameters"]["intra_op_thread_count"]["string_value"], "2");
+    assert_eq!(shown["instance_group"][0]["count"], 2, "no more than there are threads");
+    let shown = get(&app, "/v2/models/affine/config").await.json();
+    assert_eq!(shown["instance_group"][0]["count"], 2, "no more than there are threads");
+    assert_eq!(shown["version_policy"], json!({"latest": {"num_versions": 1}}));
+    let other = json!({"parameters": {"config": r#"{"backend": "rten", "version_policy": {"specific": {"versions": [2]}}}"#}});
+    assert_eq!(post(&app, "/v2/repository/models/m/load", other.to_string()).await.status, 200);
+    let shown = get(&app, "/v2/models/m/config").await.json();
+    assert_eq!(shown["version_policy"], json!({"specific": {"versions": [2]}}));
+    assert_eq!(shown["output"][0]["label_filename"], "");
+}
+
+/// Set AVOCET_TENSORFLOW to its shared library for the models that only TensorFlow runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_platform_is_what_a_model_is_and_what_runs_it() {
+    let tensorflow = std::env::var_os("AVOCET_TENSORFLOW").map(PathBuf::from);
+    let with_tensorflow = tensorflow.is_some();
+    let options = EngineOptions { tensorflow, onnxruntime: Some("off".into()), ..EngineOptions::default() };
+    let repository =
+        Repository::new(Engines::discover(&options), Options { workers: 1, ..Options::default() }).unwrap();
+    let data = Path::new("../inference/tests/data");
+    let mut models = vec![
+        ("classical/xgb_binary.json", "native_xgboost"),
+        ("classical/xgb_binary_ubj.ubj", "native_xgboost"),
+        ("classical/lgb_binary.txt", "native_lightgbm"),
+        ("classical/tree.onnx", "native_onnx"),
+        ("affine.onnx", "rten_onnx"),
+        ("tensorflow/float.tflite", "rten_tflite"),
+    ];
+    if with_tensorflow {
+        models.extend([
+            ("tensorflow/keras3", "tensorflow_savedmodel"),
+            ("tensorflow/frozen.pb", "tensorflow_graphdef"),
+        ]);
+    }
+    let app = router(ServerState::new(repository.clone()));
+    for (file, platform) in models {
+        repository.load(LoadRequest::new("m", "1", data.join(file))).unwrap();
+        let metadata = get(&app, "/v2/models/m").await.json();
+        assert_eq!(metadata["platform"], platform, "{file}");
+        let config = get(&app, "/v2/models/m/config").await.json();
+        assert_eq!(config["platform"], platform, "{file}");
+        assert_eq!(config["backend"], platform.split('_').next().unwrap(), "{file}");
+    }
 }
