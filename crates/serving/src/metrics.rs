@@ -3,6 +3,7 @@
 //! Everything is computed when it is asked for, from counters that requests write anyway.
 
 mod process;
+mod processors;
 mod text;
 
 use axum::Router;
@@ -14,7 +15,9 @@ use daemon::Shutdown;
 use inference::{ModelStatus, Observed, StatsSnapshot};
 use tokio::net::TcpListener;
 
+use crate::mlbuffet::Operations;
 use crate::state::ServerState;
+pub(crate) use processors::Processors;
 use text::{Kind, Text};
 
 pub(crate) fn routes() -> Router<ServerState> {
@@ -67,8 +70,45 @@ fn render(state: &ServerState) -> String {
         text.sample(&[], dropped);
     }
     process::write(&mut text);
+    let busy = state.processors.share();
+    if let Some(busy) = busy {
+        text.family(
+            "nv_cpu_utilization",
+            Kind::Gauge,
+            "Share of the machine's processors that was busy of late, 0 to 1",
+        );
+        text.sample(&[], busy);
+    }
+    pinned_memory(&mut text);
+    if let Some(operations) = state.operations.get() {
+        operations_of_mlbuffet(&mut text, operations, busy);
+    }
     let further = state.further.as_ref().map(|tell| tell()).unwrap_or_default();
     text.finish() + &further
+}
+
+/// That there is none: what dashboards of Triton ask for.
+fn pinned_memory(text: &mut Text) {
+    let families = [
+        ("nv_pinned_memory_pool_total_bytes", "Memory set aside for copies to a GPU; there is none here"),
+        ("nv_pinned_memory_pool_used_bytes", "Of that, what is in use"),
+    ];
+    for (name, help) in families {
+        text.family(name, Kind::Gauge, help);
+        text.sample(&[], 0);
+    }
+}
+
+/// Under the names that MLBuffet's dashboards know.
+fn operations_of_mlbuffet(text: &mut Text, operations: &Operations, busy: Option<f64>) {
+    for (name, help, count) in operations.read() {
+        text.family(name, Kind::Counter, help);
+        text.sample(&[], count);
+    }
+    if let Some(busy) = busy {
+        text.family("cpu_usage", Kind::Gauge, "Percentage of the machine's processors that was busy of late");
+        text.sample(&[], busy * 100.0);
+    }
 }
 
 struct Counter {

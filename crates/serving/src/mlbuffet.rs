@@ -11,6 +11,7 @@
 
 mod images;
 mod models;
+mod operations;
 mod predict;
 mod reply;
 mod tag;
@@ -29,6 +30,8 @@ use axum::routing::{any, get, post};
 use crate::bodies::Bodies;
 use crate::error::ApiError;
 use crate::{Guard, ServerState, Shelf};
+use operations::Operation;
+pub(crate) use operations::Operations;
 use reply::Reply;
 
 /// What the routes need. Cheap to clone.
@@ -44,6 +47,7 @@ impl Buffet {
     /// Answers for the models of a server, within its limits, with truthful status codes. Uploaded models have
     /// [`Shelf`]'s own limit.
     pub fn new(state: ServerState, shelf: Shelf, guard: Arc<dyn Guard>) -> Buffet {
+        state.operations.get_or_init(Operations::default);
         Buffet { state, shelf, guard, legacy: false }
     }
 
@@ -63,14 +67,16 @@ impl Buffet {
 /// All routes but `/metrics`, to be merged into [`crate::router`]. They answer all of `/api` in MLBuffet's form.
 pub fn router(buffet: Buffet) -> Router {
     let model = "/api/v1/models/{tag}";
+    let counted = |operation| from_fn_with_state((buffet.clone(), operation), count);
+    let prediction = get(predict::by_get).post(predict::by_post);
     let open = Router::new()
         .route("/", get(greeting))
         .route("/help", get(help))
-        .route("/api/test", get(test))
-        .route("/api/v1/models", get(models::list))
-        .route(&format!("{model}/information"), get(models::information))
-        .route(&format!("{model}/prediction"), get(predict::by_get).post(predict::by_post))
-        .route("/api/v1/train/{*rest}", any(training))
+        .route("/api/test", get(test).layer(counted(Operation::Test)))
+        .route("/api/v1/models", get(models::list).layer(counted(Operation::Storage)))
+        .route(&format!("{model}/information"), get(models::information).layer(counted(Operation::Storage)))
+        .route(&format!("{model}/prediction"), prediction.layer(counted(Operation::Prediction)))
+        .route("/api/v1/train/{*rest}", any(training).layer(counted(Operation::Training)))
         .route("/api/{*rest}", any(no_route))
         .layer(DefaultBodyLimit::max(buffet.state.body_limit))
         .layer(from_fn_with_state((buffet.clone(), buffet.state.bodies.clone()), bounded));
@@ -88,6 +94,7 @@ pub fn router(buffet: Buffet) -> Router {
         .route(&format!("{model}/information"), axum::routing::put(models::describe))
         .layer(from_fn_with_state((buffet.clone(), buffet.state.bodies.clone()), bounded))
         .merge(uploads)
+        .layer(counted(Operation::Storage))
         .layer(from_fn_with_state(buffet.clone(), admit));
     open.merge(guarded).method_not_allowed_fallback(wrong_method).with_state(buffet)
 }
@@ -95,6 +102,17 @@ pub fn router(buffet: Buffet) -> Router {
 async fn bounded(State((buffet, bodies)): State<(Buffet, Bodies)>, request: Request, next: Next) -> Response {
     let refused = |error: ApiError| buffet.answer(Reply::new(error.status(), error.message()));
     bodies.answer(request, next).await.unwrap_or_else(refused)
+}
+
+async fn count(
+    State((buffet, operation)): State<(Buffet, Operation)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Some(operations) = buffet.state.operations.get() {
+        operations.count(operation);
+    }
+    next.run(request).await
 }
 
 async fn admit(State(buffet): State<Buffet>, request: Request, next: Next) -> Response {

@@ -1,6 +1,6 @@
 //! What every handler sees.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use daemon::Logs;
 use inference::Repository;
@@ -8,6 +8,8 @@ use inference::Repository;
 use crate::bodies::Bodies;
 use crate::control::{Control, ControlError, NoControl};
 use crate::error::ApiError;
+use crate::metrics::Processors;
+use crate::mlbuffet::Operations;
 use crate::payloads::PayloadLog;
 use crate::settings::Settings;
 use crate::trace::Tracer;
@@ -26,6 +28,9 @@ pub struct ServerState {
     pub(crate) logs: Option<Logs>,
     pub(crate) payloads: Option<PayloadLog>,
     pub(crate) tracer: Option<Tracer>,
+    pub(crate) processors: Arc<Processors>,
+    /// Set where MLBuffet's clients are answered.
+    pub(crate) operations: Arc<OnceLock<Operations>>,
     pub(crate) further: Option<Arc<dyn Fn() -> String + Send + Sync>>,
 }
 
@@ -43,6 +48,8 @@ impl ServerState {
             logs: None,
             payloads: None,
             tracer: None,
+            processors: Arc::new(Processors::begin()),
+            operations: Arc::default(),
             further: None,
         }
     }

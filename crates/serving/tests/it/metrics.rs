@@ -51,6 +51,10 @@ async fn tritons_names_are_there_with_its_types_and_labels() {
         assert!(text.contains(&format!("{name}{labels} 0\n")), "{name} has no {labels}: {text}");
     }
     assert!(value(&text, "process_resident_memory_bytes") > 1e6);
+    assert!((0.0..=1.0).contains(&value(&text, "nv_cpu_utilization ")), "{text}");
+    assert!(value(&text, "nv_cpu_memory_total_bytes ") > value(&text, "nv_cpu_memory_used_bytes "));
+    assert_eq!(value(&text, "nv_pinned_memory_pool_total_bytes "), 0.0);
+    assert!(!text.contains("_request_operations_total"), "there are no clients of MLBuffet here");
     assert!(value(&text, r#"avocet_model_memory_bytes{model="affine",version="2"}"#) > 0.0);
 }
 

@@ -230,3 +230,30 @@ async fn upload_again(server: &Kept) {
     let headers = [("content-type", kind.as_str()), ("authorization", "Bearer good")];
     assert_eq!(send(&server.app, "POST", "/api/v1/models/t", &headers, body).await.status, 201);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_counters_are_among_the_metrics_in_legacy_mode_too() {
+    for legacy in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Kept::open(folder.path(), Setup { legacy, ..Setup::default() });
+        upload(&server.app, "t", "m.onnx", &own_model("label")).await;
+        for _ in 0..3 {
+            let values = r#"{"values": [0, 0, 7, 0]}"#;
+            send(&server.app, "POST", "/api/v1/models/t/prediction", &[], values).await;
+        }
+        get(&server.app, "/api/test").await;
+        get(&server.app, "/api/v1/models").await;
+        send(&server.app, "POST", "/api/v1/train/t/m", &[], "").await;
+        let text = String::from_utf8(get(&server.app, "/metrics").await.body.to_vec()).unwrap();
+        for line in [
+            "model_request_operations_total 3",
+            "test_request_operations_total 1",
+            "model_training_operations_total 1",
+            "storage_request_operations_total 2",
+        ] {
+            assert!(text.lines().any(|given| given == line), "{line} is not in {text}");
+        }
+        let usage = text.lines().find_map(|line| line.strip_prefix("cpu_usage ")).unwrap();
+        assert!((0.0..=100.0).contains(&usage.parse::<f64>().unwrap()), "{usage}");
+    }
+}
