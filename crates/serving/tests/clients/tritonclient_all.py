@@ -273,12 +273,27 @@ def deadline(client):
 
 
 async def aio(module, plain, address):
-    """asyncio, many at once"""
+    """asyncio: many at once, halves and texts as binary, several inputs and outputs"""
     async with module.InferenceServerClient(address) as client:
         assert await client.is_server_ready()
         inputs = [tensor(plain, "x", np.array([index], np.float32)) for index in range(64)]
         results = await asyncio.gather(*(client.infer("id_fp32", [given]) for given in inputs))
         assert [result.as_numpy("y").tolist() for result in results] == [[index] for index in range(64)]
+        index = await client.get_model_repository_index()
+        index = index if plain is http else [{"name": line.name, "state": line.state} for line in index.models]
+        ready = {line["name"] for line in index if line.get("state") == "READY"}
+        for name in ("FP16", "BF16", "FP32", "BYTES"):
+            if "id_" + name.lower() not in ready:
+                continue
+            array = values(name)
+            asked = plain.InferRequestedOutput("y", binary_data=True) if plain is http else plain.InferRequestedOutput("y")
+            result = await client.infer("id_" + name.lower(), [tensor(plain, "x", array, name)], outputs=[asked])
+            np.testing.assert_array_equal(result.as_numpy("y"), array, err_msg=name)
+        a, b = np.ones((1, 4), np.float32) * 5, X[:1]
+        wanted = [plain.InferRequestedOutput(name) for name in ("difference", "sum")]
+        result = await client.infer("add_sub", [tensor(plain, "b", b), tensor(plain, "a", a)], outputs=wanted)
+        np.testing.assert_array_equal(result.as_numpy("sum"), a + b)
+        np.testing.assert_array_equal(result.as_numpy("difference"), a - b)
         try:
             await client.infer("nope", inputs[:1])
         except InferenceServerException as error:
