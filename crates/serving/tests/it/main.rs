@@ -17,6 +17,7 @@ mod folder_settings;
 mod infer;
 mod jobs;
 mod jobs_waiting;
+mod limits;
 mod metadata;
 mod metrics;
 mod mlbuffet;
