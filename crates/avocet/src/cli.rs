@@ -315,7 +315,8 @@ pub struct ListenSite {
         value_parser = ["https", "ssh", "http", "file"]
     )]
     pub fetch_protocols: Vec<String>,
-    /// Where traces of inference are sent, such as http://127.0.0.1:4318; OpenTelemetry's variables say more
+    /// Where traces of inference are sent, such as http://127.0.0.1:4318 or, over gRPC, grpc://127.0.0.1:4317;
+    /// OpenTelemetry's variables say more
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
     /// Start only models and functions that one of these keys (PEM, ed25519 or ECDSA P-256) signed
@@ -431,8 +432,8 @@ pub struct ServeOptions {
     /// With --data: answer MLBuffet's clients with its own status codes, such as 200 for what failed
     #[arg(long, requires = "data")]
     pub mlbuffet_legacy: bool,
-    /// Where traces are sent, such as http://127.0.0.1:4318; OpenTelemetry's variables (OTEL_EXPORTER_OTLP_ENDPOINT,
-    /// OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …) say it, too, and more
+    /// Where traces are sent, such as http://127.0.0.1:4318 or, over gRPC, grpc://127.0.0.1:4317; OpenTelemetry's variables
+    /// (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …) say it, too, and more
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
     /// Where to listen

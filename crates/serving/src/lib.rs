@@ -88,7 +88,7 @@ pub use payloads::PayloadLog;
 pub use routes::router;
 pub use shelf::Shelf;
 pub use state::ServerState;
-pub use trace::{InvalidSetting, Ratio, Sampler, TraceSettings, Tracer};
+pub use trace::{InvalidSetting, Protocol, Ratio, Sampler, TraceSettings, Tracer};
 
 /// Runs long work on a thread that may block.
 async fn aside<T: Send + 'static>(

@@ -23,7 +23,7 @@ use export::{Counters, Exporter};
 pub(crate) use parent::TraceParent;
 use sampler::Ids;
 pub use sampler::{Ratio, Sampler};
-pub use settings::{InvalidSetting, TraceSettings};
+pub use settings::{InvalidSetting, Protocol, TraceSettings};
 use spans::{Span, Spans, Value};
 
 /// Decides which requests are traced and takes their spans. Cheap to clone.

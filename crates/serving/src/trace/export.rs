@@ -5,16 +5,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use bytes::{BufMut, BytesMut};
 use daemon::{Backoff, Shutdown};
+use http_body_util::BodyExt;
 use prost::Message;
+use reqwest::RequestBuilder;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
+use tonic::Code;
 use wire::traces::{
     AnyValue, ExportTraces, Exported, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, SpanKind, Status,
     StatusCode as Outcome, Value as WireValue,
 };
 
-use super::settings::{InvalidSetting, TraceSettings};
+use super::settings::{InvalidSetting, Protocol, TraceSettings};
 use super::spans::{Span, Value};
 
 /// How often one batch is sent before it is given up: meanwhile the queue fills.
@@ -63,8 +67,17 @@ impl Exporter {
             |problem: String| InvalidSetting::new("--otlp-endpoint", settings.endpoint.as_str(), problem);
         // A collector in the clear needs no list of authorities.
         let tls = daemon::tls::client_of_all().or_else(|_| daemon::tls::client_of_nobody());
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.map_err(|error| invalid(error.to_string()))?)
+        let mut tls = tls.map_err(|error| invalid(error.to_string()))?;
+        let http = reqwest::Client::builder();
+        let http = match settings.protocol {
+            Protocol::Http => http,
+            Protocol::Grpc => {
+                tls.alpn_protocols = vec![b"h2".to_vec()];
+                http.http2_prior_knowledge()
+            }
+        };
+        let http = http
+            .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .timeout(settings.timeout)
             .build()
@@ -135,29 +148,74 @@ impl Exporter {
     }
 
     async fn send(&self, batch: &[Span]) -> Result<(), Refusal> {
-        let TraceSettings { endpoint, headers, .. } = &self.settings;
-        let request = self.http.post(endpoint.clone()).header("content-type", "application/x-protobuf");
+        let TraceSettings { endpoint, headers, protocol, .. } = &self.settings;
+        let request = self.http.post(endpoint.clone());
         let request = headers.iter().fold(request, |request, (name, value)| request.header(name, value));
         let body = message(&self.settings.resource, batch).encode_to_vec();
-        let answer = request.body(body).send().await;
-        let answer = answer.map_err(|error| Refusal::Now(daemon::chain(&error.without_url())))?;
-        let status = answer.status();
-        if !status.is_success() {
-            let problem = format!("it was answered with {status}");
-            return Err(match status {
-                StatusCode::TOO_MANY_REQUESTS
-                | StatusCode::BAD_GATEWAY
-                | StatusCode::SERVICE_UNAVAILABLE
-                | StatusCode::GATEWAY_TIMEOUT => Refusal::Now(problem),
-                _ => Refusal::Forever(problem),
-            });
-        }
-        let told = answer.bytes().await.ok().and_then(|body| Exported::decode(body).ok());
+        let told = match protocol {
+            Protocol::Http => post(request, body).await?,
+            Protocol::Grpc => call(request, &body).await?,
+        };
         let rejected = told.and_then(|told| told.partial_success).map_or(0, |part| part.rejected_spans);
         let rejected = usize::try_from(rejected).unwrap_or(0).min(batch.len());
         self.counters.dropped(rejected);
         self.counters.exported.fetch_add((batch.len() - rejected) as u64, Relaxed);
         Ok(())
+    }
+}
+
+fn unreachable(error: reqwest::Error) -> Refusal {
+    Refusal::Now(daemon::chain(&error.without_url()))
+}
+
+/// Posts a message; gives what the collector says of it.
+async fn post(request: RequestBuilder, body: Vec<u8>) -> Result<Option<Exported>, Refusal> {
+    let request = request.header("content-type", "application/x-protobuf").body(body);
+    let answer = request.send().await.map_err(unreachable)?;
+    let status = answer.status();
+    if !status.is_success() {
+        let problem = format!("it was answered with {status}");
+        return Err(match status {
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Refusal::Now(problem),
+            _ => Refusal::Forever(problem),
+        });
+    }
+    Ok(answer.bytes().await.ok().and_then(|body| Exported::decode(body).ok()))
+}
+
+/// Before a message of gRPC: that it isn't packed, and its length.
+const PREFIX: usize = 5;
+
+/// The same as a call of gRPC.
+async fn call(request: RequestBuilder, message: &[u8]) -> Result<Option<Exported>, Refusal> {
+    let mut body = BytesMut::with_capacity(PREFIX + message.len());
+    body.put_u8(0);
+    body.put_u32(u32::try_from(message.len()).map_err(|_| Refusal::Forever("it is too large".into()))?);
+    body.put(message);
+    let request = request.header("content-type", "application/grpc").header("te", "trailers");
+    let answer = request.body(body.freeze()).send().await.map_err(unreachable)?;
+    if !answer.status().is_success() {
+        return Err(Refusal::Forever(format!("it was answered with {}", answer.status())));
+    }
+    let (parts, body) = axum::http::Response::from(answer).into_parts();
+    let body = body.collect().await.map_err(unreachable)?;
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    let status = tonic::Status::from_header_map(&trailers);
+    let status = status.or_else(|| tonic::Status::from_header_map(&parts.headers));
+    let Some(status) = status else { return Err(Refusal::Now("its answer broke off".into())) };
+    match status.code() {
+        Code::Ok => Ok(body.to_bytes().get(PREFIX..).and_then(|message| Exported::decode(message).ok())),
+        // What OpenTelemetry says may be tried again.
+        Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unavailable
+        | Code::DataLoss => Err(Refusal::Now(format!("it was answered with {}", status.code()))),
+        code => Err(Refusal::Forever(format!("it was answered with {code}: {}", status.message()))),
     }
 }
 

@@ -12,6 +12,8 @@ use super::sampler::{Ratio, Sampler};
 pub struct TraceSettings {
     /// Where spans are posted: with the path.
     pub endpoint: Url,
+    /// How they are posted there.
+    pub protocol: Protocol,
     /// What is sent with them, such as a key.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Longest time to send them once.
@@ -26,6 +28,15 @@ pub struct TraceSettings {
     pub batch: usize,
     /// Longest wait of a span for company.
     pub delay: Duration,
+}
+
+/// How collectors are spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Protobuf in a request of HTTP: `http/protobuf`, which collectors take at port 4318.
+    Http,
+    /// `grpc`, which they take at port 4317.
+    Grpc,
 }
 
 /// A setting that can't be followed.
@@ -69,17 +80,23 @@ impl TraceSettings {
                 .or_else(|| get(&format!("OTEL_EXPORTER_OTLP_{name}")))
         };
         let off = get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let Some(endpoint) = find_endpoint(endpoint, &get)?.filter(|_| !off) else { return Ok(None) };
+        let told = match either("PROTOCOL").as_deref() {
+            None => None,
+            Some("http/protobuf") => Some(Protocol::Http),
+            Some("grpc") => Some(Protocol::Grpc),
+            Some(other) => {
+                let problem = "use `http/protobuf` or `grpc`";
+                return Err(InvalidSetting::new("OTEL_EXPORTER_OTLP_PROTOCOL", other, problem));
+            }
+        };
+        let found = find_endpoint(endpoint, told, &get)?.filter(|_| !off);
+        let Some((endpoint, protocol)) = found else { return Ok(None) };
         match get("OTEL_TRACES_EXPORTER").as_deref() {
             None | Some("otlp") => {}
             Some("none") => return Ok(None),
             Some(other) => {
                 return Err(InvalidSetting::new("OTEL_TRACES_EXPORTER", other, "use `otlp` or `none`"));
             }
-        }
-        if let Some(protocol) = either("PROTOCOL").filter(|protocol| protocol != "http/protobuf") {
-            let problem = "spans are sent as `http/protobuf`, which collectors take at port 4318";
-            return Err(InvalidSetting::new("OTEL_EXPORTER_OTLP_PROTOCOL", &protocol, problem));
         }
         let number = |name: &str, default: usize, most: usize| match get(name) {
             None => Ok(default),
@@ -100,6 +117,7 @@ impl TraceSettings {
         let queue = number("OTEL_BSP_MAX_QUEUE_SIZE", 2048, LARGEST_QUEUE)?;
         Ok(Some(TraceSettings {
             endpoint,
+            protocol,
             headers: read_headers(either("HEADERS").as_deref())?,
             timeout: timeout?,
             resource: read_resource(&get)?,
@@ -111,11 +129,16 @@ impl TraceSettings {
     }
 }
 
-/// An endpoint for all signals gets the path of traces; one for traces alone is taken as it is.
+/// What gRPC calls the service of collectors.
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// An endpoint for all signals gets the path of traces; one for traces alone is taken as it is. One of gRPC has the path of
+/// its service; it is one where that is told, or where the scheme is `grpc` (in the clear) or `grpcs`.
 fn find_endpoint(
     given: Option<&str>,
+    told: Option<Protocol>,
     get: &impl Fn(&str) -> Option<String>,
-) -> Result<Option<Url>, InvalidSetting> {
+) -> Result<Option<(Url, Protocol)>, InvalidSetting> {
     const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
     const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
     let (name, text) = match (given, get(TRACES), get(ALL)) {
@@ -124,14 +147,25 @@ fn find_endpoint(
         (None, None, Some(all)) => (ALL, all),
         (None, None, None) => return Ok(None),
     };
-    let problem = "write http://HOST:4318 or https://HOST:4318";
-    let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let problem = "write http://HOST:4318 or https://HOST:4318, or grpc://HOST:4317 or grpcs://HOST:4317";
+    let (clear, sealed) = (text.strip_prefix("grpc://"), text.strip_prefix("grpcs://"));
+    let is_grpc = clear.or(sealed).is_some();
+    let protocol = if is_grpc { Protocol::Grpc } else { told.unwrap_or(Protocol::Http) };
+    let plain = match (clear, sealed) {
+        (Some(rest), _) => format!("http://{rest}"),
+        (None, Some(rest)) => format!("https://{rest}"),
+        (None, None) => text.clone(),
+    };
+    let url =
+        Url::parse(&plain).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let mut url = url.ok_or_else(|| InvalidSetting::new(name, &text, problem))?;
-    if name != TRACES {
+    if protocol == Protocol::Grpc {
+        url.set_path(EXPORT);
+    } else if name != TRACES {
         let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
         url.set_path(&path);
     }
-    Ok(Some(url))
+    Ok(Some((url, protocol)))
 }
 
 fn read_headers(text: Option<&str>) -> Result<Vec<(HeaderName, HeaderValue)>, InvalidSetting> {
@@ -230,6 +264,23 @@ mod tests {
     }
 
     #[test]
+    fn grpc_is_spoken_where_the_protocol_or_the_scheme_says_so() {
+        let found = |given, variables: &[_]| {
+            let settings = read(given, variables).unwrap().unwrap();
+            (settings.endpoint.to_string(), settings.protocol)
+        };
+        let told = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        let service = |begin: &str| (format!("{begin}{EXPORT}"), Protocol::Grpc);
+        assert_eq!(found(Some("http://c:4317"), &[told]), service("http://c:4317"));
+        assert_eq!(found(Some("grpc://c:4317"), &[]), service("http://c:4317"));
+        let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "grpcs://c:4317/ignored");
+        assert_eq!(found(None, &[traces]), service("https://c:4317"));
+        let all = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
+        let of_traces = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf");
+        assert_eq!(found(None, &[told, of_traces, all]), ("http://c:4318/v1/traces".into(), Protocol::Http));
+    }
+
+    #[test]
     fn standard_variables_say_who_we_are_and_which_requests() {
         let settings = read(
             Some("http://c:4318"),
@@ -257,7 +308,7 @@ mod tests {
     fn what_can_not_be_followed_is_refused_by_name() {
         for (name, value) in [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_TRACES_SAMPLER", "sometimes"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),

@@ -29,3 +29,4 @@ mod replay;
 mod shelf;
 mod support;
 mod traces;
+mod traces_grpc;
