@@ -27,6 +27,8 @@ pub struct Config {
     pub claims: BTreeMap<String, String>,
     /// Locations to measure the way to: names with a URL there, of which host and port count.
     pub measure: BTreeMap<String, String>,
+    /// Of these, documents there that tell how wide the way is: names with a URL.
+    pub measure_width: BTreeMap<String, String>,
     /// Where the Open Inference Protocol, functions and invocations are served.
     pub listen: SocketAddr,
     /// Where the Open Inference Protocol is served over gRPC.

@@ -2,9 +2,10 @@
 //!
 //! Round trips to the parent are those of heartbeats, which are sent anyway; to locations, which the site's operator or its
 //! Site at the hub names, a connection is opened now and then. The width of the way is read from artifacts that are fetched anyway; where none are, a little is fetched
-//! once a day to see.
+//! once a day to see. That of the way to a location is known where a document is named that can be fetched there.
 
 mod locations;
+mod widths;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use types::{Link, MeasuredLocation, Time};
 
 use crate::Error;
 use locations::{Locations, Pace};
+use widths::Widths;
 
 /// How many round trips the median is taken of.
 const ROUND_TRIPS: usize = 9;
@@ -65,6 +67,15 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     sorted.get(sorted.len() / 2).map(|middle| (middle * 100.0).round() / 100.0)
 }
 
+/// Locations that the site's operator named.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Named {
+    /// Their URLs, of which host and port count.
+    pub locations: BTreeMap<String, String>,
+    /// URLs of documents there.
+    pub documents: BTreeMap<String, String>,
+}
+
 /// How wide the way from the parent is, as it is kept over restarts.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +90,7 @@ struct Measured {
     parent: RoundTrips,
     width: Option<Width>,
     locations: Locations,
+    widths: Widths,
 }
 
 /// What was measured. Cheap to clone.
@@ -94,12 +106,13 @@ pub(crate) struct Links {
 
 impl Links {
     /// With the width that was measured before the last start.
-    pub(crate) fn open(file: PathBuf, parent: String, locations: BTreeMap<String, String>) -> Self {
+    pub(crate) fn open(file: PathBuf, parent: String, named: Named) -> Self {
         let text = std::fs::read(&file).unwrap_or_default();
         let measured = Measured {
             parent: RoundTrips::default(),
             width: serde_json::from_slice(&text).ok(),
-            locations: Locations::new(locations),
+            widths: Widths::new(named.documents, named.locations.keys().cloned().collect()),
+            locations: Locations::new(named.locations),
         };
         Self { file, parent, measured: Arc::new(Mutex::new(measured)), changed: Arc::default() }
     }
@@ -110,7 +123,10 @@ impl Links {
 
     /// The hub names these locations, and none else any more.
     pub(crate) fn declare(&self, locations: &[MeasuredLocation]) {
-        self.measured().locations.declare(locations);
+        let mut measured = self.measured();
+        measured.locations.declare(locations);
+        measured.widths.declare(locations);
+        drop(measured);
         self.changed.notify_one();
     }
 
@@ -169,6 +185,7 @@ impl Links {
                 location: location.clone(),
                 round_trip_milliseconds,
                 jitter_milliseconds: round_trips.jitter(),
+                megabits_per_second: measured.widths.of(location),
                 ..Link::default()
             });
         }
@@ -234,6 +251,20 @@ pub(crate) async fn measure(
             }
             links.measured().locations.note(location, url, took.ok());
         }
+        look_at_widths(&links).await;
+    }
+}
+
+/// Fetches what tells how wide the ways to locations are, where it is time to.
+async fn look_at_widths(links: &Links) {
+    loop {
+        let next = links.measured().widths.next(Instant::now());
+        let Some((location, url)) = next else { return };
+        let found = widths::fetch(&url).await;
+        if let Err(problem) = &found {
+            debug!(location, url, problem, "can't see how wide the way is");
+        }
+        links.measured().widths.note(&location, &url, found.ok(), Instant::now());
     }
 }
 
@@ -272,7 +303,7 @@ mod tests {
 
     fn links() -> Links {
         let folder = tempfile::tempdir().unwrap().keep();
-        Links::open(folder.join("links.json"), "cloud".to_owned(), BTreeMap::new())
+        Links::open(folder.join("links.json"), "cloud".to_owned(), Named::default())
     }
 
     fn link(round_trip_milliseconds: f64, megabits_per_second: Option<f64>) -> Link {
@@ -302,7 +333,7 @@ mod tests {
         assert_eq!(links.told()[0].megabits_per_second, Some(8.0));
         links.received(1_000_000, Duration::from_secs(4));
         assert_eq!(links.told()[0].megabits_per_second, Some(6.2));
-        let again = Links::open(links.file.clone(), "cloud".to_owned(), BTreeMap::new());
+        let again = Links::open(links.file.clone(), "cloud".to_owned(), Named::default());
         assert!(!again.is_width_old());
     }
 
@@ -315,6 +346,26 @@ mod tests {
         assert!(is_news(&told, &[link(20.0, None)]));
         assert!(is_news(&[], &told));
         assert!(!is_news(&[link(0.2, None)], &[link(0.9, None)]));
+    }
+
+    #[tokio::test]
+    async fn the_width_of_the_way_to_a_location_is_told_where_a_document_there_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let links = Links::open(folder.path().join("links.json"), String::new(), Named::default());
+        let one = |probe: &str| MeasuredLocation {
+            location: "line-7".to_owned(),
+            address: "10.0.0.1:1".to_owned(),
+            probe: probe.to_owned(),
+        };
+        links.declare(&[one("http://127.0.0.1:1/")]);
+        links.measured().locations.note("line-7", "tcp://10.0.0.1:1", Some(Duration::from_millis(3)));
+        look_at_widths(&links).await;
+        assert_eq!(links.told()[0].megabits_per_second, None, "nobody answers there");
+        links.measured().widths.note("line-7", "http://127.0.0.1:1/", Some(80.0), Instant::now());
+        let told = links.told();
+        assert_eq!((told[0].location.as_str(), told[0].megabits_per_second), ("line-7", Some(80.0)));
+        links.declare(&[one("")]);
+        assert_eq!(links.told()[0].megabits_per_second, None);
     }
 
     #[tokio::test]

@@ -1,6 +1,5 @@
 //! A hub that takes connections and says nothing, or nothing more, holds nobody up.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
@@ -101,7 +100,8 @@ async fn lists_watches_and_reports_that_are_not_answered_are_given_up() {
 #[tokio::test]
 async fn the_width_of_a_way_that_carries_nothing_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
-    let links = Links::open(folder.path().join("links.json"), "cloud".to_owned(), BTreeMap::new());
+    let links =
+        Links::open(folder.path().join("links.json"), "cloud".to_owned(), crate::links::Named::default());
     for words in ["", BEGINNING] {
         look_at_width(&links, &client_of_hub_that_says(words), "plant").await;
     }

@@ -26,7 +26,7 @@ use tracing::{error, info};
 use types::{Kind, Site, SiteSpec, SiteStatus, Time};
 
 use crate::identity::Identity;
-use crate::links::{self, Links};
+use crate::links::{self, Links, Named};
 use crate::membership::{Joining, Membership, join};
 use crate::site::supervise;
 use crate::{Error, heartbeat};
@@ -98,7 +98,7 @@ impl Up {
         if let Some(parent) = &hub.parent {
             parent.join(client.clone());
         }
-        let links = Links::open(data.join("links.json"), membership.parent.clone(), BTreeMap::new());
+        let links = Links::open(data.join("links.json"), membership.parent.clone(), Named::default());
         Ok(Self {
             hub,
             membership,

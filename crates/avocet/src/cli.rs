@@ -280,6 +280,10 @@ pub struct ListenSite {
     /// A location to measure the way to, by opening a connection to its URL now and then; may be repeated
     #[arg(long = "measure", value_name = "LOCATION=URL")]
     pub measure: Vec<String>,
+    /// A document at a location that `--measure` names, of which 1 MiB at most is fetched once a day to see how wide the
+    /// way is; may be repeated
+    #[arg(long = "measure-width", value_name = "LOCATION=URL")]
+    pub measure_width: Vec<String>,
     /// The Python that runs functions [default: python3 in the path]
     #[arg(long, env = "AVOCET_PYTHON", value_name = "FILE")]
     pub python: Option<PathBuf>,

@@ -167,6 +167,7 @@ fn site_config(
         labels: pairs("label", &options.labels)?,
         claims: pairs("claim", &options.claims)?,
         measure: pairs("measure", &options.measure)?,
+        measure_width: documents(options)?,
         listen: options.listen_inference,
         listen_grpc: options.listen_grpc,
         listen_objects: options.listen_objects,
@@ -194,6 +195,23 @@ fn site_config(
 /// How requests of inference are traced, as an option and OpenTelemetry's variables say it.
 pub fn traces(endpoint: Option<&str>) -> anyhow::Result<Option<TraceSettings>> {
     Ok(TraceSettings::read(endpoint, |name| std::env::var(name).ok())?)
+}
+
+/// Documents that tell how wide the ways to locations are.
+fn documents(options: &ListenSite) -> anyhow::Result<BTreeMap<String, String>> {
+    let (locations, found) =
+        (pairs("measure", &options.measure)?, pairs("measure-width", &options.measure_width)?);
+    for (location, url) in &found {
+        anyhow::ensure!(
+            locations.contains_key(location),
+            "--measure-width {location}={url} names a location that no --measure names; add --measure {location}=URL"
+        );
+        anyhow::ensure!(
+            url.starts_with("http://") || url.starts_with("https://"),
+            "--measure-width {location}={url} is no URL that can be fetched; write http://… or https://…"
+        );
+    }
+    Ok(found)
 }
 
 fn pairs(option: &str, texts: &[String]) -> anyhow::Result<BTreeMap<String, String>> {

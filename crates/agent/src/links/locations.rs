@@ -123,6 +123,7 @@ mod tests {
         let one = |(location, address): &(&str, &str)| MeasuredLocation {
             location: (*location).to_owned(),
             address: (*address).to_owned(),
+            probe: String::new(),
         };
         names.iter().map(one).collect()
     }

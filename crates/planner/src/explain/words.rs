@@ -71,7 +71,14 @@ pub(super) fn rejection(view: &View, slot: Slot, rejection: Rejection) -> String
             near(view),
             limits.max_round_trip_milliseconds.unwrap_or_default()
         ),
-        Rejection::WidthUnknown => format!("has no measured bandwidth to {}", near(view)),
+        Rejection::WidthUnknown if limits.location.is_empty() => {
+            format!("has no measured bandwidth to {}", near(view))
+        }
+        Rejection::WidthUnknown => format!(
+            "has no measured bandwidth to {}; name a document there that it can fetch, as `probe` beside the location in \
+             spec.measure of its Site, or with `--measure-width` at its agent",
+            near(view)
+        ),
         Rejection::TooNarrow => format!(
             "has {megabits:.1} Mbit/s to {}, and spec.near.minMegabitsPerSecond asks for {:.1}",
             near(view),
