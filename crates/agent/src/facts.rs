@@ -9,7 +9,11 @@ use types::{Amount, Capacity, Claim, Endpoints, SiteStatus};
 
 use crate::config::Access;
 use crate::links;
+use crate::usage::{self, Readings};
 
+/// What of the machine's memory we may have, and use.
+const MEMORY_LIMIT: &str = "/sys/fs/cgroup/memory.max";
+const MEMORY_IN_USE: &str = "/sys/fs/cgroup/memory.current";
 /// The resource whose amount changes while a site works.
 const DISK: &str = "disk";
 /// Free space on the disk is news when it changed by this factor and by so many bytes: not every file is.
@@ -83,26 +87,40 @@ impl Facts {
         self
     }
 
-    /// As things are now.
-    pub(crate) fn now(&self) -> SiteStatus {
+    /// As things are now, while so many invocations wait.
+    pub(crate) fn now(&self, waiting: usize) -> SiteStatus {
         let mut status = self.lasting.clone();
-        if let Some((_, free)) = disk(&self.data) {
+        let disk = disk(&self.data);
+        status.usage = usage::of(&Readings {
+            loadavg: &read("/proc/loadavg"),
+            cpus: status.capacity.cpus,
+            meminfo: &read("/proc/meminfo"),
+            memory_limit: number(MEMORY_LIMIT).zip(number(MEMORY_IN_USE)),
+            disk,
+            waiting,
+        });
+        if let Some((_, free)) = disk {
             status.allocatable.insert(DISK.to_owned(), Amount::of(free));
         }
         status
     }
 }
 
-/// Whether anything but links changed so much that it matters to anybody.
+/// Whether anything but links and usage changed so much that it matters to anybody.
 pub(crate) fn is_news(told: &SiteStatus, now: &SiteStatus) -> bool {
     let free = |status: &SiteStatus| status.allocatable.get(DISK).map_or(0.0, Amount::value);
     let lasting = |status: &SiteStatus| {
-        let mut lasting = SiteStatus { links: vec![], ..status.clone() };
+        let mut lasting = SiteStatus { links: vec![], usage: BTreeMap::new(), ..status.clone() };
         lasting.allocatable.remove(DISK);
         lasting
     };
     let (factor, least) = DISK_CHANGED;
     links::differs(free(told), free(now), factor, least) || lasting(told) != lasting(now)
+}
+
+/// A number in a file; `None` where there is none, or no limit.
+fn number(path: &str) -> Option<u64> {
+    read(path).trim().parse().ok()
 }
 
 fn read(path: &str) -> String {
@@ -163,6 +181,8 @@ mod tests {
         assert!(is_news(&free(10_000), &free(8_000)));
         assert!(is_news(&free(1000), &SiteStatus::default()));
         assert!(is_news(&free(10), &SiteStatus { version: "2".to_owned(), ..free(10) }));
+        let busy = BTreeMap::from([("cpu".to_owned(), 1.0)]);
+        assert!(!is_news(&free(10), &SiteStatus { usage: busy, ..free(10) }), "usage has a pace of its own");
     }
 
     #[test]

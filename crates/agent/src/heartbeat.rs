@@ -11,7 +11,7 @@ use types::{Kind, MeasuredLocation, SiteSpec, SiteStatus};
 use crate::facts;
 use crate::identity::Identity;
 use crate::links::{self, Links};
-use crate::{Error, Membership};
+use crate::{Error, Membership, usage};
 
 /// How often a site looks whether there is news of it to tell, at least.
 const LOOK: Duration = Duration::from_secs(5);
@@ -50,6 +50,7 @@ pub(crate) async fn beat(
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let (mut told, mut followed): (Option<SiteStatus>, i64) = (None, 0);
+    let mut told_at = Instant::now();
     let previous = identity.previous();
     let client = identity.client();
     loop {
@@ -69,14 +70,17 @@ pub(crate) async fn beat(
             let mut status = facts();
             status.links.extend(links.told());
             let is_news = |told: &SiteStatus| {
-                links::is_news(&told.links, &status.links) || facts::is_news(told, &status)
+                let is_busier = usage::is_news(&told.usage, &status.usage);
+                links::is_news(&told.links, &status.links)
+                    || facts::is_news(told, &status)
+                    || is_busier && told_at.elapsed() >= usage::SELDOM
             };
             if told.as_ref().is_none_or(is_news) {
                 tell_site(client, &membership.site, &status).await?;
                 if told.is_none() && previous != *identity.instance {
                     identity.reached()?;
                 }
-                told = Some(status);
+                (told, told_at) = (Some(status), Instant::now());
             }
             let left = next.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -269,6 +269,11 @@ impl Invocations {
         self.lock().get(assignment).map_or(0, VecDeque::len)
     }
 
+    /// How many invocations wait at all.
+    pub(crate) fn all_waiting(&self) -> usize {
+        self.lock().values().map(VecDeque::len).sum()
+    }
+
     /// The invocations of an assignment that would wait longest, up to a limit, the last first.
     pub(crate) fn last_waiting(&self, assignment: &str, limit: usize) -> Vec<String> {
         let waiting = self.lock();

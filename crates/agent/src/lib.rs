@@ -42,6 +42,7 @@ mod sync;
 mod tokens;
 mod trigger;
 mod uplink;
+mod usage;
 mod verified;
 mod work;
 

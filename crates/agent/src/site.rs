@@ -24,7 +24,7 @@ use crate::front::{self, Front};
 use crate::identity::Identity;
 use crate::images;
 use crate::invocations::Invocations;
-use crate::links::{self, Links};
+use crate::links::{self, Links, Named};
 use crate::membership::Membership;
 use crate::offload::{self, Asking, Counters, Guests, Hosting, Line, Means, Offload, Rates};
 use crate::outbox::Outbox;
@@ -253,7 +253,8 @@ pub async fn start(
     let identity = Identity::open(&config.data, &membership)?;
     let parent = membership.parent.clone();
     let parent = if parent == membership.site { String::new() } else { parent };
-    let links = Links::open(config.data.join("links.json"), parent, config.measure.clone());
+    let named = Named { locations: config.measure.clone(), documents: config.measure_width.clone() };
+    let links = Links::open(config.data.join("links.json"), parent, named);
     let worker = Worker {
         work: config.work(),
         runtimes,
@@ -430,9 +431,12 @@ impl Site {
     fn follow_hub(&self, facts: Facts, tasks: &Tasks) {
         let (identity, membership) = (self.identity.clone(), self.membership.clone());
         let (every, links) = (self.config.heartbeat, self.links.clone());
+        let invocations = self.invocations.clone();
         supervise(tasks, "heartbeat", move |shutdown| {
             let (identity, membership, facts) = (identity.clone(), membership.clone(), facts.clone());
-            heartbeat::beat(identity, membership, move || facts.now(), links.clone(), every, shutdown)
+            let invocations = invocations.clone();
+            let now = move || facts.now(invocations.all_waiting());
+            heartbeat::beat(identity, membership, now, links.clone(), every, shutdown)
         });
         let (links, client, site) = (self.links.clone(), self.client.clone(), self.membership.site.clone());
         supervise(tasks, "links", move |shutdown| {

@@ -62,8 +62,8 @@ pub use placement::{
     AddOnScore, AntiAffinity, ComponentReference, Constraints, DecisionGroup, DecisionGroups, GroupSelector,
     GroupSize, HttpJson, Metric, MetricProvider, Migration, Near, Placement, PlacementDecision,
     PlacementDecisionSpec, PlacementDecisionStatus, PlacementSpec, PlacementStatus, Predicate, Prioritizer,
-    PrioritizerMode, PrioritizerPolicy, PrometheusQuery, ScoreCoordinate, ScoreType, SiteDecision, Spread,
-    WhenUnsatisfiable,
+    PrioritizerMode, PrioritizerPolicy, PrometheusQuery, ScoreCoordinate, ScoreType, SiteDecision,
+    SiteMetric, SiteUsage, Spread, WhenUnsatisfiable,
 };
 pub use portion::{Portion, Span};
 pub use quantity::Quantity;

@@ -15,7 +15,7 @@ use crate::{Amount, Condition, FieldError, Kind, LabelSelector, Resource, Tolera
 pub use decision::{
     DecisionGroup, PlacementDecision, PlacementDecisionSpec, PlacementDecisionStatus, SiteDecision,
 };
-pub use metrics::{HttpJson, Metric, MetricProvider, PrometheusQuery};
+pub use metrics::{HttpJson, Metric, MetricProvider, PrometheusQuery, SiteMetric, SiteUsage};
 pub use order::{
     AddOnScore, Migration, Prioritizer, PrioritizerMode, PrioritizerPolicy, ScoreCoordinate, ScoreType,
 };

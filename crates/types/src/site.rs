@@ -65,6 +65,11 @@ pub struct MeasuredLocation {
     /// written in brackets.
     #[schemars(length(max = 300), regex(pattern = HOST_AND_PORT))]
     pub address: String,
+    /// A document there that is fetched once a day, 1 MiB of it at most, to see how wide the way is. Without it nobody
+    /// knows the bandwidth, and no placement that asks for `minMegabitsPerSecond` selects the site by this way.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 2048), regex(pattern = r"^(https?://.+)?$"))]
+    pub probe: String,
 }
 
 /// A name or address and a port from 1 to 65535.
@@ -165,6 +170,11 @@ pub struct SiteStatus {
     /// What the site says of itself, for selectors.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<Claim>,
+    /// How busy it is, for metrics of placements: `cpu`, `memory` and `disk` as shares of what there is, and how many
+    /// `invocations` wait. Told again where it changed much, once a minute at most.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub usage: BTreeMap<String, f64>,
     /// CPU architecture, for example `x86_64`.
     pub architecture: String,
     /// Operating system, for example `linux`.

@@ -1,5 +1,8 @@
 //! What sites tell of themselves and of the ways to others.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+
 use serde_json::{Value, json};
 use testkit::{Hub, LIMIT, Ran, Tree, wait_until};
 
@@ -34,6 +37,82 @@ fn a_site_tells_what_it_has_and_how_far_it_is_to_others() {
         assert!(amount.is_ok_and(|amount| amount > 0.0), "{resource}: {}", status["allocatable"]);
     }
     assert!(status["capacity"]["memoryBytes"].as_u64().unwrap() > 0);
+    for metric in ["memory", "disk"] {
+        let share = status["usage"][metric].as_f64();
+        assert!(share.is_some_and(|share| (0.0..=1.0).contains(&share)), "{metric}: {}", status["usage"]);
+    }
+    assert!(status["usage"]["cpu"].as_f64().is_some_and(|load| load >= 0.0), "{}", status["usage"]);
+    assert_eq!(status["usage"]["invocations"], 0.0);
+    // Placements look at it: who has more than all of its disk in use is none.
+    for (name, most, selected) in [("some", 1.0, true), ("none", 0.000_001, false)] {
+        let metric = json!({"name": "disk", "min": 0, "max": most, "provider": {"site": {"metric": "disk"}}});
+        let spec = json!({"tiers": ["edge"], "metrics": [metric]});
+        apply(
+            &tree,
+            &hub,
+            &[json!({"apiVersion": "avocet.dev/v1alpha1", "kind": "Placement",
+            "metadata": {"name": name}, "spec": spec})],
+        );
+        wait_until("the placement is decided", LIMIT, || {
+            let seen = hub.cli(&["get", "placement", name, "-o", "json"]).json();
+            let conditions = seen["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let found = conditions.iter().find(|one| one["type"] == "Satisfied");
+            let wanted = if selected { "True" } else { "False" };
+            let is_so = found.is_some_and(|found| found["status"] == wanted);
+            if is_so { Ok(()) } else { Err(seen["status"].to_string()) }
+        });
+    }
+}
+
+/// A server of one document at a location, for whoever asks.
+fn document(bytes: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // Who only opens a connection asks nothing.
+            if stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![7; bytes]));
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_placement_asks_for_bandwidth_to_a_location_where_a_document_there_tells_it() {
+    let tree = tree();
+    let hub = tree.hub("cloud");
+    let _edge = tree.site(&hub, "edge", &[]);
+    let address = document(1 << 20);
+    let wrong = json!([{"location": "line-7", "address": address.to_string(), "probe": "ftp://a/b"}]);
+    let refused = let_measure(&tree, &hub, &wrong).refused();
+    assert!(refused.contains("spec.measure[0].probe"), "{refused}");
+    let_measure(&tree, &hub, &json!([{"location": "line-7", "address": address.to_string()}])).ok();
+    let near =
+        json!({"location": "line-7", "maxRoundTripMilliseconds": 10_000, "minMegabitsPerSecond": 0.01});
+    let placement = json!({"apiVersion": "avocet.dev/v1alpha1", "kind": "Placement", "metadata": {"name": "near"},
+        "spec": {"near": near}});
+    apply(&tree, &hub, &[placement]);
+    wait_until("it is said why nobody is near", LIMIT, || {
+        let why = hub.cli(&["explain", "placement/near"]).ok();
+        if why.contains("as `probe` beside the location in spec.measure") { Ok(()) } else { Err(why) }
+    });
+    let probe = format!("http://{address}/");
+    let_measure(
+        &tree,
+        &hub,
+        &json!([{"location": "line-7", "address": address.to_string(), "probe": probe}]),
+    )
+    .ok();
+    wait_until("the placement found the site", LIMIT, || {
+        let seen = hub.cli(&["get", "placementdecision", "near-decision-1", "-o", "json"]).stdout;
+        let decided: Value = serde_json::from_str(&seen).unwrap_or_default();
+        let site = &decided["status"]["decisions"][0]["site"];
+        if site == "edge" { Ok(()) } else { Err(seen) }
+    });
 }
 
 /// States at the hub which locations the site `edge` measures.

@@ -77,6 +77,13 @@ fn raw<'a>(metric: &'a Metric, told: Option<&'a Values>, snapshot: &Snapshot) ->
     if let Some(values) = &metric.provider.fixed {
         return Cow::Borrowed(values);
     }
+    if let Some(usage) = &metric.provider.site {
+        let number = |site: &types::Site| {
+            let value = site.status.usage.get(usage.metric.name())?;
+            Some((site.name().to_owned(), *value))
+        };
+        return Cow::Owned(snapshot.sites.iter().filter_map(number).collect());
+    }
     if let Some(claim) = &metric.provider.claim {
         let number = |site: &types::Site| {
             let claim = site.status.claims.iter().find(|known| known.name == *claim)?;
@@ -110,6 +117,31 @@ mod tests {
         .unwrap();
         let values = Values::from([("a".into(), 5.0), ("b".into(), 11.0), ("c".into(), f64::NAN)]);
         assert_eq!(normalized(&metric, &values), Values::from([("a".into(), 0.5)]));
+    }
+
+    #[test]
+    fn what_sites_measure_of_themselves_counts_and_who_tells_nothing_has_no_value() {
+        let telling = |name: &str, usage: serde_json::Value| -> Site {
+            serde_json::from_value(json!({"apiVersion": types::API_VERSION, "kind": "Site",
+                "metadata": {"name": name}, "spec": {"tier": "edge"}, "status": {"usage": usage}}))
+            .unwrap()
+        };
+        let spec: PlacementSpec = serde_json::from_value(json!({"metrics": [
+            {"name": "busy", "min": 0, "max": 2, "provider": {"site": {"metric": "cpu"}}},
+            {"name": "queue", "min": 0, "max": 100, "provider": {"site": {"metric": "invocations"}}}]}))
+        .unwrap();
+        let sites = vec![
+            telling("a", json!({"cpu": 0.5, "invocations": 20})),
+            telling("b", json!({"cpu": 4.0})),
+            telling("old", json!({})),
+        ];
+        let (mut fleet, mut columns) = (Fleet::default(), Columns::default());
+        sites.iter().for_each(|site| fleet.set(site, &[]));
+        let snapshot = Snapshot { sites, ..Snapshot::default() };
+        columns.update(&Measurements::default(), &spec, &snapshot, &fleet);
+        let of = |metric: usize, site: &str| columns.all()[metric].values[fleet.slot(site).unwrap() as usize];
+        assert_eq!((of(0, "a"), of(1, "a")), (0.25, 0.2));
+        assert!(of(0, "b").is_nan() && of(1, "b").is_nan() && of(0, "old").is_nan());
     }
 
     #[test]

@@ -40,8 +40,9 @@ fn one() -> f64 {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.prometheus), has(self.http), has(self.claim), has(self.static)].filter(one, one).size() == 1",
-    "message": "exactly one of prometheus, http, claim and static is needed",
+    "rule": "[has(self.prometheus), has(self.http), has(self.site), has(self.claim), has(self.static)]\
+             .filter(one, one).size() == 1",
+    "message": "exactly one of prometheus, http, site, claim and static is needed",
 }]))]
 pub struct MetricProvider {
     /// Asks a Prometheus server.
@@ -50,7 +51,10 @@ pub struct MetricProvider {
     /// Reads a number from a JSON document.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpJson>,
-    /// The claim of each site that holds the number: what sites measure themselves.
+    /// What each site measures of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteUsage>,
+    /// The claim of each site that holds the number: what its operator says of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub claim: Option<String>,
@@ -58,6 +62,40 @@ pub struct MetricProvider {
     #[serde(rename = "static", skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 10_000))]
     pub fixed: Option<BTreeMap<String, f64>>,
+}
+
+/// How busy sites are, as they tell it themselves, in `status.usage`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SiteUsage {
+    /// What of it.
+    pub metric: SiteMetric,
+}
+
+/// What a site measures of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum SiteMetric {
+    /// How many processes want a CPU, by CPU, in the mean of five minutes: 1 where all are busy, more where some wait.
+    Cpu,
+    /// The share of the memory that is in use, from 0 to 1.
+    Memory,
+    /// The share of the disk that is in use, from 0 to 1.
+    Disk,
+    /// How many invocations wait for their turn.
+    Invocations,
+}
+
+impl SiteMetric {
+    /// Its name in `status.usage`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Invocations => "invocations",
+        }
+    }
 }
 
 /// A query to a Prometheus server.
