@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use testkit::{Hub, LIMIT, Tree, wait_until};
+use testkit::{Hub, LIMIT, Site, Tree, wait_until};
 
 use crate::kubectl::Kubectl;
-use crate::support::{apply, ours, tree, write_manifests};
+use crate::support::{
+    application, apply, http, model, ours, serving, tree, wait_until_model_answers, write_manifests,
+};
 
 /// A work tree and the bare repository that it pushes to.
 struct Repository {
@@ -114,6 +116,12 @@ spec:
   siteSelector: {matchLabels: {line: a}}
 ";
 
+/// What a site answers who looks for the model there.
+fn asked(site: &Site) -> u16 {
+    let url = format!("{}/v2/models/affine", site.access("inference"));
+    http("GET", &url, "", &Value::Null).unwrap().0
+}
+
 #[test]
 fn a_commit_that_moves_a_label_moves_the_workload() {
     let tree = tree();
@@ -125,6 +133,7 @@ fn a_commit_that_moves_a_label_moves_the_workload() {
     let first = repository.push();
     apply(&tree, &hub, &source(&repository, &json!({})));
     wait_until_applied(&hub, &first);
+    apply(&tree, &hub, &[model("affine"), application("models", &json!([serving("affine", "line")]))]);
     let sites = |site: &str| {
         wait_until(&format!("the placement is at {site}"), LIMIT, || {
             let seen = hub.cli(&["get", "placementdecision", "line-decision-1", "-o", "json"]);
@@ -138,11 +147,20 @@ fn a_commit_that_moves_a_label_moves_the_workload() {
         });
     };
     sites(&north.name);
+    wait_until_model_answers(&north, "affine");
+    assert_eq!(asked(&south), 404);
     repository.write("deploy/placement.yaml", &PLACEMENT.replace("line: a", "line: b"));
     let second = repository.push();
     let told = hub.cli(&["source", "reconcile", "deploy"]).ok();
     assert!(told.contains(&second) && told.contains("1 object is as the repository says"), "{told}");
     sites(&south.name);
+    wait_until_model_answers(&south, "affine");
+    wait_until("the model is gone from north", LIMIT, || {
+        let code = asked(&north);
+        if code == 404 { Ok(()) } else { Err(code.to_string()) }
+    });
+    let assigned = |site: &str| hub.cli(&["-n", site, "get", "assignments", "-o", "name"]).ok();
+    assert_eq!((assigned("north").trim(), assigned("south").lines().count()), ("", 1));
     let inventory = status(&hub)["inventory"].clone();
     assert_eq!(inventory[0]["name"], "line");
     assert_eq!(inventory[0]["revision"], second.as_str());
