@@ -229,7 +229,7 @@ impl Teller<'_> {
         let told = told(child);
         let site = Site {
             status: SiteStatus { conditions: vec![], ..child.status.clone() },
-            ..Site::new(ObjectMeta::named(&child.name), child.spec.clone())
+            ..Site::new(ObjectMeta::named(&child.name), undated(&child.spec))
         };
         let manifest = self.stated(written(&site)?, &Told::default(), &told, child)?;
         self.hub.store.create(key(&child.name), manifest, self.now).await?;
@@ -280,7 +280,9 @@ impl Teller<'_> {
             let metadata = json!({"labels": {label::VIA: self.name}, "ownerReferences": owner});
             patches.push(json!({"metadata": metadata}));
         }
+        let known = manifest.pointer("/spec/taints").cloned().unwrap_or_default();
         patches.iter().for_each(|patch| json_patch::merge(&mut manifest, patch));
+        keep_dates(&mut manifest, &known);
         let info = types::kind_named(SiteSpec::PLURAL);
         let info = info.ok_or_else(|| ApiError::not_found("sites are not served"))?;
         admission::complete(info, manifest, None, &child.name)
@@ -315,11 +317,31 @@ struct Told {
 fn told(child: &Child) -> Told {
     let labels = child.labels.iter().filter(|(name, _)| !name.starts_with(RESERVED));
     let labels = labels.map(|(name, value)| (name.clone(), json!(value))).collect();
-    let spec = match serde_json::to_value(&child.spec) {
+    let spec = match serde_json::to_value(undated(&child.spec)) {
         Ok(Value::Object(spec)) => spec,
         _ => Map::new(),
     };
     Told { labels, spec }
+}
+
+/// Without the times of taints: they are by the child's clock, which may be another, and this hub notes its own.
+fn undated(spec: &SiteSpec) -> SiteSpec {
+    let mut spec = spec.clone();
+    spec.taints.iter_mut().for_each(|taint| taint.time_added = None);
+    spec
+}
+
+/// Taints that were there already came when this hub noted that they did.
+fn keep_dates(manifest: &mut Value, known: &Value) {
+    let parts = |taint: &Value| ["key", "value", "effect"].map(|part| taint.get(part).cloned());
+    let known: Vec<_> = known.as_array().into_iter().flatten().collect();
+    let taints = manifest.pointer_mut("/spec/taints").and_then(Value::as_array_mut);
+    for taint in taints.into_iter().flatten().filter(|taint| taint.get("timeAdded").is_none()) {
+        let same = known.iter().find(|known| parts(known) == parts(taint));
+        if let Some((date, taint)) = same.and_then(|same| same.get("timeAdded")).zip(taint.as_object_mut()) {
+            taint.insert("timeAdded".to_owned(), date.clone());
+        }
+    }
 }
 
 /// What must be merged in to get from the one to the other: what is told no more becomes null, and goes.
@@ -336,6 +358,25 @@ mod tests {
 
     fn map(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn taints_are_dated_by_this_hub_whatever_the_clock_of_the_child_shows() {
+        let child = |taints: Value| -> Child {
+            serde_json::from_value(
+                json!({"name": "a", "labels": {}, "spec": {"tier": "edge", "taints": taints},
+                "status": {}}),
+            )
+            .unwrap()
+        };
+        let theirs = json!({"key": "k", "effect": "NoSelect", "timeAdded": "2020-01-01T00:00:00Z"});
+        let told = told(&child(json!([theirs])));
+        assert_eq!(told.spec["taints"], json!([{"key": "k", "effect": "NoSelect"}]));
+        let ours = json!({"key": "k", "effect": "NoSelect", "timeAdded": "2026-01-01T00:00:00Z"});
+        let mut manifest =
+            json!({"spec": {"taints": [{"key": "new", "effect": "NoSelect"}, told.spec["taints"][0]]}});
+        keep_dates(&mut manifest, &json!([ours]));
+        assert_eq!(manifest["spec"]["taints"], json!([{"key": "new", "effect": "NoSelect"}, ours]));
     }
 
     #[test]
