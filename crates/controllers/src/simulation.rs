@@ -19,6 +19,10 @@ use tree::Tree;
 
 /// How long it takes until everything is well again, at most; in seconds.
 const REST: usize = 600;
+/// How many sites take part in every run of the tests, for how long things go wrong there, and how many in a second.
+const MANY: usize = 1000;
+const MUCH_SECONDS: usize = 20;
+const MUCH: usize = 10;
 /// How much of a journal is shown.
 const SHOWN: usize = 60;
 
@@ -49,6 +53,20 @@ async fn live(tree: &mut Tree, seconds: usize) {
     until_complete(tree).await;
     for _ in 0..seconds {
         faults::act(tree).await;
+        tree.step().await;
+    }
+    come_to_rest(tree).await;
+}
+
+/// Few seconds in which much goes wrong, and many sites change at once.
+async fn live_with_many(tree: &mut Tree) {
+    tree.promises.concurrency = tree.sites.len() / 3;
+    faults::begin(tree).await;
+    until_complete(tree).await;
+    for _ in 0..MUCH_SECONDS {
+        for _ in 0..MUCH {
+            faults::act(tree).await;
+        }
         tree.step().await;
     }
     come_to_rest(tree).await;
@@ -118,6 +136,13 @@ async fn promises_are_kept_by_a_herd_that_comes_back_after_an_hour() {
     let sites = usize::try_from(number("AVOCET_SIMULATION_SITES", 60)).unwrap();
     let mut tree = Tree::new(seed, sites).await;
     watched(seed, sites, &mut tree, live_through_an_hour_cut_off).await;
+}
+
+#[tokio::test]
+async fn promises_are_kept_by_a_thousand_sites_in_a_short_time() {
+    let seed = number("AVOCET_SIMULATION_SEED", 1);
+    let mut tree = Tree::new(seed, MANY).await;
+    watched(seed, MANY, &mut tree, live_with_many).await;
 }
 
 #[tokio::test]

@@ -31,8 +31,10 @@ pub async fn begin(tree: &mut Tree) {
     let component = |placement: &str, function: &str| json!({"name": "work", "placement": placement, "function": function});
     tree.function("changes", "good-0").await;
     tree.function("moves", "good").await;
-    let concurrency = (tree.sites.len() / 25).max(4);
-    tree.promises.concurrency = concurrency;
+    if tree.promises.concurrency == 0 {
+        tree.promises.concurrency = (tree.sites.len() / 25).max(4);
+    }
+    let concurrency = tree.promises.concurrency;
     let rollout = json!({"type": "Progressive", "maxConcurrency": concurrency, "maxFailures": FAILURES,
         "minSuccessTime": "3s", "progressDeadline": format!("{DEADLINE}s"), "revisionHistoryLimit": 2});
     let changes = json!({"components": [component("all", "changes")], "rollout": rollout});
@@ -140,7 +142,7 @@ pub async fn act(tree: &mut Tree) {
             let writes = tree.chance.below(12) + 1;
             tree.hub_ends_after = Some(usize::try_from(writes).unwrap());
         }
-        17 => {
+        17 | 51..=54 => {
             tree.set_by += *tree.chance.pick(&[-3600, 3600]);
             let set_by = tree.set_by;
             tree.note(format!("the hub's clock is {set_by} s ahead"));
