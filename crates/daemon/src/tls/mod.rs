@@ -5,6 +5,7 @@
 mod authority;
 mod encoding;
 mod key;
+mod late;
 mod peer;
 mod pinned;
 mod serving;
@@ -13,9 +14,10 @@ mod signing;
 use std::io;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 pub use authority::{Authority, signing_key};
 pub use key::{is_refused, key_of, new_key, request, requested_key};
@@ -37,12 +39,20 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// What a client needs that trusts this authority (a certificate in PEM) and nobody else.
+/// What a client needs that trusts this authority (a certificate in PEM) and nobody else. Its clock may be late.
 ///
 /// # Errors
 /// If the text is no certificate.
 pub fn client(authority: &str) -> io::Result<ClientConfig> {
-    trusting(roots(authority)?)
+    Ok(of_authority(authority)?.with_no_client_auth())
+}
+
+/// A client of servers of this authority.
+fn of_authority(authority: &str) -> io::Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?;
+    Ok(config.dangerous().with_custom_certificate_verifier(late::Late::trusting(roots(authority)?)?))
 }
 
 /// The same for a client that shows a certificate of its own: its chain and its key, in PEM.
@@ -53,11 +63,7 @@ pub fn client_with_certificate(authority: &str, chain: &str, key: &str) -> io::R
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
         .map_err(|_| io::Error::other("the client's key is not a private key in PEM"))?;
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?;
-    let config = config.with_root_certificates(roots(authority)?);
-    config.with_client_auth_cert(chain.map_err(failed)?, key).map_err(failed)
+    of_authority(authority)?.with_client_auth_cert(chain.map_err(failed)?, key).map_err(failed)
 }
 
 /// What a client needs that trusts nobody: for plain connections on this machine.

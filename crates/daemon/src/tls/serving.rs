@@ -244,6 +244,28 @@ mod tests {
         assert!(!is_known(400 * 24 * 3600));
     }
 
+    #[test]
+    fn promise_1_a_clock_that_begins_in_1970_knows_the_hub_and_nobody_else() {
+        use rustls::client::danger::ServerCertVerifier;
+        use rustls::pki_types::{ServerName, UnixTime};
+        const DAY: i64 = 24 * 3600;
+        let (authority, now) = (authority(), crate::now());
+        let source = Source::Authority { authority: authority.clone(), names: vec!["localhost".to_owned()] };
+        let certificate = CertificateDer::from(shown(&Served::open(source, now).unwrap()));
+        let known = |by: &str, name: &'static str, clock: i64| {
+            let verifier = crate::tls::late::Late::trusting(roots(by).unwrap()).unwrap();
+            let name = ServerName::try_from(name).unwrap();
+            let clock = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(clock).unwrap()));
+            verifier.verify_server_cert(&certificate, &[], &name, &[], clock).is_ok()
+        };
+        let (ours, now) = (authority.certificate(), now.0.as_second());
+        assert!([0, now - 2 * DAY, now, now + 30 * DAY].iter().all(|clock| known(ours, "localhost", *clock)));
+        assert!(!known(ours, "localhost", now + 400 * DAY), "it has ended");
+        assert!(!known(ours, "elsewhere", 0) && !known(ours, "elsewhere", now));
+        let other = self::authority();
+        assert!(!known(other.certificate(), "localhost", 0) && !known(other.certificate(), "localhost", now));
+    }
+
     fn write_pair(folder: &Path) -> (Vec<u8>, Vec<u8>) {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate =
