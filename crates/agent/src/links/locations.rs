@@ -17,12 +17,17 @@ const AT_FIRST: Duration = Duration::from_secs(5);
 /// nobody asked more often.
 const EARLY: u32 = 10;
 
+/// After how many attempts in a row that failed nothing is known of the way any more.
+const LOST: u32 = 3;
+
 /// A location and what is known of the way there.
 #[derive(Debug, Default)]
 struct Location {
     url: String,
     round_trips: RoundTrips,
     attempts: usize,
+    /// Attempts that failed since the last that did not.
+    failures: u32,
 }
 
 /// All locations, by name.
@@ -62,12 +67,22 @@ impl Locations {
         self.all.iter().map(|(name, location)| (name.clone(), location.url.clone())).collect()
     }
 
-    /// Notes an attempt to get to a location at its URL, and how long it took if it got there.
+    /// Notes an attempt to get to a location at its URL, and how long it took if it got there. Where several fail in a row,
+    /// how far it was is not told any more.
     pub fn note(&mut self, name: &str, url: &str, took: Option<Duration>) {
         let Some(location) = self.all.get_mut(name).filter(|location| location.url == url) else { return };
         location.attempts = location.attempts.saturating_add(1);
-        if let Some(took) = took {
-            location.round_trips.add(took.as_secs_f64() * 1000.0);
+        match took {
+            Some(took) => {
+                location.failures = 0;
+                location.round_trips.add(took.as_secs_f64() * 1000.0);
+            }
+            None => {
+                location.failures = location.failures.saturating_add(1);
+                if location.failures >= LOST {
+                    location.round_trips = RoundTrips::default();
+                }
+            }
         }
     }
 
@@ -151,6 +166,25 @@ mod tests {
         assert_eq!(known(&locations), [None, None], "an answer from where it was");
         locations.declare(&[]);
         assert_eq!(urls(&locations), ["here=http://here:80"]);
+    }
+
+    #[test]
+    fn a_location_that_is_not_reached_any_more_is_no_longer_told_of_until_it_is() {
+        let mut locations = Locations::new([("gateway".to_owned(), "tcp://a:1".to_owned())].into());
+        let mut median = |took: Option<u64>| {
+            locations.note("gateway", "tcp://a:1", took.map(Duration::from_millis));
+            locations.round_trips().next().and_then(|(_, round_trips)| round_trips.median())
+        };
+        assert_eq!(median(Some(3)), Some(3.0));
+        for _ in 1..LOST {
+            assert_eq!(median(None), Some(3.0), "one connection that fails tells little");
+        }
+        assert_eq!(median(Some(5)), Some(5.0));
+        for _ in 1..LOST {
+            median(None);
+        }
+        assert_eq!(median(None), None);
+        assert_eq!(median(Some(7)), Some(7.0), "of before it was lost nothing counts");
     }
 
     #[test]
