@@ -52,6 +52,7 @@ pub(crate) async fn beat(
     let (mut told, mut followed): (Option<SiteStatus>, i64) = (None, 0);
     let mut told_at = Instant::now();
     let previous = identity.previous();
+    let mut is_noted = previous == *identity.instance;
     let client = identity.client();
     loop {
         let started = Instant::now();
@@ -59,6 +60,7 @@ pub(crate) async fn beat(
         let answer = beat_once(&identity, &membership, follows).await?;
         links.answered(started.elapsed());
         keep_fresh(&identity, &answer).await;
+        is_noted = is_noted || note_instance(&identity);
         if answer.generation != followed {
             links.declare(&measured_locations(client, &membership.site).await?);
             followed = answer.generation;
@@ -77,9 +79,6 @@ pub(crate) async fn beat(
             };
             if told.as_ref().is_none_or(is_news) {
                 tell_site(client, &membership.site, &status).await?;
-                if told.is_none() && previous != *identity.instance {
-                    identity.reached()?;
-                }
                 (told, told_at) = (Some(status), Instant::now());
             }
             let left = next.saturating_duration_since(Instant::now());
@@ -91,6 +90,17 @@ pub(crate) async fn beat(
             }
         }
     }
+}
+
+/// Notes on the disk that this instance reached the hub; answers whether the disk took it. If not, the site is heard all
+/// the same.
+fn note_instance(identity: &Identity) -> bool {
+    let noted = identity.reached();
+    if let Err(error) = &noted {
+        let error = daemon::chain(error);
+        warn!(error, "can't note that the hub was reached; a restart may be taken for another machine");
+    }
+    noted.is_ok()
 }
 
 /// One heartbeat, if need be with another certificate.
@@ -115,12 +125,14 @@ async fn regain(identity: &Identity, refused: client::Error) -> Result<(), Error
         Ok(()) => Ok(()),
         // What the hub says of the key tells more than that a certificate was refused.
         Err(Error::Hub(error @ client::Error::Refused { .. })) => Err(Error::Hub(error)),
-        Err(_) => Err(Error::Hub(refused)),
+        Err(Error::Hub(_) | Error::NoKey) => Err(Error::Hub(refused)),
+        Err(error) => Err(error),
     }
 }
 
 /// Gets the next certificate while there is time. That it fails now is no harm yet.
 async fn keep_fresh(identity: &Identity, answer: &HeartbeatAnswer) {
+    identity.keep_shown();
     let done = if identity.can_upgrade() {
         identity.upgrade().await
     } else if answer.renew {

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::{CertificateRequest, CertificateResponse, Client, client};
@@ -56,11 +56,18 @@ pub(crate) fn request(site: &str, key: &str) -> Result<String, Error> {
     tls::request(key, &format!("site:{site}"), SITES).map_err(Error::Key)
 }
 
-/// Keeps a key with its certificate; from now on this is what the site shows.
+/// Keeps a key with its certificate; from the next start on this is what the site shows.
 pub(crate) fn keep(data: &Path, key: &str, certificate: &str) -> Result<(), Error> {
+    keep_credential(data, &credential(key, certificate))
+}
+
+fn credential(key: &str, certificate: &str) -> String {
+    format!("{}\n{certificate}", key.trim_end())
+}
+
+fn keep_credential(data: &Path, credential: &str) -> Result<(), Error> {
     let path = credential_file(data);
-    let both = format!("{}\n{certificate}", key.trim_end());
-    daemon::write_private(&path, both.as_bytes()).map_err(|error| Error::disk(&path, error))
+    daemon::write_private(&path, credential.as_bytes()).map_err(|error| Error::disk(&path, error))
 }
 
 /// The key that was to be taken has been, or is not wanted any more.
@@ -68,11 +75,19 @@ pub(crate) fn forget_pending(data: &Path) {
     let _ = std::fs::remove_file(pending_file(data));
 }
 
+/// What the site is to its hub now: ahead of what its disk says while the disk takes nothing.
+struct Standing {
+    membership: Membership,
+    /// The key with its certificate; none with the secret of older versions.
+    credential: Option<String>,
+    is_kept: bool,
+}
+
 /// The site's identity towards its hub, and the client that shows it. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Identity {
     data: PathBuf,
-    membership: Arc<Mutex<Membership>>,
+    standing: Arc<Mutex<Standing>>,
     client: Client,
     /// Whether the hub turned out to know no certificates; asked again after the next start.
     hub_is_old: Arc<AtomicBool>,
@@ -84,14 +99,16 @@ impl Identity {
     /// What is on the disk: a certificate, or the secret of older versions.
     pub(crate) fn open(data: &Path, membership: &Membership) -> Result<Self, Error> {
         let Membership { url, authority, secret, .. } = membership;
-        let client = match read(&credential_file(data))? {
-            Some(credential) => Client::with_certificate(url, authority, &credential)?,
+        let credential = read(&credential_file(data))?;
+        let client = match &credential {
+            Some(credential) => Client::with_certificate(url, authority, credential)?,
             None => Client::new(url, secret, Some(authority))?,
         };
+        let standing = Standing { membership: membership.clone(), credential, is_kept: true };
         let instance = daemon::random_hex(8).map_err(|error| Error::disk(data, error))?;
         Ok(Self {
             data: data.to_owned(),
-            membership: Arc::new(Mutex::new(membership.clone())),
+            standing: Arc::new(Mutex::new(standing)),
             client: client.on_machine(&instance).with_patience(PATIENCE),
             hub_is_old: Arc::default(),
             instance: instance.into(),
@@ -103,8 +120,12 @@ impl Identity {
         &self.client
     }
 
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn membership(&self) -> Membership {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.standing().membership.clone()
     }
 
     /// The instance that the agent was when it last reached the hub; empty if it never did.
@@ -125,16 +146,20 @@ impl Identity {
 
     /// Whether the certificate has ended by this machine's clock, which may be wrong.
     pub(crate) fn may_have_ended(&self) -> bool {
-        let Ok(Some(credential)) = read(&credential_file(&self.data)) else { return false };
+        let Some(credential) = self.standing().credential.clone() else { return false };
         !tls::ClientCertificate::of_pem(&credential)
             .is_some_and(|certificate| certificate.is_good(daemon::now()))
     }
 
     /// Gets the next certificate for the key that the site has.
     pub(crate) async fn renew(&self) -> Result<(), Error> {
-        let credential = read(&credential_file(&self.data))?;
+        let credential = self.standing().credential.clone();
         // Where the answer to an upgrade was lost, the hub has the key already.
-        let Some(key) = credential.or(read(&pending_file(&self.data))?) else { return Err(Error::NoKey) };
+        let Some(key) =
+            credential.map_or_else(|| read(&pending_file(&self.data)), |known| Ok(Some(known)))?
+        else {
+            return Err(Error::NoKey);
+        };
         let key = tls::key_of(&key).map_err(Error::Key)?;
         let Membership { site, url, authority, .. } = self.membership();
         // The old certificate may have ended, and would not be let in.
@@ -173,20 +198,44 @@ impl Identity {
         Self { client: self.client.with_patience(patience), ..self }
     }
 
-    /// Keeps a certificate, and shows it from the next request on.
+    /// Shows a certificate from the next request on, and keeps it as soon as the disk takes it. Where the agent ends before
+    /// that, the next start has the key still, which gets another one.
     fn show(&self, key: &str, certificate: &str) -> Result<(), Error> {
-        keep(&self.data, key, certificate)?;
-        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        if !membership.secret.is_empty() {
-            membership.secret.clear();
-            membership.url = encrypted(&membership.url);
-            membership.keep(&self.data)?;
+        {
+            let mut standing = self.standing();
+            let credential = credential(key, certificate);
+            let Membership { url, authority, secret, .. } = &standing.membership;
+            let url = if secret.is_empty() { url.clone() } else { encrypted(url) };
+            self.client.become_like(&Client::with_certificate(&url, authority, &credential)?);
+            standing.membership.url = url;
+            standing.membership.secret.clear();
+            standing.credential = Some(credential);
+            standing.is_kept = false;
         }
-        forget_pending(&self.data);
-        let both = format!("{key}\n{certificate}");
-        let shown = Client::with_certificate(&membership.url, &membership.authority, &both)?;
-        self.client.become_like(&shown);
+        self.keep_shown();
         Ok(())
+    }
+
+    /// Keeps what is shown, if the disk did not take it before.
+    pub(crate) fn keep_shown(&self) {
+        let mut standing = self.standing();
+        let Some(credential) = standing.credential.as_ref().filter(|_| !standing.is_kept) else { return };
+        // The membership without its secret comes last: with the secret alone on the disk the key would be asked for anew.
+        let kept = keep_credential(&self.data, credential)
+            .and_then(|()| standing.membership.keep_if_changed(&self.data));
+        match kept {
+            Ok(()) => {
+                forget_pending(&self.data);
+                standing.is_kept = true;
+            }
+            Err(error) => {
+                let error = daemon::chain(&error);
+                warn!(
+                    error,
+                    "the site's new certificate is shown but can't be kept yet; free some of the disk"
+                );
+            }
+        }
     }
 }
 

@@ -54,6 +54,11 @@ impl Membership {
         }
     }
 
+    /// Spares the disk what it has already.
+    pub(crate) fn keep_if_changed(&self, data: &Path) -> Result<(), Error> {
+        if Self::read(data)?.as_ref() == Some(self) { Ok(()) } else { self.keep(data) }
+    }
+
     pub(crate) fn keep(&self, data: &Path) -> Result<(), Error> {
         let path = file(data);
         let text = serde_json::to_string_pretty(self).map_err(|error| Error::disk(&path, error.into()))?;

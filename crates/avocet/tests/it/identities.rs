@@ -140,6 +140,38 @@ fn promise_1_a_site_whose_certificate_ended_while_it_was_away_comes_back_by_itse
     assert_eq!(certificate(&edge).key, last.key);
 }
 
+#[test]
+fn promise_1_a_site_whose_disk_takes_no_new_certificate_is_let_in_by_it_and_keeps_it_later() {
+    let tree = tree();
+    let hub = tree.hub_with("cloud", &["--site-certificate-ttl", "10s"]);
+    let mut edge = tree.site(&hub, "edge", &[]);
+    edge.kill_9();
+    let last = certificate(&edge);
+    // Neither a certificate nor which start it is can be written, as on a disk that is full.
+    let stuck = ["credential.pem.new", "instance.new"].map(|name| edge.data().join(name));
+    stuck.iter().for_each(|path| std::fs::create_dir_all(path.join("by a folder")).unwrap());
+    wait_until("the certificate has ended", LIMIT, || {
+        if last.is_good(daemon::now()) { Err("it is good".to_owned()) } else { Ok(()) }
+    });
+    edge.restart();
+    assign(&tree, &hub, "affine");
+    wait_until_model_answers(&edge, "affine");
+    wait_for_condition(&hub, "edge", "Ready", "status", "True");
+    wait_until_it_says(&edge, "can't be kept yet");
+    assert_eq!(certificate(&edge).digest, last.digest);
+    // It goes on with the next ones, too.
+    wait_until_it_says(&edge, "can't note that the hub was reached");
+    edge.kill_9();
+    edge.restart();
+    assign(&tree, &hub, "second");
+    wait_until_model_answers(&edge, "second");
+    stuck.iter().for_each(|path| std::fs::remove_dir_all(path).unwrap());
+    wait_until("the certificate is kept", LIMIT, || {
+        if certificate(&edge).digest == last.digest { Err("it is the last".to_owned()) } else { Ok(()) }
+    });
+    assert_eq!(certificate(&edge).key, last.key);
+}
+
 /// A library that shifts the clock of the process that loads it.
 fn shifted_clock(tree: &Tree) -> String {
     let source = ours("tests/data/clock.c");
@@ -174,6 +206,25 @@ fn promise_1_a_clock_that_is_an_hour_off_changes_nothing() {
         wait_until_model_answers(&site, name);
         wait_for_condition(&hub, name, "Ready", "status", "True");
     }
+}
+
+#[test]
+fn promise_1_a_machine_whose_clock_begins_in_1970_joins_and_comes_back() {
+    let tree = tree();
+    let hub = tree.hub("cloud");
+    let library = shifted_clock(&tree);
+    let mut edge = tree.site_with_token(&hub, "edge", &hub.join_token("edge"), &[]);
+    edge.process.set("LD_PRELOAD", &library);
+    let shift = 3600 - daemon::now().0.as_second();
+    edge.process.set("CLOCK_SHIFT", &shift.to_string());
+    edge.restart();
+    assign(&tree, &hub, "affine");
+    wait_until_model_answers(&edge, "affine");
+    wait_for_condition(&hub, "edge", "Ready", "status", "True");
+    edge.kill_9();
+    edge.restart();
+    assign(&tree, &hub, "second");
+    wait_until_model_answers(&edge, "second");
 }
 
 #[test]
@@ -248,7 +299,7 @@ fn a_site_gets_another_key_by_joining_anew_and_a_copy_of_the_old_one_is_worth_no
     assert_eq!(key(&credential(&edge)), now);
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
