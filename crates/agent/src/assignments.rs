@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use serde::Deserialize;
+use store::ledger::Tables;
 use store::{Ledger, ledger};
 use tokio::sync::watch;
 use types::Assignment;
+
+use crate::invocations::{depart, trigger_key};
 
 /// What the hub wants.
 const TABLE: &str = "assignments";
@@ -111,17 +115,26 @@ impl Assignments {
         Ok(())
     }
 
-    /// Adds an assignment or replaces it; progress survives while the spec stays the same.
-    pub(crate) async fn put(&self, mut assignment: Assignment) -> Result<(), ledger::Error> {
+    /// Adds an assignment or replaces it; progress survives while the spec stays the same. Answers whether it is news.
+    pub(crate) async fn put(&self, mut assignment: Assignment) -> Result<bool, ledger::Error> {
         // What the site itself reported is no news.
         assignment.status = types::AssignmentStatus::default();
         let name = assignment.name().to_owned();
         let known = self.get(&name).map(|known| known.assignment);
-        if known.is_some_and(|known| known.spec == assignment.spec && same_object(&known, &assignment)) {
-            return Ok(());
+        if known
+            .as_ref()
+            .is_some_and(|known| known.spec == assignment.spec && same_object(known, &assignment))
+        {
+            return Ok(false);
         }
         let (key, row) = (name.clone(), assignment.clone());
-        self.ledger.write(move |tables| tables.put(TABLE, &key, &row)).await?;
+        let gone = known.filter(|known| trigger_key(known) != trigger_key(&assignment));
+        self.ledger
+            .write(move |tables| {
+                gone.iter().try_for_each(|gone| depart(tables, gone))?;
+                tables.put(TABLE, &key, &row)
+            })
+            .await?;
         self.write(|all| {
             let mut assigned = new(assignment);
             // What ran for an object that is gone is none of this one's business.
@@ -136,13 +149,14 @@ impl Assignments {
             }
             all.insert(name, assigned);
         });
-        Ok(())
+        Ok(true)
     }
 
     pub(crate) async fn remove(&self, name: &str) -> Result<(), ledger::Error> {
-        let key = name.to_owned();
+        let (key, gone) = (name.to_owned(), self.get(name).map(|known| known.assignment));
         self.ledger
             .write(move |tables| {
+                gone.iter().try_for_each(|gone| depart(tables, gone))?;
                 tables.delete(RUNNING, &key)?;
                 tables.delete(TABLE, &key).map(drop)
             })
@@ -198,6 +212,20 @@ impl Assignments {
         self.changed.send_modify(|count| *count += 1);
         result
     }
+}
+
+/// The uid of the application that an assignment of this name is of; `None` if there is none.
+pub(crate) fn application_of(tables: &Tables, name: &str) -> Result<Option<String>, ledger::Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        spec: Spec,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Spec {
+        application_uid: String,
+    }
+    Ok(tables.get::<Row>(TABLE, name)?.map(|row| row.spec.application_uid))
 }
 
 fn new(assignment: Assignment) -> Assigned {

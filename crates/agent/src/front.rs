@@ -185,6 +185,14 @@ async fn replay(State(front): State<Front>, Path(id): Path<String>) -> Result<Js
             invocation.state
         )));
     }
+    let assigned = front.assignments.get(&invocation.assignment);
+    if assigned.is_none_or(|known| !invocation.is_of(&known.assignment)) {
+        return Err(ApiError::conflict(format!(
+            "component \"{}\" of application \"{}\" is not at site `{}` any more; what waited for it runs by itself \
+             if it comes back",
+            invocation.component, invocation.application, front.access.site
+        )));
+    }
     let replayed = front.invocations.replay(&id).await.map_err(|error| ApiError::internal(&error))?;
     Ok(Json(replayed.unwrap_or(invocation)))
 }

@@ -3,29 +3,36 @@
 //! An invocation's id is a hash of what it is for, so the same event makes the same invocation however often it
 //! is told, and its outputs appear once (promise 3).
 
+mod departed;
+mod ended;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use store::ledger::{self, Ledger, Tables};
 use tokio::sync::watch;
 use types::{Assignment, Digest, InvocationCounts, Time};
 
+use crate::assignments::application_of;
+use crate::tally::Tally;
+pub(crate) use departed::depart;
+pub(crate) use ended::Bounds;
+
 const TABLE: &str = "invocations";
 /// Ids of invocations that have not ended, so that a start does not read the whole history.
 const OPEN: &str = "open-invocations";
-/// Ended invocations in the order of their ends, so that the oldest can be forgotten.
-const ENDED: &str = "ended-invocations";
 const COUNTS: &str = "invocation-counts";
 const ARMED: &str = "armed-triggers";
 const CURSOR: &str = "cursors";
 
-/// How many ended invocations are remembered, with their logs. What is forgotten can't be replayed, and the same
-/// content under the same key would run again.
-const REMEMBERED: u64 = 20_000;
-/// How many are forgotten at once, so that counting them is rare.
-const FORGOTTEN_AT_ONCE: usize = 500;
+/// Why an invocation failed whose component left the site before it ran.
+pub(crate) const UNASSIGNED_REASON: &str = "Unassigned";
 
 /// How far an invocation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +89,9 @@ pub struct Invocation {
     pub assignment: String,
     /// The application.
     pub application: String,
+    /// Tells the application from another one of the same name; empty in records of older versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub application_uid: String,
     /// The component.
     pub component: String,
     /// The function.
@@ -153,6 +163,7 @@ impl Invocation {
             site: assignment.namespace().to_owned(),
             assignment: assignment.name().to_owned(),
             application: spec.application.clone(),
+            application_uid: spec.application_uid.clone(),
             component: spec.component.clone(),
             function: function.name.clone(),
             bucket: input.bucket,
@@ -174,6 +185,17 @@ impl Invocation {
         })
     }
 
+    /// Whether it is of what is assigned, and not of another application of the same name.
+    pub(crate) fn is_of(&self, assignment: &Assignment) -> bool {
+        let uid = &self.application_uid;
+        self.assignment == assignment.name() && (uid.is_empty() || *uid == assignment.spec.application_uid)
+    }
+
+    /// The [`trigger_key`] of its component.
+    fn trigger(&self) -> String {
+        format!("{}/{}", self.application_uid, self.component)
+    }
+
     /// Whether it has come to its end.
     pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Succeeded | State::Failed)
@@ -185,6 +207,10 @@ impl Invocation {
 pub(crate) struct Invocations {
     ledger: Ledger,
     waiting: Arc<Mutex<BTreeMap<String, VecDeque<String>>>>,
+    /// How many of each assignment have not ended.
+    open: Tally,
+    /// Failures that were forgotten since the start.
+    forgotten: Arc<AtomicU64>,
     changed: watch::Sender<u64>,
     logs: PathBuf,
     /// What ran when the agent last ended, until it runs again.
@@ -203,6 +229,8 @@ impl Invocations {
         open.sort_by_key(|invocation| invocation.sequence);
         let running = open.iter().filter(|invocation| invocation.state == State::Running);
         let cut_off = Arc::new(Mutex::new(running.map(|invocation| invocation.id.clone()).collect()));
+        let tally = Tally::default();
+        open.iter().for_each(|invocation| tally.change(&invocation.assignment, 1));
         let mut waiting: BTreeMap<String, VecDeque<String>> = BTreeMap::new();
         for invocation in open.into_iter().filter(|invocation| invocation.state != State::Offloaded) {
             waiting.entry(invocation.assignment).or_default().push_back(invocation.id);
@@ -210,6 +238,8 @@ impl Invocations {
         Ok(Self {
             ledger,
             waiting: Arc::new(Mutex::new(waiting)),
+            open: tally,
+            forgotten: Arc::default(),
             changed: watch::Sender::new(0),
             logs,
             cut_off,
@@ -235,12 +265,11 @@ impl Invocations {
         Ok(all)
     }
 
-    /// How many of an assignment's invocations are in which state.
-    pub(crate) fn counts(&self, assignment: &str) -> Result<InvocationCounts, ledger::Error> {
-        let mut counts = self.ledger.read(|tables| read_counts(tables, assignment))?;
-        let open: Vec<(String, String)> =
-            self.ledger.read(|tables| tables.range(OPEN, "", "", usize::MAX))?;
-        counts.pending = open.iter().filter(|(_, of)| of == assignment).count() as u64;
+    /// How many of an assignment's invocations are in which state. Costs the same however many there are.
+    pub(crate) fn counts(&self, assignment: &Assignment) -> Result<InvocationCounts, ledger::Error> {
+        let (name, uid) = (assignment.name(), &assignment.spec.application_uid);
+        let mut counts = self.ledger.read(|tables| counts_of(tables, name, uid))?;
+        counts.pending = self.open.of(name);
         Ok(counts)
     }
 
@@ -262,6 +291,13 @@ impl Invocations {
     /// The oldest invocation of an assignment that waits.
     pub(crate) fn take_waiting(&self, assignment: &str) -> Option<String> {
         self.lock().get_mut(assignment)?.pop_front()
+    }
+
+    /// Takes all out of the queue that waits for assignments other than these; answers it by assignment.
+    pub(crate) fn take_others(&self, assignments: &BTreeSet<String>) -> Vec<(String, Vec<String>)> {
+        let mut waiting = self.lock();
+        let others = waiting.extract_if(.., |name, _| !assignments.contains(name));
+        others.map(|(name, ids)| (name, ids.into())).collect()
     }
 
     /// How many invocations of an assignment wait.
@@ -310,27 +346,32 @@ impl Invocations {
         Ok(self.ledger.read(|tables| tables.get(CURSOR, "objects"))?.unwrap_or(0))
     }
 
-    /// Whether the trigger of an application's component was armed before on this site.
-    pub(crate) fn is_armed(&self, assignment: &Assignment) -> Result<bool, ledger::Error> {
-        let key = armed_key(assignment);
-        Ok(self.ledger.read(|tables| tables.get::<bool>(ARMED, &key))?.is_some())
-    }
-
-    /// Takes events in: those that are new become waiting invocations; one that failed before waits again, one
-    /// that is open or succeeded stays as it is. Notes how far the events were read, or that a trigger was armed,
-    /// in the same commit.
+    /// Takes events in: those that are new become waiting invocations; one that is open or succeeded stays as it is. One
+    /// that failed before waits again, unless a trigger is armed: then its input is nothing new. What is of components that
+    /// left meanwhile is not taken. Notes how far the events were read, or that a trigger was armed, in the same commit.
     pub(crate) async fn admit(&self, new: Vec<Invocation>, mark: Mark) -> Result<(), ledger::Error> {
         let queue = self.clone();
         let now = daemon::now();
         let write = move |tables: &Tables| {
             let mut admitted = Vec::new();
             let mut sequence: u64 = tables.get(CURSOR, "invocations")?.unwrap_or(0);
+            let mut assigned = BTreeMap::new();
             for mut invocation in new {
+                let name = &invocation.assignment;
+                let application = match assigned.get(name) {
+                    Some(known) => known,
+                    None => assigned.entry(name.clone()).or_insert(application_of(tables, name)?),
+                };
+                if application.as_ref().is_none_or(|uid| *uid != invocation.application_uid) {
+                    continue;
+                }
                 sequence += 1;
                 invocation.sequence = sequence;
                 match tables.get::<Invocation>(TABLE, &invocation.id)? {
-                    None => put(tables, &invocation)?,
-                    Some(known) if known.state == State::Failed => reopen(tables, known, now)?,
+                    None => drop(put(tables, &invocation)?),
+                    Some(known) if known.state == State::Failed && !mark.is_armed() => {
+                        reopen(tables, known, now)?;
+                    }
                     Some(_) => continue,
                 }
                 admitted.push((invocation.assignment, invocation.id));
@@ -338,13 +379,18 @@ impl Invocations {
             tables.put(CURSOR, "invocations", &sequence)?;
             match mark {
                 Mark::Cursor(sequence) => tables.put(CURSOR, "objects", &sequence)?,
-                Mark::Armed(key) => tables.put(ARMED, &key, &true)?,
+                Mark::Armed { assignment, application, trigger } => {
+                    if application_of(tables, &assignment)? == Some(application) {
+                        departed::arm(tables, &trigger)?;
+                    }
+                }
                 Mark::None => {}
             }
             Ok::<_, ledger::Error>(admitted)
         };
         let after = move |admitted: Vec<(String, String)>| {
             for (assignment, id) in admitted {
+                queue.open.change(&assignment, 1);
                 queue.wait(&assignment, id);
             }
         };
@@ -352,7 +398,7 @@ impl Invocations {
     }
 
     /// Runs a failed invocation anew. Answers `None` if there is none of that id, and it unchanged if it has not
-    /// failed.
+    /// failed, or its component is not at the site.
     pub(crate) async fn replay(&self, id: &str) -> Result<Option<Invocation>, ledger::Error> {
         let Some(known) = self.get(id)? else { return Ok(None) };
         self.admit(vec![known], Mark::None).await?;
@@ -364,65 +410,45 @@ impl Invocations {
         self.logs.join(format!("{id}.log"))
     }
 
-    /// Forgets the oldest ended invocations where there are too many.
-    pub(crate) async fn forget_oldest(&self) -> Result<(), ledger::Error> {
-        let forgotten = self.ledger.write(|tables| {
-            if tables.count(ENDED, "")? <= REMEMBERED {
-                return Ok(vec![]);
-            }
-            let oldest: Vec<(String, String)> = tables.range(ENDED, "", "", FORGOTTEN_AT_ONCE)?;
-            for (key, id) in &oldest {
-                tables.delete(ENDED, key)?;
-                tables.delete(TABLE, id)?;
-            }
-            Ok::<_, ledger::Error>(oldest)
-        });
-        for (_, id) in forgotten.await? {
-            // A log that is not there is what is wanted.
-            let _ = tokio::fs::remove_file(self.log_file(&id)).await;
-        }
-        Ok(())
-    }
-
     /// Notes that an invocation is taken back from the site that had it, and lets it wait.
     pub(crate) async fn reclaim(&self, invocation: Invocation) -> Result<(), ledger::Error> {
         let queue = self.clone();
         let (assignment, id) = (invocation.assignment.clone(), invocation.id.clone());
         let write = move |tables: &Tables| {
-            let mut counts = read_counts(tables, &invocation.assignment)?;
+            let mut counts = read_counts(tables, &invocation)?;
             counts.reclaimed += 1;
-            tables.put(COUNTS, &invocation.assignment, &counts)?;
+            write_counts(tables, &invocation, &counts)?;
             put(tables, &invocation)
         };
-        self.ledger.write_then(write, move |()| queue.wait(&assignment, id)).await
+        let after = move |opened| {
+            queue.open.change(&assignment, opened);
+            queue.wait(&assignment, id);
+        };
+        self.ledger.write_then(write, after).await
     }
 
     /// Notes how far an invocation is.
     pub(crate) async fn update(&self, invocation: &Invocation) -> Result<(), ledger::Error> {
         let invocation = invocation.clone();
-        let told = self.clone();
-        self.ledger
-            .write_then(
-                move |tables| {
-                    put(tables, &invocation)?;
-                    if invocation.has_ended() {
-                        tables.delete(OPEN, &invocation.id)?;
-                        let mut counts = read_counts(tables, &invocation.assignment)?;
-                        match invocation.state {
-                            State::Succeeded => {
-                                counts.succeeded += 1;
-                                counts.offloaded += u64::from(!invocation.ran_at.is_empty());
-                            }
-                            _ => counts.failed += 1,
-                        }
-                        tables.put(COUNTS, &invocation.assignment, &counts)?;
-                        tables.put(ENDED, &ended_key(&invocation), &invocation.id)?;
-                    }
-                    Ok::<_, ledger::Error>(())
-                },
-                move |()| told.tell(),
-            )
-            .await
+        let (told, assignment) = (self.clone(), invocation.assignment.clone());
+        let write = move |tables: &Tables| {
+            if invocation.has_ended() { end(tables, &invocation) } else { put(tables, &invocation) }
+        };
+        let after = move |opened| {
+            told.open.change(&assignment, opened);
+            told.tell();
+        };
+        self.ledger.write_then(write, after).await
+    }
+
+    /// In Prometheus' text format.
+    pub(crate) fn text(&self) -> String {
+        format!(
+            "# HELP avocet_forgotten_failures_total Failed invocations that were forgotten, as there were too many\n\
+             # TYPE avocet_forgotten_failures_total counter\n\
+             avocet_forgotten_failures_total {}\n",
+            self.forgotten.load(Relaxed)
+        )
     }
 
     pub(crate) fn tell(&self) {
@@ -438,42 +464,97 @@ impl Invocations {
 pub(crate) enum Mark {
     /// Changes of objects were read up to this one.
     Cursor(u64),
-    /// The trigger of this [`armed_key`] has seen what was there before it.
-    Armed(String),
+    /// A trigger has seen what was there before it.
+    Armed { assignment: String, application: String, trigger: String },
     /// Nothing.
     None,
 }
 
+impl Mark {
+    pub(crate) fn armed(assignment: &Assignment) -> Self {
+        Self::Armed {
+            assignment: assignment.name().to_owned(),
+            application: assignment.spec.application_uid.clone(),
+            trigger: trigger_key(assignment),
+        }
+    }
+
+    fn is_armed(&self) -> bool {
+        matches!(self, Self::Armed { .. })
+    }
+}
+
 /// Names the trigger of one component of one application.
-pub(crate) fn armed_key(assignment: &Assignment) -> String {
+pub(crate) fn trigger_key(assignment: &Assignment) -> String {
     format!("{}/{}", assignment.spec.application_uid, assignment.spec.component)
 }
 
-fn put(tables: &Tables, invocation: &Invocation) -> Result<(), ledger::Error> {
-    if !invocation.has_ended() {
-        tables.put(OPEN, &invocation.id, &invocation.assignment)?;
+/// Keeps an invocation that has not ended; answers by how many more are open now.
+fn put(tables: &Tables, invocation: &Invocation) -> Result<i64, ledger::Error> {
+    tables.put(TABLE, &invocation.id, invocation)?;
+    if tables.get::<IgnoredAny>(OPEN, &invocation.id)?.is_some() {
+        return Ok(0);
     }
-    tables.put(TABLE, &invocation.id, invocation)
+    tables.put(OPEN, &invocation.id, &invocation.assignment)?;
+    Ok(1)
 }
 
-fn ended_key(invocation: &Invocation) -> String {
-    format!("{}/{}", invocation.changed, invocation.id)
+/// Keeps an invocation that has ended, and counts it; answers by how many more are open now.
+fn end(tables: &Tables, invocation: &Invocation) -> Result<i64, ledger::Error> {
+    tables.put(TABLE, &invocation.id, invocation)?;
+    let was_open = tables.delete(OPEN, &invocation.id)?;
+    let mut counts = read_counts(tables, invocation)?;
+    match invocation.state {
+        State::Succeeded => {
+            counts.succeeded += 1;
+            counts.offloaded += u64::from(!invocation.ran_at.is_empty());
+        }
+        _ => counts.failed += 1,
+    }
+    write_counts(tables, invocation, &counts)?;
+    ended::note(tables, invocation)?;
+    Ok(if was_open { -1 } else { 0 })
 }
 
 fn reopen(tables: &Tables, mut failed: Invocation, now: Time) -> Result<(), ledger::Error> {
-    tables.delete(ENDED, &ended_key(&failed))?;
+    ended::take_back(tables, &failed)?;
+    if failed.reason == UNASSIGNED_REASON {
+        failed.reason.clear();
+        failed.message.clear();
+    }
     failed.state = State::Pending;
     failed.attempts = 0;
     failed.interruptions = 0;
     failed.handovers = 0;
     failed.ran_at.clear();
     failed.changed = now;
-    let mut counts = read_counts(tables, &failed.assignment)?;
+    let mut counts = read_counts(tables, &failed)?;
     counts.failed = counts.failed.saturating_sub(1);
-    tables.put(COUNTS, &failed.assignment, &counts)?;
-    put(tables, &failed)
+    write_counts(tables, &failed, &counts)?;
+    put(tables, &failed).map(drop)
 }
 
-fn read_counts(tables: &Tables, assignment: &str) -> Result<InvocationCounts, ledger::Error> {
-    Ok(tables.get(COUNTS, assignment)?.unwrap_or_default())
+/// Counts of one application are none of another of the same name. Older versions counted by the name alone.
+fn counts_key(assignment: &str, application_uid: &str) -> String {
+    format!("{assignment}/{application_uid}")
+}
+
+fn counts_of(tables: &Tables, assignment: &str, uid: &str) -> Result<InvocationCounts, ledger::Error> {
+    let counts = tables.get(COUNTS, &counts_key(assignment, uid))?;
+    Ok(counts.map_or_else(|| tables.get(COUNTS, assignment), |counts| Ok(Some(counts)))?.unwrap_or_default())
+}
+
+fn read_counts(tables: &Tables, invocation: &Invocation) -> Result<InvocationCounts, ledger::Error> {
+    counts_of(tables, &invocation.assignment, &invocation.application_uid)
+}
+
+fn write_counts(
+    tables: &Tables,
+    invocation: &Invocation,
+    counts: &InvocationCounts,
+) -> Result<(), ledger::Error> {
+    let Invocation { assignment, application_uid, .. } = invocation;
+    // What an older version counted goes on under the new key alone.
+    tables.delete(COUNTS, assignment)?;
+    tables.put(COUNTS, &counts_key(assignment, application_uid), counts)
 }

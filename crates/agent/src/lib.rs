@@ -39,6 +39,7 @@ mod report;
 mod silence;
 mod site;
 mod sync;
+mod tally;
 mod tokens;
 mod trigger;
 mod uplink;

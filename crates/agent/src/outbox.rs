@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::{Client, client};
 use daemon::Shutdown;
 use reqwest::Method;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use store::ledger::{self, Ledger, Tables};
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use tracing::{debug, warn};
 use types::Digest;
 
 use crate::Error;
+use crate::tally::Tally;
 
 const TABLE: &str = "outbox";
 /// What the hub refused for good. It is kept, counted as undelivered and tried again when the agent starts.
@@ -50,12 +52,20 @@ pub(crate) struct ResultOf {
 pub(crate) struct Outbox {
     ledger: Ledger,
     folder: PathBuf,
+    /// How many parcels of each assignment have not reached the hub.
+    undelivered: Tally,
     changed: watch::Sender<u64>,
 }
 
 impl Outbox {
     pub(crate) fn open(ledger: Ledger, folder: PathBuf) -> Result<Self, ledger::Error> {
-        Ok(Self { ledger, folder, changed: watch::Sender::new(0) })
+        let undelivered = Tally::default();
+        for table in [TABLE, REFUSED] {
+            let rows: Vec<(String, Parcel)> =
+                ledger.read(|tables| tables.range(table, "", "", usize::MAX))?;
+            rows.iter().for_each(|(_, parcel)| undelivered.change(&parcel.assignment, 1));
+        }
+        Ok(Self { ledger, folder, undelivered, changed: watch::Sender::new(0) })
     }
 
     /// Tells when something was added or delivered.
@@ -74,21 +84,27 @@ impl Outbox {
 
     /// Takes parcels in; their files must be in place, durably.
     pub(crate) async fn add(&self, parcels: Vec<Parcel>) -> Result<(), ledger::Error> {
-        let changed = self.changed.clone();
+        let (changed, undelivered) = (self.changed.clone(), self.undelivered.clone());
         let write = move |tables: &Tables| {
-            parcels.iter().try_for_each(|parcel| tables.put(TABLE, &parcel.id, parcel))
+            let mut new = Vec::new();
+            for parcel in parcels {
+                if tables.get::<IgnoredAny>(TABLE, &parcel.id)?.is_none() {
+                    new.push(parcel.assignment.clone());
+                }
+                tables.put(TABLE, &parcel.id, &parcel)?;
+            }
+            Ok::<_, ledger::Error>(new)
         };
-        self.ledger.write_then(write, move |()| changed.send_modify(|count| *count += 1)).await
+        let after = move |new: Vec<String>| {
+            new.iter().for_each(|assignment| undelivered.change(assignment, 1));
+            changed.send_modify(|count| *count += 1);
+        };
+        self.ledger.write_then(write, after).await
     }
 
-    /// How many parcels of an assignment have not reached the hub.
-    pub(crate) fn count(&self, assignment: &str) -> Result<u64, ledger::Error> {
-        let all: Vec<(String, Parcel)> = self.ledger.read(|tables| {
-            let mut all = tables.range(TABLE, "", "", usize::MAX)?;
-            all.extend(tables.range(REFUSED, "", "", usize::MAX)?);
-            Ok::<_, ledger::Error>(all)
-        })?;
-        Ok(all.iter().filter(|(_, parcel)| parcel.assignment == assignment).count() as u64)
+    /// How many parcels of an assignment have not reached the hub. Costs the same however many there are.
+    pub(crate) fn count(&self, assignment: &str) -> u64 {
+        self.undelivered.of(assignment)
     }
 
     /// Ids of all parcels, which are the names of their files.
@@ -99,20 +115,31 @@ impl Outbox {
     }
 
     async fn done(&self, id: &str) -> Result<(), Error> {
-        let (key, changed) = (id.to_owned(), self.changed.clone());
-        let write = move |tables: &Tables| tables.delete(TABLE, &key).map(drop);
-        self.ledger.write_then(write, move |()| changed.send_modify(|count| *count += 1)).await?;
+        let (key, changed, undelivered) = (id.to_owned(), self.changed.clone(), self.undelivered.clone());
+        let write = move |tables: &Tables| {
+            let parcel: Option<Parcel> = tables.get(TABLE, &key)?;
+            tables.delete(TABLE, &key)?;
+            Ok::<_, ledger::Error>(parcel)
+        };
+        let after = move |parcel: Option<Parcel>| {
+            parcel.iter().for_each(|parcel| undelivered.change(&parcel.assignment, -1));
+            changed.send_modify(|count| *count += 1);
+        };
+        self.ledger.write_then(write, after).await?;
         let file = self.file(id);
         tokio::fs::remove_file(&file).await.map_err(|error| Error::disk(&file, error))
     }
 
     async fn refused(&self, parcel: Parcel) -> Result<(), ledger::Error> {
-        self.ledger
-            .write(move |tables| {
-                tables.delete(TABLE, &parcel.id)?;
-                tables.put(REFUSED, &parcel.id, &parcel)
-            })
-            .await
+        let undelivered = self.undelivered.clone();
+        let write = move |tables: &Tables| {
+            // The same may have been refused before.
+            let by = i64::from(tables.get::<IgnoredAny>(REFUSED, &parcel.id)?.is_none())
+                - i64::from(tables.delete(TABLE, &parcel.id)?);
+            tables.put(REFUSED, &parcel.id, &parcel)?;
+            Ok::<_, ledger::Error>((parcel.assignment, by))
+        };
+        self.ledger.write_then(write, move |(assignment, by)| undelivered.change(&assignment, by)).await
     }
 
     /// Puts what was refused before back into the outbox: another time, another answer.

@@ -36,8 +36,8 @@ pub(crate) async fn report_assignments(
             let name = known.assignment.name();
             let mut status = told.get(name).cloned().unwrap_or_default();
             describe(&known, &mut status);
-            status.invocations = invocations.counts(name)?;
-            status.invocations.undelivered = outbox.count(name)?;
+            status.invocations = invocations.counts(&known.assignment)?;
+            status.invocations.undelivered = outbox.count(name);
             if told.get(name) == Some(&status) {
                 continue;
             }

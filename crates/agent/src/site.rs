@@ -399,7 +399,8 @@ impl Site {
 
     fn further_metrics(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         let (counters, peers) = (self.counters.clone(), self.peers.clone());
-        Arc::new(move || counters.text() + &peers.text())
+        let invocations = self.invocations.clone();
+        Arc::new(move || counters.text() + &peers.text() + &invocations.text())
     }
 
     /// What the site does whether or not its hub is there.

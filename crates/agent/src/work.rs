@@ -1,6 +1,6 @@
 //! Runs waiting invocations, as many at once as their functions allow.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use types::{AssignedFunction, Assignment};
 
 use crate::Error;
 use crate::assignments::{Assigned, Assignments};
-use crate::invocations::{Invocation, Invocations, State};
+use crate::invocations::{Bounds, Invocation, Invocations, State};
 use crate::offload::Rates;
 use crate::outbox::Outbox;
 use crate::prepare::served_name;
@@ -22,9 +22,13 @@ use crate::publish::{collect, files_below, publish};
 
 /// How often an invocation may be cut off by the end of the agent before it is taken to be the cause.
 const MOST_INTERRUPTIONS: u32 = 5;
+/// How soon what failed for reasons of the site's own is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How many invocations of all functions run at once at most.
 const MOST_RUNNING: usize = 64;
 
+/// How many invocations are dismissed in one commit.
+const DISMISSED_AT_ONCE: usize = 500;
 /// After how many looks at the queue old invocations are looked for.
 const FORGET_EVERY: u32 = 256;
 
@@ -53,12 +57,12 @@ pub(crate) async fn run(worker: Worker, tasks: Tasks, shutdown: Shutdown) -> Res
         invoked.borrow_and_update();
         assigned.borrow_and_update();
         if looks.is_multiple_of(FORGET_EVERY) {
-            worker.invocations.forget_oldest().await?;
+            worker.invocations.forget_oldest(Bounds::default()).await?;
         }
         looks = looks.wrapping_add(1);
-        for known in worker.assignments.all() {
-            worker.start_waiting(&known, &tasks);
-        }
+        let all = worker.assignments.all();
+        worker.dismiss_others(&all, &tasks).await?;
+        all.iter().for_each(|known| worker.start_waiting(known, &tasks));
         tokio::select! {
             () = shutdown.wait() => return Ok(()),
             _ = invoked.changed() => {}
@@ -99,13 +103,13 @@ impl Worker {
             let (worker, assignment, bundle) = (self.clone(), assignment.clone(), bundle.clone());
             let retries = tasks.clone();
             tasks.spawn("invocation", async move {
-                let outcome = worker.process(&assignment, &bundle, &id, &retries.shutdown()).await;
+                let outcome = worker.process(&assignment, &bundle, &id, &retries).await;
                 drop(place);
                 let wait = match outcome {
                     Ok(wait) => wait,
                     Err(error) => {
                         warn!(id, error = %daemon::chain(&error), "invocation can't go on; it is tried again");
-                        Some(Duration::from_secs(5))
+                        Some(AGAIN)
                     }
                 };
                 if let Some(wait) = wait {
@@ -113,6 +117,38 @@ impl Worker {
                 }
             });
         }
+    }
+
+    /// Ends what waits for components that are not at the site any more.
+    async fn dismiss_others(&self, all: &[Assigned], tasks: &Tasks) -> Result<(), Error> {
+        let names: BTreeSet<String> = all.iter().map(|known| known.assignment.name().to_owned()).collect();
+        let mut failure = None;
+        for (name, ids) in self.invocations.take_others(&names) {
+            for ids in ids.chunks(DISMISSED_AT_ONCE) {
+                if failure.is_none() {
+                    failure = self.dismiss(ids.to_vec(), tasks).await.err();
+                }
+                if failure.is_some() {
+                    ids.iter().for_each(|id| self.wait_again(&name, id.clone(), AGAIN, tasks));
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Ends invocations whose component is not at the site any more. Of those that had run the outputs are published.
+    async fn dismiss(&self, ids: Vec<String>, tasks: &Tasks) -> Result<(), Error> {
+        for invocation in self.invocations.dismiss(ids).await? {
+            let (worker, retries) = (self.clone(), tasks.clone());
+            let (name, id) = (invocation.assignment.clone(), invocation.id.clone());
+            tasks.spawn("invocation", async move {
+                if let Err(error) = worker.finish(invocation).await {
+                    warn!(id, error = %daemon::chain(&error), "outputs can't be published; it is tried again");
+                    worker.wait_again(&name, id, AGAIN, &retries);
+                }
+            });
+        }
+        Ok(())
     }
 
     /// Puts an invocation back into the queue after a while.
@@ -155,9 +191,16 @@ impl Worker {
         assignment: &Assignment,
         bundle: &Path,
         id: &str,
-        shutdown: &Shutdown,
+        tasks: &Tasks,
     ) -> Result<Option<Duration>, Error> {
         let Some(mut invocation) = self.invocations.get(id)? else { return Ok(None) };
+        if invocation.has_ended() || invocation.state == State::Offloaded {
+            return Ok(None);
+        }
+        if invocation.state != State::Publishing && !invocation.is_of(assignment) {
+            self.dismiss(vec![id.to_owned()], tasks).await?;
+            return Ok(None);
+        }
         let folder = self.work.join(id);
         if self.invocations.was_cut_off(id) {
             invocation.interruptions += 1;
@@ -190,6 +233,7 @@ impl Worker {
                 return self.fail(invocation, &folder, "Superseded", message.to_owned()).await;
             };
             let run = self.describe(&invocation, assignment, function, bundle, &folder, input);
+            let shutdown = tasks.shutdown();
             let outcome = tokio::select! {
                 outcome = self.runtimes.run(&run) => outcome,
                 () = shutdown.wait() => {

@@ -121,6 +121,9 @@ pub struct InvocationCounts {
     /// How many times another site had taken one and fell silent or gave it back.
     #[serde(skip_serializing_if = "is_zero")]
     pub reclaimed: u64,
+    /// Of those that failed, how many were forgotten because there were too many: they can't be replayed any more.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub forgotten: u64,
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -135,6 +138,7 @@ impl std::ops::AddAssign for InvocationCounts {
         self.undelivered += other.undelivered;
         self.offloaded += other.offloaded;
         self.reclaimed += other.reclaimed;
+        self.forgotten += other.forgotten;
     }
 }
 

@@ -12,7 +12,7 @@ use planner::offload::{Offer, Queue, Request, choose};
 use reqwest::Method;
 use tokio_util::io::ReaderStream;
 use tracing::{debug, info, warn};
-use types::{AssignedFunction, Offload};
+use types::{AssignedFunction, Assignment, Offload};
 
 use super::counters::Happening;
 use super::{Line, answer};
@@ -115,7 +115,8 @@ impl Asking {
             if !is_busy || self.leases.count() >= MOST_AWAY {
                 return Ok(true);
             }
-            let Some(candidate) = self.candidate(name, function, offload).await? else { return Ok(true) };
+            let candidate = self.candidate(assignment, function, offload).await?;
+            let Some(candidate) = candidate else { return Ok(true) };
             let queue = Queue {
                 places,
                 running: u32::try_from(running).unwrap_or(u32::MAX),
@@ -142,14 +143,17 @@ impl Asking {
     /// Of the invocations that would wait longest, the last that may go.
     async fn candidate(
         &self,
-        assignment: &str,
+        assignment: &Assignment,
         function: &AssignedFunction,
         offload: &Offload,
     ) -> Result<Option<Candidate>, Error> {
         let invocations = &self.worker.invocations;
-        let waiting = invocations.waiting(assignment);
-        for (index, id) in invocations.last_waiting(assignment, LOOKED_AT).into_iter().enumerate() {
+        let waiting = invocations.waiting(assignment.name());
+        for (index, id) in invocations.last_waiting(assignment.name(), LOOKED_AT).into_iter().enumerate() {
             let Some(invocation) = invocations.get(&id)? else { continue };
+            if !invocation.is_of(assignment) {
+                continue;
+            }
             if invocation.state != State::Pending || invocation.handovers >= MOST_HANDOVERS {
                 continue;
             }
@@ -383,6 +387,7 @@ impl Asking {
         let Some(mut invocation) = self.of_attempt(lease, attempt)? else { return Ok(()) };
         let (name, id) = (invocation.assignment.clone(), invocation.id.clone());
         let assigned = self.worker.assignments.get(&name).map(|known| known.effective().clone());
+        let assigned = assigned.filter(|assignment| invocation.is_of(assignment));
         let function = assigned.as_ref().and_then(|assignment| assignment.spec.function.as_ref());
         let (Some(assignment), Some(function)) = (&assigned, function) else {
             return self.put_back(lease, attempt, "its component is no longer assigned").await;
