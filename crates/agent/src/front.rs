@@ -243,6 +243,9 @@ async fn invoke(
             assigned.spec.parallelism
         ))
     })?;
+    let _held = front.worker.bundles.hold(bundle).ok_or_else(|| {
+        ApiError::too_many_requests(format!("function \"{function}\" is being replaced; try again"))
+    })?;
     let nonce = daemon::random_hex(16).map_err(|error| ApiError::internal(&error))?;
     let input = Input { bucket: String::new(), key: filename.clone(), etag: nonce };
     let invocation = Invocation::new(known.effective(), input, daemon::now())

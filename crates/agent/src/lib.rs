@@ -18,6 +18,7 @@
 //! step, and ids that are functions of the input make the repetition harmless.
 
 mod assignments;
+mod bundles;
 mod config;
 mod errands;
 mod facts;

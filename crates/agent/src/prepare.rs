@@ -1,14 +1,18 @@
 //! Brings what assignments name onto the site: artifacts, unpacked functions, loaded models.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
-use std::time::Duration;
+mod room;
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use artifacts::bundle;
 use artifacts::signature::{TrustedKeys, cosign};
 use daemon::{Backoff, Shutdown};
 use futures::StreamExt;
 use inference::{EngineChoice, LoadRequest, Repository, Routing};
-use registry::{Garbage, Registry};
+use registry::Registry;
 use serving::Shelf;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -16,6 +20,8 @@ use types::{Artifact, AssignedModel, Assignment, AssignmentSpec, Digest, Engine,
 
 use crate::Error;
 use crate::assignments::{Assigned, Assignments, Progress};
+use crate::bundles::Bundles;
+use crate::offload::Guests;
 use crate::peers::Peers;
 use crate::verified::Verified;
 
@@ -28,7 +34,9 @@ pub(crate) struct Preparer {
     pub registry: Registry,
     /// Whose signatures are needed, if any.
     pub signers: Option<TrustedKeys>,
-    pub functions: PathBuf,
+    pub bundles: Bundles,
+    /// What runs here for other sites needs its functions, too.
+    pub guests: Guests,
     pub repository: Repository,
     pub shelf: Shelf,
     pub assignments: Assignments,
@@ -58,8 +66,11 @@ fn served_versions(spec: &ModelSpec) -> impl Iterator<Item = &str> {
 
 /// How many artifacts are fetched at once.
 const FETCHES: usize = 4;
-/// How long a blob that nothing names any more is kept, for the assignment that comes back.
-const KEEP_UNUSED: Duration = Duration::from_secs(3600);
+/// How often garbage is looked for at most while something is not ready.
+const COLLECT: Duration = Duration::from_secs(600);
+
+/// The disk takes or gives nothing.
+const DISK_FAILED: &str = "DiskFailed";
 
 /// A problem with one assignment: a word for programs and a sentence for people.
 type Problem = (&'static str, String);
@@ -70,15 +81,25 @@ pub(crate) async fn run(preparer: Preparer, shutdown: Shutdown) -> Result<(), Er
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     // Content is checked once a process: what changed on disk while nobody looked is found before it is used.
     let mut verified = Verified::default();
+    let mut collected: Option<Instant> = None;
     loop {
         changed.borrow_and_update();
         let before = preparer.assignments.all();
-        let all_ready = preparer.prepare_all(&mut verified).await?;
-        let retry = if all_ready {
-            backoff.reset();
-            Duration::from_secs(3600)
+        let prepared = preparer.prepare_all(&mut verified).await?;
+        let is_due = collected.is_none_or(|collected| collected.elapsed() > COLLECT);
+        let made_room = if prepared != Prepared::NotReady || is_due {
+            collected = Some(Instant::now());
+            preparer.make_room(prepared).await
         } else {
-            backoff.next_wait()
+            false
+        };
+        let retry = match prepared {
+            Prepared::Ready => {
+                backoff.reset();
+                Duration::from_secs(3600)
+            }
+            Prepared::DiskFailed if made_room => continue,
+            _ => backoff.next_wait(),
         };
         loop {
             tokio::select! {
@@ -101,9 +122,17 @@ pub(crate) async fn run(preparer: Preparer, shutdown: Shutdown) -> Result<(), Er
     }
 }
 
+/// How far all assignments are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Prepared {
+    Ready,
+    NotReady,
+    /// Something is not ready, perhaps because the disk takes nothing more.
+    DiskFailed,
+}
+
 impl Preparer {
-    /// Answers whether everything is ready.
-    async fn prepare_all(&self, verified: &mut Verified) -> Result<bool, Error> {
+    async fn prepare_all(&self, verified: &mut Verified) -> Result<Prepared, Error> {
         let needed = self.needed();
         verified.keep(&needed, self.registry.blobs())?;
         self.peers.keep(&needed);
@@ -112,7 +141,7 @@ impl Preparer {
         let needed: BTreeMap<Digest, u64> = all.iter().flat_map(artifacts_of_both).collect();
         let fetched = self.bring(&needed, verified).await;
         let floating = floating(&all);
-        let mut all_ready = true;
+        let mut prepared = Prepared::Ready;
         let mut models = BTreeSet::new();
         for known in all {
             let wanted = Wanted { spec: &known.assignment.spec, at_once: known.kept().is_none() };
@@ -124,22 +153,22 @@ impl Preparer {
                 }
                 Err(problem) => problem,
             };
-            all_ready = false;
             models.extend(known.kept().map(|kept| versions_of(&kept.spec)).into_iter().flatten());
             let (reason, message) = problem;
+            if reason == DISK_FAILED {
+                prepared = Prepared::DiskFailed;
+            } else if prepared == Prepared::Ready {
+                prepared = Prepared::NotReady;
+            }
             warn!(assignment = known.assignment.name(), reason, message, "not ready; it is tried again");
             let bundle = known.progress.bundle().cloned();
             self.assignments.note(&known.assignment, Progress::Blocked { reason, message, bundle });
         }
         self.unload_others(&models);
-        if all_ready {
-            let garbage = Garbage { minimum_age: KEEP_UNUSED, dry_run: false };
-            self.registry.collect_garbage(garbage, || self.needed().into_keys().collect()).await?;
-        }
-        Ok(all_ready)
+        Ok(prepared)
     }
 
-    /// What assignments name now, and how many bytes it has.
+    /// What assignments name now, be it wanted or running, and how many bytes it has.
     fn needed(&self) -> BTreeMap<Digest, u64> {
         self.assignments.all().iter().flat_map(artifacts_of_both).collect()
     }
@@ -189,7 +218,7 @@ impl Preparer {
                 Err(error) => {
                     let reason = match error {
                         artifacts::Error::Corrupt { .. } => "ArtifactCorrupt",
-                        artifacts::Error::Io { .. } => "DiskFailed",
+                        artifacts::Error::Io { .. } => DISK_FAILED,
                         _ => "ArtifactUnavailable",
                     };
                     problems.insert(digest, (reason, daemon::chain(&error)));
@@ -347,14 +376,16 @@ impl Preparer {
     }
 
     async fn unpack(&self, digest: Digest) -> Result<PathBuf, Problem> {
-        let bundle = self.functions.join(digest.hex());
-        let (archive, into) = (self.registry.blobs().path(&digest), bundle.clone());
-        let unpacked = spawn_blocking(move || artifacts::bundle::unpack(&archive, &into)).await;
+        let folder = self.bundles.folder().join(digest.hex());
+        let (archive, into) = (self.registry.blobs().path(&digest), folder.clone());
+        let unpacked = spawn_blocking(move || bundle::unpack(&archive, &into)).await;
         let unpacked = unpacked.map_err(|_| ("FunctionFailed", "unpacking was cut off".to_owned()))?;
         unpacked.map_err(|error| {
-            ("FunctionFailed", format!("the function's artifact: {}", daemon::chain(&error)))
+            let is_full = matches!(&error, bundle::Error::Io { source, .. } if is_full(source));
+            let reason = if is_full { DISK_FAILED } else { "FunctionFailed" };
+            (reason, format!("the function's artifact: {}", daemon::chain(&error)))
         })?;
-        Ok(bundle)
+        Ok(folder)
     }
 
     fn unload_others(&self, wanted: &BTreeSet<(String, String)>) {
@@ -410,6 +441,11 @@ fn artifacts_of(assignment: &Assignment) -> Vec<(Digest, u64)> {
 fn artifacts_of_both(known: &Assigned) -> Vec<(Digest, u64)> {
     let kept = known.kept().map(|kept| artifacts_of(kept)).unwrap_or_default();
     [artifacts_of(&known.assignment), kept].concat()
+}
+
+/// Whether the disk has no space left, or no more of it for us.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 fn present(artifact: &Artifact, fetched: &HashMap<Digest, Problem>) -> Result<Digest, Problem> {

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::assignments::{Assignments, Progress};
+use crate::bundles::Bundles;
 use crate::config::{Access, Config, Listening};
 use crate::facts::Facts;
 use crate::front::{self, Front};
@@ -257,6 +258,7 @@ pub async fn start(
     let links = Links::open(config.data.join("links.json"), parent, named);
     let worker = Worker {
         work: config.work(),
+        bundles: Bundles::new(config.functions()),
         runtimes,
         objects: objects.clone(),
         outbox: outbox.clone(),
@@ -411,7 +413,8 @@ impl Site {
             peers: self.peers.clone(),
             registry: self.registry.clone(),
             signers: self.config.signers.clone(),
-            functions: self.config.functions(),
+            bundles: self.worker.bundles.clone(),
+            guests: Guests::open(self.ledger.clone()),
             repository,
             shelf: self.shelf.clone(),
             assignments: self.assignments.clone(),

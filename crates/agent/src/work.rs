@@ -14,6 +14,7 @@ use types::{AssignedFunction, Assignment};
 
 use crate::Error;
 use crate::assignments::{Assigned, Assignments};
+use crate::bundles::Bundles;
 use crate::invocations::{Bounds, Invocation, Invocations, State};
 use crate::offload::Rates;
 use crate::outbox::Outbox;
@@ -36,6 +37,7 @@ const FORGET_EVERY: u32 = 256;
 #[derive(Clone)]
 pub(crate) struct Worker {
     pub work: PathBuf,
+    pub bundles: Bundles,
     pub runtimes: Runtimes,
     pub objects: Objects,
     pub outbox: Outbox,
@@ -212,6 +214,8 @@ impl Worker {
         }
         if invocation.state != State::Publishing {
             let Some(function) = &assignment.spec.function else { return Ok(None) };
+            // Something else is wanted by now, and what was before has made room for it.
+            let Some(_held) = self.bundles.hold(bundle) else { return Ok(Some(AGAIN)) };
             invocation.state = State::Running;
             invocation.ran_at.clear();
             invocation.changed = daemon::now();
