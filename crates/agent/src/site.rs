@@ -459,8 +459,9 @@ impl Site {
         }
         let (client, membership, assignments) =
             (self.client.clone(), self.membership.clone(), self.assignments.clone());
+        let ledger = self.ledger.clone();
         supervise(tasks, "sync", move |shutdown| {
-            sync::follow(client.clone(), membership.clone(), assignments.clone(), shutdown)
+            sync::follow(client.clone(), membership.clone(), assignments.clone(), ledger.clone(), shutdown)
         });
         let (client, membership) = (self.client.clone(), self.membership.clone());
         let (assignments, invocations, parcels) =

@@ -3,11 +3,16 @@
 use std::path::Path;
 use std::process::Command;
 
-use testkit::Ran;
+use serde_json::{Value, json};
+use testkit::{Hub, LIMIT, Ran, wait_until};
 
+use crate::identities::copy_folder;
+use crate::joining::wait_until_it_says;
 use crate::kubectl::Kubectl;
 use crate::nesting::wait_until_site;
-use crate::support::{apply, function, placement, tree};
+use crate::support::{
+    application, apply, function, http, model, placement, serving, tree, wait_until_model_answers,
+};
 
 fn avocet(arguments: &[&str]) -> Ran {
     Ran::of(Command::new(env!("CARGO_BIN_EXE_avocet")).args(arguments))
@@ -61,6 +66,47 @@ fn a_hub_goes_on_from_a_backup_that_was_made_while_it_ran_and_old_watches_are_to
     hub.kill_9();
     let again = avocet(&[&restore[..], &["--force", "-o", "json"]].concat()).json();
     assert!(again["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() > version);
+}
+
+#[test]
+fn promise_1_a_site_obeys_no_hub_that_went_back_until_its_operator_restores_it() {
+    let tree = tree();
+    let mut hub = tree.hub("cloud");
+    let edge = tree.site(&hub, "edge", &[]);
+    let assign = |hub: &Hub, name: &str| {
+        let serves = application(name, &json!([serving(name, "edge")]));
+        apply(&tree, hub, &[placement("edge"), model(name), serves]);
+    };
+    assign(&hub, "first");
+    wait_until_model_answers(&edge, "first");
+    // As a machine is copied by those who don't know better: all but the process.
+    hub.kill_9();
+    let (data, copy) = (hub.process.data(), tree.folder().join("copy"));
+    copy_folder(&data, &copy);
+    hub.restart();
+    assign(&hub, "second");
+    wait_until_model_answers(&edge, "second");
+    hub.kill_9();
+    std::fs::remove_dir_all(&data).unwrap();
+    copy_folder(&copy, &data);
+    hub.restart();
+    wait_until_it_says(&edge, "it is not obeyed");
+    wait_until_it_says(&edge, "use `avocet restore`");
+    wait_until_model_answers(&edge, "second");
+
+    let file = tree.folder().join("hub.tar");
+    avocet(&["backup", shown(&file), "--data", shown(&data)]).ok();
+    hub.kill_9();
+    avocet(&["restore", shown(&file), "--data", shown(&data), "--force"]).ok();
+    hub.restart();
+    wait_until("the site follows its hub again", LIMIT, || {
+        let url = format!("{}/v2/models/second", edge.access("inference"));
+        match http("GET", &url, "", &Value::Null)? {
+            (404, _) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    wait_until_model_answers(&edge, "first");
 }
 
 #[test]
