@@ -51,6 +51,9 @@ pub struct Config {
     pub rollout_opt_out: bool,
     /// Takes work that other sites offer.
     pub takes_offloads: bool,
+    /// How many bytes of the disk are kept free: the oldest telemetry goes first, then functions wait. Absent is a fiftieth of
+    /// the disk, 512 MiB at most; 0 is none.
+    pub keep_free: Option<u64>,
     /// How often the hub hears of the site.
     pub heartbeat: Duration,
     /// Answers MLBuffet's clients with its own status codes, which are odd in places.

@@ -161,7 +161,7 @@ fn gpus(folder: &Path) -> Vec<String> {
 }
 
 /// Size of the disk that a folder is on, and what of it is free for us, in bytes.
-fn disk(folder: &Path) -> Option<(u64, u64)> {
+pub(crate) fn disk(folder: &Path) -> Option<(u64, u64)> {
     let found = rustix::fs::statvfs(folder).ok()?;
     Some((found.f_blocks.checked_mul(found.f_frsize)?, found.f_bavail.checked_mul(found.f_frsize)?))
 }

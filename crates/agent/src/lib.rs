@@ -39,6 +39,7 @@ mod report;
 #[cfg(test)]
 mod silence;
 mod site;
+mod storage;
 mod sync;
 mod tally;
 mod tokens;

@@ -16,6 +16,7 @@ use serving::{Jobs, Shelf, jobs, shelf};
 use store::{Ledger, ledger};
 use tokio::net::TcpListener;
 use tracing::info;
+use types::SiteStatus;
 
 use crate::assignments::{Assignments, Progress};
 use crate::bundles::Bundles;
@@ -31,6 +32,7 @@ use crate::offload::{self, Asking, Counters, Guests, Hosting, Line, Means, Offlo
 use crate::outbox::Outbox;
 use crate::peers::Peers;
 use crate::prepare::{self, Preparer};
+use crate::storage::Storage;
 use crate::tokens::Tokens;
 use crate::work::{self, Worker};
 use crate::{errands, heartbeat, inbox, outbox, report, sync, trigger};
@@ -251,6 +253,8 @@ pub async fn start(
     .await;
     let facts = Facts::gather(&config.data, &access, &repository, &runtimes, &config.claims)
         .opted_out(config.rollout_opt_out);
+    let storage = Storage::new(&config.data, &config.logs(), config.keep_free, invocations.clone());
+    storage.clone().look_now().await?;
     let identity = Identity::open(&config.data, &membership)?;
     let parent = membership.parent.clone();
     let parent = if parent == membership.site { String::new() } else { parent };
@@ -259,6 +263,7 @@ pub async fn start(
     let worker = Worker {
         work: config.work(),
         bundles: Bundles::new(config.functions()),
+        storage: storage.clone(),
         runtimes,
         objects: objects.clone(),
         outbox: outbox.clone(),
@@ -401,8 +406,8 @@ impl Site {
 
     fn further_metrics(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         let (counters, peers) = (self.counters.clone(), self.peers.clone());
-        let invocations = self.invocations.clone();
-        Arc::new(move || counters.text() + &peers.text() + &invocations.text())
+        let (storage, invocations) = (self.worker.storage.clone(), self.invocations.clone());
+        Arc::new(move || counters.text() + &peers.text() + &storage.text() + &invocations.text())
     }
 
     /// What the site does whether or not its hub is there.
@@ -427,6 +432,8 @@ impl Site {
         });
         let (worker, children) = (self.worker.clone(), tasks.clone());
         supervise(tasks, "work", move |shutdown| work::run(worker.clone(), children.clone(), shutdown));
+        let storage = self.worker.storage.clone();
+        supervise(tasks, "storage", move |shutdown| storage.clone().run(shutdown));
         let asking = self.offload.asking.clone();
         supervise(tasks, "offload", move |shutdown| asking.clone().run(shutdown));
     }
@@ -435,11 +442,14 @@ impl Site {
     fn follow_hub(&self, facts: Facts, tasks: &Tasks) {
         let (identity, membership) = (self.identity.clone(), self.membership.clone());
         let (every, links) = (self.config.heartbeat, self.links.clone());
-        let invocations = self.invocations.clone();
+        let (invocations, storage) = (self.invocations.clone(), self.worker.storage.clone());
         supervise(tasks, "heartbeat", move |shutdown| {
             let (identity, membership, facts) = (identity.clone(), membership.clone(), facts.clone());
-            let invocations = invocations.clone();
-            let now = move || facts.now(invocations.all_waiting());
+            let (invocations, storage) = (invocations.clone(), storage.clone());
+            let now = move || SiteStatus {
+                complaints: storage.complaints(),
+                ..facts.now(invocations.all_waiting())
+            };
             heartbeat::beat(identity, membership, now, links.clone(), every, shutdown)
         });
         let (links, client, site) = (self.links.clone(), self.client.clone(), self.membership.site.clone());

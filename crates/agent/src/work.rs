@@ -20,6 +20,7 @@ use crate::offload::Rates;
 use crate::outbox::Outbox;
 use crate::prepare::served_name;
 use crate::publish::{collect, files_below, publish};
+use crate::storage::Storage;
 
 /// How often an invocation may be cut off by the end of the agent before it is taken to be the cause.
 const MOST_INTERRUPTIONS: u32 = 5;
@@ -38,6 +39,7 @@ const FORGET_EVERY: u32 = 256;
 pub(crate) struct Worker {
     pub work: PathBuf,
     pub bundles: Bundles,
+    pub storage: Storage,
     pub runtimes: Runtimes,
     pub objects: Objects,
     pub outbox: Outbox,
@@ -54,21 +56,27 @@ pub(crate) struct Worker {
 /// Starts invocations until the shutdown.
 pub(crate) async fn run(worker: Worker, tasks: Tasks, shutdown: Shutdown) -> Result<(), Error> {
     let (mut invoked, mut assigned) = (worker.invocations.subscribe(), worker.assignments.subscribe());
+    let mut stored = worker.storage.subscribe();
     let mut looks = 0_u32;
     loop {
         invoked.borrow_and_update();
         assigned.borrow_and_update();
+        stored.borrow_and_update();
         if looks.is_multiple_of(FORGET_EVERY) {
             worker.invocations.forget_oldest(Bounds::default()).await?;
         }
         looks = looks.wrapping_add(1);
         let all = worker.assignments.all();
         worker.dismiss_others(&all, &tasks).await?;
-        all.iter().for_each(|known| worker.start_waiting(known, &tasks));
+        // What functions make would need the space that is left.
+        if !worker.storage.is_paused() {
+            all.iter().for_each(|known| worker.start_waiting(known, &tasks));
+        }
         tokio::select! {
             () = shutdown.wait() => return Ok(()),
             _ = invoked.changed() => {}
             _ = assigned.changed() => {}
+            _ = stored.changed() => {}
         }
     }
 }

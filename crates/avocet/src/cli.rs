@@ -302,6 +302,10 @@ pub struct ListenSite {
     /// Take no work that other sites offer when they are busy
     #[arg(long, env = "AVOCET_REFUSE_OFFLOADS")]
     pub refuse_offloads: bool,
+    /// How much of the disk to keep free, such as 2Gi: the oldest logs go first, then functions wait until there is room,
+    /// and outputs are kept; 0 for none [default: a fiftieth of the disk, 16Mi to 512Mi]
+    #[arg(long, env = "AVOCET_KEEP_FREE", value_name = "BYTES")]
+    pub keep_free: Option<Quantity>,
     /// Answer MLBuffet's clients with its own status codes, such as 200 for what failed
     #[arg(long)]
     pub mlbuffet_legacy: bool,

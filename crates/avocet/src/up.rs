@@ -181,6 +181,7 @@ fn site_config(
         allow_unconfined: options.allow_unconfined,
         rollout_opt_out: options.rollout_opt_out,
         takes_offloads: !options.refuse_offloads,
+        keep_free: options.keep_free.as_ref().map(types::Quantity::bytes),
         heartbeat: Duration::from_secs(options.heartbeat.max(1)),
         mlbuffet_legacy: options.mlbuffet_legacy,
         callback_origins: options.callback_origins.clone(),

@@ -12,6 +12,8 @@ use crate::{Occurrence, Snapshot, Write};
 
 /// A site's clock counts as right while it differs from the hub's by no more than this, in seconds.
 const RIGHT: f64 = 10.0;
+/// The conditions that a site's own complaints become.
+const COMPLAINTS: [&str; 1] = ["StoragePressure"];
 /// By how much the difference must have changed to be told again: by this factor of it.
 const CHANGED: f64 = 0.2;
 
@@ -269,6 +271,18 @@ impl Heard {
     }
 }
 
+/// What a site complains of, as conditions; not told of what it never complained of.
+fn complaints(site: &Site) -> impl Iterator<Item = (&'static str, ConditionStatus, &'static str, String)> {
+    COMPLAINTS.into_iter().filter_map(|kind| {
+        let made = site.status.complaints.iter().find(|complaint| complaint.kind == kind);
+        match made {
+            Some(made) => Some((kind, ConditionStatus::True, "ToldBySite", made.message.clone())),
+            None => condition(&site.status.conditions, kind)
+                .map(|_| (kind, ConditionStatus::False, "ToldBySite", String::new())),
+        }
+    })
+}
+
 pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Moment) -> Vec<Write> {
     let mut writes = Vec::new();
     let (heard, now) = (heartbeats.heard(), heartbeats.clock.now());
@@ -297,7 +311,7 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Mo
                     || known.observed_generation != generation
             })
         };
-        let mut news = facts.into_iter().flatten().filter(is_news).peekable();
+        let mut news = facts.into_iter().flatten().chain(complaints(site)).filter(is_news).peekable();
         if news.peek().is_none() {
             continue;
         }
@@ -379,6 +393,31 @@ mod tests {
         heartbeats.tell("line", "plant", None);
         heartbeats.revoked("plant", true);
         assert_eq!(reason(&heartbeats, "line"), Some((ConditionStatus::Unknown, "ParentSilent")));
+    }
+
+    #[test]
+    fn what_a_site_complains_of_is_a_condition_until_it_is_over_and_no_other_is() {
+        let mut site: Site = serde_json::from_value(serde_json::json!({
+            "apiVersion": types::API_VERSION, "kind": "Site", "metadata": {"name": "edge"}, "spec": {"tier": "edge"},
+        }))
+        .unwrap();
+        assert_eq!(complaints(&site).count(), 0);
+        let complaint = |kind: &str| types::Complaint { kind: kind.to_owned(), message: "full".to_owned() };
+        site.status.complaints = vec![complaint("Ready"), complaint("StoragePressure")];
+        let told: Vec<_> = complaints(&site).collect();
+        assert_eq!(told, [("StoragePressure", ConditionStatus::True, "ToldBySite", "full".to_owned())]);
+        let known = Condition {
+            kind: "StoragePressure".to_owned(),
+            status: ConditionStatus::True,
+            observed_generation: 0,
+            last_transition_time: daemon::now(),
+            reason: String::new(),
+            message: String::new(),
+        };
+        set_condition(&mut site.status.conditions, known);
+        site.status.complaints.clear();
+        let told: Vec<_> = complaints(&site).collect();
+        assert_eq!(told, [("StoragePressure", ConditionStatus::False, "ToldBySite", String::new())]);
     }
 
     #[test]

@@ -187,6 +187,20 @@ pub struct SiteStatus {
     pub links: Vec<Link>,
     /// The site's operator wants it left out of rollouts (`avocet agent --rollout-opt-out`).
     pub rollout_opt_out: bool,
+    /// What goes wrong at the site, as it says itself: the hub makes conditions of it.
+    #[schemars(length(max = 16))]
+    pub complaints: Vec<Complaint>,
+}
+
+/// Something that goes wrong at a site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Complaint {
+    /// The condition's type: `StoragePressure` where the disk is nearly full. Others are not made conditions of.
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+    /// What follows from it, and what to do.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// Where a site's services listen, as URLs; empty where off.

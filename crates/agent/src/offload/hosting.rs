@@ -137,6 +137,9 @@ impl Hosting {
         if !self.means.is_willing {
             return Err(Refusal::Unwilling);
         }
+        if self.worker.storage.is_paused() {
+            return Err(Refusal::Full);
+        }
         let function = ask.spec.function.as_ref().ok_or(Refusal::Unfit)?;
         if !self.is_fit(function, &ask.spec, &ask.architecture) {
             return Err(Refusal::Unfit);
