@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use crate::assignments::Assignments;
     use crate::bundles::Bundles;
-    use crate::links::Links;
+    use crate::links::{Links, Named};
     use crate::offload::Guests;
     use crate::peers::Peers;
     use crate::verified::Verified;
@@ -79,7 +79,7 @@ mod tests {
             Repository::new(Engines::discover(&EngineOptions::default()), inference::Options::default())
                 .unwrap();
         let client = Client::new("http://127.0.0.1:9", "", None).unwrap();
-        let links = Links::open(folder.join("links.json"), String::new(), BTreeMap::new());
+        let links = Links::open(folder.join("links.json"), String::new(), Named::default());
         let functions = folder.join("functions");
         std::fs::create_dir_all(&functions).unwrap();
         let models = folder.join("models");
