@@ -12,7 +12,7 @@ use crate::{Error, Tensor};
 
 /// Memory is given out in pieces of so many bytes.
 const PIECE: u64 = 64 << 10;
-/// Most of them that are read at once, however small they are: a quarter of the threads that may block would do.
+/// Most pictures and tables that are read at once, however small they are: others need threads that may block, too.
 const AT_ONCE: u32 = 64;
 /// How long one waits for memory before it is told to come again.
 const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_000 });
