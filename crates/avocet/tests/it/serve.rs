@@ -220,6 +220,10 @@ async fn with_a_data_folder_uploads_and_jobs_survive_the_server() {
     let location = accepted.headers()["location"].to_str().unwrap().to_owned();
     drop(server);
 
+    let server = Kept::start(&tree, &["--uploads-gib", "0"]);
+    assert_eq!(upload(&server, "other").send().await.unwrap().status(), 507);
+    drop(server);
+
     let server = Kept::start(&tree, &[]);
     let job = loop {
         let answer = client.get(server.url(&location)).send().await.unwrap().bytes().await.unwrap();
@@ -237,6 +241,32 @@ async fn with_a_data_folder_uploads_and_jobs_survive_the_server() {
     let second = second.unwrap();
     assert!(!second.status.success());
     assert!(String::from_utf8_lossy(&second.stderr).contains("another server uses kept"), "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clients_say_of_logs_holds_at_once() {
+    let (tree, client) = (tree(), api::client::http(None).unwrap());
+    tree.write("models/m/1/model.onnx", include_bytes!("../../../inference/tests/data/affine.onnx"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_avocet"));
+    command.args(["serve", "models", "--model-control", "explicit", "--http-port", "0", "--grpc-port", "0"]);
+    command.env_remove("RUST_LOG").current_dir(tree.folder()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = command.spawn().unwrap();
+    let mut said = BufReader::new(server.stdout.take().unwrap());
+    let mut first = String::new();
+    said.read_line(&mut first).unwrap();
+    let address = first.strip_prefix("REST at ").unwrap().split(',').next().unwrap().to_owned();
+    for (path, body) in [
+        ("/v2/repository/models/m/load", "{}"),
+        ("/v2/logging", r#"{"log_info": true}"#),
+        ("/v2/repository/models/m/load", "{}"),
+    ] {
+        let answer = client.post(format!("{address}{path}")).body(body).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    server.kill().unwrap();
+    let written = server.wait_with_output().unwrap().stderr;
+    let written = String::from_utf8_lossy(&written);
+    assert_eq!(written.matches("model loaded").count(), 1, "{written}");
 }
 
 #[test]
