@@ -18,6 +18,7 @@ use hyper::header::HeaderValue;
 use hyper::service::Service;
 use hyper::{HeaderMap, Request, Response};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::body::Body;
@@ -78,8 +79,7 @@ impl Front {
         let answer = server.call(Request::from_parts(parts, messages));
         let answer = answer.map(|Ok(answer)| name_size_truly(answer));
         let answer = match is_heavy {
-            // A stream's first answer may be long in coming, and its client may wait for the headers.
-            true if is_stream => elsewhere(&everywhere, answer).await,
+            true if is_stream => pump(&everywhere, answer.await),
             true => elsewhere(&everywhere, answer.then(begin)).await,
             false => {
                 let answer = answer.await;
@@ -115,6 +115,42 @@ async fn elsewhere(
 ) -> Response<Body> {
     let ended = AbortOnDropHandle::new(everywhere.spawn(answer)).await;
     ended.unwrap_or_else(|error| Status::internal(format!("the request was cut off: {error}")).into_http())
+}
+
+/// Has the parts of an answer computed and written wherever there is room, one ahead of its reader.
+fn pump(everywhere: &Handle, answer: Response<Body>) -> Response<Body> {
+    if answer.body().is_end_stream() {
+        return answer;
+    }
+    let (head, mut rest) = answer.into_parts();
+    let (sender, parts) = channel(1);
+    let pumping = everywhere.spawn(async move {
+        while let Some(part) = rest.frame().await {
+            if sender.send(part).await.is_err() {
+                return;
+            }
+        }
+    });
+    let pumping = AbortOnDropHandle::new(pumping);
+    Response::from_parts(head, Body::new(Pumped { parts, _pumping: pumping }))
+}
+
+/// An answer whose parts come from elsewhere.
+struct Pumped {
+    parts: Receiver<Result<Frame<Bytes>, Status>>,
+    _pumping: AbortOnDropHandle<()>,
+}
+
+impl hyper::body::Body for Pumped {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.parts.poll_recv(context)
+    }
 }
 
 /// Writes the first part of an answer, which is all of a message.
@@ -341,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_answer_is_written_off_the_connections_thread() {
+    fn large_answers_and_those_of_streams_are_written_off_the_connections_thread() {
         /// Says which thread asks it for its part.
         struct Asked(Option<Bytes>, mpsc::Sender<ThreadId>);
 
@@ -361,13 +397,20 @@ mod tests {
         let here = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let everywhere = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let (tell, told) = mpsc::channel();
-        let answer = Response::new(Body::new(Asked(Some(Bytes::from_static(b"part")), tell)));
+        let answer = || Response::new(Body::new(Asked(Some(Bytes::from_static(b"part")), tell.clone())));
         let body = here.block_on(async {
-            let answer = elsewhere(everywhere.handle(), begin(answer)).await;
+            let answer = elsewhere(everywhere.handle(), begin(answer())).await;
             assert_ne!(told.recv().unwrap(), thread::current().id());
             answer.into_body().collect().await.unwrap().to_bytes()
         });
         assert_eq!(body, "part");
+        while told.try_recv().is_ok() {}
+        let body = here.block_on(async {
+            pump(everywhere.handle(), answer()).into_body().collect().await.unwrap().to_bytes()
+        });
+        assert_eq!(body, "part");
+        let asked: Vec<ThreadId> = told.try_iter().collect();
+        assert!(asked.len() == 2 && !asked.contains(&thread::current().id()), "{asked:?}");
     }
 
     /// A message of about so many bytes that says nothing.
