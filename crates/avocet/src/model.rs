@@ -30,6 +30,9 @@ pub enum ModelCommand {
 }
 
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  avocet model check model.onnx\n  avocet model check saved_model/ -o json"
+)]
 pub struct CheckOptions {
     /// A model file, or the folder or archive of a SavedModel or of an ONNX file with its data
     #[arg(value_name = "FILE")]
@@ -93,6 +96,7 @@ fn value(checked: &Checked, digest: Option<&str>) -> Value {
         "inputs": specs(&signature.inputs),
         "outputs": specs(&signature.outputs),
         "operators": checked.operators,
+        "unsupported": checked.unsupported,
         "engines": checked.engines.iter().map(engine_value).collect::<Vec<_>>(),
     })
 }
@@ -130,6 +134,9 @@ fn print(checked: &Checked, digest: Option<&str>) {
     if !checked.operators.is_empty() {
         let operators = checked.operators.iter().map(|(name, count)| format!("{name} {count}"));
         println!("operators {}", operators.collect::<Vec<_>>().join(", "));
+    }
+    if !checked.unsupported.is_empty() {
+        println!("unsupported here: {}", checked.unsupported.join(", "));
     }
     println!();
     let heading = ["ENGINE", "LOAD", "MEMORY", "THREADS", "P50", "P99", "NOTE"].map(str::to_owned);

@@ -1,5 +1,7 @@
 //! What a model asks for and what each engine makes of it: measured, for a person who is about to serve it.
 
+mod lacking;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,6 +28,8 @@ pub struct Checked {
     pub signature: Option<Signature>,
     /// Operators of an ONNX graph, with how often each is there; others than ONNX's own with their domain.
     pub operators: BTreeMap<String, usize>,
+    /// Those of them that no engine here has; empty where one serves the model, or all refuse it for something else.
+    pub unsupported: Vec<String>,
     /// Engines that take the format, whether they are here or not.
     pub engines: Vec<CheckedEngine>,
 }
@@ -67,8 +71,13 @@ impl CheckedEngine {
 /// When the file is no servable model.
 pub fn check(path: &Path, options: &EngineOptions) -> Result<Checked, FormatError> {
     let source = Source::open(path)?;
-    let mut checked =
-        Checked { format: source.format, signature: None, operators: BTreeMap::new(), engines: Vec::new() };
+    let mut checked = Checked {
+        format: source.format,
+        signature: None,
+        operators: BTreeMap::new(),
+        unsupported: Vec::new(),
+        engines: Vec::new(),
+    };
     if source.format.is_onnx() {
         checked.signature = Some(crate::read_signature(&source.path)?);
         for node in read_nodes(&source.path)?.all {
@@ -99,6 +108,10 @@ pub fn check(path: &Path, options: &EngineOptions) -> Result<Checked, FormatErro
                 Some(_) => {}
             }
         }
+    }
+    if source.format.is_onnx() && checked.engines.iter().all(|engine| engine.refusal.is_some()) {
+        let engines = Engines::discover(options);
+        checked.unsupported = lacking::operators(&engines, &source.path, &checked.operators)?;
     }
     Ok(checked)
 }

@@ -51,6 +51,11 @@ impl Engine for Native {
     }
 }
 
+/// Whether it computes an operator, in models that it takes.
+pub(super) fn knows(domain: &str, operator: &str) -> bool {
+    operators::builder(domain, operator).is_some()
+}
+
 fn load(path: &Path) -> Result<Arc<dyn LoadedModel>, Refused> {
     Ok(match Format::of(path).map_err(|error| Refused::new(error.to_string()))? {
         Format::XgboostJson => Arc::new(xgboost::from_json(&read(path)?)?),

@@ -113,6 +113,26 @@ fn a_check_tells_what_each_engine_makes_of_a_model() {
 }
 
 #[test]
+fn operators_that_no_engine_here_has_are_told() {
+    // Without ONNX Runtime, which has them all.
+    let off = Some(std::path::PathBuf::from("off"));
+    let options =
+        avocet_inference::EngineOptions { onnxruntime: off, ..avocet_inference::EngineOptions::default() };
+    let checked = avocet_inference::check(&model("celu"), &options).unwrap();
+    assert_eq!(checked.unsupported, ["Celu"], "{:?}", checked.engines);
+    let served = avocet_inference::check(&model("affine"), &options).unwrap();
+    assert!(served.unsupported.is_empty());
+    // ONNX Runtime itself lacks what isn't ONNX's.
+    let mut foreign = std::fs::read(model("affine")).unwrap();
+    let at = foreign.windows(6).position(|part| part == b"MatMul").unwrap();
+    foreign[at..at + 6].copy_from_slice(b"Blubbs");
+    let file = tempfile::NamedTempFile::with_suffix(".onnx").unwrap();
+    std::fs::write(file.path(), foreign).unwrap();
+    let checked = avocet_inference::check(file.path(), &avocet_inference::EngineOptions::default()).unwrap();
+    assert_eq!(checked.unsupported, ["Blubbs"], "Add is there: {:?}", checked.engines);
+}
+
+#[test]
 fn an_engine_that_narrows_the_declared_types_never_wins_over_one_that_does_not() {
     let engines = crate::support::discovered();
     let options = LoadOptions { workers: 1, threads: 0, instances: 0 };

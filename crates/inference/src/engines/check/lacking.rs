@@ -1,0 +1,96 @@
+//! Which operators of a model no engine here has: each engine is asked about a graph of that operator alone.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use super::super::{Engines, native};
+use super::load;
+use crate::engine::chain;
+use crate::format::Source;
+use crate::protobuf::{Message, Reader, Value};
+use crate::{Engine, Format, FormatError};
+
+/// What rten and ONNX Runtime say of an operator that they don't have.
+const UNKNOWN: [&str; 2] = ["operator not supported or not enabled", "is not a registered function/op"];
+/// Most operators that are asked about.
+const MOST: usize = 256;
+
+/// Of these operators (`[DOMAIN.]NAME`) those that none of the engines has.
+///
+/// # Errors
+/// When the file can't be read, or there is no room for temporary files.
+pub(super) fn operators(
+    engines: &Engines,
+    path: &Path,
+    names: &BTreeMap<String, usize>,
+) -> Result<Vec<String>, FormatError> {
+    let versions = versions(path)?;
+    let scratch = tempfile::tempdir().map_err(FormatError::Io)?;
+    let mut lacking = Vec::new();
+    for name in names.keys().take(MOST) {
+        let (domain, operator) = name.rsplit_once('.').unwrap_or(("", name));
+        let file = scratch.path().join("model.onnx");
+        std::fs::write(&file, graph(domain, operator, &versions)).map_err(FormatError::Io)?;
+        let source = Source::open(&file)?;
+        let mut available = engines.slots.iter().filter_map(|slot| slot.engine.as_deref());
+        if !available.any(|engine| has(engine, domain, operator, &source)) {
+            lacking.push(name.clone());
+        }
+    }
+    Ok(lacking)
+}
+
+/// The engine may refuse the graph for much else: that its attributes are missing, or its inputs.
+fn has(engine: &dyn Engine, domain: &str, operator: &str, source: &Source) -> bool {
+    match engine.info().name {
+        "native" => native::knows(domain, operator),
+        _ if !engine.takes(Format::Onnx) || engine.defect().is_some() => false,
+        _ => match load(engine, source) {
+            Ok(_) => true,
+            Err(error) => !UNKNOWN.iter().any(|unknown| chain(&error).contains(unknown)),
+        },
+    }
+}
+
+/// Which version of each domain's operators the model is written in.
+fn versions(path: &Path) -> Result<Vec<(String, u64)>, FormatError> {
+    let file = File::open(path).map_err(FormatError::Io)?;
+    let length = file.metadata().map_err(FormatError::Io)?.len();
+    let mut reader = Reader::new(BufReader::new(file), Format::Onnx);
+    let mut versions = Vec::new();
+    reader.message(length, |reader, field, end| {
+        if field == 8 {
+            let (mut domain, mut version) = (String::new(), 1);
+            reader.fields(end, |reader, field, value| {
+                match (field, value) {
+                    (1, Value::Message(end)) => domain = reader.string(end)?,
+                    (2, Value::Varint(number)) => version = number,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+            versions.push((domain, version));
+        }
+        Ok(())
+    })?;
+    Ok(versions)
+}
+
+/// A model with one node, from `x` to `y`, both FP32 `[1]`.
+fn graph(domain: &str, operator: &str, versions: &[(String, u64)]) -> Vec<u8> {
+    let dimension = Message::default().bytes(1, &Message::default().number(1, 1).0);
+    let tensor = Message::default().number(1, 1).bytes(2, &dimension.0);
+    let kind = Message::default().bytes(1, &tensor.0);
+    let value = |name: &[u8]| Message::default().bytes(1, name).bytes(2, &kind.0).0;
+    let node = Message::default().bytes(1, b"x").bytes(2, b"y").bytes(4, operator.as_bytes());
+    let node = node.bytes(7, domain.as_bytes());
+    let graph = Message::default().bytes(1, &node.0).bytes(2, b"one");
+    let graph = graph.bytes(11, &value(b"x")).bytes(12, &value(b"y"));
+    let model = Message::default().number(1, 8).bytes(7, &graph.0);
+    let import = |model: Message, (domain, version): &(String, u64)| {
+        model.bytes(8, &Message::default().bytes(1, domain.as_bytes()).number(2, *version).0)
+    };
+    versions.iter().fold(model, import).0
+}
