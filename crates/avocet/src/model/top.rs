@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use api::Client;
 use clap::Args;
 use indicatif::HumanBytes;
@@ -17,8 +17,8 @@ use crate::config::{SiteClient, sites};
 use crate::output::{print_table, print_value};
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  avocet models top\n  avocet models top --site edge --once -o json\n  \
-                        avocet models top --server http://localhost:8000    of `avocet serve`")]
+#[command(after_help = "Examples:\n  avocet model top\n  avocet model top --site edge --once -o json\n  \
+                        avocet model top --server http://localhost:8000    of `avocet serve`")]
 pub struct TopOptions {
     /// Only this site
     #[arg(long, value_name = "NAME")]
@@ -80,10 +80,17 @@ pub async fn top(client: &ClientOptions, options: &TopOptions) -> anyhow::Result
         Some(url) => vec![SiteClient { name: url.clone(), client: Client::new(url, "", None)? }],
         None => sites(client, options.site.as_deref()).await?,
     };
-    let (mut before, mut looked) = (look(&servers).await, Instant::now());
+    let (first, _) = look(&servers).await;
+    let (mut before, mut looked) = (first, Instant::now());
     loop {
         tokio::time::sleep(Duration::from_secs(options.every)).await;
-        let (now, at) = (look(&servers).await, Instant::now());
+        let ((now, answered), at) = (look(&servers).await, Instant::now());
+        if options.once && answered == 0 {
+            let count = servers.len();
+            bail!(
+                "none of {count} servers told what its models are doing; is it the right address, and do they run?"
+            );
+        }
         let rows = rows(&before, &now, at - looked);
         match options.output {
             Format::Json | Format::Yaml => print_value(&json!({ "items": rows }), options.output)?,
@@ -96,16 +103,19 @@ pub async fn top(client: &ClientOptions, options: &TopOptions) -> anyhow::Result
     }
 }
 
-/// One server that can't be reached must not hide the others.
-async fn look(servers: &[SiteClient]) -> BTreeMap<Key, Figures> {
-    let mut all = BTreeMap::new();
+/// What all servers tell, and how many did. One that can't be reached must not hide the others.
+async fn look(servers: &[SiteClient]) -> (BTreeMap<Key, Figures>, usize) {
+    let (mut all, mut answered) = (BTreeMap::new(), 0);
     for server in servers {
         match metrics(server).await {
-            Ok(text) => collect(&server.name, &text, &mut all),
+            Ok(text) => {
+                collect(&server.name, &text, &mut all);
+                answered += 1;
+            }
             Err(error) => eprintln!("warning: {error:#}"),
         }
     }
-    all
+    (all, answered)
 }
 
 async fn metrics(server: &SiteClient) -> anyhow::Result<String> {
