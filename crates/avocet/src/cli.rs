@@ -1,6 +1,9 @@
 //! The command line.
 
-use std::net::{IpAddr, SocketAddr};
+#[cfg(test)]
+mod walk;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -12,6 +15,7 @@ use crate::engines::InstallOptions;
 use crate::join::{CertificateCommand, JoinTokenOptions, SiteCommand};
 use crate::model::ModelCommand;
 use crate::rollout::RolloutCommand;
+use crate::serve::ServeOptions;
 use crate::source::SourceCommand;
 
 /// Runs AI applications over cloud and edge: one program, from a laptop to a tree of sites.
@@ -56,7 +60,7 @@ pub enum Command {
     /// Run a site that joins a hub
     Agent(AgentOptions),
     /// Serve models from disk, without a hub: REST and gRPC, in Triton's protocol
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
     /// Write all that a hub keeps into one file, while it runs
     Backup(BackupOptions),
     /// Make a hub's data folder from a backup
@@ -94,6 +98,7 @@ pub enum Command {
     /// List the objects in a bucket of a site
     Ls(ListOptions),
     /// Print the address of the hub's page, with your token in it
+    #[command(after_help = "Example:\n  xdg-open \"$(avocet ui)\"")]
     Ui,
     /// Say why a placement chose its sites and not the others
     Explain(ExplainOptions),
@@ -115,6 +120,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  avocet crds | kubectl apply -f -")]
     Crds,
     /// Print the version
+    #[command(after_help = "Example:\n  avocet version")]
     Version,
     /// Print a completion script for your shell
     #[command(after_help = "Example:\n  avocet completion bash > /etc/bash_completion.d/avocet")]
@@ -415,98 +421,6 @@ pub struct AgentOptions {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  \
-    avocet serve iris.onnx                          one model\n  \
-    avocet serve models/                            a folder of NAME.onnx, or of NAME/[config.pbtxt]/VERSION/model.onnx\n  \
-    avocet serve models/ --model-control poll       follows what changes in the folder\n  \
-    avocet serve models/ --model-control explicit --load-model '*'    and lets clients load and unload\n\n\
-    Ask it:\n  \
-    curl localhost:8000/v2/models/iris\n  \
-    curl localhost:8000/v2/models/iris/infer -d '{\"inputs\": [{\"name\": \"x\", \"shape\": [1, 4], \"datatype\": \"FP32\", \
-    \"data\": [5.1, 3.5, 1.4, 0.2]}]}'")]
-pub struct ServeOptions {
-    /// Model files, and folders of models
-    #[arg(required_unless_present = "data", value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
-    /// Take uploads of models (MLBuffet's API) and requests to be answered later (/v2/jobs), and keep them here
-    #[arg(long, value_name = "FOLDER")]
-    pub data: Option<PathBuf>,
-    /// With --data: where results may be sent, such as https://hooks.example.com; may be repeated
-    #[arg(long = "callback-origin", value_name = "ORIGIN", requires = "data")]
-    pub callback_origins: Vec<String>,
-    /// With --data: most GiB of all uploaded models together
-    #[arg(long, default_value_t = 64, value_name = "GIB", requires = "data")]
-    pub uploads_gib: u64,
-    /// With --data: answer MLBuffet's clients with its own status codes, such as 200 for what failed
-    #[arg(long, requires = "data")]
-    pub mlbuffet_legacy: bool,
-    /// Where traces are sent, such as http://127.0.0.1:4318 or, over gRPC, grpc://127.0.0.1:4317; OpenTelemetry's variables
-    /// (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …) say it, too, and more
-    #[arg(long, value_name = "URL")]
-    pub otlp_endpoint: Option<String>,
-    /// Where to listen
-    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-    pub host: IpAddr,
-    /// The port for REST; 0 takes a free one
-    #[arg(long, default_value_t = 8000, value_name = "PORT")]
-    pub http_port: u16,
-    /// The port for gRPC; 0 takes a free one
-    #[arg(long, default_value_t = 8001, value_name = "PORT")]
-    pub grpc_port: u16,
-    /// A further port for /metrics, which is at the port for REST in any case; Triton's is 8002
-    #[arg(long, value_name = "PORT")]
-    pub metrics_port: Option<u16>,
-    /// Log requests and answers as lines of JSON in this file, of 16 MiB at most, and three older ones
-    #[arg(long, value_name = "FILE")]
-    pub payload_log: Option<PathBuf>,
-    /// With --payload-log: the percentage of the requests, picked at random
-    #[arg(long, default_value_t = 100, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub payload_percent: u32,
-    /// Who decides which models are loaded
-    #[arg(long, value_enum, default_value_t)]
-    pub model_control: ModelControl,
-    /// With --model-control explicit: a model to begin with, or * for all; may be repeated
-    #[arg(long = "load-model", value_name = "NAME")]
-    pub load_models: Vec<String>,
-    /// With --model-control poll: seconds between two looks
-    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
-    pub poll_seconds: u64,
-    /// Largest request in MiB
-    #[arg(long, default_value_t = 64, value_name = "MIB")]
-    pub max_message_mib: usize,
-    /// Threads that run models [default: one per core]
-    #[arg(long, value_name = "NUMBER")]
-    pub workers: Option<usize>,
-    /// ONNX Runtime's shared library, or its folder
-    #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
-    pub onnxruntime: Option<PathBuf>,
-    /// TensorFlow's shared library, or its folder
-    #[arg(long, env = "AVOCET_TENSORFLOW", value_name = "FILE")]
-    pub tensorflow: Option<PathBuf>,
-    /// Run models that ask for a process of their own even where the kernel can't confine it
-    #[arg(long)]
-    pub allow_unconfined: bool,
-    /// How much to log: error, warn, info, debug or trace
-    #[arg(long, default_value = "warn")]
-    pub log: String,
-    /// Listen beyond loopback although nothing is encrypted and nobody is asked for a password
-    #[arg(long)]
-    pub insecure_plain_http: bool,
-}
-
-/// Who decides which models are loaded.
-#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum ModelControl {
-    /// What is there at the start, for good
-    #[default]
-    None,
-    /// Clients, by load and unload
-    Explicit,
-    /// The folder: what changes in it is followed
-    Poll,
-}
-
-#[derive(Args)]
 #[command(
     after_help = "Examples:\n  avocet backup hub.tar\n  avocet backup /backups/hub.tar --data /var/lib/avocet --without-artifacts\n\n\
                   The file holds the hub's private keys and tokens, and where it is a site of another hub its key for that: \
@@ -577,15 +491,20 @@ pub enum TokenCommand {
         output: Format,
     },
     /// List tokens, without showing them
+    #[command(after_help = "Examples:\n  avocet token list\n  avocet token list -o json")]
     List {
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
     /// Take a token away
+    #[command(after_help = "Example:\n  avocet token revoke 7f3a9c51")]
     Revoke {
         /// Its id, as `avocet token list` shows it
         id: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
 }
 
@@ -604,6 +523,9 @@ pub struct ApplyOptions {
     /// Sign the artifacts that are uploaded, with this ed25519 key (PEM)
     #[arg(long, value_name = "FILE")]
     pub sign_key: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 #[derive(Args)]
@@ -614,6 +536,9 @@ pub struct PushOptions {
     /// Pack it as a function's bundle, which folders always are
     #[arg(long)]
     pub bundle: bool,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -657,10 +582,14 @@ pub struct GetOptions {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  avocet describe application/mask-detection")]
+#[command(after_help = "Examples:\n  avocet describe application/mask-detection\n  \
+                        avocet describe application/mask-detection -o json    with its Assignments")]
 pub struct NamedOptions {
     /// KIND/NAME
     pub what: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 #[derive(Args)]
@@ -674,6 +603,9 @@ pub struct DeleteOptions {
     /// What these manifests name
     #[arg(short, long = "filename", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 #[derive(Args)]
@@ -708,6 +640,9 @@ pub struct InvokeOptions {
     /// Run a failed invocation anew; the beginning of its id is enough
     #[arg(long, value_name = "INVOCATION", conflicts_with = "file")]
     pub replay: Option<String>,
+    /// How to print what came of it; --output is where the outputs go
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 #[derive(Args)]
@@ -760,7 +695,10 @@ pub struct SimulateOptions {
 }
 
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  avocet engines\n  avocet engines -o json\n  avocet engines install onnxruntime"
+)]
 pub struct EnginesOptions {
     #[command(subcommand)]
     pub command: Option<EnginesCommand>,

@@ -68,7 +68,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Up(options) => up::up(*options).await,
         Command::Hub(options) => up::hub(options).await,
         Command::Agent(options) => up::agent(options).await,
-        Command::Serve(options) => serve::serve(options).await,
+        Command::Serve(options) => serve::serve(*options).await,
         Command::Backup(options) => backup::backup(&options),
         Command::Restore(options) => restore::restore(&options),
         Command::JoinToken(options) => join::join_token(client, options).await,

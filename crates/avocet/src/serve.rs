@@ -1,35 +1,39 @@
 //! `serve`: models from disk, without a hub or a site.
 
 mod kept;
+mod options;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use daemon::Tasks;
-use inference::{EngineOptions, Engines, ModelStatus, Options, Repository, State};
-use serving::{ControlMode, Folder, PayloadLog, ServerState, Tracer};
+use daemon::{Tasks, tls};
+use inference::{EngineOptions, Engines, Limits, ModelStatus, Options, Repository, State};
+use serving::{ControlMode, Door, Folder, PayloadLog, ServerState, Tokens, Tracer};
 use tokio::net::TcpListener;
-use types::Payloads;
+use types::{Payloads, Quantity};
 
-use crate::cli::{ModelControl, ServeOptions};
 use crate::{up, worker};
+use options::ModelControl;
+pub use options::ServeOptions;
 
 /// How long open requests get to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let logs = daemon::start_logs(&options.log);
-    if !options.host.is_loopback() && !options.insecure_plain_http {
+    let is_guarded = options.tls_cert.is_some() && options.token_file.is_some();
+    if !options.host.is_loopback() && !is_guarded && !options.insecure_plain_http {
         bail!(
-            "{} can be reached from other machines, and models are served neither encrypted nor behind a password; \
-             listen on 127.0.0.1 (and put a proxy before it), or pass --insecure-plain-http on a network that you trust",
+            "{} can be reached from other machines: give --tls-cert, --tls-key and --token-file, listen on 127.0.0.1 \
+             (and put a proxy before it), or pass --insecure-plain-http on a network that you trust",
             options.host
         );
     }
     let traces = up::traces(options.otlp_endpoint.as_deref())?;
     let tasks = Tasks::default();
+    let door = door(&options, &tasks)?;
     let http = listen(options.host, options.http_port).await?;
     let grpc = listen(options.host, options.grpc_port).await?;
     let metrics = match options.metrics_port {
@@ -44,29 +48,34 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     };
     let folder = Folder::open(options.paths.clone(), repository.clone(), mode)
         .context("can't read the models; name model files, or folders of models")?;
-    let folder = Arc::new(folder);
+    let folder = Arc::new(folder.lazy(options.lazy));
     load(&folder, &options).await?;
-    let limit = options.max_message_mib.saturating_mul(1 << 20);
+    let limit = message_limit(&options);
     let mut state = ServerState::new(repository.clone()).body_limit(limit).control(folder.clone()).logs(logs);
     if let Some(settings) = traces {
         state = state.traces(Tracer::start(settings, &tasks)?);
     }
     if let Some(file) = options.payload_log.clone() {
         let payloads = Payloads { percent: options.payload_percent, ..Payloads::default() };
-        state = state.payloads(PayloadLog::start(file, Some(payloads), &tasks));
+        let log = PayloadLog::start(file, Some(payloads), &tasks);
+        state = state.payloads(log.redact(options.payload_redact.clone()));
+    } else {
+        tell_of_unlogged(&repository);
     }
     let router = match &options.data {
         Some(data) => kept::router(data, &options, state.clone(), &folder, &tasks)?,
         None => serving::router(state.clone()),
     };
-    println!("REST at http://{}, gRPC at {}", http.local_addr()?, grpc.local_addr()?);
+    let scheme = if options.tls_cert.is_some() { "https" } else { "http" };
+    println!("REST at {scheme}://{}, gRPC at {}", http.local_addr()?, grpc.local_addr()?);
     repository.list().iter().for_each(describe);
     if let Some(metrics) = metrics {
-        println!("metrics at http://{}/metrics", metrics.local_addr()?);
-        tasks.spawn("metrics-front", serving::serve_metrics(metrics, state.clone(), tasks.shutdown()));
+        println!("metrics at {scheme}://{}/metrics", metrics.local_addr()?);
+        let front = serving::serve_metrics(door.clone(), metrics, state.clone(), tasks.shutdown());
+        tasks.spawn("metrics-front", front);
     }
-    tasks.spawn("rest-front", serving::serve(http, router, tasks.shutdown()));
-    tasks.spawn("grpc-front", serving::grpc::serve(grpc, state, tasks.shutdown()));
+    tasks.spawn("rest-front", serving::serve_behind(door.clone(), http, router, tasks.shutdown()));
+    tasks.spawn("grpc-front", serving::grpc::serve_behind(door, grpc, state, tasks.shutdown()));
     let every = Duration::from_secs(options.poll_seconds.max(1));
     tasks.spawn("models", folder.follow(every, tasks.shutdown()));
     daemon::wait_for_signal().await?;
@@ -75,6 +84,43 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         eprintln!("some requests did not end within {} s", PATIENCE.as_secs());
     }
     Ok(())
+}
+
+/// Who is let in.
+fn door(options: &ServeOptions, tasks: &Tasks) -> anyhow::Result<Door> {
+    let mut door = Door::default().refuse_foreign_pages();
+    if let (Some(certificate), Some(key)) = (&options.tls_cert, &options.tls_key) {
+        let source = tls::Source::Files { certificate: certificate.clone(), key: key.clone() };
+        let served =
+            tls::Served::open(source, daemon::now()).context("the server's certificate can't be used")?;
+        door = door.tls(Arc::clone(&served));
+        let shutdown = tasks.shutdown();
+        tasks.spawn("certificate", async move { served.keep_fresh(shutdown).await });
+    }
+    if let Some(file) = &options.token_file {
+        let tokens = Tokens::open(file).context("--token-file can't be used")?;
+        door = door.tokens(Arc::clone(&tokens));
+        tasks.spawn("tokens", tokens.keep_fresh(tasks.shutdown()));
+    }
+    Ok(door)
+}
+
+/// Largest request in bytes.
+fn message_limit(options: &ServeOptions) -> usize {
+    usize::try_from(options.max_message_mib << 20).unwrap_or(usize::MAX)
+}
+
+/// A model may ask for a log that this server doesn't write.
+fn tell_of_unlogged(repository: &Repository) {
+    let asks = |status: &ModelStatus| {
+        let model = repository.get(&status.name, Some(&status.version));
+        model.is_ok_and(|model| model.serving().payloads.is_some())
+    };
+    for ModelStatus { name, .. } in repository.list().iter().filter(|status| asks(status)) {
+        eprintln!(
+            "warning: model {name} asks for its requests to be logged; say where with --payload-log FILE"
+        );
+    }
 }
 
 async fn listen(host: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
@@ -91,9 +137,20 @@ fn repository(options: &ServeOptions) -> anyhow::Result<Repository> {
         ..EngineOptions::default()
     });
     let defaults = Options::default();
-    let workers = options.workers.unwrap_or(defaults.workers).max(1);
-    let worker = Some(worker::command(options.allow_unconfined).with_libraries(&engines));
-    Repository::new(engines, Options { workers, worker, ..defaults }).context("inference can't start")
+    // Digits become up to four times as many bytes.
+    let message = message_limit(options);
+    let limits = Limits { elements: message, bytes: message.saturating_mul(4), ..defaults.limits };
+    let options = Options {
+        workers: options.workers.unwrap_or(defaults.workers).max(1),
+        worker: Some(worker::command(options.allow_unconfined).with_libraries(&engines)),
+        queue: usize::try_from(options.queue).unwrap_or(usize::MAX),
+        queue_bytes: limits.bytes.saturating_mul(2),
+        cache_bytes: options.cache_mib << 20,
+        model_bytes: options.model_memory.as_ref().map_or(defaults.model_bytes, Quantity::bytes),
+        limits,
+        ..defaults
+    };
+    Repository::new(engines, options).context("inference can't start")
 }
 
 /// Loads what is wanted from the start. A model that can't be loaded is told; only where none can the server ends.
@@ -103,8 +160,12 @@ async fn load(folder: &Arc<Folder>, options: &ServeOptions) -> anyhow::Result<()
         true => options.load_models.clone(),
         false => folder.names(),
     };
+    folder.skipped().iter().for_each(|skipped| eprintln!("skipped {skipped}"));
     if wanted.is_empty() && options.data.is_none() && !explicit {
-        bail!("there is no model in what was named; a folder holds NAME.onnx or NAME/1/model.onnx");
+        bail!(
+            "there is no model in what was named; a folder holds NAME.onnx, NAME/1/model.onnx or another format's file \
+             in its place: see `avocet serve --help`"
+        );
     }
     let (loader, names) = (folder.clone(), wanted.clone());
     let problems = tokio::task::spawn_blocking(move || loader.load_all(&names)).await?;
@@ -119,6 +180,7 @@ fn describe(model: &ModelStatus) {
     let ModelStatus { name, version, default, .. } = model;
     let default = if *default { ", answers where no version is named" } else { "" };
     match (&model.state, model.engine) {
+        (State::Idle, _) => println!("model {name} version {version}: loaded when it is asked for{default}"),
         (State::Failed { .. }, _) | (_, None) => {}
         (_, Some(engine)) => println!("model {name} version {version}: {engine}{default}"),
     }

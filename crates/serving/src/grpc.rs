@@ -10,4 +10,4 @@ mod listen;
 mod messages;
 mod service;
 
-pub use listen::serve;
+pub use listen::{serve, serve_behind};

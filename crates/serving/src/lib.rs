@@ -70,6 +70,7 @@ mod compression;
 
 mod error;
 
+mod door;
 mod guard;
 
 pub mod jobs;
@@ -78,10 +79,11 @@ pub mod shelf;
 
 pub use axum::Router;
 pub use control::{Control, ControlError, LoadModel};
+pub use door::{Door, Tokens};
 pub use folder::{ControlMode, Folder};
 pub use guard::{Guard, Unguarded};
 pub use jobs::Jobs;
-pub use listen::serve;
+pub use listen::{serve, serve_behind};
 pub use metrics::serve_metrics;
 pub use model_config::{ConfigError, ModelConfig, VersionPolicy};
 pub use payloads::PayloadLog;

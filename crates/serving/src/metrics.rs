@@ -15,6 +15,7 @@ use daemon::Shutdown;
 use inference::{ModelStatus, Observed, StatsSnapshot};
 use tokio::net::TcpListener;
 
+use crate::door::Door;
 use crate::mlbuffet::Operations;
 use crate::state::ServerState;
 pub(crate) use processors::Processors;
@@ -25,8 +26,8 @@ pub(crate) fn routes() -> Router<ServerState> {
 }
 
 /// Serves `/metrics` alone until the shutdown, for those who want it on a port of its own.
-pub async fn serve_metrics(listener: TcpListener, state: ServerState, shutdown: Shutdown) {
-    crate::serve(listener, routes().with_state(state), shutdown).await;
+pub async fn serve_metrics(door: Door, listener: TcpListener, state: ServerState, shutdown: Shutdown) {
+    crate::serve_behind(door, listener, routes().with_state(state), shutdown).await;
 }
 
 async fn metrics(State(state): State<ServerState>) -> Response {

@@ -32,6 +32,8 @@ const BATCH: usize = 64;
 pub struct PayloadLog {
     queue: Sender<(Arc<Payloads>, Record)>,
     otherwise: Option<Payloads>,
+    /// Names of inputs and outputs that are never written, whatever models say.
+    redact: Arc<[String]>,
     counters: Arc<Counters>,
 }
 
@@ -96,7 +98,14 @@ impl PayloadLog {
         let counters: Arc<Counters> = Arc::default();
         tasks
             .spawn("payload-log", write_all(LogFile::new(file), records, counters.clone(), tasks.shutdown()));
-        PayloadLog { queue, otherwise, counters }
+        PayloadLog { queue, otherwise, redact: Arc::default(), counters }
+    }
+
+    /// Never writes the values of inputs and outputs of these names, whatever models say.
+    #[must_use]
+    pub fn redact(mut self, names: Vec<String>) -> PayloadLog {
+        self.redact = names.into();
+        self
     }
 
     /// Whether to log this request, of a model with these settings.
@@ -104,7 +113,11 @@ impl PayloadLog {
         let settings = settings.or(self.otherwise.as_ref())?;
         let number = self.counters.asked.fetch_add(1, Relaxed);
         let picked = scramble(number) % 100 < u64::from(settings.percent);
-        picked.then(|| Ticket { log: self.clone(), settings: Arc::new(settings.clone()) })
+        picked.then(|| {
+            let mut settings = settings.clone();
+            settings.redact.extend_from_slice(&self.redact);
+            Ticket { log: self.clone(), settings: Arc::new(settings) }
+        })
     }
 
     /// Requests written, and dropped.
@@ -171,7 +184,12 @@ mod tests {
     #[test]
     fn a_full_queue_drops_and_counts() {
         let (queue, _records) = channel(1);
-        let log = PayloadLog { queue, otherwise: Some(Payloads::default()), counters: Arc::default() };
+        let log = PayloadLog {
+            queue,
+            otherwise: Some(Payloads::default()),
+            redact: Arc::default(),
+            counters: Arc::default(),
+        };
         for _ in 0..3 {
             let inputs = vec![Tensor::from_vec("x", [2], vec![1_u8, 2]).unwrap()];
             let (model, version) = ("m".to_owned(), "1".to_owned());

@@ -13,7 +13,7 @@ use serving::mlbuffet::{self, Buffet};
 use serving::{Folder, Jobs, Router, ServerState, Shelf, Unguarded, jobs, shelf};
 use store::Ledger;
 
-use crate::cli::ServeOptions;
+use super::{ServeOptions, message_limit};
 
 /// Every route of the server, and those of what is kept; jobs are computed until the tasks end.
 pub fn router(
@@ -37,9 +37,9 @@ pub fn router(
     let shelf = Shelf::open(&data.join("models"), ledger.clone(), repository.clone(), limits)?;
     let uploaded = shelf.clone();
     folder.leave(move |name| uploaded.holds(name));
-    // Whoever reaches this server may do everything: that is why it listens at this machine only.
+    // Whoever the door lets in may do everything.
     let guard = Arc::new(Unguarded);
-    let limit = options.max_message_mib.saturating_mul(1 << 20);
+    let limit = message_limit(options);
     let buffet = Buffet::new(state.clone(), shelf, guard.clone()).legacy(options.mlbuffet_legacy);
     let answering = serving::router(state).merge(mlbuffet::router(buffet));
     let limits = jobs::Options {

@@ -33,6 +33,7 @@ mod peers;
 mod registry;
 mod rollouts;
 mod serve;
+mod serve_guarded;
 mod signatures;
 mod sources;
 mod storage;

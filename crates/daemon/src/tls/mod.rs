@@ -23,7 +23,7 @@ pub use authority::{Authority, signing_key};
 pub use key::{is_refused, key_of, new_key, request, requested_key};
 pub use peer::ClientCertificate;
 pub use pinned::{PINNED_NAME, pinned_server};
-pub use serving::{Served, Source, server};
+pub use serving::{Served, Source, server, server_for_all};
 pub use signing::{RequestError, Usage, applicant};
 
 /// How the protocols are called that clients and servers agree on (ALPN).

@@ -192,6 +192,20 @@ pub fn server(served: Arc<Served>, clients: &str) -> io::Result<Arc<ServerConfig
     Ok(Arc::new(config))
 }
 
+/// The same for a server that asks no client for a certificate, and speaks these protocols.
+///
+/// # Errors
+/// Never on a machine where TLS works at all.
+pub fn server_for_all(served: Arc<Served>, protocols: &[&[u8]]) -> io::Result<Arc<ServerConfig>> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_no_client_auth()
+        .with_cert_resolver(served);
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

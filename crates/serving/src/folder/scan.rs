@@ -253,7 +253,7 @@ impl Found {
             }
             None => 1,
         };
-        let oldest = self.versions.keys().rev().take(latest).last();
+        let oldest = self.versions.keys().rev().take(latest).min();
         let is_picked = |number: &u64| match &self.config.version_policy {
             Some(VersionPolicy::Specific { versions }) => versions.contains(number),
             _ => oldest.is_some_and(|oldest| number >= oldest),

@@ -5,14 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use daemon::Shutdown;
+use daemon::{Shutdown, tls};
+use hyper::body::Incoming;
+use hyper::Response;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio_rustls::TlsAcceptor;
+use tonic::body::Body;
 
 use super::front::Front;
+use crate::door::{self, Behind, Door};
 use crate::lanes;
 use crate::state::ServerState;
 
@@ -29,16 +35,53 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves the protocol until the shutdown; then open requests are answered.
 pub async fn serve(listener: TcpListener, state: ServerState, shutdown: Shutdown) {
+    serve_behind(Door::default(), listener, state, shutdown).await;
+}
+
+/// The same for those whom a door lets in.
+pub async fn serve_behind(door: Door, listener: TcpListener, state: ServerState, shutdown: Shutdown) {
     let everywhere = Handle::current();
-    let front = Front::new(state, everywhere.clone());
+    let front = door.before(Front::new(state, everywhere.clone()), Door::refuse_grpc);
+    let acceptor = match door.acceptor(tls::HTTP_2) {
+        Ok(acceptor) => acceptor,
+        Err(error) => return tracing::error!(%error, "the port for gRPC can't be encrypted, so it is closed"),
+    };
     lanes::serve("grpc", lanes::CONNECTIONS, listener, shutdown.clone(), || {
-        let (front, everywhere, shutdown) = (front.clone(), everywhere.clone(), shutdown.clone());
-        move |stream| serve_connection(stream, front.clone(), everywhere.clone(), shutdown.clone())
+        let (front, acceptor) = (front.clone(), acceptor.clone());
+        let (everywhere, shutdown) = (everywhere.clone(), shutdown.clone());
+        move |stream| {
+            let (front, acceptor) = (front.clone(), acceptor.clone());
+            serve_connection(stream, acceptor, front, everywhere.clone(), shutdown.clone())
+        }
     })
     .await;
 }
 
-async fn serve_connection(stream: TcpStream, front: Front, everywhere: Handle, shutdown: Shutdown) {
+type Guarded = Behind<Front, Response<Body>, Incoming>;
+
+async fn serve_connection(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    front: Guarded,
+    everywhere: Handle,
+    shutdown: Shutdown,
+) {
+    let Some(acceptor) = acceptor else { return speak(stream, front, everywhere, shutdown).await };
+    // Boxed, so that connections in the open don't keep room for it.
+    let encrypted = async {
+        if let Some(stream) = door::shake_hands(&acceptor, stream).await {
+            speak(stream, front, everywhere, shutdown).await;
+        }
+    };
+    Box::pin(encrypted).await;
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    front: Guarded,
+    everywhere: Handle,
+    shutdown: Shutdown,
+) {
     let mut http = http2::Builder::new(Requests { everywhere, open: Arc::default() });
     http.timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)

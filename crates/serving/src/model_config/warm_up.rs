@@ -137,7 +137,7 @@ impl WarmUpInput {
 /// Numbers from 0 to 1; whole ones are 0 or 1, which are classes and words of every model, and texts are words.
 fn random(name: &str, datatype: Datatype, shape: Vec<usize>, count: usize) -> Result<Tensor, TensorError> {
     let bits = (0_u64..).map(scramble).take(count);
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "24 bits fit")]
+    #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
     let shares = || bits.clone().map(|bits| (bits >> 40) as f32 / (1_u64 << 24) as f32);
     let data: Vec<u8> = match datatype {
         Datatype::Bytes => {
