@@ -13,39 +13,79 @@ use tokio_util::io::ReaderStream;
 use types::{Artifact, Digest, DigestWriter};
 
 use crate::artifact;
-use crate::cli::{ApplyOptions, ClientOptions, DeleteOptions, PushOptions};
+use crate::cli::{ApplyOptions, ClientOptions, DeleteOptions, Format, PushOptions};
 use crate::config::hub_client;
 use crate::manifest::{self, Manifest};
 use crate::oci::{self, SCHEME};
-use crate::output::split_name;
+use crate::output::{print_done, print_value, split_name};
 
 pub async fn apply(options: &ClientOptions, wanted: ApplyOptions) -> anyhow::Result<()> {
     let mut manifests = manifest::read_all(&wanted.files)?;
     check_all(&manifests)?;
+    let mut report = Report::new(wanted.output);
     if wanted.dry_run {
-        manifests.iter().for_each(|manifest| println!("{} is valid (dry run)", manifest.label()));
-        return Ok(());
+        let valid = |manifest: &Manifest| {
+            let namespace = manifest.namespace(&options.namespace);
+            report.done((&manifest.label(), &namespace), "is valid (dry run)");
+        };
+        manifests.iter().for_each(valid);
+        return report.end("applied");
     }
     let client = hub_client(options)?;
     let key = wanted.sign_key.as_deref().map(artifact::signing_key).transpose()?;
     for manifest in &mut manifests {
         upload_artifacts(options, &client, key.as_ref(), manifest).await?;
     }
-    let mut failed = 0;
     for manifest in &manifests {
         let namespace = manifest.namespace(&options.namespace);
+        let label = manifest.label();
         match client.apply(manifest.info, &namespace, &manifest.value).await {
-            Ok(applied) => println!("{} {}", manifest.label(), applied.word()),
-            Err(error) => {
-                failed += 1;
-                eprintln!("error: {}: {error}", manifest.label());
-            }
+            Ok(applied) => report.done((&label, &namespace), applied.word()),
+            Err(error) => report.failed((&label, &namespace), &error.to_string()),
         }
     }
-    if failed > 0 {
-        bail!("{failed} of {} manifests were not applied", manifests.len());
+    report.end("applied")
+}
+
+/// What came of each object, told at once as a sentence or at the end as a value.
+struct Report {
+    format: Format,
+    items: Vec<Value>,
+    failed: usize,
+}
+
+impl Report {
+    fn new(format: Format) -> Report {
+        Report { format, items: Vec::new(), failed: 0 }
     }
-    Ok(())
+
+    /// `object` is its kind and name, and its namespace.
+    fn done(&mut self, (object, namespace): (&str, &str), result: &str) {
+        match self.format {
+            Format::Table | Format::Wide => println!("{object} {result}"),
+            Format::Name => println!("{object}"),
+            Format::Json | Format::Yaml => {}
+        }
+        self.items.push(json!({"object": object, "namespace": namespace, "result": result}));
+    }
+
+    fn failed(&mut self, (object, namespace): (&str, &str), error: &str) {
+        self.failed += 1;
+        eprintln!("error: {object}: {error}");
+        let result = "failed";
+        self.items.push(json!({"object": object, "namespace": namespace, "result": result, "error": error}));
+    }
+
+    /// Fails if something did.
+    fn end(self, word: &str) -> anyhow::Result<()> {
+        if matches!(self.format, Format::Json | Format::Yaml) {
+            print_value(&json!({ "items": self.items }), self.format)?;
+        }
+        if self.failed > 0 {
+            bail!("{} of {} could not be {word}", self.failed, self.items.len());
+        }
+        Ok(())
+    }
 }
 
 /// All manifests are checked before anything is changed, with a stand-in for artifacts that are yet to be uploaded.
@@ -150,8 +190,8 @@ pub fn hash(path: &Path) -> std::io::Result<(Digest, u64)> {
 pub async fn push(options: &ClientOptions, wanted: &PushOptions) -> anyhow::Result<()> {
     let client = hub_client(options)?;
     let (digest, size) = upload(&client, &wanted.path, wanted.bundle).await?;
-    println!("{digest} {size}");
-    Ok(())
+    let done = json!({"digest": digest.to_string(), "size": size});
+    print_done(&done, &format!("{digest} {size}"), &digest.to_string(), wanted.output)
 }
 
 pub async fn delete(options: &ClientOptions, wanted: DeleteOptions) -> anyhow::Result<()> {
@@ -167,18 +207,13 @@ pub async fn delete(options: &ClientOptions, wanted: DeleteOptions) -> anyhow::R
             targets.push((manifest.info, manifest.namespace(&options.namespace), manifest.name().to_owned()));
         }
     }
-    let mut failed = 0;
+    let mut report = Report::new(wanted.output);
     for (info, namespace, name) in targets {
+        let object = format!("{}/{name}", info.singular);
         match client.delete(info, &namespace, &name).await {
-            Ok(()) => println!("{}/{name} deleted", info.singular),
-            Err(error) => {
-                failed += 1;
-                eprintln!("error: {error}");
-            }
+            Ok(()) => report.done((&object, &namespace), "deleted"),
+            Err(error) => report.failed((&object, &namespace), &error.to_string()),
         }
     }
-    if failed > 0 {
-        bail!("{failed} could not be deleted");
-    }
-    Ok(())
+    report.end("deleted")
 }

@@ -2,12 +2,12 @@
 
 use api::client::path;
 use reqwest::Method;
-use serde_json::Value;
-use types::{Application, AssignmentSpec};
+use serde_json::{Value, json};
+use types::{Application, Assignment, AssignmentSpec};
 
-use crate::cli::{ClientOptions, NamedOptions};
+use crate::cli::{ClientOptions, Format, NamedOptions};
 use crate::config::hub_client;
-use crate::output::{cell, print_table, split_name};
+use crate::output::{cell, print_table, print_value, split_name};
 
 pub async fn describe(options: &ClientOptions, wanted: NamedOptions) -> anyhow::Result<()> {
     let (info, name) = split_name(&wanted.what)?;
@@ -15,6 +15,20 @@ pub async fn describe(options: &ClientOptions, wanted: NamedOptions) -> anyhow::
     let namespace = if info.namespaced { options.namespace.as_str() } else { "" };
     let object: Value =
         client.json(client.request(Method::GET, &path(info.plural, namespace, &name))).await?;
+    match wanted.output {
+        Format::Json | Format::Yaml => {
+            let assignments = match serde_json::from_value::<Application>(object.clone()) {
+                Ok(application) => Some(assignments(&client, &application).await?),
+                Err(_) => None,
+            };
+            return print_value(&json!({"object": object, "assignments": assignments}), wanted.output);
+        }
+        Format::Name => {
+            println!("{}/{name}", info.singular);
+            return Ok(());
+        }
+        Format::Table | Format::Wide => {}
+    }
     let field = |pointer: &str| object.pointer(pointer).map(cell).unwrap_or_default();
     println!("Name:        {name}");
     println!("Kind:        {}", info.kind);
@@ -51,11 +65,17 @@ pub async fn describe(options: &ClientOptions, wanted: NamedOptions) -> anyhow::
     Ok(())
 }
 
+/// What an application makes sites do.
+async fn assignments(client: &api::Client, application: &Application) -> anyhow::Result<Vec<Assignment>> {
+    let (mut all, _) = client.list::<AssignmentSpec>("").await?;
+    all.retain(|assignment| assignment.spec.application_uid == application.metadata.uid);
+    Ok(all)
+}
+
 async fn describe_assignments(client: &api::Client, application: &Application) -> anyhow::Result<()> {
-    let (all, _) = client.list::<AssignmentSpec>("").await?;
+    let all = assignments(client, application).await?;
     let rows: Vec<Vec<String>> = all
         .iter()
-        .filter(|assignment| assignment.spec.application_uid == application.metadata.uid)
         .map(|assignment| {
             let available = types::condition(&assignment.status.conditions, "Available");
             let counts = assignment.status.invocations;

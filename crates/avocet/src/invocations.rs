@@ -5,11 +5,11 @@ use anyhow::{Context, bail};
 use base64::Engine as _;
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::{ClientOptions, Format, InvokeOptions, LogsOptions};
 use crate::config::{SiteClient, sites};
-use crate::output::{print_table, print_value};
+use crate::output::{print_done, print_table, print_value};
 
 #[derive(Deserialize)]
 struct List {
@@ -118,8 +118,9 @@ pub async fn invoke(options: &ClientOptions, wanted: InvokeOptions) -> anyhow::R
         let (site, invocation) = find(options, id, wanted.site.as_deref()).await?;
         let url = format!("/site/v1/invocations/{}/replay", invocation.id);
         site.client.send(site.client.request(Method::POST, &url)).await?;
-        println!("invocation {} waits to run again on site {}", invocation.id, site.name);
-        return Ok(());
+        let sentence = format!("invocation {} waits to run again on site {}", invocation.id, site.name);
+        let done = json!({"invocation": invocation.id, "site": site.name, "state": "Pending"});
+        return print_done(&done, &sentence, &invocation.id, wanted.format);
     }
     let (Some(function), Some(file)) = (&wanted.function, &wanted.file) else {
         bail!("name a function and a file, or an invocation to replay");
@@ -141,8 +142,12 @@ pub async fn invoke(options: &ClientOptions, wanted: InvokeOptions) -> anyhow::R
 
 fn report(answer: &Value, wanted: &InvokeOptions) -> anyhow::Result<()> {
     let text = |field: &str| answer.get(field).and_then(Value::as_str).unwrap_or_default();
-    print!("{}", text("log"));
+    let is_value = matches!(wanted.format, Format::Json | Format::Yaml);
+    if matches!(wanted.format, Format::Table | Format::Wide) {
+        print!("{}", text("log"));
+    }
     std::fs::create_dir_all(&wanted.output)?;
+    let mut written = Vec::new();
     for output in answer.get("outputs").and_then(Value::as_array).into_iter().flatten() {
         let name = output.get("name").and_then(Value::as_str).unwrap_or_default();
         let content = output.get("content").and_then(Value::as_str).unwrap_or_default();
@@ -155,7 +160,19 @@ fn report(answer: &Value, wanted: &InvokeOptions) -> anyhow::Result<()> {
             std::fs::create_dir_all(folder)?;
         }
         std::fs::write(&path, base64::engine::general_purpose::STANDARD.decode(content)?)?;
-        eprintln!("wrote {}", path.display());
+        match wanted.format {
+            Format::Name => println!("{}", path.display()),
+            _ => eprintln!("wrote {}", path.display()),
+        }
+        written.push(json!({"name": name, "path": path}));
+    }
+    if is_value {
+        let mut shown = answer.clone();
+        if let Some(fields) = shown.as_object_mut() {
+            // Their content is in the files.
+            fields.insert("outputs".into(), written.into());
+        }
+        print_value(&shown, wanted.format)?;
     }
     if text("state") != "Succeeded" {
         bail!("the function failed: {}: {}", text("reason"), text("message"));

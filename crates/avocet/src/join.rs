@@ -34,6 +34,7 @@ pub struct JoinTokenOptions {
 #[derive(Subcommand)]
 pub enum JoinTokenCommand {
     /// Make a token, and print the command that joins with it: it can't be shown again
+    #[command(after_help = "Example:\n  avocet join-token create --site plant-7 --ttl 1h")]
     Create {
         #[command(flatten)]
         wanted: Wanted,
@@ -42,15 +43,20 @@ pub enum JoinTokenCommand {
         output: Format,
     },
     /// List tokens that are good or were used of late, without showing them
+    #[command(after_help = "Examples:\n  avocet join-token list\n  avocet join-token list -o json")]
     List {
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
     /// Take a token away; who joined with it stays
+    #[command(after_help = "Example:\n  avocet join-token revoke 0f3a9c51")]
     Revoke {
         /// Its id, as `avocet join-token list` shows it
         id: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
 }
 
@@ -109,10 +115,11 @@ pub async fn join_token(client: &ClientOptions, options: JoinTokenOptions) -> an
             }
         }
         Some(JoinTokenCommand::List { output }) => list(client, output).await?,
-        Some(JoinTokenCommand::Revoke { id }) => {
+        Some(JoinTokenCommand::Revoke { id, output }) => {
             let client = config::hub_client(client)?;
             client.send(client.request(Method::DELETE, &format!("{TOKENS}/{id}"))).await?;
-            println!("join token {id} revoked");
+            let done = json!({"id": id, "revoked": true});
+            output::print_done(&done, &format!("join token {id} revoked"), &id, output)?;
         }
     }
     Ok(())
@@ -199,16 +206,25 @@ pub enum SiteCommand {
         name: String,
     },
     /// Draw the tree of sites: who joined whom, who is heard, and how far each is from the one above
+    #[command(
+        after_help = "Examples:\n  avocet site tree\n  avocet site tree plant-7        it and what is below it\n  \
+                            avocet site tree -o json"
+    )]
     Tree {
         /// Draw one site and what is below it
         name: Option<String>,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
 }
 
 pub async fn site(options: &ClientOptions, command: SiteCommand) -> anyhow::Result<()> {
     let name = match command {
         SiteCommand::Revoke { name } => name,
-        SiteCommand::Tree { name } => return site_tree::print(options, name.as_deref()).await,
+        SiteCommand::Tree { name, output } => {
+            return site_tree::print(options, name.as_deref(), output).await;
+        }
     };
     let client = config::hub_client(options)?;
     client.send(client.request(Method::POST, &format!("/avocet/v1/sites/{name}/revoke"))).await?;
@@ -219,7 +235,12 @@ pub async fn site(options: &ClientOptions, command: SiteCommand) -> anyhow::Resu
 #[derive(Subcommand)]
 pub enum CertificateCommand {
     /// List requests for certificates
-    List,
+    #[command(after_help = "Examples:\n  avocet certificate list\n  avocet certificate list -o json")]
+    List {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
     /// Let in who made a request
     #[command(after_help = "Example:\n  avocet certificate approve site-plant-7-0f3a9c51d2e8")]
     Approve {
@@ -227,6 +248,9 @@ pub enum CertificateCommand {
         name: String,
     },
     /// Refuse a request
+    #[command(
+        after_help = "Example:\n  avocet certificate deny site-plant-7-0f3a9c51d2e8 --message \"not one of ours\""
+    )]
     Deny {
         /// The request
         name: String,
@@ -239,8 +263,18 @@ pub enum CertificateCommand {
 pub async fn certificate(options: &ClientOptions, command: CertificateCommand) -> anyhow::Result<()> {
     let client = config::hub_client(options)?;
     match command {
-        CertificateCommand::List => {
+        CertificateCommand::List { output: format } => {
             let (requests, _) = client.list::<CertificateSigningRequestSpec>("").await?;
+            match format {
+                Format::Json | Format::Yaml => {
+                    return output::print_value(&json!({"items": requests}), format);
+                }
+                Format::Name => {
+                    requests.iter().for_each(|request| println!("{}", request.name()));
+                    return Ok(());
+                }
+                Format::Table | Format::Wide => {}
+            }
             let heading = ["NAME", "FOR", "SIGNER", "STATE", "CREATED"].map(str::to_owned);
             let rows: Vec<Vec<String>> = requests
                 .iter()

@@ -53,6 +53,16 @@ pub fn print_value(value: &Value, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Says what was done: a sentence, or as a value; `name` prints what it was done to.
+pub fn print_done(done: &Value, sentence: &str, name: &str, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Json | Format::Yaml => return print_value(done, format),
+        Format::Name => println!("{name}"),
+        Format::Table | Format::Wide => println!("{sentence}"),
+    }
+    Ok(())
+}
+
 /// Many values as YAML documents.
 pub fn print_documents(values: impl Iterator<Item = Value>) -> anyhow::Result<()> {
     for value in values {

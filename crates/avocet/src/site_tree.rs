@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::ensure;
+use serde_json::{Value, json};
 use types::{Site, SiteSpec, condition};
 
-use crate::cli::ClientOptions;
+use crate::cli::{ClientOptions, Format};
 use crate::{config, output};
 
 /// Sites by the name of the one that they are joined to; roots by the empty name.
@@ -15,15 +16,49 @@ type Below<'a> = BTreeMap<&'a str, Vec<&'a Site>>;
 const DEEPEST: usize = 16;
 
 /// Prints the tree, or the branch of one site.
-pub async fn print(options: &ClientOptions, top: Option<&str>) -> anyhow::Result<()> {
+pub async fn print(options: &ClientOptions, top: Option<&str>, format: Format) -> anyhow::Result<()> {
     let (sites, _) = config::hub_client(options)?.list::<SiteSpec>("").await?;
-    let rows = rows(&sites, top);
-    ensure!(!rows.is_empty() || top.is_none(), "sites \"{}\" not found", top.unwrap_or_default());
-    output::print_table(&["NAME", "TIER", "READY", "DISTANCE", "MESSAGE"].map(str::to_owned), &rows, true);
+    let (below, tops) = tree(&sites, top);
+    ensure!(!tops.is_empty() || top.is_none(), "sites \"{}\" not found", top.unwrap_or_default());
+    match format {
+        Format::Json | Format::Yaml => {
+            let items: Vec<Value> = tops.iter().map(|site| value(site, &below, DEEPEST)).collect();
+            return output::print_value(&json!({ "items": items }), format);
+        }
+        Format::Name => names(&tops, &below, DEEPEST),
+        Format::Table | Format::Wide => {
+            let heading = ["NAME", "TIER", "READY", "DISTANCE", "MESSAGE"].map(str::to_owned);
+            output::print_table(&heading, &rows(&sites, top), true);
+        }
+    }
     Ok(())
 }
 
-fn rows(sites: &[Site], top: Option<&str>) -> Vec<Vec<String>> {
+/// A site with those below it.
+fn value(site: &Site, below: &Below, depth: usize) -> Value {
+    let fields = ["tier", "ready", "distance", "message"];
+    let mut shown = json!({"name": site.name()});
+    let cells = row(site, "").into_iter().skip(1);
+    let children = below.get(site.name()).filter(|_| depth > 0).map_or(&[][..], Vec::as_slice);
+    let children: Vec<Value> = children.iter().map(|child| value(child, below, depth - 1)).collect();
+    if let Some(shown) = shown.as_object_mut() {
+        shown.extend(fields.into_iter().zip(cells).map(|(name, cell)| (name.to_owned(), cell.into())));
+        shown.insert("children".into(), children.into());
+    }
+    shown
+}
+
+fn names(sites: &[&Site], below: &Below, depth: usize) {
+    for site in sites {
+        println!("site/{}", site.name());
+        if let Some(children) = below.get(site.name()).filter(|_| depth > 0) {
+            names(children, below, depth - 1);
+        }
+    }
+}
+
+/// Who is below whom, and where the drawing begins.
+fn tree<'a>(sites: &'a [Site], top: Option<&str>) -> (Below<'a>, Vec<&'a Site>) {
     let is_known = |name: &str| sites.iter().any(|site| site.name() == name);
     let mut below = Below::new();
     for site in sites {
@@ -36,6 +71,11 @@ fn rows(sites: &[Site], top: Option<&str>) -> Vec<Vec<String>> {
         Some(top) => sites.iter().filter(|site| site.name() == top).collect(),
         None => below.get("").cloned().unwrap_or_default(),
     };
+    (below, tops)
+}
+
+fn rows(sites: &[Site], top: Option<&str>) -> Vec<Vec<String>> {
+    let (below, tops) = tree(sites, top);
     let mut rows = Vec::new();
     for site in tops {
         rows.push(row(site, ""));

@@ -21,6 +21,7 @@ use crate::output::{print_documents, print_table, print_value};
 #[derive(Subcommand)]
 pub enum SourceCommand {
     /// List what is followed, and how far it is
+    #[command(after_help = "Examples:\n  avocet source list -A\n  avocet source list -o json")]
     List(ListOptions),
     /// Show what a repository brought, commit by object, and what is wrong with it
     #[command(after_help = "Examples:\n  avocet source show deploy\n  avocet source show deploy -o json")]

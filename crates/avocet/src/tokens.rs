@@ -26,9 +26,10 @@ pub async fn token(options: &ClientOptions, command: TokenCommand) -> anyhow::Re
                 _ => print(&listed),
             }
         }
-        TokenCommand::Revoke { id } => {
+        TokenCommand::Revoke { id, output } => {
             client.send(client.request(Method::DELETE, &format!("{PATH}/{id}"))).await?;
-            println!("token {id} revoked");
+            let done = json!({"id": id, "revoked": true});
+            output::print_done(&done, &format!("token {id} revoked"), &id, output)?;
         }
     }
     Ok(())

@@ -9,7 +9,11 @@ use artifacts::zip::Zip;
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use reqwest::Url;
+use serde_json::json;
 use types::DigestWriter;
+
+use crate::cli::Format;
+use crate::output::print_value;
 
 #[derive(Args)]
 pub struct InstallOptions {
@@ -25,6 +29,9 @@ pub struct InstallOptions {
     /// The package index to download from
     #[arg(long, env = "AVOCET_PYPI", default_value = "https://pypi.org/simple", value_name = "URL")]
     pub index: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -95,8 +102,12 @@ pub async fn install(options: &InstallOptions) -> anyhow::Result<()> {
         None => download(&wheel, &options.index, scratch.path()).await?,
     };
     check(&file, wheel.sha256)?;
-    for library in unpack(&file, &wheel, scratch.path(), &to)? {
-        println!("{}", library.display());
+    let libraries = unpack(&file, &wheel, scratch.path(), &to)?;
+    match options.output {
+        Format::Json | Format::Yaml => {
+            print_value(&json!({"wheel": wheel.file, "libraries": libraries}), options.output)?;
+        }
+        _ => libraries.iter().for_each(|library| println!("{}", library.display())),
     }
     Ok(())
 }
