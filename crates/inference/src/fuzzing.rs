@@ -53,6 +53,11 @@ pub fn tables(bytes: &[u8]) {
     }
 }
 
+/// What a process that runs a model in isolation says, and what it is asked.
+pub fn frames(bytes: &[u8]) {
+    crate::isolation::read_all(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -66,6 +71,7 @@ mod tests {
         ) {
             super::pictures(&[&[way], MAGIC[magic], &bytes].concat());
             super::tables(&bytes);
+            super::frames(&bytes);
         }
     }
 }

@@ -61,6 +61,13 @@ impl WorkerCommand {
 /// What of the environment a worker gets: where its libraries' own libraries are.
 const ENVIRONMENT: &str = "LD_LIBRARY_PATH";
 
+/// Reads bytes as each sort of frame that goes over the socket.
+pub(crate) fn read_all(bytes: &[u8]) {
+    let _ = frames::read_hello(&mut &*bytes);
+    let _ = frames::read_request(&mut &*bytes);
+    let _ = frames::read_reply(&mut &*bytes, 2);
+}
+
 /// Starts as many workers as runs may go on at once, and waits until each has loaded the model.
 pub(crate) fn load(
     command: &WorkerCommand,

@@ -378,6 +378,13 @@ impl Folder {
     }
 }
 
+/// Reads an `avocet.yaml` as of a model with one version.
+pub(crate) fn check_declared(text: &[u8]) {
+    let declared = std::str::from_utf8(text).ok().and_then(|text| declared::Declared::parse(text).ok());
+    let checked = declared.and_then(|declared| declared.check(&["1".to_owned()], None).ok());
+    let _ = checked.map(|checked| checked.serving(&types::Serving::default()));
+}
+
 /// A link or a folder of ours.
 fn remove(place: &Path) {
     let removed =

@@ -9,6 +9,7 @@ use wire::inference::ModelInferRequest;
 use crate::decode::{HeaderLength, decode};
 use crate::grpc::infer;
 use crate::model_config::ModelConfig;
+use crate::{folder, form, mlbuffet};
 
 /// REST bodies: the first two bytes say how long the JSON part is.
 pub fn bodies(bytes: &[u8]) {
@@ -34,10 +35,34 @@ pub fn messages(bytes: &[u8]) {
     }
 }
 
-/// Configurations: `config.pbtxt` and JSON.
+/// Configurations: `config.pbtxt`, JSON, and `avocet.yaml`.
 pub fn configurations(bytes: &[u8]) {
     for config in [ModelConfig::from_text(bytes), ModelConfig::from_json(bytes)].into_iter().flatten() {
-        let _ = (config.serving(), config.engine());
+        let no_file = |_: &str| Err("there is none".to_owned());
+        let _ = (config.serving(), config.engine(), config.warm_up(no_file));
+    }
+    folder::check_declared(bytes);
+}
+
+/// Forms with a file, and the type of content that announces them: what comes before the first line's end.
+pub fn forms(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let (Some(head), Some(body)) = (parts.next(), parts.next()) else { return };
+    let head = String::from_utf8_lossy(head);
+    for boundary in [form::boundary(&head).ok(), Some("b")].into_iter().flatten() {
+        let _ = form::only_file(body, boundary);
+    }
+}
+
+/// MLBuffet's `values`, for models with one input and with two.
+pub fn values(bytes: &[u8]) {
+    let Ok(json) = std::str::from_utf8(bytes) else { return };
+    let spec = |name: &str, datatype| TensorSpec { name: name.into(), datatype, shape: Some(vec![-1, 2]) };
+    for datatype in Datatype::ALL {
+        let one = vec![spec("x", datatype)];
+        for inputs in [one.clone(), [one, vec![spec("y", Datatype::Fp32)]].concat()] {
+            mlbuffet::read_values(json, &Signature { inputs, outputs: vec![] }, Limits::default());
+        }
     }
 }
 
@@ -81,6 +106,14 @@ mod tests {
         dynamic_batching { default_queue_policy { max_queue_size: 0x40 } }
         parameters { key: "k" value { string_value: "\x41\n" } }"#;
 
+    const DECLARED: &[u8] =
+        b"aliases: {champion: '1'}\ntraffic: {shadow: {version: '1', percent: 5}}\nserving:\n  \
+        cache: {ttlSeconds: 5}\n  payloads: {redact: [x]}\n";
+    const FORM: &[u8] =
+        b"multipart/form-data; boundary=b\n--b\r\nContent-Disposition: form-data; name=\"path\"; \
+        filename=\"a\"\r\nContent-Type: image/png\r\n\r\ncontent\r\n--b--\r\n";
+    const VALUES: &[u8] = br#"{"x": [[1, "2"], [-3.5e1, true]], "y": [1, 2]}"#;
+
     fn damaged(mut bytes: Vec<u8>, damage: &[(usize, u8)]) -> Vec<u8> {
         for (at, byte) in damage {
             let length = bytes.len();
@@ -97,6 +130,8 @@ mod tests {
             bodies(&bytes);
             messages(&bytes);
             configurations(&bytes);
+            forms(&bytes);
+            values(&bytes);
         }
 
         #[test]
@@ -106,6 +141,9 @@ mod tests {
             bodies(&damaged([&[40, 1], BODY].concat(), &damage));
             messages(&damaged(message(), &damage));
             configurations(&damaged(CONFIG.to_vec(), &damage));
+            configurations(&damaged(DECLARED.to_vec(), &damage));
+            forms(&damaged(FORM.to_vec(), &damage));
+            values(&damaged(VALUES.to_vec(), &damage));
         }
     }
 }

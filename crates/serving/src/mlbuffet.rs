@@ -151,3 +151,8 @@ async fn no_route(State(buffet): State<Buffet>) -> Response {
 async fn wrong_method(State(buffet): State<Buffet>) -> Response {
     buffet.answer(Reply::wrong_method())
 }
+
+/// Reads `values` as a prediction does, for fuzzers.
+pub(crate) fn read_values(json: &str, signature: &inference::Signature, limits: inference::Limits) {
+    let _ = values::read(json, signature, limits);
+}

@@ -45,7 +45,8 @@ impl Declared {
         Declared::parse(&text)
     }
 
-    fn parse(text: &str) -> Result<Declared, String> {
+    /// Of the file's content.
+    pub fn parse(text: &str) -> Result<Declared, String> {
         let value: Value =
             serde_saphyr::from_str(text).map_err(|error| format!("{FILE} is no YAML: {error}"))?;
         match value {
@@ -216,6 +217,24 @@ engine: rten
         let nothing = Declared::default().check(&["1".into()], None).unwrap();
         assert_eq!(nothing.serving(&given).unwrap(), given);
         assert_eq!(nothing.engine(), None);
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_right() {
+        let page = include_str!("../../../../docs/serving.md");
+        let blocks = page.split("    # avocet.yaml\n").skip(1).map(|rest| {
+            let lines = rest.lines().take_while(|line| line.starts_with("    "));
+            lines.map(|line| format!("{line}\n")).collect::<String>()
+        });
+        let blocks: Vec<String> = blocks.collect();
+        assert!(blocks.len() > 8, "{}", blocks.len());
+        for block in blocks {
+            let checked = Declared::parse(&block).and_then(|declared| {
+                let versions = ["1".to_owned(), "2".to_owned()];
+                declared.check(&versions, None)?.serving(&Serving::default())
+            });
+            assert!(checked.is_ok(), "{block}{checked:?}");
+        }
     }
 
     #[test]
