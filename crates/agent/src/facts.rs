@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use inference::Repository;
 use runtimes::Runtimes;
-use types::{Amount, Capacity, Claim, Endpoints, SiteStatus};
+use types::{Amount, Capacity, Claim, Endpoints, OutputsStatus, SiteStatus};
 
 use crate::config::Access;
-use crate::links;
 use crate::usage::{self, Readings};
+use crate::{links, outbox};
 
 /// What of the machine's memory we may have, and use.
 const MEMORY_LIMIT: &str = "/sys/fs/cgroup/memory.max";
@@ -110,12 +110,19 @@ impl Facts {
 pub(crate) fn is_news(told: &SiteStatus, now: &SiteStatus) -> bool {
     let free = |status: &SiteStatus| status.allocatable.get(DISK).map_or(0.0, Amount::value);
     let lasting = |status: &SiteStatus| {
-        let mut lasting = SiteStatus { links: vec![], usage: BTreeMap::new(), ..status.clone() };
+        let mut lasting = SiteStatus {
+            links: vec![],
+            usage: BTreeMap::new(),
+            outputs: OutputsStatus::default(),
+            ..status.clone()
+        };
         lasting.allocatable.remove(DISK);
         lasting
     };
     let (factor, least) = DISK_CHANGED;
-    links::differs(free(told), free(now), factor, least) || lasting(told) != lasting(now)
+    links::differs(free(told), free(now), factor, least)
+        || outbox::is_news(&told.outputs, &now.outputs)
+        || lasting(told) != lasting(now)
 }
 
 /// A number in a file; `None` where there is none, or no limit.

@@ -15,8 +15,8 @@ use tracing::{info, warn};
 
 use crate::{Error, Membership};
 
-/// For how long the hub may say nothing. It answers a wait for deliveries within half a minute, and sends something to
-/// watchers as often.
+/// For how long the hub may say nothing. It sends something to watchers every half a minute; who waits for deliveries has
+/// a longer patience of its own ([`crate::inbox::ask`]).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The group of all sites, as certificates have it.

@@ -32,6 +32,7 @@ mod links;
 mod membership;
 mod offload;
 mod outbox;
+mod parts;
 mod peers;
 mod prepare;
 mod publish;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use api::{Client, Upstream, client};
+use api::{Arriving, Client, Upstream, client};
 use artifacts::Blobs;
 use daemon::Tasks;
 use inference::{EngineOptions, Engines, Repository, WorkerCommand};
@@ -217,13 +217,14 @@ pub async fn start(
 
     let ledger = Ledger::open(&config.data.join("site.db"))?;
     let objects = Objects::open(&config.data.join("objects"), ledger.clone())?;
+    let arriving = Arriving::open(&config.data.join("objects/arriving"))?;
     let blobs = Blobs::open(config.data.join("artifacts"))?;
     let uploads = config.data.join("artifacts/uploads");
     let registry = Registry::open(&uploads, blobs.clone(), ledger.clone(), registry::Limits::default())?;
     let assignments = Assignments::load(ledger.clone())?;
     let invocations = Invocations::load(ledger.clone(), config.logs())?;
     let outbox = Outbox::open(ledger.clone(), config.outbox())?;
-    outbox.retry_refused().await?;
+    outbox.begin().await?;
     let guests = Guests::open(ledger.clone());
     let hosted = guests.all()?;
     let mut functions = prepare::function_folders(&assignments);
@@ -308,6 +309,7 @@ pub async fn start(
         identity,
         links,
         objects,
+        arriving,
         registry,
         assignments,
         invocations,
@@ -334,6 +336,8 @@ struct Site {
     links: Links,
     client: Client,
     objects: Objects,
+    /// What of large deliveries is here.
+    arriving: Arriving,
     registry: Registry,
     assignments: Assignments,
     invocations: Invocations,
@@ -405,9 +409,11 @@ impl Site {
     }
 
     fn further_metrics(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
-        let (counters, peers) = (self.counters.clone(), self.peers.clone());
+        let (counters, peers, outbox) = (self.counters.clone(), self.peers.clone(), self.outbox.clone());
         let (storage, invocations) = (self.worker.storage.clone(), self.invocations.clone());
-        Arc::new(move || counters.text() + &peers.text() + &storage.text() + &invocations.text())
+        Arc::new(move || {
+            counters.text() + &peers.text() + &outbox.text() + &storage.text() + &invocations.text()
+        })
     }
 
     /// What the site does whether or not its hub is there.
@@ -441,13 +447,14 @@ impl Site {
     /// What the site and its hub tell each other.
     fn follow_hub(&self, facts: Facts, tasks: &Tasks) {
         let (identity, membership) = (self.identity.clone(), self.membership.clone());
-        let (every, links) = (self.config.heartbeat, self.links.clone());
+        let (every, links, outbox) = (self.config.heartbeat, self.links.clone(), self.outbox.clone());
         let (invocations, storage) = (self.invocations.clone(), self.worker.storage.clone());
         supervise(tasks, "heartbeat", move |shutdown| {
             let (identity, membership, facts) = (identity.clone(), membership.clone(), facts.clone());
-            let (invocations, storage) = (invocations.clone(), storage.clone());
+            let (invocations, storage, outbox) = (invocations.clone(), storage.clone(), outbox.clone());
             let now = move || SiteStatus {
                 complaints: storage.complaints(),
+                outputs: outbox.status(),
                 ..facts.now(invocations.all_waiting())
             };
             heartbeat::beat(identity, membership, now, links.clone(), every, shutdown)
@@ -494,10 +501,10 @@ impl Site {
         });
         let (client, membership, objects) =
             (self.client.clone(), self.membership.clone(), self.objects.clone());
-        let offload = self.offload.clone();
+        let (arriving, offload) = (self.arriving.clone(), self.offload.clone());
         supervise(tasks, "inbox", move |shutdown| {
-            let (membership, objects) = (membership.clone(), objects.clone());
-            inbox::receive_all(client.clone(), membership, objects, offload.clone(), shutdown)
+            let (membership, objects, arriving) = (membership.clone(), objects.clone(), arriving.clone());
+            inbox::receive_all(client.clone(), membership, objects, arriving, offload.clone(), shutdown)
         });
     }
 }

@@ -28,6 +28,7 @@ use types::{Kind, Site, SiteSpec, SiteStatus, Time};
 use crate::identity::Identity;
 use crate::links::{self, Links, Named};
 use crate::membership::{Joining, Membership, join};
+use crate::parts::Pace;
 use crate::site::supervise;
 use crate::{Error, heartbeat};
 
@@ -88,6 +89,10 @@ struct Up {
     clashes: Arc<Mutex<HashMap<(String, String), Clash>>>,
     /// Counts how often those changed.
     clashed: watch::Sender<u64>,
+    /// Deliveries that are not to be sent before their time.
+    later: deliveries::Later,
+    /// How large parts of deliveries fit the way to the hub above.
+    pace: Pace,
 }
 
 impl Up {
@@ -112,6 +117,8 @@ impl Up {
             registered: watch::Sender::new(0),
             clashes: Arc::default(),
             clashed: watch::Sender::new(0),
+            later: deliveries::Later::default(),
+            pace: Pace::default(),
         })
     }
 

@@ -83,18 +83,7 @@ async fn read(
         hub.registry.touch(&digest).await.map_err(|error| ApiError::internal(&error))?;
     }
     let size = hub.blobs.size(&digest).map_err(|error| refuse(&error))?;
-    let offset = match headers.get(RANGE).map(|range| range.to_str().unwrap_or_default()) {
-        None => 0,
-        Some(range) => {
-            let start = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-'));
-            let start = start.and_then(|start| start.parse::<u64>().ok()).filter(|start| *start < size);
-            start.ok_or_else(|| {
-                ApiError::bad_request(format!(
-                    "range `{range}` can't be served; send `bytes=N-` with N below {size}"
-                ))
-            })?
-        }
-    };
+    let offset = range(&headers, size)?;
     if method == Method::HEAD {
         return Ok(([(CONTENT_LENGTH, (size - offset).to_string())], Body::empty()).into_response());
     }
@@ -103,6 +92,26 @@ async fn read(
         tokio::fs::File::open(hub.blobs.path(&digest)).await.map_err(|error| ApiError::internal(&error))?;
     file.seek(SeekFrom::Start(offset)).await.map_err(|error| ApiError::internal(&error))?;
     let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK));
+    Ok(download.pace(rest(body, offset, size)))
+}
+
+/// From which byte on something is wanted.
+///
+/// # Errors
+/// 400 for ranges that are not `bytes=N-`.
+pub(crate) fn range(headers: &HeaderMap, size: u64) -> Result<u64, ApiError> {
+    let Some(range) = headers.get(RANGE).map(|range| range.to_str().unwrap_or_default()) else {
+        return Ok(0);
+    };
+    let start = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-'));
+    let start = start.and_then(|start| start.parse::<u64>().ok()).filter(|start| *start < size);
+    start.ok_or_else(|| {
+        ApiError::bad_request(format!("range `{range}` can't be served; send `bytes=N-` with N below {size}"))
+    })
+}
+
+/// What is there from a byte on, and that it is so.
+pub(crate) fn rest(body: Body, offset: u64, size: u64) -> Response {
     let mut response = ([(CONTENT_LENGTH, (size - offset).to_string())], body).into_response();
     response.headers_mut().insert(ACCEPT_RANGES, axum::http::HeaderValue::from_static("bytes"));
     if offset > 0 {
@@ -111,7 +120,7 @@ async fn read(
             response.headers_mut().insert(CONTENT_RANGE, range);
         }
     }
-    Ok(download.pace(response))
+    response
 }
 
 /// The digests of the blob's pieces: who fetches it checks each as it arrives.

@@ -219,6 +219,10 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 
+    pub fn insufficient_storage(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage", message)
+    }
+
     /// The server's own failure: the cause goes to the log, the client learns that it isn't their fault.
     pub fn internal(cause: &dyn std::error::Error) -> Self {
         error!(error = %chain(cause), "request failed");

@@ -6,15 +6,23 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use daemon::Shutdown;
 use registry::{Garbage, Swept};
 use serde::Deserialize;
 use serde_json::Value;
+use tracing::{debug, info, warn};
 use types::Digest;
 
 use crate::{ApiError, Hub};
 
 /// Until what age artifacts are kept although nothing names them, in seconds, if it isn't said: a day.
 const MINIMUM_AGE: u64 = 24 * 3600;
+/// The same where the hub collects by itself: nobody waits for what people push today and name next week.
+const UNASKED_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// For how long what was pulled through from the hub above stays after it was last pulled.
+const COPIES_REST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How soon after its start the hub collects for the first time, at the latest.
+const FIRST: Duration = Duration::from_secs(3600);
 /// How long a digest is, with its algorithm.
 const DIGEST: usize = "sha256:".len() + 64;
 
@@ -36,10 +44,38 @@ pub async fn collect(
     State(hub): State<Arc<Hub>>,
     Json(wanted): Json<Wanted>,
 ) -> Result<Json<Swept>, ApiError> {
-    let garbage =
-        Garbage { minimum_age: Duration::from_secs(wanted.minimum_age_seconds), dry_run: wanted.dry_run };
+    let garbage = Garbage {
+        minimum_age: Duration::from_secs(wanted.minimum_age_seconds),
+        dry_run: wanted.dry_run,
+        copies_rest: Some(COPIES_REST),
+    };
     let swept = hub.registry.collect_garbage(garbage, || named(&hub)).await;
     swept.map(Json).map_err(|error| ApiError::internal(&error))
+}
+
+/// Collects garbage every so often until the end: what nothing has named for a week, and copies of what the hub above has
+/// that nobody pulled for a month.
+pub async fn collect_regularly(hub: Hub, every: Duration, shutdown: Shutdown) {
+    let mut wait = every.min(FIRST);
+    while shutdown.sleep(wait).await {
+        wait = every;
+        match collect_unasked(&hub).await {
+            Ok(Swept { blobs: 0, manifests: 0, links: 0, .. }) => {
+                debug!("there are no artifacts that nobody needs")
+            }
+            Ok(Swept { manifests, links, blobs, bytes }) => {
+                info!(blobs, bytes, manifests, links, "artifacts that nobody needs any more were removed");
+            }
+            Err(error) => {
+                warn!(error = daemon::chain(&error), "artifacts that nobody needs can't be removed now");
+            }
+        }
+    }
+}
+
+async fn collect_unasked(hub: &Hub) -> Result<Swept, registry::Error> {
+    let garbage = Garbage { minimum_age: UNASKED_AGE, copies_rest: Some(COPIES_REST), dry_run: false };
+    hub.registry.collect_garbage(garbage, || named(hub)).await
 }
 
 /// How often objects are read again because some changed meanwhile.

@@ -72,13 +72,16 @@ pub use bootstrap::bootstrap;
 pub use client::Client;
 pub use egress::{Egress, Options as EgressOptions};
 pub use error::ApiError;
+pub use garbage::collect_regularly as collect_garbage_regularly;
 pub use hub::Hub;
 pub use images::serve_registry;
 pub use inside::Inside;
 pub use joining::{CertificateRequest, CertificateResponse, JoinRequest, JoinResponse};
 pub use limits::{Limits, Options as LimitOptions};
 pub use listener::serve as serve_encrypted;
-pub use mailbox::{Delivery, DeliveryKind, LISTENS, Mailbox};
+pub use mailbox::{
+    Arriving, ArrivingError, Beginning, Delivery, DeliveryKind, LISTENS, Mailbox, tend as tend_mailbox,
+};
 pub use metrics::Metrics;
 pub use nesting::{Child, Children, ChildrenAnswer, Refused, Report, Reports, Unreported, next_hop};
 pub use offload::{Answer, Answers, Ask, Note, Question, Relay};

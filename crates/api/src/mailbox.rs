@@ -5,10 +5,15 @@
 //! has the same id however often it is sent, so it lies in the box once; it leaves the box when the receiver says
 //! that it has it durably. Inputs and outputs of offloaded work travel in the same boxes, see [`crate::offload`].
 
+mod arriving;
 mod bells;
+mod boxes;
+mod tending;
+mod usage;
+mod writers;
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::Path as FilePath;
+use std::collections::BTreeMap;
+use std::io::SeekFrom;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +21,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
-use objects::{List, Objects, PutOptions};
 use serde::{Deserialize, Serialize};
-use store::{Key, Ledger};
+use store::Key;
+use tokio::io::AsyncSeekExt;
 use tokio_util::io::ReaderStream;
 use types::{Assignment, AssignmentSpec, Digest, Kind, SiteSpec};
 
@@ -32,14 +38,17 @@ use crate::authentication::User;
 use crate::limits::Held;
 use crate::nesting::{Branch, next_hop};
 use crate::offload::{Listening, Note};
-use crate::{ApiError, Hub};
-use bells::Bells;
+use crate::{ApiError, Hub, blobs};
+pub use arriving::{Arriving, ArrivingError};
+pub use boxes::Mailbox;
+use boxes::{BUCKET, refuse};
+pub(crate) use boxes::{Letter, Part, Taken};
+pub use tending::tend;
 
-const BUCKET: &str = "mailbox";
-/// How many deliveries one answer tells of; the receiver asks again.
-const PAGE: usize = 100;
 /// The box for sites that are not below this hub: the hub above knows them. No site has such a name.
 const UP: &str = "^";
+/// As whom the hub above sends.
+const FROM_ABOVE: &str = "the hub above";
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// The header of who hears of notes beside deliveries: an agent that offloads. Hubs below don't, nor older agents.
 pub const LISTENS: &str = "avocet-offload";
@@ -88,164 +97,11 @@ pub struct Delivery {
     pub about: BTreeMap<String, String>,
 }
 
-/// What is to be put into a box.
-pub(crate) struct Letter {
-    pub kind: DeliveryKind,
-    pub digest: Digest,
-    pub content_type: Option<String>,
-    /// Kept with it: `bucket` and `key` of where it goes, and what else there is to say.
-    pub about: BTreeMap<String, String>,
-}
-
-/// Under which name the kind of a letter is kept with it.
-const KIND: &str = "kind";
-
-/// The boxes of all sites, on the hub's disk.
-#[derive(Clone)]
-pub struct Mailbox {
-    objects: Objects,
-    bells: Bells,
-}
-
-impl Mailbox {
-    /// Opens the boxes in a folder.
-    ///
-    /// # Errors
-    /// If the folder can't be read.
-    pub fn open(folder: &FilePath, ledger: Ledger) -> Result<Self, objects::Error> {
-        Ok(Self { objects: Objects::open(folder, ledger)?, bells: Bells::new() })
-    }
-
-    /// Puts a letter into a site's box, durably, and once however often it is sent.
-    ///
-    /// # Errors
-    /// 400 if its id can't be one or its content is not what it should be, 413 if it is too large.
-    pub(crate) async fn put<S>(&self, site: &str, id: &str, letter: Letter, body: S) -> Result<(), ApiError>
-    where
-        S: Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
-    {
-        if !types::names::is_label_value(id) || id.is_empty() {
-            return Err(ApiError::bad_request(format!(
-                "`{id}` is not a delivery id: write 1 to 63 of A-Z a-z 0-9 - _ ."
-            )));
-        }
-        let name = format!("{site}/{id}");
-        let mut metadata = letter.about;
-        let kind = match letter.kind {
-            DeliveryKind::Output => None,
-            DeliveryKind::Task => Some("task"),
-            DeliveryKind::Result => Some("result"),
-        };
-        metadata.extend(kind.map(|kind| (KIND.to_owned(), kind.to_owned())));
-        let options = PutOptions {
-            content_type: letter.content_type,
-            metadata,
-            idempotency_key: Some(name.clone()),
-            expected_digest: Some(letter.digest),
-            create_bucket: true,
-            ..PutOptions::default()
-        };
-        self.objects.put(BUCKET, &name, body, options).await.map_err(refuse)?;
-        self.bells.of(site).notify_waiters();
-        Ok(())
-    }
-
-    /// What waits for sites that the hub above knows, but for these ids; at most a hundred. Waits until there is
-    /// something.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub async fn waiting_for_parent(&self, but: &HashSet<String>) -> Result<Vec<Delivery>, objects::Error> {
-        loop {
-            let mut rung = pin!(self.bells.of(UP).notified());
-            rung.as_mut().enable();
-            let mut waiting = self.page(UP, PAGE + but.len()).await?;
-            waiting.retain(|delivery| !but.contains(&delivery.id));
-            if !waiting.is_empty() {
-                waiting.truncate(PAGE);
-                return Ok(waiting);
-            }
-            rung.await;
-        }
-    }
-
-    /// The content of what waits for the hub above.
-    ///
-    /// # Errors
-    /// If it is not there, or the disk fails.
-    pub async fn open_for_parent(&self, id: &str) -> Result<tokio::fs::File, objects::Error> {
-        self.objects.get(BUCKET, &format!("{UP}/{id}")).await.map(|(_, file)| file)
-    }
-
-    /// The hub above has a delivery.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub async fn sent_to_parent(&self, id: &str) -> Result<(), objects::Error> {
-        self.remove(UP, id).await
-    }
-
-    async fn remove(&self, from: &str, id: &str) -> Result<(), objects::Error> {
-        self.objects.delete(BUCKET, &format!("{from}/{id}")).await?;
-        // Nobody reads the boxes' history.
-        self.objects.trim_changes(self.objects.latest_sequence()).await.map(drop)
-    }
-
-    async fn waiting(&self, site: &str) -> Result<Vec<Delivery>, objects::Error> {
-        self.page(site, PAGE).await
-    }
-
-    async fn page(&self, site: &str, limit: usize) -> Result<Vec<Delivery>, objects::Error> {
-        let prefix = format!("{site}/");
-        let list = List { prefix: prefix.clone(), limit, ..List::default() };
-        let page = match self.objects.list(BUCKET, list).await {
-            Err(objects::Error::NoSuchBucket(_)) => return Ok(vec![]),
-            page => page?,
-        };
-        let deliveries = page.objects.into_iter().map(|info| {
-            let mut about = info.metadata;
-            let kind = match about.remove(KIND).as_deref() {
-                Some("task") => DeliveryKind::Task,
-                Some("result") => DeliveryKind::Result,
-                _ => DeliveryKind::Output,
-            };
-            let mut told = |name: &str| about.remove(name).unwrap_or_default();
-            Delivery {
-                id: info.key.strip_prefix(&prefix).unwrap_or_default().to_owned(),
-                bucket: told("bucket"),
-                key: told("key"),
-                site: told("site"),
-                content_type: info.content_type,
-                size: info.size,
-                digest: info.digest,
-                kind,
-                about,
-            }
-        });
-        Ok(deliveries.collect())
-    }
-}
-
 pub fn routes() -> Router<Arc<Hub>> {
     Router::new()
         .route("/avocet/v1/mailbox/{site}", get(list))
         .route("/avocet/v1/mailbox/{site}/{id}", get(take).put(send).delete(confirm))
         .layer(DefaultBodyLimit::max(LARGEST))
-}
-
-fn refuse(error: objects::Error) -> ApiError {
-    match &error {
-        objects::Error::NoSuchKey { .. } | objects::Error::NoSuchBucket(_) => {
-            ApiError::not_found(error.to_string())
-        }
-        objects::Error::TooLarge { .. } => ApiError::too_large(error.to_string()),
-        objects::Error::Invalid(_)
-        | objects::Error::BucketName(_)
-        | objects::Error::Mismatch { .. }
-        | objects::Error::Incomplete { .. }
-        | objects::Error::Body(_) => ApiError::bad_request(error.to_string()),
-        _ => ApiError::internal(&error),
-    }
 }
 
 #[derive(Deserialize)]
@@ -255,6 +111,43 @@ struct Address {
     key: String,
     digest: Digest,
     content_type: Option<String>,
+    /// Of what comes in parts: how many bytes came before, and how many it is in all.
+    offset: Option<u64>,
+    size: Option<u64>,
+}
+
+/// What a part begins: how much of it is here.
+#[derive(Serialize, Deserialize)]
+pub struct Beginning {
+    /// Bytes; the next part begins there.
+    pub received: u64,
+}
+
+/// Puts what a request brings into a box: all of it, or a part.
+pub(crate) async fn put(
+    hub: &Hub,
+    user: &User,
+    (into, id): (&str, &str),
+    (offset, size): (Option<u64>, Option<u64>),
+    letter: Letter,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = body.into_data_stream().map_err(std::io::Error::other);
+    let (Some(offset), Some(size)) = (offset, size) else {
+        hub.mailbox.put(into, id, letter, body).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let part = Part { from: &user.name, offset, size };
+    let letter = Letter { size: Some(size), ..letter };
+    Ok(match hub.mailbox.put_part(into, id, part, letter, body).await? {
+        Taken::Whole => StatusCode::NO_CONTENT.into_response(),
+        Taken::Beginning(received) => (StatusCode::ACCEPTED, Json(Beginning { received })).into_response(),
+    })
+}
+
+/// How many bytes a request says that it brings.
+pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 async fn send(
@@ -262,20 +155,24 @@ async fn send(
     Extension(user): Extension<Arc<User>>,
     Path((site, id)): Path<(String, String)>,
     Query(address): Query<Address>,
+    headers: HeaderMap,
     body: Body,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     check_sender(&hub, &user, &address)?;
-    let Address { bucket, key, digest, content_type } = address;
+    let Address { bucket, key, digest, content_type, offset, size } = address;
     if !types::names::is_bucket(&bucket) || key.is_empty() {
         return Err(ApiError::bad_request(format!("`{bucket}/{key}` is not a bucket and a key")));
     }
     let known = known_box(&hub, &site);
     let into = known.or(hub.parent.as_ref().map(|_| UP.to_owned())).ok_or_else(|| unknown(&site))?;
-    let letter =
-        Letter { kind: DeliveryKind::Output, digest, content_type, about: to(&into, &site, bucket, key) };
-    let body = body.into_data_stream().map_err(std::io::Error::other);
-    hub.mailbox.put(&into, &id, letter, body).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let letter = Letter {
+        kind: DeliveryKind::Output,
+        digest,
+        content_type,
+        size: announced(&headers),
+        about: to(&into, &site, bucket, key),
+    };
+    put(&hub, &user, (&into, &id), (offset, size), letter, body).await
 }
 
 /// What is kept with an output for a site, in the box from which it travels on.
@@ -295,43 +192,88 @@ fn unknown(site: &str) -> ApiError {
 }
 
 impl Hub {
-    /// Takes in what the hub above has for a site of this hub.
+    /// How many bytes are here of what the hub above has for a site of this hub: where it goes on.
+    pub fn delivered(&self, delivery: &Delivery) -> u64 {
+        let site = self.receiver(delivery);
+        known_box(self, &site).map_or(0, |into| self.mailbox.begun(FROM_ABOVE, &into, delivery))
+    }
+
+    /// Forgets what is here of what the hub above has for a site of this hub: it comes from its beginning.
     ///
     /// # Errors
-    /// 404 if there is no such site here; else if it can't be kept.
-    pub async fn deliver<S>(&self, delivery: Delivery, body: S) -> Result<(), ApiError>
+    /// If the disk fails.
+    pub fn forget_delivered(&self, delivery: &Delivery) -> Result<(), ApiError> {
+        let site = self.receiver(delivery);
+        known_box(self, &site).map_or(Ok(()), |into| self.mailbox.forget_begun(FROM_ABOVE, &into, delivery))
+    }
+
+    /// Takes in what the hub above has for a site of this hub, from byte `offset` on.
+    ///
+    /// # Errors
+    /// 404 if there is no such site here; else if it can't be kept, or not all came: what came is kept then.
+    pub async fn deliver<S>(&self, delivery: Delivery, offset: u64, body: S) -> Result<(), ApiError>
     where
         S: Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
     {
-        let site = if delivery.site.is_empty() { self.site.clone() } else { delivery.site.clone() };
+        let site = self.receiver(&delivery);
         let into = known_box(self, &site).ok_or_else(|| unknown(&site))?;
-        let Delivery { id, bucket, key, content_type, digest, kind, .. } = delivery;
-        let letter = Letter { kind, digest, content_type, about: to(&into, &site, bucket, key) };
-        self.mailbox.put(&into, &id, letter, body).await
+        let Delivery { id, bucket, key, content_type, digest, kind, size, .. } = delivery;
+        let about = to(&into, &site, bucket, key);
+        let letter = || Letter {
+            kind,
+            digest,
+            content_type: content_type.clone(),
+            size: Some(size),
+            about: about.clone(),
+        };
+        let part = Part { from: FROM_ABOVE, offset, size };
+        let nothing = futures::stream::empty();
+        let taken = match self.mailbox.put_part(&into, &id, part, letter(), body).await? {
+            Taken::Beginning(received) if received == size => {
+                let end = Part { offset: size, ..part };
+                self.mailbox.put_part(&into, &id, end, letter(), nothing).await?
+            }
+            taken => taken,
+        };
+        match taken {
+            Taken::Whole => Ok(()),
+            Taken::Beginning(received) => Err(ApiError::timeout(format!(
+                "{received} of {size} bytes of a delivery for site `{site}` came; the rest is fetched later"
+            ))),
+        }
+    }
+
+    /// For whom a delivery from above is.
+    fn receiver(&self, delivery: &Delivery) -> String {
+        if delivery.site.is_empty() { self.site.clone() } else { delivery.site.clone() }
     }
 }
 
-/// A site may send what one of its assignments makes, or one of a site below it, and nothing else.
+/// A site may send what one of its assignments makes, or one of a site below it, or made not long ago; and nothing else.
 fn check_sender(hub: &Hub, user: &User, address: &Address) -> Result<(), ApiError> {
     if user.is_admin() {
         return Ok(());
     }
+    let Address { bucket, key, .. } = address;
     let makes = |sender: &str| {
         let (assignments, _) = hub.store.list(AssignmentSpec::PLURAL, Some(sender));
         assignments.iter().any(|object| {
             let Ok(assignment) = object.parse::<Assignment>() else { return false };
-            assignment.spec.outputs.iter().any(|output| output.to.matches(&address.bucket, &address.key))
+            assignment.spec.outputs.iter().any(|output| output.to.matches(bucket, key))
         })
     };
+    // What was assigned only just now may not be remembered yet.
     let makes = user.site().is_some_and(|sender| {
-        makes(sender) || Branch::of(hub, sender).below().iter().any(|below| makes(below))
+        hub.mailbox.writers.allow(sender, bucket, key, daemon::now())
+            || makes(sender)
+            || Branch::of(hub, sender).below().iter().any(|below| makes(below))
     });
     if makes {
         return Ok(());
     }
     Err(ApiError::forbidden(format!(
-        "{} has no assignment that writes `{}/{}`",
-        user.name, address.bucket, address.key
+        "{} has no assignment that writes `{bucket}/{key}`, nor had one of late",
+        user.name
     )))
 }
 
@@ -388,17 +330,20 @@ async fn list(
 async fn take(
     State(hub): State<Arc<Hub>>,
     Path((site, id)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (boxes, key) = (&hub.mailbox.objects, format!("{site}/{id}"));
-    let (_, file) = match boxes.get(BUCKET, &key).await {
+    let (info, mut file) = match boxes.get(BUCKET, &key).await {
         // It was taken after the backup was made that this hub goes on from.
         Err(error @ objects::Error::Lost { .. }) => {
-            boxes.delete(BUCKET, &key).await.map_err(refuse)?;
+            hub.mailbox.remove(&site, &id).await.map_err(refuse)?;
             return Err(ApiError::not_found(error.to_string()));
         }
         found => found.map_err(refuse)?,
     };
-    Ok(Body::from_stream(ReaderStream::new(file)).into_response())
+    let offset = blobs::range(&headers, info.size)?;
+    file.seek(SeekFrom::Start(offset)).await.map_err(|error| ApiError::internal(&error))?;
+    Ok(blobs::rest(Body::from_stream(ReaderStream::new(file)), offset, info.size))
 }
 
 async fn confirm(

@@ -173,6 +173,17 @@ pub async fn show(State(hub): State<Arc<Hub>>) -> ([(HeaderName, &'static str); 
         text.head(name, kind, help);
         text.line(name, &[], value);
     }
+    let fill = hub.mailbox.fill().await.unwrap_or_default();
+    let name = "avocet_mailbox_bytes";
+    text.head(name, "gauge", "Bytes that wait for a site; `^` stands for those that the hub above knows.");
+    fill.iter().for_each(|(site, fill)| text.line(name, &[("site", site)], fill.bytes));
+    let name = "avocet_mailbox_deliveries";
+    text.head(
+        name,
+        "gauge",
+        "Deliveries that wait for a site; `^` stands for those that the hub above knows.",
+    );
+    fill.iter().for_each(|(site, fill)| text.line(name, &[("site", site)], fill.deliveries));
     process::show(&mut text);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")], text.into_string())
 }

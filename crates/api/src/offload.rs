@@ -17,8 +17,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use axum::routing::{post, put};
 use axum::{Extension, Json};
 use futures::TryStreamExt;
@@ -31,6 +31,7 @@ use types::{
     TaintEffect, condition,
 };
 
+use crate::authentication::User;
 use crate::limits::Held;
 use crate::mailbox::{self, DeliveryKind, Letter};
 use crate::{ApiError, Hub};
@@ -294,7 +295,7 @@ async fn hand_over(
     if !other.is_some_and(|other| may_take(&hub, &site, &offload, &other)) {
         return Err(ApiError::forbidden(format!("site `{to}` takes no work of `{site}` now; ask anew")));
     }
-    let size = headers.get(CONTENT_LENGTH).and_then(|size| size.to_str().ok()?.parse::<u64>().ok());
+    let size = mailbox::announced(&headers);
     let size =
         size.ok_or_else(|| ApiError::bad_request("the size of the input must be sent as Content-Length"))?;
     if size > offload.max_input_bytes.bytes() {
@@ -312,7 +313,8 @@ async fn hand_over(
         ("key", task.key),
     ];
     let about = about.map(|(name, value)| (name.to_owned(), value)).into();
-    let letter = Letter { kind: DeliveryKind::Task, digest: task.digest, content_type: None, about };
+    let letter =
+        Letter { kind: DeliveryKind::Task, digest: task.digest, content_type: None, size: Some(size), about };
     hub.mailbox.put(&to, &attempt, letter, body.into_data_stream().map_err(io::Error::other)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -322,15 +324,20 @@ async fn hand_over(
 struct Returned {
     ticket: String,
     digest: Digest,
+    /// As of every delivery that comes in parts.
+    offset: Option<u64>,
+    size: Option<u64>,
 }
 
 /// What became of an attempt goes into the box of the site that asked for it.
 async fn give_back(
     State(hub): State<Arc<Hub>>,
+    Extension(user): Extension<Arc<User>>,
     Path((site, to, attempt)): Path<(String, String, String)>,
-    Query(Returned { ticket, digest }): Query<Returned>,
+    Query(Returned { ticket, digest, offset, size }): Query<Returned>,
+    headers: HeaderMap,
     body: Body,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     if !hub.site_tokens.is_sealed(&seal(&to, &site, &attempt), &ticket) {
         return Err(ApiError::forbidden(format!(
             "site `{site}` was handed no attempt `{attempt}` by `{to}`"
@@ -340,9 +347,9 @@ async fn give_back(
         return Err(ApiError::not_found(format!("sites \"{to}\" not found; nobody waits for this attempt")));
     }
     let about = [("from".to_owned(), site)].into();
-    let letter = Letter { kind: DeliveryKind::Result, digest, content_type: None, about };
-    hub.mailbox.put(&to, &attempt, letter, body.into_data_stream().map_err(io::Error::other)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let announced = mailbox::announced(&headers);
+    let letter = Letter { kind: DeliveryKind::Result, digest, content_type: None, size: announced, about };
+    mailbox::put(&hub, &user, (&to, &attempt), (offset, size), letter, body).await
 }
 
 /// What a ticket says: who runs which attempt for whom.

@@ -20,3 +20,4 @@ pub use blobs::{Blobs, Collected, Stored};
 pub use chunks::{PIECE, is_whole};
 pub use error::Error;
 pub use fetch::{Source, fetch, fetch_checked};
+pub use partial::HeldPartial;

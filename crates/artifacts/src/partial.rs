@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -52,7 +52,10 @@ impl Blobs {
     }
 
     /// The same, if the partial is `offset` bytes long: the stream begins there.
-    pub(crate) async fn append_at(
+    ///
+    /// # Errors
+    /// As [`Blobs::append`]; [`Error::Busy`] if the partial has another length.
+    pub async fn append_at(
         &self,
         digest: &Digest,
         offset: Option<u64>,
@@ -122,6 +125,32 @@ impl Blobs {
             blobs.publish(&partial.file, &partial.path, &digest)
         })
         .await
+    }
+
+    /// The partial's file, which nobody writes to while this is held: who renames it has it for good.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] when bytes are missing, [`Error::Busy`]; [`Error::Io`].
+    pub async fn hold(&self, digest: &Digest, size: u64) -> Result<HeldPartial, Error> {
+        let (path, digest) = (self.named("partial", digest), *digest);
+        blocking(move || {
+            let partial = Partial::open(path, &digest)?;
+            if partial.len < size {
+                return Err(Error::Incomplete { digest, received: partial.len, size });
+            }
+            Ok(HeldPartial(partial))
+        })
+        .await
+    }
+}
+
+/// A partial that nobody writes to; see [`Blobs::hold`].
+pub struct HeldPartial(Partial);
+
+impl HeldPartial {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.path
     }
 }
 

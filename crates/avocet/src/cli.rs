@@ -202,6 +202,10 @@ pub struct ListenHub {
     /// Write down those requests, too, that change nothing
     #[arg(long)]
     pub audit_reads: bool,
+    /// How often artifacts go that nothing has named for a week, and images of a hub above that nobody has pulled for a
+    /// month: 30m, 24h or 7d; 0 for never
+    #[arg(long, default_value = "24h", value_parser = duration_or_never, value_name = "DURATION")]
+    pub artifact_gc: u64,
     #[command(flatten)]
     pub limits: HubLimits,
 }
@@ -227,6 +231,9 @@ pub struct HubLimits {
     /// Bytes of artifacts and images per second, all together, such as 10Mi [default: no limit]
     #[arg(long, value_name = "BYTES")]
     pub max_artifact_bytes_per_second: Option<Quantity>,
+    /// Bytes of outputs that wait for one site, such as 10Gi; who has more for it keeps it until the site fetched some
+    #[arg(long, default_value = "32Gi", value_name = "BYTES")]
+    pub max_mailbox_bytes: Quantity,
 }
 
 /// People whom an OpenID Connect issuer knows.
@@ -471,6 +478,11 @@ pub fn duration(text: &str) -> Result<u64, String> {
         number.checked_mul(*seconds).filter(|total| *total > 0)
     });
     found.ok_or_else(|| format!("`{text}` is not a duration; write for example 30s, 15m, 1h or 2d"))
+}
+
+/// The same, or 0 for what is never to happen.
+pub fn duration_or_never(text: &str) -> Result<u64, String> {
+    if text == "0" || text == "0s" { Ok(0) } else { duration(text) }
 }
 
 #[derive(Subcommand)]

@@ -125,7 +125,8 @@ pub async fn start(
                 .map(types::Quantity::bytes),
             at_once: options.limits.max_artifact_downloads,
         }),
-        mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?,
+        mailbox: Mailbox::open(&folder.join("mailbox"), ledger)?
+            .holding(options.limits.max_mailbox_bytes.bytes()),
         sources: SourceQueue::default(),
         errands: Errands::default(),
         pages: api::Pages::default(),
@@ -158,6 +159,12 @@ pub async fn start(
         signer: Arc::new(HubSigner(authority.clone())),
     };
     follow_sources(&hub, &folder, options, &events, tasks);
+    let (tended, recorder) = (hub.clone(), events.clone());
+    tasks.supervise("mailbox", move |shutdown| api::tend_mailbox(tended.clone(), recorder.clone(), shutdown));
+    if options.artifact_gc > 0 {
+        let (every, shutdown) = (Duration::from_secs(options.artifact_gc), tasks.shutdown());
+        tasks.spawn("artifact-gc", api::collect_garbage_regularly(hub.clone(), every, shutdown));
+    }
     let store = hub.store.clone();
     tasks.supervise("lifecycle", move |shutdown| {
         controllers::run_lifecycle(store.clone(), events.clone(), authority.clone(), shutdown)

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use types::{Condition, ConditionStatus, Site, Taint, Time, condition, set_condition};
+use types::{Condition, ConditionStatus, OutputsStatus, Site, Taint, Time, condition, set_condition};
 
 use crate::application::Moment;
 use crate::instances::{Duplicate, Instances};
@@ -303,6 +303,7 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Mo
             heard
                 .duplicate(site, now, heartbeats.grace)
                 .map(|(status, reason, message)| ("DuplicateIdentity", status, reason, message)),
+            outputs(site).map(|(status, reason, message)| ("OutputsDelivered", status, reason, message)),
         ];
         let generation = site.metadata.generation;
         let is_news = |(kind, status, reason, message): &(&str, ConditionStatus, &str, String)| {
@@ -330,6 +331,25 @@ pub(crate) fn reconcile(snapshot: &Snapshot, heartbeats: &Heartbeats, moment: Mo
         writes.push(Write::status(&changed).telling(told));
     }
     writes
+}
+
+/// Whether a site gets rid of what it makes for others; not told of sites that always did.
+fn outputs(site: &Site) -> Option<(ConditionStatus, &'static str, String)> {
+    let OutputsStatus { late, refused, reason, .. } = &site.status.outputs;
+    if *refused > 0 {
+        let message = format!(
+            "the hub refused {refused} of its outputs, which it keeps and tries again; of one it said: {reason}"
+        );
+        return Some((ConditionStatus::False, "Refused", message));
+    }
+    if *late > 0 {
+        // How many changes all the time; that is in the status.
+        let message =
+            "outputs for other sites wait there for more than ten minutes; `status.outputs` has how many";
+        return Some((ConditionStatus::False, "Late", message.to_owned()));
+    }
+    condition(&site.status.conditions, "OutputsDelivered")?;
+    Some((ConditionStatus::True, "Delivered", String::new()))
 }
 
 /// Whether it is noted since when a site has a taint. A time to come is none: who noted it had another clock.
@@ -364,6 +384,7 @@ fn tell(site: &Site, now: ConditionStatus, message: &str) -> Vec<Occurrence> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::write::Action;
 
     const GRACE: Duration = Duration::from_secs(30);
 
@@ -418,6 +439,39 @@ mod tests {
         site.status.complaints.clear();
         let told: Vec<_> = complaints(&site).collect();
         assert_eq!(told, [("StoragePressure", ConditionStatus::False, "ToldBySite", String::new())]);
+    }
+
+    #[test]
+    fn a_site_that_does_not_get_rid_of_its_outputs_has_a_condition_that_says_so() {
+        let mut site = Site::new(types::ObjectMeta::named("plant"), types::SiteSpec::default());
+        let heartbeats = started_long_ago();
+        let seen = |site: &Site| {
+            let snapshot = Snapshot { sites: vec![site.clone()], ..Snapshot::default() };
+            let written = reconcile(&snapshot, &heartbeats, heartbeats.moment(heartbeats.steady()));
+            let [Write { action: Action::Status(manifest), .. }] = &*written else { panic!("{written:?}") };
+            manifest["status"]["conditions"].as_array().cloned().unwrap_or_default()
+        };
+        let told = |site: &Site| {
+            let conditions = seen(site);
+            let told = conditions.iter().find(|known| known["type"] == "OutputsDelivered");
+            told.map(|known| (known["status"].clone(), known["reason"].clone(), known["message"].clone()))
+        };
+        assert_eq!(told(&site), None);
+        site.status.outputs = OutputsStatus {
+            refused: 2,
+            reason: "sites \"shop\" not found".into(),
+            ..OutputsStatus::default()
+        };
+        let (status, reason, message) = told(&site).unwrap();
+        assert_eq!((status, reason), ("False".into(), "Refused".into()));
+        assert!(
+            message.as_str().unwrap().contains("refused 2") && message.as_str().unwrap().contains("shop")
+        );
+        let conditions = serde_json::from_value(seen(&site).into()).unwrap();
+        site.status.conditions = conditions;
+        site.status.outputs = OutputsStatus::default();
+        let (status, reason, _) = told(&site).unwrap();
+        assert_eq!((status, reason), ("True".into(), "Delivered".into()));
     }
 
     #[test]

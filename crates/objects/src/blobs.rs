@@ -111,6 +111,27 @@ impl Blobs {
         let _ = self.removals.try_send(self.path(id));
     }
 
+    /// Takes in a finished file on the same file system by renaming it. Blocks.
+    pub(crate) fn adopt(self: &Arc<Self>, from: &Path) -> Result<NewBlob, Error> {
+        let failed = |source| Error::disk(from, source);
+        let id = BlobId(uuid::Uuid::new_v4().as_u128());
+        let mut file = File::open(from).map_err(failed)?;
+        let (mut size, mut md5, mut sha256) = (0, Md5::new(), Sha256::new());
+        let mut buffer = vec![0; BATCH];
+        loop {
+            let read = file.read(&mut buffer).map_err(failed)?;
+            let Some(chunk) = buffer.get(..read).filter(|chunk| !chunk.is_empty()) else { break };
+            md5.update(chunk);
+            sha256.update(chunk);
+            size += chunk.len() as u64;
+        }
+        let draft = Draft { id, blobs: self.clone(), kept: false };
+        fs::rename(from, self.path(id)).map_err(failed)?;
+        let synced = file.sync_all().and_then(|()| self.folder.sync_all());
+        synced.map_err(|source| Error::disk(&self.path, source))?;
+        Ok(NewBlob { id, size, md5: md5.finalize().into(), digest: Digest::from_hasher(sha256), draft })
+    }
+
     /// Writes what comes to a new file and makes it durable. At most `limit` bytes.
     pub(crate) async fn receive(
         self: &Arc<Self>,

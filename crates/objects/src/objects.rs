@@ -139,6 +139,44 @@ impl Objects {
         body: impl Stream<Item = io::Result<Bytes>> + Send,
         options: PutOptions,
     ) -> Result<Info, Error> {
+        if let Some(info) = self.prepare_put(bucket, key, &options).await? {
+            return Ok(info);
+        }
+        let blob = self.0.blobs.receive(body, self.0.limits.object_size).await?;
+        self.publish_put(blob, bucket, key, options).await
+    }
+
+    /// The same with the bytes of a file on the file system of the objects, which is taken in: it is gone from where it
+    /// was, also if it turns out not to be what `options` expect.
+    ///
+    /// # Errors
+    /// Those of [`Objects::put`].
+    pub async fn put_file(
+        &self,
+        bucket: &str,
+        key: &str,
+        file: &Path,
+        options: PutOptions,
+    ) -> Result<Info, Error> {
+        if let Some(info) = self.prepare_put(bucket, key, &options).await? {
+            std::fs::remove_file(file).map_err(|source| Error::disk(file, source))?;
+            return Ok(info);
+        }
+        let (blobs, file, limit) = (self.0.blobs.clone(), file.to_owned(), self.0.limits.object_size);
+        let blob = blocking(move || blobs.adopt(&file)).await?;
+        if blob.size > limit {
+            return Err(Error::TooLarge { size: blob.size, limit });
+        }
+        self.publish_put(blob, bucket, key, options).await
+    }
+
+    /// Checks what a write names; answers what is there already, if it was written before.
+    async fn prepare_put(
+        &self,
+        bucket: &str,
+        key: &str,
+        options: &PutOptions,
+    ) -> Result<Option<Info>, Error> {
         check_bucket(bucket)?;
         check_key(key)?;
         check_metadata(&options.metadata, options.content_type.as_deref())?;
@@ -149,11 +187,26 @@ impl Objects {
         if let Some(size) = options.expected_length.filter(|size| *size > limit) {
             return Err(Error::TooLarge { size, limit });
         }
-        let idempotency = options.idempotency_key.as_ref().map(|key| format!("put/{key}"));
-        if let Some(info) = self.look_before_put(bucket, idempotency.clone(), options.create_bucket).await? {
-            return Ok(info);
-        }
-        let blob = self.0.blobs.receive(body, limit).await?;
+        let idempotency = options.idempotency_key.as_deref().map(put_key);
+        self.look_before_put(bucket, idempotency, options.create_bucket).await
+    }
+
+    /// The object that was written with an idempotency key, if one was and that is still remembered.
+    ///
+    /// # Errors
+    /// If the records can't be read.
+    pub async fn written_before(&self, idempotency_key: &str) -> Result<Option<Info>, Error> {
+        let key = put_key(idempotency_key);
+        self.read(move |tables| records::seen(tables, &key)).await
+    }
+
+    async fn publish_put(
+        &self,
+        blob: NewBlob,
+        bucket: &str,
+        key: &str,
+        options: PutOptions,
+    ) -> Result<Info, Error> {
         blob.check(&options)?;
         let info = Info {
             bucket: bucket.to_owned(),
@@ -170,7 +223,7 @@ impl Objects {
         let how = Publish {
             condition: options.condition,
             create_bucket: options.create_bucket,
-            idempotency: idempotency.map(|key| Idempotency { key, limit }),
+            idempotency: options.idempotency_key.map(|key| Idempotency { key: put_key(&key), limit }),
         };
         self.publish(blob, info, move |tables, record| {
             Ok((records::publish(tables, record, &how)?, Vec::new()))
@@ -356,4 +409,9 @@ impl Objects {
         read.map_err(|source| Error::disk(key, source))?;
         Ok((info, bytes.into()))
     }
+}
+
+/// Under which an idempotency key of a write is remembered.
+fn put_key(idempotency_key: &str) -> String {
+    format!("put/{idempotency_key}")
 }

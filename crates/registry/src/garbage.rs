@@ -19,6 +19,9 @@ pub struct Garbage {
     pub minimum_age: Duration,
     /// Only tells what would go.
     pub dry_run: bool,
+    /// For how long a tag that was heard from the registry above keeps what it points at after that was last pulled or
+    /// heard of; for ever if absent. It comes again when it is asked for again.
+    pub copies_rest: Option<Duration>,
 }
 
 /// What went, or would go.
@@ -39,7 +42,9 @@ type Place = (String, ContentDigest);
 
 struct Census {
     manifests: HashMap<Place, ManifestRecord>,
+    /// What tags of this registry's own point at, and what those point at that were heard from above.
     tagged: HashSet<Place>,
+    copied: HashSet<Place>,
     links: Vec<(Place, LinkRecord)>,
 }
 
@@ -97,7 +102,8 @@ impl Registry {
     }
 
     fn census(&self) -> Result<Census, Error> {
-        let (mut manifests, mut tagged, mut links) = (HashMap::new(), HashSet::new(), Vec::new());
+        let (mut manifests, mut links) = (HashMap::new(), Vec::new());
+        let (mut tagged, mut copied) = (HashSet::new(), HashSet::new());
         self.ledger.read(|tables| {
             records::each(tables, MANIFESTS, "", |key, record: ManifestRecord| {
                 if let Some(place) = split(key, '@') {
@@ -106,6 +112,7 @@ impl Registry {
             })?;
             records::each(tables, TAGS, "", |key, tag: TagRecord| {
                 if let Some((repository, _)) = key.rsplit_once(':') {
+                    let tagged = if tag.cached { &mut copied } else { &mut tagged };
                     tagged.insert((repository.to_owned(), tag.digest));
                 }
             })?;
@@ -117,7 +124,7 @@ impl Registry {
                 }
             })
         })?;
-        Ok(Census { manifests, tagged, links })
+        Ok(Census { manifests, tagged, copied, links })
     }
 
     async fn forget(&self, manifests: Vec<Place>, links: Vec<Place>) -> Result<(), Error> {
@@ -146,7 +153,9 @@ impl Census {
             }
         }
         let is_root = |(place, record): &(&Place, &ManifestRecord)| {
+            let rests = || garbage.copies_rest.is_some_and(|rest| is_old(record.pushed, now, rest));
             self.tagged.contains(*place)
+                || (self.copied.contains(*place) && !rests())
                 || needed.contains(&record.blob)
                 || !is_old(record.pushed, now, garbage.minimum_age)
         };

@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 use store::Ledger;
 use types::{Digest, Time};
 
-use crate::records::{self, LINKS, LinkRecord};
+use crate::records::{self, LINKS, LinkRecord, MANIFESTS, ManifestRecord};
 use crate::uploads::Chunk;
 use crate::{
     ContentDigest, Error, Found, Garbage, Incoming, Limits, Origin, Reference, Registry, Repository,
@@ -126,7 +126,52 @@ async fn who_looks_at_a_blob_before_a_push_finds_it_when_it_ends() {
     let link = LinkRecord { blob, size: 5, linked };
     registry.ledger.write(move |tables| tables.put(LINKS, &key, &link)).await.unwrap();
     registry.renew(&repository(), &blob.into()).await.unwrap().unwrap();
-    let garbage = Garbage { minimum_age: Duration::from_secs(3600), dry_run: false };
+    let garbage = Garbage { minimum_age: Duration::from_secs(3600), ..Garbage::default() };
     let swept = registry.collect_garbage(garbage, HashSet::new).await.unwrap();
     assert_eq!((swept.links, swept.blobs), (0, 0));
+}
+
+#[tokio::test]
+async fn a_copy_that_is_pulled_while_nobody_above_can_be_asked_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = open(folder.path());
+    let (tag, media_type) =
+        (Reference::Tag("v1".parse().unwrap()), "application/vnd.oci.image.index.v1+json");
+    let manifest = Bytes::from_static(br#"{"schemaVersion": 2, "manifests": []}"#);
+    registry.keep_manifest(&repository(), &tag, media_type, manifest, vec![], true).await.unwrap();
+    let long_ago: Time = serde_json::from_str("\"1970-01-01T00:00:00Z\"").unwrap();
+    let age = move |tables: &store::ledger::Tables| {
+        let kept: Vec<(String, ManifestRecord)> = tables.range(MANIFESTS, "", "", 1)?;
+        let (key, record) = &kept[0];
+        tables.put(MANIFESTS, key, &ManifestRecord { pushed: long_ago, ..record.clone() })
+    };
+    let rest = Some(Duration::from_secs(3600));
+    let garbage = Garbage { copies_rest: rest, minimum_age: Duration::from_secs(3600), dry_run: false };
+    registry.ledger.write(age).await.unwrap();
+    let pulling = registry.clone().with_origin(Arc::new(Away));
+    pulling.manifest(&repository(), &tag).await.unwrap();
+    assert_eq!(registry.collect_garbage(garbage, HashSet::new).await.unwrap().manifests, 0);
+    registry.ledger.write(age).await.unwrap();
+    assert_eq!(registry.collect_garbage(garbage, HashSet::new).await.unwrap().manifests, 1);
+}
+
+struct Away;
+
+impl Origin for Away {
+    fn manifest<'a>(
+        &'a self,
+        _: &'a Repository,
+        _: &'a Reference,
+    ) -> BoxFuture<'a, io::Result<Option<Found>>> {
+        Box::pin(async { Err(io::ErrorKind::HostUnreachable.into()) })
+    }
+
+    fn blob<'a>(
+        &'a self,
+        _: &'a Repository,
+        _: &'a ContentDigest,
+        _: u64,
+    ) -> BoxFuture<'a, io::Result<Option<Incoming>>> {
+        Box::pin(async { Err(io::ErrorKind::HostUnreachable.into()) })
+    }
 }

@@ -268,10 +268,28 @@ impl Registry {
         {
             return Ok(manifest);
         }
-        match self.local_manifest(repository, reference)? {
-            Some((manifest, _)) => Ok(manifest),
-            None => Err(manifest_unknown(repository, reference)),
+        let Some((manifest, _)) = self.local_manifest(repository, reference)? else {
+            return Err(manifest_unknown(repository, reference));
+        };
+        if self.origin.is_some() {
+            self.note_pull(repository, &manifest.digest).await?;
         }
+        Ok(manifest)
+    }
+
+    /// Copies go that nobody pulled for long: this one was pulled. Noted no more often than once an hour.
+    async fn note_pull(&self, repository: &Repository, digest: &ContentDigest) -> Result<(), Error> {
+        let (key, now) = (records::manifest_key(repository, digest), daemon::now());
+        let is_old = |record: &ManifestRecord| now.0.as_second() - record.pushed.0.as_second() >= RENEWED;
+        if !self.ledger.read(|tables| tables.get(MANIFESTS, &key))?.as_ref().is_some_and(is_old) {
+            return Ok(());
+        }
+        self.ledger
+            .write(move |tables| match tables.get::<ManifestRecord>(MANIFESTS, &key)? {
+                Some(record) => Ok(tables.put(MANIFESTS, &key, &ManifestRecord { pushed: now, ..record })?),
+                None => Ok(()),
+            })
+            .await
     }
 
     /// A manifest that is here, and whether its tag was heard from the registry above.

@@ -75,8 +75,8 @@ pub use rollout::{
 pub use score::{PlacementScore, PlacementScoreSpec, Score};
 pub use selector::{InvalidSelector, LabelSelector, Operator, Requirement, Selector};
 pub use site::{
-    Capacity, Claim, Complaint, Endpoints, Link, MeasuredLocation, Site, SiteSpec, SiteStatus, Taint,
-    TaintEffect, Toleration, TolerationOperator,
+    Capacity, Claim, Complaint, Endpoints, Link, MeasuredLocation, OutputsStatus, Site, SiteSpec, SiteStatus,
+    Taint, TaintEffect, Toleration, TolerationOperator,
 };
 pub use source::{
     AppliedObject, DeletionPolicy, DriftPolicy, FailedObject, GitReference, GitSource, HelmOptions,

@@ -190,6 +190,8 @@ pub struct SiteStatus {
     /// What goes wrong at the site, as it says itself: the hub makes conditions of it.
     #[schemars(length(max = 16))]
     pub complaints: Vec<Complaint>,
+    /// Outputs for other sites that it could not get rid of.
+    pub outputs: OutputsStatus,
 }
 
 /// Something that goes wrong at a site.
@@ -201,6 +203,21 @@ pub struct Complaint {
     /// What follows from it, and what to do.
     #[schemars(length(max = 1024))]
     pub message: String,
+}
+
+/// Outputs for other sites that a site could not get rid of. It keeps them, and goes on trying.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OutputsStatus {
+    /// How many have waited for more than ten minutes.
+    pub late: u64,
+    /// How many bytes those are.
+    pub late_bytes: u64,
+    /// How many the hub refused.
+    pub refused: u64,
+    /// Why it refused one of them, in its own words; empty if it refused none.
+    #[schemars(length(max = 1024))]
+    pub reason: String,
 }
 
 /// Where a site's services listen, as URLs; empty where off.

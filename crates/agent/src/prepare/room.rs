@@ -22,7 +22,7 @@ impl Preparer {
             warn!(error = %daemon::chain(&error), "functions that nobody needs can't be removed");
             0
         });
-        let garbage = Garbage { minimum_age, dry_run: false };
+        let garbage = Garbage { minimum_age, ..Garbage::default() };
         let swept = self.registry.collect_garbage(garbage, || self.needed().into_keys().collect()).await;
         let swept = swept.unwrap_or_else(|error| {
             warn!(error = %daemon::chain(&error), "artifacts that nobody needs can't be removed");
@@ -46,7 +46,6 @@ impl Preparer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::path::Path;
     use std::time::SystemTime;
 

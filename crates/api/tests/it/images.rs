@@ -123,6 +123,37 @@ async fn garbage_is_what_no_object_names_and_sites_can_not_collect_it() {
 }
 
 #[tokio::test]
+async fn a_hub_removes_by_itself_what_nothing_has_named_for_a_week() {
+    let hub = TestHub::start().await;
+    let days = |count: u64| std::time::Duration::from_secs(count * 24 * 3600);
+    let put = async |content: &'static [u8], age| {
+        let (digest, _) = hub.hub.blobs.put_reader(content).await.unwrap();
+        let file = std::fs::File::open(hub.hub.blobs.path(&digest)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - age).unwrap();
+        digest
+    };
+    let (assigned, young, old) =
+        (put(b"assigned", days(100)).await, put(b"young", days(6)).await, put(b"old", days(8)).await);
+    let note = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "note"}, "data": {"text": assigned},
+    });
+    hub.ask_json("POST", "/api/v1/namespaces/default/configmaps", ADMIN, &note).await.expect(201);
+    let every = std::time::Duration::from_millis(5);
+    let collecting = avocet_api::collect_garbage_regularly(hub.hub.clone(), every, hub.tasks.shutdown());
+    let seen = async {
+        while hub.hub.blobs.has(&old) {
+            tokio::time::sleep(every).await;
+        }
+    };
+    tokio::select! {
+        () = collecting => panic!("it ended"),
+        () = seen => {}
+        () = tokio::time::sleep(std::time::Duration::from_secs(20)) => panic!("nothing was removed"),
+    }
+    assert!(hub.hub.blobs.has(&assigned) && hub.hub.blobs.has(&young));
+}
+
+#[tokio::test]
 async fn whoever_fetches_an_artifact_learns_the_digests_of_its_pieces() {
     let hub = TestHub::start().await;
     let path = format!("/avocet/v1/blobs/{}", Digest::of(b"x"));

@@ -20,6 +20,7 @@ mod impersonation;
 mod joining;
 mod lifecycle;
 mod limits;
+mod mailbox;
 mod malformed;
 mod nesting;
 mod offload;

@@ -28,6 +28,32 @@ async fn an_object_reads_back_with_what_was_said_of_it() {
 }
 
 #[tokio::test]
+async fn a_file_is_taken_in_as_it_is_and_one_that_is_not_what_it_should_be_is_gone() {
+    let site = Site::new().await;
+    let file = site.folder.path().join("arriving");
+    let expecting = |content: &[u8], key: &str| PutOptions {
+        expected_digest: Some(Digest::of(content)),
+        expected_length: Some(content.len() as u64),
+        ..with_idempotency_key(key)
+    };
+    std::fs::write(&file, "damaged").unwrap();
+    let refused = site.objects.put_file("data", "a", &file, expecting(b"correct", "one")).await;
+    assert!(matches!(refused, Err(Error::Mismatch { .. })), "{refused:?}");
+    assert!(!file.exists());
+    assert_eq!(site.objects.written_before("one").await.unwrap(), None);
+    std::fs::write(&file, "correct").unwrap();
+    let written = site.objects.put_file("data", "a", &file, expecting(b"correct", "one")).await.unwrap();
+    assert_eq!((written.size, &*written.etag), (7, "e5d7cffe25654f7e3a1e334118c71549"));
+    assert_eq!(site.objects.written_before("one").await.unwrap(), Some(written.clone()));
+    std::fs::write(&file, "another").unwrap();
+    let again = site.objects.put_file("data", "b", &file, expecting(b"another", "one")).await.unwrap();
+    assert_eq!(again, written, "it was written before");
+    assert!(!file.exists());
+    site.wait_for_files(1).await;
+    assert_eq!(site.reopened().text("a").await, "correct");
+}
+
+#[tokio::test]
 async fn a_large_body_in_odd_chunks_is_written_whole() {
     let site = Site::new().await;
     let chunks: Vec<Bytes> =

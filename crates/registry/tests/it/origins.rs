@@ -1,10 +1,12 @@
 //! A registry that asks another one for what it lacks.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use avocet_registry::{ContentDigest, Found, Origin, Reference, Registry, Repository};
+use avocet_registry::{ContentDigest, Found, Garbage, Origin, Reference, Registry, Repository};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
@@ -83,6 +85,31 @@ async fn what_was_pulled_once_is_there_when_the_registry_above_is_away() {
     below.get(&layer).await.expect(200);
     below.get("/v2/a/manifests/v2").await.expect(503);
     below.get(&format!("/v2/a/blobs/{}", Digest::of(b"{}"))).await.expect(503);
+}
+
+#[tokio::test]
+async fn copies_go_that_nobody_pulled_for_long_and_come_again_when_they_are_asked_for() {
+    let (above, below, origin) = below();
+    above.push("a", "v1", b"layer", json!({})).await;
+    let layer = format!("/v2/a/blobs/{}", Digest::of(b"layer"));
+    let collect = async |rest: Option<Duration>| {
+        let garbage = Garbage { copies_rest: rest, ..Garbage::default() };
+        below.registry.collect_garbage(garbage, HashSet::new).await.unwrap()
+    };
+    below.push("own", "v1", b"own", json!({})).await;
+    below.get("/v2/a/manifests/v1").await.expect(200);
+    below.get(&layer).await.expect(200);
+    for kept in [None, Some(Duration::from_secs(3600))] {
+        assert_eq!(collect(kept).await.manifests, 0);
+    }
+    let swept = collect(Some(Duration::ZERO)).await;
+    assert_eq!((swept.manifests, swept.links), (1, 1));
+    origin.away.store(true, Ordering::SeqCst);
+    below.get("/v2/a/manifests/v1").await.expect(503);
+    below.get("/v2/own/manifests/v1").await.expect(200);
+    origin.away.store(false, Ordering::SeqCst);
+    below.get("/v2/a/manifests/v1").await.expect(200);
+    below.get(&layer).await.expect(200);
 }
 
 #[tokio::test]

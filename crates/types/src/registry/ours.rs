@@ -47,6 +47,8 @@ pub(super) static OURS: [KindInfo; 10] = [
             column("Version", "string", ".status.version", 1, "version of the program there"),
             column("Inference", "string", ".status.endpoints.inference", 1, "where models answer"),
             column("Objects", "string", ".status.endpoints.objects", 1, "where buckets are"),
+            column("Late", "integer", ".status.outputs.late", 1, "outputs that wait for over ten minutes"),
+            column("Refused", "integer", ".status.outputs.refused", 1, "outputs that the hub refused"),
             column(
                 "Message",
                 "string",
