@@ -136,21 +136,25 @@ fn repository(options: &ServeOptions) -> anyhow::Result<Repository> {
         tensorflow: options.tensorflow.clone(),
         ..EngineOptions::default()
     });
-    let defaults = Options::default();
+    let worker = Some(worker::command(options.allow_unconfined).with_libraries(&engines));
+    let options = Options { worker, ..sizes(options, Options::default()) };
+    Repository::new(engines, options).context("inference can't start")
+}
+
+/// How much at once.
+fn sizes(options: &ServeOptions, defaults: Options) -> Options {
     // Digits become up to four times as many bytes.
     let message = message_limit(options);
     let limits = Limits { elements: message, bytes: message.saturating_mul(4), ..defaults.limits };
-    let options = Options {
+    Options {
         workers: options.workers.unwrap_or(defaults.workers).max(1),
-        worker: Some(worker::command(options.allow_unconfined).with_libraries(&engines)),
         queue: usize::try_from(options.queue).unwrap_or(usize::MAX),
         queue_bytes: limits.bytes.saturating_mul(2),
         cache_bytes: options.cache_mib << 20,
         model_bytes: options.model_memory.as_ref().map_or(defaults.model_bytes, Quantity::bytes),
         limits,
         ..defaults
-    };
-    Repository::new(engines, options).context("inference can't start")
+    }
 }
 
 /// Loads what is wanted from the start. A model that can't be loaded is told; only where none can the server ends.
@@ -183,5 +187,36 @@ fn describe(model: &ModelStatus) {
         (State::Idle, _) => println!("model {name} version {version}: loaded when it is asked for{default}"),
         (State::Failed { .. }, _) | (_, None) => {}
         (_, Some(engine)) => println!("model {name} version {version}: {engine}{default}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: ServeOptions,
+    }
+
+    fn sized(arguments: &[&str]) -> Options {
+        let line = Line::parse_from([&["serve", "m.onnx"], arguments].concat());
+        sizes(&line.options, Options::default())
+    }
+
+    #[test]
+    fn the_bounds_of_requests_follow_the_largest_message() {
+        let (plain, defaults) = (sized(&[]), Options::default());
+        assert_eq!((plain.limits, plain.queue_bytes), (defaults.limits, defaults.queue_bytes));
+        assert_eq!((plain.queue, plain.cache_bytes), (defaults.queue, defaults.cache_bytes));
+        assert_eq!(plain.model_bytes, defaults.model_bytes);
+        let large = sized(&["--max-message-mib", "512"]);
+        assert_eq!((large.limits.bytes, large.limits.elements), (2 << 30, 512 << 20));
+        assert_eq!(large.queue_bytes, 4 << 30);
+        let said = sized(&["--queue", "7", "--cache-mib", "0", "--model-memory", "1Gi", "--workers", "3"]);
+        assert_eq!((said.queue, said.cache_bytes, said.model_bytes, said.workers), (7, 0, 1 << 30, 3));
     }
 }

@@ -143,7 +143,7 @@ impl Folder {
     pub fn load_all(&self, names: &[String]) -> Vec<ControlError> {
         // The models of an ensemble come with it, perhaps before their turn.
         let is_there = |name: &String| self.lock().models.contains_key(name);
-        let load = |name: &String| self.load_now(name, LoadModel::default()).err();
+        let load = |name: &String| self.load_now(name, LoadModel::default(), false).err();
         names.iter().filter(|name| !is_there(name)).filter_map(load).collect()
     }
 
@@ -177,17 +177,18 @@ impl Folder {
         for (name, model) in found {
             let seen = self.lock().models.get(&name).map(|staged| staged.fingerprint);
             if seen != Some(model.fingerprint())
-                && let Err(error) = self.load_now(&name, LoadModel::default())
+                && let Err(error) = self.load_now(&name, LoadModel::default(), false)
             {
                 tracing::warn!(%error, "a changed model is not served");
             }
         }
     }
 
-    /// Loads a model; before an ensemble those of its models that are on disk and not loaded yet.
-    fn load_now(&self, name: &str, request: LoadModel) -> Result<(), ControlError> {
+    /// Loads a model; before an ensemble those of its models that are on disk and not loaded yet. With `now` what is lazy
+    /// is loaded, too.
+    fn load_now(&self, name: &str, request: LoadModel, now: bool) -> Result<(), ControlError> {
         self.load_members(name, request.config.as_ref(), &mut Vec::new())?;
-        self.load_alone(name, request)
+        self.load_alone(name, request, now)
     }
 
     fn load_members(
@@ -206,14 +207,14 @@ impl Folder {
             let is_wanted = found.contains_key(&member) && !within.contains(&member);
             if is_wanted && !self.lock().models.contains_key(&member) {
                 self.load_members(&member, None, within)?;
-                self.load_alone(&member, LoadModel::default())?;
+                self.load_alone(&member, LoadModel::default(), false)?;
             }
         }
         within.pop();
         Ok(())
     }
 
-    fn load_alone(&self, name: &str, request: LoadModel) -> Result<(), ControlError> {
+    fn load_alone(&self, name: &str, request: LoadModel, now: bool) -> Result<(), ControlError> {
         let refused = |reason: String| ControlError::Refused { name: name.to_owned(), reason };
         let failed =
             |error: io::Error| ControlError::Failed { name: name.to_owned(), reason: error.to_string() };
@@ -234,7 +235,7 @@ impl Folder {
                 self.stage_files(config, &files, &mut known, &mut staged).map_err(failed)?
             }
         };
-        let loaded = self.load_versions(name, &found);
+        let loaded = self.load_versions(name, &found, now);
         staged.places.extend(known.models.remove(name).into_iter().flat_map(|old| old.places));
         self.clean(name, &mut staged.places);
         known.models.insert(name.to_owned(), staged);
@@ -304,7 +305,7 @@ impl Folder {
     }
 
     /// Loads the chosen versions in the place of all others, or changes nothing.
-    fn load_versions(&self, name: &str, found: &Found) -> Result<(), String> {
+    fn load_versions(&self, name: &str, found: &Found, now: bool) -> Result<(), String> {
         if let Some(problem) = &found.problem {
             return Err(problem.clone());
         }
@@ -335,7 +336,7 @@ impl Folder {
             let (version, path) = (version.to_string(), path.clone());
             LoadRequest { default: version == default, version, path, ..request.clone() }
         });
-        let replaced = self.repository.replace(requests.collect(), declared.routing(), self.is_on());
+        let replaced = self.repository.replace(requests.collect(), declared.routing(), now);
         replaced.map_err(|error| daemon::chain(&error))?;
         for field in config.ignored() {
             tracing::warn!(model = name, field, "config.pbtxt says what is not followed here");
@@ -452,7 +453,7 @@ fn read_labels(found: &Found) -> Result<Vec<(String, Labels)>, String> {
 
 impl Control for Folder {
     fn load(&self, name: &str, request: LoadModel) -> Result<(), ControlError> {
-        if self.is_on() { self.load_now(name, request) } else { Err(ControlError::Off) }
+        if self.is_on() { self.load_now(name, request, true) } else { Err(ControlError::Off) }
     }
 
     fn unload(&self, name: &str) -> Result<(), ControlError> {

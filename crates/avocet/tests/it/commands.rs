@@ -48,6 +48,14 @@ fn resources_are_shown_as_asked() {
     for words in ["Name:        echo", "AllComponentsRun", "Assignments:", "SUCCEEDED/FAILED/PENDING"] {
         assert!(described.contains(words), "{described}");
     }
+    let described = hub.cli(&["describe", "application/echo", "-o", "json"]).json();
+    assert_eq!(described["object"]["metadata"]["name"], "echo");
+    assert_eq!(described["assignments"].as_array().unwrap().len(), 2, "{described}");
+    let tree_of_sites = hub.cli(&["site", "tree", "-o", "json"]).json();
+    assert_eq!(tree_of_sites["items"][0]["name"], "cloud");
+    assert_eq!(tree_of_sites["items"][0]["children"], json!([]));
+    assert_eq!(shown(&["site", "tree", "-o", "name"]), "site/cloud\n");
+    assert!(hub.cli(&["certificate", "list", "-o", "json"]).json()["items"].is_array());
     let explained = shown(&["explain", "placement/cloud"]);
     assert!(explained.lines().nth(1).unwrap().starts_with("cloud   yes"), "{explained}");
     assert_eq!(shown(&["explain", "placement/cloud", "-o", "name"]), "cloud\n");
@@ -64,10 +72,12 @@ fn resources_are_shown_as_asked() {
     );
     assert_eq!(again(&file), again(&file), "pushing twice is no mistake");
 
-    assert_eq!(
-        shown(&["delete", "application/echo", "function/echo"]),
-        "application/echo deleted\nfunction/echo deleted\n"
-    );
+    assert_eq!(hub.cli(&["push", &file, "-o", "json"]).json()["size"], 7);
+
+    assert_eq!(shown(&["delete", "application/echo"]), "application/echo deleted\n");
+    let deleted = hub.cli(&["delete", "function/echo", "-o", "json"]).json();
+    let of_default = json!({"object": "function/echo", "namespace": "default", "result": "deleted"});
+    assert_eq!(deleted, json!({"items": [of_default]}));
     assert_eq!(shown(&["get", "applications", "-o", "name"]), "");
 }
 

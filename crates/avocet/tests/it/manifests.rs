@@ -45,4 +45,7 @@ fn promise_6_a_mistake_in_one_manifest_is_named_and_nothing_of_them_is_applied()
     assert!(!hub.cli(&["get", "placement", "edge"]).success);
     assert_eq!(hub.cli(&["apply", "-f", &file]).ok(), "placement/edge created\nfunction/f created\n");
     assert_eq!(hub.cli(&["apply", "-f", &file]).ok(), "placement/edge unchanged\nfunction/f unchanged\n");
+    let applied = hub.cli(&["apply", "-f", &file, "-o", "json"]).json();
+    assert_eq!(applied["items"][0]["object"], "placement/edge");
+    assert_eq!(applied["items"][1]["result"], "unchanged");
 }

@@ -130,6 +130,19 @@ fn lazy_models_are_known_and_loaded_when_they_are_asked_for() {
 }
 
 #[test]
+fn a_client_that_loads_a_lazy_model_has_it_loaded() {
+    let mut disk = disk(ControlMode::Explicit);
+    disk.folder = disk.folder.lazy(true);
+    assert_eq!(disk.folder.load_all(&["m".into()]), []);
+    assert_eq!(disk.repository.list()[0].state, State::Idle);
+    disk.folder.load("m", LoadModel::default()).unwrap();
+    assert_eq!(disk.served(), [line("m", "1", &[-1])]);
+    write(disk.place.path(), "m/1/model.onnx", b"broken");
+    assert!(disk.folder.load("m", LoadModel::default()).is_err());
+    assert_eq!(disk.served(), [line("m", "1", &[-1])]);
+}
+
+#[test]
 fn a_version_answers_its_warm_up_before_anybody_else() {
     let disk = disk(ControlMode::Poll);
     let place = disk.place.path();

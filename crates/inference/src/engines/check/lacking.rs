@@ -12,8 +12,9 @@ use crate::format::Source;
 use crate::protobuf::{Message, Reader, Value};
 use crate::{Engine, Format, FormatError};
 
-/// What rten and ONNX Runtime say of an operator that they don't have.
-const UNKNOWN: [&str; 2] = ["operator not supported or not enabled", "is not a registered function/op"];
+/// What rten says of an operator that it doesn't have; ONNX Runtime, in domains that it knows and in others.
+const UNKNOWN: [&str; 3] =
+    ["operator not supported or not enabled", "No Op registered for", "is not a registered function/op"];
 /// Most operators that are asked about.
 const MOST: usize = 256;
 
