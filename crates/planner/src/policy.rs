@@ -185,7 +185,7 @@ fn limit(text: &str, spec: &PlacementSpec) -> Result<MetricLimit, Misconfigured>
 }
 
 fn truth(source: &str, fleet: &mut Fleet) -> Result<usize, Misconfigured> {
-    let compiled = Expression::compile(source, &[fleet.dialect.variable]);
+    let compiled = Expression::compile_over_object(source, fleet.dialect.variable);
     let expression = compiled.map_err(|error| {
         Misconfigured::new("Predicate", format!("celExpressions: `{source}` does not compile: {error}"))
     })?;

@@ -130,7 +130,7 @@ fn is_date(text: &str) -> bool {
     (1..=days).contains(day)
 }
 
-fn is_date_time(text: &str) -> bool {
+pub fn is_date_time(text: &str) -> bool {
     let Some((date, time)) = text.split_once(['T', 't']) else { return false };
     let Some(at) = time.find(['Z', 'z', '+', '-']) else { return false };
     let (clock, zone) = time.split_at(at);

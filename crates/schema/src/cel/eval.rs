@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::EvaluationError;
+use super::cost;
 use super::functions;
 use super::operators;
-use super::syntax::{Comprehension, Expr, Field, Kind, Macro};
-use super::value::{List, Map, Text, Value};
+use super::syntax::{Call, Expr, Field, Kind};
+use super::value::{Map, Text, Value};
+use super::{EVALUATION_BUDGET, EvaluationError};
 
 pub type Outcome<'a> = Result<Value<'a>, EvaluationError>;
 
@@ -18,21 +19,45 @@ pub fn no_overload<'a>() -> Outcome<'a> {
     failed("no such overload")
 }
 
-/// What may still be spent.
-pub struct Budget<'b>(&'b mut u64);
+/// How much may really be done for each unit of what is counted.
+const WORK_PER_COST: u64 = 10;
+/// The most that is done for one evaluation, whatever may be spent.
+const MOST_WORK: u64 = 2 * EVALUATION_BUDGET;
 
-impl Budget<'_> {
+/// What may still be spent: what cel-go counts, and, since it counts little for some things that take long here, what
+/// is really done.
+pub struct Budget {
+    limit: u64,
+    cost: u64,
+    work: u64,
+}
+
+impl Budget {
+    fn of(limit: u64) -> Self {
+        Self { limit, cost: 0, work: 0 }
+    }
+
+    /// What is to be taken from what was given.
+    fn used(&self) -> u64 {
+        self.cost.max(self.work / WORK_PER_COST)
+    }
+
+    /// What was counted so far.
+    pub fn cost(&self) -> u64 {
+        self.cost
+    }
+
+    /// For what costs as much in cel-go.
+    pub fn charge(&mut self, cost: u64) -> Result<(), EvaluationError> {
+        self.cost = self.cost.saturating_add(cost);
+        if self.cost > self.limit { Err(EvaluationError::OutOfBudget) } else { Ok(()) }
+    }
+
+    /// For what is done.
     pub fn spend(&mut self, steps: usize) -> Result<(), EvaluationError> {
-        match self.0.checked_sub(steps as u64) {
-            Some(left) => {
-                *self.0 = left;
-                Ok(())
-            }
-            None => {
-                *self.0 = 0;
-                Err(EvaluationError::OutOfBudget)
-            }
-        }
+        self.work = self.work.saturating_add(steps as u64);
+        let most = self.limit.saturating_mul(WORK_PER_COST).min(MOST_WORK);
+        if self.work > most { Err(EvaluationError::OutOfBudget) } else { Ok(()) }
     }
 
     /// For looking at a text of so many bytes.
@@ -42,23 +67,37 @@ impl Budget<'_> {
 }
 
 /// The variables in sight, innermost first.
-struct Scope<'s, 'a> {
-    name: &'s str,
-    value: Value<'a>,
-    outer: Option<&'s Scope<'s, 'a>>,
+pub struct Scope<'s, 'a> {
+    pub name: &'s str,
+    pub value: Value<'a>,
+    pub outer: Option<&'s Scope<'s, 'a>>,
 }
 
-pub fn evaluate<'a>(root: &'a Expr, variables: &[(&str, Value<'a>)], budget: &mut u64) -> Outcome<'a> {
-    Evaluator { variables, budget: Budget(budget) }.eval(root, None)
+pub fn evaluate<'a>(root: &'a Expr, variables: &[(&str, Value<'a>)], left: &mut u64) -> Outcome<'a> {
+    let mut evaluator = Evaluator { variables, budget: Budget::of(*left) };
+    let outcome = evaluator.eval(root, None);
+    *left = match outcome {
+        Err(EvaluationError::OutOfBudget) => 0,
+        _ => left.saturating_sub(evaluator.budget.used()),
+    };
+    outcome
 }
 
-struct Evaluator<'e, 'a> {
+pub struct Evaluator<'e, 'a> {
     variables: &'e [(&'e str, Value<'a>)],
-    budget: Budget<'e>,
+    pub budget: Budget,
+}
+
+/// What failed may be made up for by what comes later, unless there is nothing left to spend.
+pub fn settled(outcome: Outcome<'_>) -> Result<Outcome<'_>, EvaluationError> {
+    match outcome {
+        Err(EvaluationError::OutOfBudget) => Err(EvaluationError::OutOfBudget),
+        outcome => Ok(outcome),
+    }
 }
 
 impl<'a> Evaluator<'_, 'a> {
-    fn eval(&mut self, expr: &'a Expr, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+    pub fn eval(&mut self, expr: &'a Expr, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
         match &expr.kind {
             Kind::Null => Ok(Value::Null),
             Kind::Bool(value) => Ok(Value::Bool(*value)),
@@ -66,42 +105,33 @@ impl<'a> Evaluator<'_, 'a> {
             Kind::Uint(number) => Ok(Value::Uint(*number)),
             Kind::Double(number) => Ok(Value::Double(*number)),
             Kind::String(text) => Ok(Value::String(Text::Borrowed(text))),
-            Kind::Variable(name) => {
-                self.budget.spend(1)?;
-                self.variable(name, scope)
+            Kind::Bytes(bytes) => Ok(Value::Bytes(bytes.clone())),
+            Kind::Variable(_)
+            | Kind::Select { .. }
+            | Kind::Has { .. }
+            | Kind::Index { .. }
+            | Kind::Conditional(_) => {
+                let outcome = settled(self.attribute(expr, scope))?;
+                self.budget.charge(self.own_cost(expr, scope))?;
+                outcome
             }
             Kind::List(entries) => {
                 self.budget.spend(1 + entries.len())?;
-                self.all(entries, scope).map(Value::list)
+                let list = settled(self.all(entries, scope).map(Value::list))?;
+                self.budget.charge(cost::LIST)?;
+                list
             }
             Kind::Map(entries) => {
                 self.budget.spend(1 + entries.len())?;
-                self.map(entries, scope)
+                let map = settled(self.map(entries, scope))?;
+                self.budget.charge(cost::MAP)?;
+                map
             }
-            Kind::Select { operand, field, is_optional } => {
-                let operand = self.eval(operand, scope)?;
-                self.budget.spend(1)?;
-                self.select(operand, field, *is_optional)
-            }
-            Kind::Has { operand, field } => match self.eval_and_spend(operand, scope)? {
-                Value::Map(map) => Ok(Value::Bool(field_of(&map, field).is_some())),
-                Value::Optional(None) => Ok(Value::Bool(false)),
-                Value::Optional(Some(inner)) => match *inner {
-                    Value::Map(map) => Ok(Value::Bool(field_of(&map, field).is_some())),
-                    _ => no_overload(),
-                },
-                _ => no_overload(),
-            },
-            Kind::Index { operand, index, is_optional } => {
-                let operand = self.eval(operand, scope)?;
-                let index = self.eval(index, scope)?;
-                self.index(operand, index, *is_optional)
-            }
-            Kind::Not(operand) => match self.eval_and_spend(operand, scope)? {
+            Kind::Not(operand) => match self.eval_and_charge(operand, scope)? {
                 Value::Bool(value) => Ok(Value::Bool(!value)),
                 _ => no_overload(),
             },
-            Kind::Negate(operand) => match self.eval_and_spend(operand, scope)? {
+            Kind::Negate(operand) => match self.eval_and_charge(operand, scope)? {
                 Value::Int(number) => {
                     number.checked_neg().map(Value::Int).map_or_else(|| failed("integer overflow"), Ok)
                 }
@@ -110,46 +140,143 @@ impl<'a> Evaluator<'_, 'a> {
             },
             Kind::And(terms) => self.decided(terms, scope, false),
             Kind::Or(terms) => self.decided(terms, scope, true),
-            Kind::Binary(operator, left, right) => {
-                let left = self.eval(left, scope)?;
-                let right = self.eval(right, scope)?;
-                operators::apply(*operator, left, right, &mut self.budget)
+            Kind::Binary { operator, left, right, is_dynamic } => {
+                let left = settled(self.eval(left, scope))?;
+                let right = settled(self.eval(right, scope))?;
+                self.budget.charge(cost::of_operator(*operator, *is_dynamic, &left, &right))?;
+                operators::apply(*operator, left?, right?, &mut self.budget)
             }
-            Kind::Conditional(three) => match self.eval(&three.0, scope)? {
-                Value::Bool(true) => self.eval(&three.1, scope),
-                Value::Bool(false) => self.eval(&three.2, scope),
-                _ => no_overload(),
-            },
-            Kind::Call(call) => {
-                let arguments = self.all(&call.arguments, scope)?;
-                self.budget.spend(1)?;
-                functions::call(call, arguments, &mut self.budget)
-            }
+            Kind::Call(call) => self.call(call, scope),
             Kind::Comprehension(one) => self.comprehension(one, scope),
         }
     }
 
-    /// Evaluates what an operation of its own is done with.
-    fn eval_and_spend(&mut self, operand: &'a Expr, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
-        let operand = self.eval(operand, scope)?;
-        self.budget.spend(1)?;
-        Ok(operand)
+    /// What naming a value costs, beside the parts of it that are named: nothing for types, and for choices between
+    /// values, which are no value of their own.
+    fn own_cost(&self, expr: &Expr, scope: Option<&Scope<'_, 'a>>) -> u64 {
+        match &expr.kind {
+            Kind::Select { operand, .. } | Kind::Has { operand, .. } | Kind::Index { operand, .. } => {
+                match operand.kind {
+                    Kind::Select { .. } | Kind::Has { .. } | Kind::Index { .. } | Kind::Conditional(_) => {
+                        self.own_cost(operand, scope)
+                    }
+                    _ => 1,
+                }
+            }
+            Kind::Variable(name) => u64::from(self.known(name, scope).is_some()),
+            Kind::Conditional(_) => 0,
+            _ => 1,
+        }
     }
 
-    fn variable(&mut self, name: &str, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+    /// A name, field, entry or choice, without what naming it costs.
+    fn attribute(&mut self, expr: &'a Expr, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+        self.budget.spend(1)?;
+        match &expr.kind {
+            Kind::Variable(name) => self.variable(name, scope),
+            Kind::Select { operand, field, is_optional } => {
+                let operand = self.attribute(operand, scope)?;
+                self.look_up_cost(&operand)?;
+                let found = self.select(operand, field, *is_optional);
+                self.budget.charge(u64::from(!matches!(found, Ok(Value::Optional(None)))))?;
+                found
+            }
+            Kind::Has { operand, field } => {
+                let operand = self.attribute(operand, scope)?;
+                self.look_up_cost(&operand)?;
+                self.budget.charge(1)?;
+                has(&operand, field)
+            }
+            Kind::Index { operand, index, is_optional } => {
+                let operand = self.attribute(operand, scope)?;
+                let index = if index.is_attribute() {
+                    settled(self.attribute(index, scope))?
+                } else {
+                    settled(self.eval(index, scope))?
+                };
+                let found = match index {
+                    Ok(index) => settled(self.index(operand, index, *is_optional))?,
+                    Err(error) => Err(error),
+                };
+                self.budget.charge(u64::from(!matches!(found, Ok(Value::Optional(None)))))?;
+                found
+            }
+            Kind::Conditional(three) => match self.eval(&three.0, scope)? {
+                Value::Bool(true) => self.attribute(&three.1, scope),
+                Value::Bool(false) => self.attribute(&three.2, scope),
+                _ => no_overload(),
+            },
+            _ => self.eval(expr, scope),
+        }
+    }
+
+    /// Maps that were computed are searched.
+    fn look_up_cost(&mut self, value: &Value<'a>) -> Result<(), EvaluationError> {
+        match value {
+            Value::Map(Map::Owned(entries)) => self.budget.spend(entries.len() / 10),
+            _ => Ok(()),
+        }
+    }
+
+    /// Evaluates what an operation of its own is done with.
+    fn eval_and_charge(&mut self, operand: &'a Expr, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+        let operand = settled(self.eval(operand, scope))?;
+        self.budget.spend(1)?;
+        self.budget.charge(1)?;
+        operand
+    }
+
+    /// Up to two arguments are evaluated in any case, of more, or before a known pattern, all up to the first that
+    /// fails; what is never called costs nothing.
+    fn call(&mut self, call: &'a Call, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+        self.budget.spend(1)?;
+        if let ("orValue" | "or", [optional, otherwise]) = (call.function.as_str(), call.arguments.as_slice())
+        {
+            return match self.eval(optional, scope)? {
+                Value::Optional(Some(inner)) if call.function == "orValue" => Ok(*inner),
+                Value::Optional(Some(inner)) => Ok(Value::Optional(Some(inner))),
+                Value::Optional(None) => self.eval(otherwise, scope),
+                _ => no_overload(),
+            };
+        }
+        let count = call.arguments.len();
+        let is_by_one = count > 2 || (call.pattern.is_some() && call.function != "matches");
+        let mut arguments = Vec::with_capacity(count);
+        for argument in &call.arguments {
+            let argument = settled(self.eval(argument, scope))?;
+            let is_last_look = is_by_one && argument.is_err();
+            arguments.push(argument);
+            if is_last_look {
+                break;
+            }
+        }
+        let values: Result<Vec<Value<'a>>, EvaluationError> = arguments.iter().cloned().collect();
+        let result = match values {
+            Ok(values) => settled(functions::call(call, values, &mut self.budget))?,
+            Err(error) => Err(error),
+        };
+        if arguments.len() == count {
+            self.budget.charge(cost::of_call(call, &arguments, &result))?;
+        }
+        result
+    }
+
+    fn known<'k>(&'k self, name: &str, scope: Option<&'k Scope<'_, 'a>>) -> Option<&'k Value<'a>> {
         let mut next = scope;
         while let Some(scope) = next {
             if scope.name == name {
-                return Ok(scope.value.clone());
+                return Some(&scope.value);
             }
             next = scope.outer;
         }
-        if let Some((_, value)) = self.variables.iter().find(|(known, _)| *known == name) {
-            return Ok(value.clone());
-        }
-        match functions::type_named(name) {
-            Some(type_) => Ok(Value::Type(type_)),
-            None => failed(format!("no such attribute(s): {name}")),
+        self.variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    fn variable(&self, name: &str, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+        match (self.known(name, scope), functions::type_named(name)) {
+            (Some(value), _) => Ok(value.clone()),
+            (None, Some(type_)) => Ok(Value::Type(type_)),
+            (None, None) => failed(format!("no such attribute(s): {name}")),
         }
     }
 
@@ -240,96 +367,17 @@ impl<'a> Evaluator<'_, 'a> {
             None => failed(problem),
         }
     }
+}
 
-    fn comprehension(&mut self, one: &'a Comprehension, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
-        let range = match self.eval_and_spend(&one.range, scope)? {
-            Value::List(list) => list,
-            Value::Map(map) => {
-                self.budget.spend(map.len())?;
-                List::Owned(Arc::new(map.keys()))
-            }
-            Value::Optional(inner) if matches!(one.macro_, Macro::OptMap | Macro::OptFlatMap) => {
-                let Some(value) = inner else { return Ok(Value::Optional(None)) };
-                let inner = Scope { name: &one.variable, value: *value, outer: scope };
-                let result = self.eval(&one.body, Some(&inner))?;
-                return match (one.macro_, result) {
-                    (Macro::OptMap, result) => Ok(Value::Optional(Some(Box::new(result)))),
-                    (_, Value::Optional(result)) => Ok(Value::Optional(result)),
-                    _ => no_overload(),
-                };
-            }
-            _ => return no_overload(),
-        };
-        match one.macro_ {
-            Macro::All => self.quantified(one, &range, scope, false),
-            Macro::Exists => self.quantified(one, &range, scope, true),
-            Macro::ExistsOne => {
-                let mut count = 0;
-                for value in range.iter() {
-                    count += usize::from(self.holds(&one.body, one, &value, scope)?);
-                }
-                Ok(Value::Bool(count == 1))
-            }
-            Macro::Filter => {
-                let mut kept = Vec::new();
-                for value in range.iter() {
-                    if self.holds(&one.body, one, &value, scope)? {
-                        kept.push(value);
-                    }
-                }
-                Ok(Value::list(kept))
-            }
-            Macro::Map => {
-                let mut results = Vec::new();
-                for value in range.iter() {
-                    let is_taken = match &one.filter {
-                        Some(filter) => self.holds(filter, one, &value, scope)?,
-                        None => true,
-                    };
-                    if is_taken {
-                        self.budget.spend(1)?;
-                        let inner = Scope { name: &one.variable, value, outer: scope };
-                        results.push(self.eval(&one.body, Some(&inner))?);
-                    }
-                }
-                Ok(Value::list(results))
-            }
-            Macro::OptMap | Macro::OptFlatMap => no_overload(),
-        }
-    }
-
-    fn quantified(
-        &mut self,
-        one: &'a Comprehension,
-        range: &List<'a>,
-        scope: Option<&Scope<'_, 'a>>,
-        decisive: bool,
-    ) -> Outcome<'a> {
-        let mut failure = None;
-        for value in range.iter() {
-            match self.holds(&one.body, one, &value, scope) {
-                Ok(holds) if holds == decisive => return Ok(Value::Bool(decisive)),
-                Ok(_) => {}
-                Err(EvaluationError::OutOfBudget) => return Err(EvaluationError::OutOfBudget),
-                Err(error) => failure = failure.or(Some(error)),
-            }
-        }
-        failure.map_or(Ok(Value::Bool(!decisive)), Err)
-    }
-
-    fn holds(
-        &mut self,
-        test: &'a Expr,
-        one: &'a Comprehension,
-        value: &Value<'a>,
-        scope: Option<&Scope<'_, 'a>>,
-    ) -> Result<bool, EvaluationError> {
-        self.budget.spend(1)?;
-        let inner = Scope { name: &one.variable, value: value.clone(), outer: scope };
-        match self.eval(test, Some(&inner))? {
-            Value::Bool(holds) => Ok(holds),
-            _ => Err(EvaluationError::Failed("no such overload".into())),
-        }
+fn has<'a>(operand: &Value<'a>, field: &Field) -> Outcome<'a> {
+    match operand {
+        Value::Map(map) => Ok(Value::Bool(field_of(map, field).is_some())),
+        Value::Optional(None) => Ok(Value::Bool(false)),
+        Value::Optional(Some(inner)) => match inner.as_ref() {
+            Value::Map(map) => Ok(Value::Bool(field_of(map, field).is_some())),
+            _ => no_overload(),
+        },
+        _ => no_overload(),
     }
 }
 

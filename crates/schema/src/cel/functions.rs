@@ -1,98 +1,14 @@
-//! Which functions there are, conversions, and what is not of texts or lists.
+//! Conversions, and functions of what is neither a text nor a list.
 
 use super::eval::{Budget, Outcome, failed, no_overload};
 use super::quantity::Quantity;
 use super::semver::Semver;
 use super::syntax::Call;
 use super::value::Value;
-use super::{lists, operators, strings};
+use super::{formats, interpolate, lists, net, operators, strings, time, url};
 
-/// Name, whether it stands behind a dot, and with how many arguments, fewest and most.
-const KNOWN: [(&str, bool, usize, usize); 66] = [
-    ("size", false, 1, 1),
-    ("size", true, 0, 0),
-    ("type", false, 1, 1),
-    ("dyn", false, 1, 1),
-    ("int", false, 1, 1),
-    ("uint", false, 1, 1),
-    ("double", false, 1, 1),
-    ("string", false, 1, 1),
-    ("bool", false, 1, 1),
-    ("contains", true, 1, 1),
-    ("startsWith", true, 1, 1),
-    ("endsWith", true, 1, 1),
-    ("matches", true, 1, 1),
-    ("matches", false, 2, 2),
-    ("find", true, 1, 1),
-    ("findAll", true, 1, 2),
-    ("replace", true, 2, 3),
-    ("split", true, 1, 2),
-    ("join", true, 0, 1),
-    ("lowerAscii", true, 0, 0),
-    ("upperAscii", true, 0, 0),
-    ("trim", true, 0, 0),
-    ("substring", true, 1, 2),
-    ("charAt", true, 1, 1),
-    ("indexOf", true, 1, 2),
-    ("lastIndexOf", true, 1, 2),
-    ("isSorted", true, 0, 0),
-    ("sum", true, 0, 0),
-    ("min", true, 0, 0),
-    ("max", true, 0, 0),
-    ("quantity", false, 1, 1),
-    ("semver", false, 1, 2),
-    ("isSemver", false, 1, 2),
-    ("major", true, 0, 0),
-    ("minor", true, 0, 0),
-    ("patch", true, 0, 0),
-    ("scores", true, 1, 1),
-    ("isQuantity", false, 1, 1),
-    ("isGreaterThan", true, 1, 1),
-    ("isLessThan", true, 1, 1),
-    ("compareTo", true, 1, 1),
-    ("sign", true, 0, 0),
-    ("add", true, 1, 1),
-    ("sub", true, 1, 1),
-    ("isInteger", true, 0, 0),
-    ("asInteger", true, 0, 0),
-    ("asApproximateFloat", true, 0, 0),
-    ("optional.none", false, 0, 0),
-    ("optional.of", false, 1, 1),
-    ("optional.ofNonZeroValue", false, 1, 1),
-    ("hasValue", true, 0, 0),
-    ("value", true, 0, 0),
-    ("orValue", true, 1, 1),
-    ("or", true, 1, 1),
-    ("sets.contains", false, 2, 2),
-    ("sets.equivalent", false, 2, 2),
-    ("sets.intersects", false, 2, 2),
-    ("math.greatest", false, 1, 8),
-    ("math.least", false, 1, 8),
-    ("math.abs", false, 1, 1),
-    ("math.ceil", false, 1, 1),
-    ("math.floor", false, 1, 1),
-    ("math.round", false, 1, 1),
-    ("reverse", true, 0, 0),
-    ("isNaN", false, 1, 1),
-    ("math.isNaN", false, 1, 1),
-];
-
-const TYPES: [&str; 9] = ["null_type", "bool", "int", "uint", "double", "string", "list", "map", "type"];
-
-pub fn is_known(name: &str, is_method: bool, arguments: usize) -> bool {
-    let fits = |(known, behind_dot, fewest, most): &(&str, bool, usize, usize)| {
-        *known == name && *behind_dot == is_method && (*fewest..=*most).contains(&arguments)
-    };
-    KNOWN.iter().any(fits)
-}
-
-pub fn is_name(name: &str) -> bool {
-    KNOWN.iter().any(|(known, ..)| *known == name)
-}
-
-pub fn takes_pattern(name: &str) -> bool {
-    matches!(name, "matches" | "find" | "findAll")
-}
+const TYPES: [&str; 10] =
+    ["null_type", "bool", "int", "uint", "double", "string", "bytes", "list", "map", "type"];
 
 pub fn type_named(name: &str) -> Option<&'static str> {
     TYPES.into_iter().find(|known| *known == name)
@@ -110,16 +26,68 @@ pub fn call<'a>(call: &Call, arguments: Vec<Value<'a>>, budget: &mut Budget) -> 
             budget.spend_text(text.as_str().len())?;
             Ok(Int(text.as_str().chars().count() as i64))
         }
+        ("size", [Value::Bytes(bytes)]) => Ok(Int(bytes.len() as i64)),
         ("size", [List(list)]) => Ok(Int(list.len() as i64)),
         ("size", [Map(map)]) => Ok(Int(map.len() as i64)),
         ("type", [value]) => Ok(Value::Type(value.type_name())),
         ("dyn", [value]) => Ok(value.clone()),
-        ("int" | "uint" | "double" | "string" | "bool", [value]) => {
-            if let String(text) = value {
-                budget.spend_text(text.as_str().len())?;
+        ("int" | "uint" | "double" | "string" | "bool" | "bytes" | "duration" | "timestamp", [value]) => {
+            match value {
+                String(text) => budget.spend_text(text.as_str().len())?,
+                Value::Bytes(bytes) => budget.spend_text(bytes.len())?,
+                _ => {}
             }
             convert(call.function.as_str(), value)
         }
+        ("ip" | "ip.isCanonical" | "isIP" | "cidr" | "isCIDR", [String(text)]) => {
+            net::of_text(call.function.as_str(), text.as_str())
+        }
+        ("url" | "isURL", [String(text)]) => {
+            budget.spend_text(text.as_str().len())?;
+            match (call.function.as_str(), url::Url::parse(text.as_str())) {
+                ("isURL", url) => Ok(Bool(url.is_some())),
+                (_, Some(url)) => Ok(Value::Url(url.into())),
+                (_, None) => failed(format!(
+                    "URL parse error during conversion from string: {:?} is no absolute URL or path",
+                    text.as_str()
+                )),
+            }
+        }
+        ("format", [String(template), List(values)]) => {
+            interpolate::format(template.as_str(), values, budget).map(Value::from)
+        }
+        ("strings.quote", [String(text)]) => {
+            budget.spend_text(text.as_str().len())?;
+            Ok(Value::from(interpolate::quote(text.as_str())))
+        }
+        ("format.named", [String(name)]) => {
+            let format = formats::named(name.as_str());
+            Ok(Optional(format.map(|format| Box::new(Value::Format(format)))))
+        }
+        (function, []) if let Some(format) = function.strip_prefix("format.").and_then(formats::named) => {
+            Ok(Value::Format(format))
+        }
+        ("validate", [Value::Format(format), String(text)]) => {
+            budget.spend_text(text.as_str().len().saturating_mul(2))?;
+            let problems = formats::problems(format, text.as_str());
+            let list = || Box::new(Value::list(problems.iter().cloned().map(Value::from).collect()));
+            Ok(Optional((!problems.is_empty()).then(list)))
+        }
+        ("parseJSON", [String(text)]) => {
+            budget.spend_text(text.as_str().len().saturating_mul(4))?;
+            match serde_json::from_str(text.as_str()) {
+                Ok(json) => Ok(Value::owned(json)),
+                Err(error) => failed(format!("failed to parse json: {error}")),
+            }
+        }
+        (function, [of @ (Value::Timestamp(_) | Value::Duration(_)), rest @ ..]) => {
+            time::field(function, of, rest)
+        }
+        (function, [Value::Ip(address), rest @ ..]) => net::of_ip(function, *address, rest),
+        (function, [Value::Cidr(address, bits), rest @ ..]) => {
+            net::of_cidr(function, (*address, *bits), rest)
+        }
+        (function, [Value::Url(url), rest @ ..]) => url::call(function, url, rest),
         ("optional.none", []) => Ok(Optional(None)),
         ("optional.of", [value]) => Ok(Optional(Some(Box::new(value.clone())))),
         ("optional.ofNonZeroValue", [value]) => {
@@ -237,7 +205,25 @@ fn of_semver<'a>(function: &str, own: &Semver, others: &[Value<'a>]) -> Outcome<
 fn convert<'a>(to: &str, value: &Value<'a>) -> Outcome<'a> {
     let type_error = || failed(format!("type conversion error from '{}' to '{to}'", value.type_name()));
     match (to, value) {
-        ("string", _) => to_text(value).map(Value::from).map_or_else(no_overload, Ok),
+        ("string", Value::Bytes(bytes)) => match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Value::from(text.to_owned())),
+            Err(_) => failed("invalid UTF-8 in bytes, cannot convert to string"),
+        },
+        ("bytes", Value::Bytes(bytes)) => Ok(Value::Bytes(bytes.clone())),
+        ("bytes", Value::String(text)) => Ok(Value::Bytes(text.as_str().as_bytes().into())),
+        ("duration", Value::Duration(span)) => Ok(Value::Duration(*span)),
+        ("duration", Value::String(text)) => {
+            time::duration(text.as_str()).map(Value::Duration).map_or_else(type_error, Ok)
+        }
+        ("timestamp", Value::Timestamp(at)) => Ok(Value::Timestamp(*at)),
+        ("timestamp", Value::String(text)) => {
+            time::timestamp(text.as_str()).map(Value::Timestamp).map_or_else(type_error, Ok)
+        }
+        ("timestamp", Value::Int(seconds)) => {
+            jiff::Timestamp::from_second(*seconds).map(Value::Timestamp).or_else(|_| failed("range error"))
+        }
+        ("int", Value::Duration(span)) => Ok(Value::Int(*span)),
+        ("int", Value::Timestamp(at)) => Ok(Value::Int(at.as_second())),
         ("bool", Value::Bool(value)) => Ok(Value::Bool(*value)),
         ("bool", Value::String(text)) => match text.as_str() {
             "true" | "True" | "TRUE" | "t" | "1" => Ok(Value::Bool(true)),
@@ -266,6 +252,7 @@ fn convert<'a>(to: &str, value: &Value<'a>) -> Outcome<'a> {
         }
         ("uint", Value::Double(_)) => failed("unsigned integer overflow"),
         ("uint", Value::String(text)) => text.as_str().parse().map(Value::Uint).or_else(|_| type_error()),
+        ("string", _) => to_text(value).map(Value::from).map_or_else(no_overload, Ok),
         _ => no_overload(),
     }
 }
@@ -278,6 +265,10 @@ pub fn to_text(value: &Value<'_>) -> Option<String> {
         Value::Uint(number) => number.to_string(),
         Value::Double(number) => crate::number::go_float(*number),
         Value::String(text) => text.as_str().to_owned(),
+        Value::Duration(span) => time::duration_text(*span),
+        Value::Timestamp(at) => at.to_string(),
+        Value::Ip(address) => address.to_string(),
+        Value::Cidr(address, bits) => format!("{address}/{bits}"),
         _ => return None,
     })
 }

@@ -18,6 +18,7 @@ pub enum TokenKind {
     Uint(u64),
     Double(f64),
     String(String),
+    Bytes(Vec<u8>),
     Symbol(&'static str),
     End,
 }
@@ -94,6 +95,13 @@ impl<'a> Lexer<'a> {
             self.at += 1;
             return self.string(true).map(TokenKind::String);
         }
+        // Bytes, raw or not: b"a", rb"a", br"a".
+        let prefix: String = self.rest().chars().take_while(char::is_ascii_alphabetic).take(3).collect();
+        let is_quoted = self.rest().get(prefix.len()..).is_some_and(|rest| rest.starts_with(['"', '\'']));
+        if is_quoted && matches!(prefix.to_ascii_lowercase().as_str(), "b" | "br" | "rb") {
+            self.at += prefix.len();
+            return self.quoted(prefix.len() == 2, true).map(TokenKind::Bytes);
+        }
         if first.is_ascii_digit() || (first == '.' && second.is_some_and(|c| c.is_ascii_digit())) {
             return self.number();
         }
@@ -165,12 +173,19 @@ impl<'a> Lexer<'a> {
 
     fn string(&mut self, is_raw: bool) -> Result<String, CompileError> {
         let start = self.at;
+        String::from_utf8(self.quoted(is_raw, false)?).map_err(|_| self.error(start, "invalid UTF-8"))
+    }
+
+    /// A text, or bytes, where `\\xff` is one byte and no character.
+    fn quoted(&mut self, is_raw: bool, is_bytes: bool) -> Result<Vec<u8>, CompileError> {
+        let start = self.at;
         let quote = ["\"\"\"", "'''", "\"", "'"]
             .into_iter()
             .find(|quote| self.rest().starts_with(quote))
             .unwrap_or("'");
         self.at += quote.len();
-        let mut text = String::new();
+        let mut text = Vec::new();
+        let mut buffer = [0; 4];
         loop {
             if self.take(quote) {
                 return Ok(text);
@@ -181,15 +196,22 @@ impl<'a> Lexer<'a> {
             self.at += next.len_utf8();
             match next {
                 '\n' if quote.len() == 1 => return Err(self.error(start, "unterminated string")),
-                '\\' if !is_raw => text.push(self.escape()?),
-                '\\' => {
-                    text.push('\\');
-                    if let Some(next) = self.rest().chars().next() {
-                        self.at += next.len_utf8();
-                        text.push(next);
+                '\\' if !is_raw => {
+                    let is_byte = is_bytes && self.rest().starts_with(|c| matches!(c, 'x' | 'X' | '0'..='3'));
+                    let escaped = self.escape()?;
+                    match u8::try_from(escaped) {
+                        Ok(byte) if is_byte => text.push(byte),
+                        _ => text.extend_from_slice(escaped.encode_utf8(&mut buffer).as_bytes()),
                     }
                 }
-                _ => text.push(next),
+                '\\' => {
+                    text.push(b'\\');
+                    if let Some(next) = self.rest().chars().next() {
+                        self.at += next.len_utf8();
+                        text.extend_from_slice(next.encode_utf8(&mut buffer).as_bytes());
+                    }
+                }
+                _ => text.extend_from_slice(next.encode_utf8(&mut buffer).as_bytes()),
             }
         }
     }

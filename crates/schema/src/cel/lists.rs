@@ -24,7 +24,7 @@ pub fn call<'a>(function: &str, list: &List<'a>, rest: &[Value<'a>], budget: &mu
         }
         ("sum", []) => {
             let mut sum = list.get(0).unwrap_or(Value::Int(0));
-            if sum.as_f64().is_none() {
+            if sum.as_f64().is_none() && !matches!(sum, Value::Duration(_)) {
                 return no_overload();
             }
             for value in list.iter().skip(1) {

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use jiff::SignedDuration;
+
 use super::EvaluationError;
 use super::eval::{Budget, Outcome, failed, no_overload};
 use super::syntax::Operator;
@@ -37,6 +39,13 @@ fn arithmetic<'a>(operator: Operator, left: Value<'a>, right: Value<'a>, budget:
         (Value::String(left), Value::String(right)) if operator == Operator::Add => {
             budget.spend_text(left.as_str().len() + right.as_str().len())?;
             Ok(Value::from([left.as_str(), right.as_str()].concat()))
+        }
+        (Value::Bytes(left), Value::Bytes(right)) if operator == Operator::Add => {
+            budget.spend_text(left.len() + right.len())?;
+            Ok(Value::Bytes([left.as_ref(), right.as_ref()].concat().into()))
+        }
+        (Value::Duration(_) | Value::Timestamp(_), _) | (_, Value::Timestamp(_)) => {
+            in_time(operator, &left, &right)
         }
         (Value::List(left), Value::List(right)) if operator == Operator::Add => {
             budget.spend(left.len() + right.len())?;
@@ -74,6 +83,30 @@ fn unsigned<'a>(operator: Operator, left: u64, right: u64) -> Outcome<'a> {
     result.map(Value::Uint).map_or_else(|| failed("unsigned integer overflow"), Ok)
 }
 
+fn in_time<'a>(operator: Operator, left: &Value<'a>, right: &Value<'a>) -> Outcome<'a> {
+    let span = |nanoseconds: i64| SignedDuration::from_nanos(nanoseconds);
+    let found = match (operator, left, right) {
+        (Operator::Add, Value::Duration(left), Value::Duration(right)) => {
+            left.checked_add(*right).map(Value::Duration)
+        }
+        (Operator::Subtract, Value::Duration(left), Value::Duration(right)) => {
+            left.checked_sub(*right).map(Value::Duration)
+        }
+        (Operator::Add, Value::Timestamp(at), Value::Duration(time))
+        | (Operator::Add, Value::Duration(time), Value::Timestamp(at)) => {
+            at.checked_add(span(*time)).ok().map(Value::Timestamp)
+        }
+        (Operator::Subtract, Value::Timestamp(at), Value::Duration(time)) => {
+            at.checked_sub(span(*time)).ok().map(Value::Timestamp)
+        }
+        (Operator::Subtract, Value::Timestamp(left), Value::Timestamp(right)) => {
+            i64::try_from(left.duration_since(*right).as_nanos()).ok().map(Value::Duration)
+        }
+        _ => return no_overload(),
+    };
+    found.map_or_else(|| failed("integer overflow"), Ok)
+}
+
 fn floating<'a>(operator: Operator, left: f64, right: f64) -> Outcome<'a> {
     Ok(Value::Double(match operator {
         Operator::Add => left + right,
@@ -98,6 +131,16 @@ pub fn equal(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget) -> Result
         }
         (Value::Quantity(left), Value::Quantity(right)) => left == right,
         (Value::Semver(left), Value::Semver(right)) => left == right,
+        (Value::Bytes(left), Value::Bytes(right)) => {
+            budget.spend_text(left.len().min(right.len()))?;
+            left == right
+        }
+        (Value::Duration(left), Value::Duration(right)) => left == right,
+        (Value::Timestamp(left), Value::Timestamp(right)) => left == right,
+        (Value::Ip(left), Value::Ip(right)) => left == right,
+        (Value::Cidr(left, bits), Value::Cidr(right, others)) => (left, bits) == (right, others),
+        (Value::Url(left), Value::Url(right)) => left == right,
+        (Value::Format(left), Value::Format(right)) => left == right,
         (Value::Type(left), Value::Type(right)) => left == right,
         (Value::Optional(left), Value::Optional(right)) => match (left, right) {
             (Some(left), Some(right)) => equal(left, right, budget)?,
@@ -158,6 +201,12 @@ pub fn order(
     }
     Ok(match (left, right) {
         (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
+        (Value::Duration(left), Value::Duration(right)) => Some(left.cmp(right)),
+        (Value::Timestamp(left), Value::Timestamp(right)) => Some(left.cmp(right)),
+        (Value::Bytes(left), Value::Bytes(right)) => {
+            budget.spend_text(left.len().min(right.len()))?;
+            Some(left.cmp(right))
+        }
         (Value::String(left), Value::String(right)) => {
             budget.spend_text(left.as_str().len().min(right.as_str().len()))?;
             Some(left.as_str().cmp(right.as_str()))

@@ -1,7 +1,7 @@
 //! From tokens to a tree, no deeper than [`MAX_DEPTH`](super::MAX_DEPTH).
 
-use super::functions;
 use super::lexer::{Token, TokenKind, tokens};
+use super::signatures;
 use super::syntax::{Call, Comprehension, Expr, Field, Kind, Macro, Operator};
 use super::{CompileError, MAX_DEPTH};
 use crate::pattern;
@@ -66,12 +66,16 @@ impl Parser<'_> {
     }
 
     fn error(&self, problem: impl Into<String>) -> CompileError {
-        let at = self.tokens.get(self.at).map_or(self.source.len(), |token| token.at);
-        CompileError::at(self.source, at, problem)
+        CompileError::at(self.source, self.position(), problem)
     }
 
-    fn node(&self, kind: Kind) -> Result<Expr, CompileError> {
-        let mut expr = Expr { kind, depth: 1 };
+    /// Where the next token begins.
+    fn position(&self) -> usize {
+        self.tokens.get(self.at).map_or(self.source.len(), |token| token.at)
+    }
+
+    fn node(&self, at: usize, kind: Kind) -> Result<Expr, CompileError> {
+        let mut expr = Expr { kind, depth: 1, at };
         expr.depth += expr.children().iter().map(|child| child.depth).max().unwrap_or(0);
         if expr.depth > MAX_DEPTH {
             return Err(self.error(format!("expression recursion limit exceeded: {MAX_DEPTH}")));
@@ -85,11 +89,12 @@ impl Parser<'_> {
             return Err(self.error(format!("expression recursion limit exceeded: {MAX_DEPTH}")));
         }
         let condition = self.any()?;
+        let at = self.position();
         let expr = if self.take("?") {
             let then = self.any()?;
             self.expect(":")?;
             let otherwise = self.expression()?;
-            self.node(Kind::Conditional(Box::new((condition, then, otherwise))))?
+            self.node(at, Kind::Conditional(Box::new((condition, then, otherwise))))?
         } else {
             condition
         };
@@ -120,7 +125,8 @@ impl Parser<'_> {
             Some(only) if terms.is_empty() => Ok(only),
             Some(last) => {
                 terms.push(last);
-                self.node(kind(terms))
+                let at = terms.first().map_or(0, |first| first.at);
+                self.node(at, kind(terms))
             }
             None => Err(self.error("Syntax error: empty expression")),
         }
@@ -129,15 +135,18 @@ impl Parser<'_> {
     fn binary(&mut self, level: usize) -> Result<Expr, CompileError> {
         let Some(operators) = LEVELS.get(level) else { return self.unary() };
         let mut left = self.binary(level + 1)?;
-        while let Some((_, operator)) = operators.iter().find(|(symbol, _)| self.take(symbol)) {
-            let right = self.binary(level + 1)?;
-            left = self.node(Kind::Binary(*operator, Box::new(left), Box::new(right)))?;
+        loop {
+            let at = self.position();
+            let found = operators.iter().find(|(symbol, _)| self.take(symbol));
+            let Some((_, operator)) = found.copied() else { return Ok(left) };
+            let (inner, right) = (Box::new(left), Box::new(self.binary(level + 1)?));
+            left = self.node(at, Kind::Binary { operator, left: inner, right, is_dynamic: false })?;
         }
-        Ok(left)
     }
 
     fn unary(&mut self) -> Result<Expr, CompileError> {
         let mut signs = Vec::new();
+        let at = self.position();
         loop {
             if self.take("!") {
                 signs.push('!');
@@ -146,8 +155,17 @@ impl Parser<'_> {
                     // The number below zero may have no positive counterpart.
                     TokenKind::LowestInt => {
                         self.at += 1;
-                        let lowest = self.node(Kind::Int(i64::MIN))?;
-                        return self.signed(lowest, signs);
+                        let lowest = self.node(at, Kind::Int(i64::MIN))?;
+                        return self.signed(at, lowest, signs);
+                    }
+                    // A minus before a number is a part of it.
+                    TokenKind::Int(number) => {
+                        let operand = self.literal(Kind::Int(-number))?;
+                        return self.signed(at, operand, signs);
+                    }
+                    TokenKind::Double(number) => {
+                        let operand = self.literal(Kind::Double(-number))?;
+                        return self.signed(at, operand, signs);
                     }
                     _ => signs.push('-'),
                 }
@@ -156,20 +174,32 @@ impl Parser<'_> {
             }
         }
         let operand = self.postfix()?;
-        self.signed(operand, signs)
+        self.signed(at, operand, signs)
     }
 
-    fn signed(&self, mut operand: Expr, signs: Vec<char>) -> Result<Expr, CompileError> {
+    fn literal(&mut self, kind: Kind) -> Result<Expr, CompileError> {
+        let literal = self.node(self.position(), kind)?;
+        self.at += 1;
+        self.parts(literal)
+    }
+
+    fn signed(&self, at: usize, mut operand: Expr, signs: Vec<char>) -> Result<Expr, CompileError> {
         for sign in signs.into_iter().rev() {
             let wrap = if sign == '!' { Kind::Not } else { Kind::Negate };
-            operand = self.node(wrap(Box::new(operand)))?;
+            operand = self.node(at, wrap(Box::new(operand)))?;
         }
         Ok(operand)
     }
 
     fn postfix(&mut self) -> Result<Expr, CompileError> {
-        let mut operand = self.primary()?;
+        let operand = self.primary()?;
+        self.parts(operand)
+    }
+
+    /// What stands behind an operand: fields, entries and methods.
+    fn parts(&mut self, mut operand: Expr) -> Result<Expr, CompileError> {
         loop {
+            let at = self.position();
             let is_optional = self.take(".?");
             if is_optional || self.take(".") {
                 let TokenKind::Identifier(name) = self.advance() else {
@@ -177,13 +207,10 @@ impl Parser<'_> {
                     return Err(self.error("Syntax error: no viable alternative after '.'"));
                 };
                 operand = if !is_optional && self.take("(") {
-                    self.method(operand, name)?
+                    self.method(at, operand, name)?
                 } else {
-                    self.node(Kind::Select {
-                        operand: Box::new(operand),
-                        field: Field::named(name),
-                        is_optional,
-                    })?
+                    let field = Field::named(name);
+                    self.node(at, Kind::Select { operand: Box::new(operand), field, is_optional })?
                 };
                 continue;
             }
@@ -193,21 +220,23 @@ impl Parser<'_> {
             }
             let index = Box::new(self.expression()?);
             self.expect("]")?;
-            operand = self.node(Kind::Index { operand: Box::new(operand), index, is_optional })?;
+            operand = self.node(at, Kind::Index { operand: Box::new(operand), index, is_optional })?;
         }
     }
 
     fn primary(&mut self) -> Result<Expr, CompileError> {
+        let at = self.position();
         let kind = match self.advance() {
             TokenKind::Int(number) => Kind::Int(number),
             TokenKind::Uint(number) => Kind::Uint(number),
             TokenKind::Double(number) => Kind::Double(number),
             TokenKind::String(text) => Kind::String(text.into()),
+            TokenKind::Bytes(bytes) => Kind::Bytes(bytes.into()),
             TokenKind::Identifier(word) => match word.as_str() {
                 "true" => Kind::Bool(true),
                 "false" => Kind::Bool(false),
                 "null" => Kind::Null,
-                _ if self.take("(") => return self.function(word),
+                _ if self.take("(") => return self.function(at, word),
                 _ => Kind::Variable(word),
             },
             TokenKind::Symbol("(") => {
@@ -222,7 +251,7 @@ impl Parser<'_> {
                 return Err(self.error(format!("Syntax error: mismatched input {}", said(&other))));
             }
         };
-        self.node(kind)
+        self.node(at, kind)
     }
 
     /// Expressions up to the closing symbol; a comma may stand before it.
@@ -252,20 +281,20 @@ impl Parser<'_> {
         Ok(entries)
     }
 
-    fn function(&mut self, name: String) -> Result<Expr, CompileError> {
+    fn function(&mut self, at: usize, name: String) -> Result<Expr, CompileError> {
         let mut arguments = self.list(")")?;
         if name != "has" {
-            return self.call(name, false, arguments);
+            return self.call(at, name, false, arguments);
         }
         match (arguments.pop().map(|argument| argument.kind), arguments.is_empty()) {
             (Some(Kind::Select { operand, field, is_optional: false }), true) => {
-                self.node(Kind::Has { operand, field })
+                self.node(at, Kind::Has { operand, field })
             }
             _ => Err(self.error("invalid argument to has() macro")),
         }
     }
 
-    fn method(&mut self, target: Expr, name: String) -> Result<Expr, CompileError> {
+    fn method(&mut self, at: usize, target: Expr, name: String) -> Result<Expr, CompileError> {
         let mut arguments = self.list(")")?;
         let macro_ = match (name.as_str(), arguments.len()) {
             ("all", 2) => Macro::All,
@@ -278,12 +307,12 @@ impl Parser<'_> {
             _ => {
                 // `sets.contains(a, b)` reads like a method of a variable, and is a function.
                 if let Kind::Variable(namespace) = &target.kind
-                    && functions::is_known(&format!("{namespace}.{name}"), false, arguments.len())
+                    && signatures::is_known(&format!("{namespace}.{name}"), false, arguments.len())
                 {
-                    return self.call(format!("{namespace}.{name}"), false, arguments);
+                    return self.call(at, format!("{namespace}.{name}"), false, arguments);
                 }
                 arguments.insert(0, target);
-                return self.call(name, true, arguments);
+                return self.call(at, name, true, arguments);
             }
         };
         let body = arguments.pop();
@@ -291,7 +320,7 @@ impl Parser<'_> {
         match (arguments.pop().map(|argument| argument.kind), body) {
             (Some(Kind::Variable(variable)), Some(body)) => {
                 let parts = Comprehension { macro_, range: target, variable, filter, body };
-                self.node(Kind::Comprehension(Box::new(parts)))
+                self.node(at, Kind::Comprehension(Box::new(parts)))
             }
             _ => Err(self.error("argument is not an identifier")),
         }
@@ -299,28 +328,33 @@ impl Parser<'_> {
 
     fn call(
         &mut self,
+        at: usize,
         function: String,
         is_method: bool,
         arguments: Vec<Expr>,
     ) -> Result<Expr, CompileError> {
         let given = arguments.len() - usize::from(is_method);
-        if !functions::is_known(&function, is_method, given) {
+        if !signatures::is_known(&function, is_method, given) {
             self.at -= 1;
-            return Err(self.error(if functions::is_name(&function) {
+            return Err(self.error(if signatures::is_name(&function) {
                 format!("found no matching overload for '{function}'")
             } else {
                 format!("undeclared reference to '{function}' (in container '')")
             }));
         }
-        let pattern = match arguments.last().map(|last| &last.kind) {
-            Some(Kind::String(text)) if functions::takes_pattern(&function) => Some(
+        let pattern = match arguments.get(1).map(|pattern| &pattern.kind) {
+            Some(Kind::String(text)) if takes_pattern(&function) => Some(
                 pattern::compile(text)
                     .map_err(|error| self.error(format!("invalid matches argument: {error}")))?,
             ),
             _ => None,
         };
-        self.node(Kind::Call(Call { function, arguments, pattern }))
+        self.node(at, Kind::Call(Call { function, arguments, is_method, is_dynamic: false, pattern }))
     }
+}
+
+fn takes_pattern(name: &str) -> bool {
+    matches!(name, "matches" | "find" | "findAll")
 }
 
 fn said(kind: &TokenKind) -> String {
@@ -332,6 +366,7 @@ fn said(kind: &TokenKind) -> String {
         TokenKind::Uint(number) => format!("'{number}u'"),
         TokenKind::Double(number) => format!("'{number}'"),
         TokenKind::String(text) => format!("{text:?}"),
+        TokenKind::Bytes(_) => "bytes".into(),
         TokenKind::LowestInt => "'9223372036854775808'".into(),
     }
 }

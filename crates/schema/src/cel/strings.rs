@@ -38,21 +38,29 @@ pub fn call<'a>(function: &str, text: Text<'a>, rest: &[Value<'a>], budget: &mut
             _ => failed(format!("index out of range: {at}")),
         },
         ("indexOf", [Value::String(part)]) => Ok(Value::Int(position(own, own.find(part.as_str())))),
-        ("indexOf", [Value::String(part), Value::Int(from)]) => match byte_at(own, *from) {
-            Some(start) => {
-                let found = own.get(start..).and_then(|rest| rest.find(part.as_str()));
-                Ok(Value::Int(position(own, found.map(|at| at + start))))
-            }
-            None => failed(format!("index out of range: {from}")),
-        },
+        ("indexOf" | "lastIndexOf", [Value::String(_), Value::Int(from)]) if *from < 0 => {
+            failed(format!("index out of range: {from}"))
+        }
+        // Nothing is found where the search begins, or at the end.
+        ("indexOf" | "lastIndexOf", [Value::String(part), Value::Int(from)]) if part.as_str().is_empty() => {
+            Ok(Value::Int((*from).min(own.chars().count() as i64)))
+        }
+        ("indexOf", [Value::String(part), Value::Int(from)]) => {
+            let found = byte_at(own, *from).and_then(|start| {
+                own.get(start..).and_then(|rest| rest.find(part.as_str())).map(|at| at + start)
+            });
+            Ok(Value::Int(position(own, found)))
+        }
         ("lastIndexOf", [Value::String(part)]) => Ok(Value::Int(position(own, own.rfind(part.as_str())))),
-        ("lastIndexOf", [Value::String(part), Value::Int(last)]) => match byte_at(own, *last) {
-            Some(last) => {
-                let starts = own.match_indices(part.as_str()).map(|(at, _)| at);
-                Ok(Value::Int(position(own, starts.take_while(|at| *at <= last).last())))
-            }
-            None => failed(format!("index out of range: {last}")),
-        },
+        // What begins behind the end is nowhere, though all of the text lies before it.
+        ("lastIndexOf", [Value::String(part), Value::Int(last)]) => {
+            let found = byte_at(own, *last).filter(|last| *last < own.len()).and_then(|last| {
+                let end = last.saturating_add(part.as_str().len()).min(own.len());
+                let mut ends = (end..=own.len()).filter(|end| own.is_char_boundary(*end));
+                own.get(..ends.next()?)?.rfind(part.as_str()).filter(|at| *at <= last)
+            });
+            Ok(Value::Int(position(own, found)))
+        }
         _ => no_overload(),
     }
 }

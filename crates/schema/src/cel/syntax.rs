@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-/// An expression and how deep its tree is, counting itself.
+/// An expression, how deep its tree is, counting itself, and where its operator or name stands, in bytes.
 #[derive(Debug)]
 pub struct Expr {
     pub kind: Kind,
     pub depth: usize,
+    pub at: usize,
 }
 
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub enum Kind {
     Uint(u64),
     Double(f64),
     String(Arc<str>),
+    Bytes(Arc<[u8]>),
     Variable(String),
     List(Vec<Expr>),
     Map(Vec<(Expr, Expr)>),
@@ -42,7 +44,13 @@ pub enum Kind {
     And(Vec<Expr>),
     /// Any of them.
     Or(Vec<Expr>),
-    Binary(Operator, Box<Expr>, Box<Expr>),
+    Binary {
+        operator: Operator,
+        left: Box<Expr>,
+        right: Box<Expr>,
+        /// Whether the overload is only known when it is evaluated.
+        is_dynamic: bool,
+    },
     Conditional(Box<(Expr, Expr, Expr)>),
     Call(Call),
     Comprehension(Box<Comprehension>),
@@ -71,12 +79,35 @@ pub enum Operator {
     In,
 }
 
+impl Operator {
+    /// As messages write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Add => "_+_",
+            Self::Subtract => "_-_",
+            Self::Multiply => "_*_",
+            Self::Divide => "_/_",
+            Self::Remainder => "_%_",
+            Self::Equal => "_==_",
+            Self::NotEqual => "_!=_",
+            Self::Less => "_<_",
+            Self::LessOrEqual => "_<=_",
+            Self::Greater => "_>_",
+            Self::GreaterOrEqual => "_>=_",
+            Self::In => "@in",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Call {
     pub function: String,
     /// What stood before the dot comes first.
     pub arguments: Vec<Expr>,
-    /// The last argument, where it is a regular expression known beforehand.
+    pub is_method: bool,
+    /// Whether the overload is only known when it is evaluated.
+    pub is_dynamic: bool,
+    /// The second argument, where it is a regular expression known beforehand.
     pub pattern: Option<Regex>,
 }
 
@@ -111,7 +142,7 @@ impl Expr {
             Kind::Select { operand, .. } | Kind::Has { operand, .. } => vec![operand],
             Kind::Index { operand, index, .. } => vec![operand, index],
             Kind::Not(operand) | Kind::Negate(operand) => vec![operand],
-            Kind::Binary(_, left, right) => vec![left, right],
+            Kind::Binary { left, right, .. } => vec![left, right],
             Kind::Conditional(three) => vec![&three.0, &three.1, &three.2],
             Kind::Call(call) => call.arguments.iter().collect(),
             Kind::Comprehension(one) => {
@@ -119,6 +150,12 @@ impl Expr {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Whether it names a value or a part of one, so that parts of it cost one step each and itself another.
+    pub fn is_attribute(&self) -> bool {
+        use Kind::{Conditional, Has, Index, Select, Variable};
+        matches!(self.kind, Variable(_) | Select { .. } | Has { .. } | Index { .. } | Conditional(_))
     }
 
     /// The variables it needs from outside.

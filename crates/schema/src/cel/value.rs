@@ -1,8 +1,12 @@
 //! What expressions are evaluated to. JSON is looked at where it lies, never copied.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use super::url::Url;
 use super::{Quantity, Semver};
 
 type Json = serde_json::Value;
@@ -22,6 +26,12 @@ pub enum Value<'a> {
     Double(f64),
     /// A text.
     String(Text<'a>),
+    /// Bytes, which need not be a text.
+    Bytes(Arc<[u8]>),
+    /// A time span, in nanoseconds.
+    Duration(i64),
+    /// A point in time.
+    Timestamp(Timestamp),
     /// A list.
     List(List<'a>),
     /// A map or an object.
@@ -30,6 +40,14 @@ pub enum Value<'a> {
     Quantity(Quantity),
     /// A version.
     Semver(Arc<Semver>),
+    /// An address of a machine.
+    Ip(IpAddr),
+    /// An address and how many bits of it are of the network.
+    Cidr(IpAddr, u8),
+    /// An absolute URL, or an absolute path.
+    Url(Arc<Url>),
+    /// A named format of texts.
+    Format(&'static str),
     /// A value that may be missing.
     Optional(Option<Box<Value<'a>>>),
     /// The type of a value.
@@ -172,6 +190,21 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Of JSON that is kept nowhere. All its numbers are floating-point ones, as Go reads them.
+    pub(super) fn owned(json: Json) -> Self {
+        match json {
+            Json::Null => Self::Null,
+            Json::Bool(value) => Self::Bool(value),
+            Json::Number(number) => Self::Double(number.as_f64().unwrap_or(f64::NAN)),
+            Json::String(text) => Self::from(text),
+            Json::Array(entries) => Self::list(entries.into_iter().map(Self::owned).collect()),
+            Json::Object(fields) => {
+                let entries = fields.into_iter().map(|(key, value)| (Self::from(key), Self::owned(value)));
+                Self::Map(Map::Owned(Arc::new(entries.collect())))
+            }
+        }
+    }
+
     pub(super) fn list(entries: Vec<Value<'a>>) -> Self {
         Self::List(List::Owned(Arc::new(entries)))
     }
@@ -189,6 +222,13 @@ impl<'a> Value<'a> {
             Self::Map(_) => "map",
             Self::Quantity(_) => "kubernetes.Quantity",
             Self::Semver(_) => "kubernetes.Semver",
+            Self::Bytes(_) => "bytes",
+            Self::Duration(_) => "google.protobuf.Duration",
+            Self::Timestamp(_) => "google.protobuf.Timestamp",
+            Self::Ip(_) => "net.IP",
+            Self::Cidr(..) => "net.CIDR",
+            Self::Url(_) => "kubernetes.URL",
+            Self::Format(_) => "kubernetes.NamedFormat",
             Self::Optional(_) => "optional_type",
             Self::Type(_) => "type",
         }

@@ -120,7 +120,7 @@ pub fn cel(case: &Case) -> Result<Verdict, String> {
     let sources = names_in_order(case.input.get("expressions"));
     let variable = world::DIALECT.variable;
     let compiled: Result<Vec<Expression>, _> =
-        sources.iter().map(|source| Expression::compile(source, &[variable])).collect();
+        sources.iter().map(|source| Expression::compile_over_object(source, variable)).collect();
     let expected = |word: &str| case.expected.get(word).and_then(Value::as_bool).unwrap_or(false);
     let Ok(expressions) = compiled else {
         return Ok(Verdict::all([
@@ -129,7 +129,7 @@ pub fn cel(case: &Case) -> Result<Verdict, String> {
         ]));
     };
     let mut document = match case.input.get("cluster").cloned().unwrap_or_default() {
-        Value::Null => json!({"metadata": {}, "spec": {}, "status": {}}),
+        Value::Null => json!({}),
         cluster => {
             let cluster: Cluster = serde_json::from_value(cluster).map_err(|error| error.to_string())?;
             world::document(&world::site(&cluster)?)
