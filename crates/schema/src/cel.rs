@@ -30,6 +30,7 @@ use types::Type;
 
 pub use quantity::Quantity;
 pub use semver::Semver;
+pub use time::duration as go_duration;
 pub use url::Url;
 pub use value::{List, Map, Value};
 

@@ -231,7 +231,11 @@ fn strategy_of(value: &Value) -> Result<Strategy, String> {
     let part = value.get(part).cloned().unwrap_or_default();
     let ends = deadline(text(&part, "progressDeadline")).map_err(|error| error.to_string())?;
     let soak = match part.get("minSuccessTime") {
-        Some(Value::String(text)) => go_duration(text).ok_or_else(|| format!("`{text}` is no duration"))?,
+        Some(Value::String(text)) => {
+            // What is below zero has passed already.
+            let size = text.strip_prefix('-').and_then(go_duration).map(|_| Duration::ZERO);
+            size.or_else(|| go_duration(text)).ok_or_else(|| format!("`{text}` is no duration"))?
+        }
         Some(number) => Duration::from_nanos(number.as_u64().unwrap_or_default()),
         None => Duration::ZERO,
     };

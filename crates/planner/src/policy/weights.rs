@@ -71,7 +71,9 @@ pub(super) fn terms(spec: &PlacementSpec, fleet: &mut Fleet) -> Result<Vec<Term>
         PrioritizerMode::Exact => vec![],
     };
     for Prioritizer { score_coordinate, weight } in &policy.configurations {
-        match weights.iter_mut().find(|(known, _)| known == score_coordinate) {
+        // Of a builtin score the last weight counts; what add-ons tell counts each time that it is named.
+        let is_same = |known: &ScoreCoordinate| known == score_coordinate && known.add_on.is_none();
+        match weights.iter_mut().find(|(known, _)| is_same(known)) {
             Some((_, known)) => *known = *weight,
             None => weights.push((score_coordinate.clone(), *weight)),
         }

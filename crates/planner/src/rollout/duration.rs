@@ -34,42 +34,18 @@ pub fn deadline(text: &str) -> Result<Option<Duration>, InvalidDuration> {
     if !is_number && !text.ends_with("None") {
         return Err(invalid(None));
     }
-    go_duration(text).map(Some).ok_or_else(|| invalid(Some(Duration::ZERO)))
+    match go_duration(text) {
+        Some(LARGEST) => Ok(None),
+        Some(ends) => Ok(Some(ends)),
+        None => Err(invalid(Some(Duration::ZERO))),
+    }
 }
 
-/// The largest duration that Go has, in nanoseconds.
-const LARGEST: f64 = 9_223_372_036_854_775_807.0;
+/// The largest duration that Go has, which deadlines mean by never, in nanoseconds.
+pub(super) const LARGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
 
 /// A duration in Go's words, such as `1h30m`, `1.5h` or `90s`; `None` if it isn't one. Negative ones are none.
 pub fn go_duration(text: &str) -> Option<Duration> {
-    let text = text.strip_prefix('+').unwrap_or(text);
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut nanoseconds = 0.0;
-    loop {
-        let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(unit_at);
-        let number: f64 = number.parse().ok()?;
-        let unit_ends = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_ends);
-        let factor = match unit {
-            "ns" => 1.0,
-            "us" | "µs" | "μs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return None,
-        };
-        nanoseconds += number * factor;
-        if nanoseconds >= LARGEST {
-            return None;
-        }
-        if tail.is_empty() {
-            return Some(Duration::from_nanos(nanoseconds as u64));
-        }
-        rest = tail;
-    }
+    let nanoseconds = schema::cel::go_duration(text)?;
+    u64::try_from(nanoseconds).ok().map(Duration::from_nanos)
 }

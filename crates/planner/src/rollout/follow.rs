@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use types::Portion;
 
+use super::duration::LARGEST;
 use super::{InvalidPortion, Progress, Verdict, determine, size};
 
 /// A group of sites, by the name and the index that decisions have.
@@ -114,19 +115,20 @@ pub fn follow(
 ) -> Result<Plan, InvalidPortion> {
     let mut groups: Vec<&Group> = groups.iter().collect();
     groups.sort_by_key(|group| group.index);
-    let selected: BTreeSet<&str> = sites(&groups).collect();
+    let counted = counted(&groups);
+    let selected: BTreeSet<&str> = sites(&counted).collect();
     let (existing, removed): (Vec<Entry>, Vec<Entry>) =
         existing.into_iter().partition(|entry| selected.contains(entry.site.as_str()));
     let run = Run { existing, now };
     let mut plan = match strategy {
         Strategy::All { deadline } => {
             let limits = Limits { soak: Duration::ZERO, deadline: *deadline };
-            run.per_site(&groups, selected.len(), selected.len(), limits)
+            run.per_site(&counted, selected.len(), selected.len(), limits)
         }
         Strategy::Progressive { mandatory, concurrency, failures, soak, deadline } => {
             let limits = Limits { soak: *soak, deadline: *deadline };
             let most_failures = size(failures, selected.len(), 0)?;
-            let (first, rest) = split(&groups, mandatory);
+            let (first, rest) = (split(&groups, mandatory).0, split(&counted, mandatory).1);
             match run.mandatory(&first, limits)? {
                 Some(plan) => plan,
                 None => {
@@ -139,7 +141,7 @@ pub fn follow(
         Strategy::PerGroup { mandatory, failures, soak, deadline } => {
             let limits = Limits { soak: *soak, deadline: *deadline };
             size(failures, 0, 0)?;
-            let (first, rest) = split(&groups, mandatory);
+            let (first, rest) = (split(&groups, mandatory).0, split(&counted, mandatory).1);
             match run.mandatory(&first, limits)? {
                 Some(plan) => plan,
                 None => run.per_group(&rest, failures, limits)?,
@@ -149,6 +151,13 @@ pub fn follow(
     plan.removed = removed;
     plan.recheck_after = recheck_after(&plan.roll, now);
     Ok(plan)
+}
+
+/// The handler counts indices from 0 up to as many as there are: behind a gap it sees only mandatory groups.
+fn counted<'a>(groups: &[&'a Group]) -> Vec<&'a Group> {
+    let indices: BTreeSet<i64> = groups.iter().map(|group| group.index).collect();
+    let count = i64::try_from(indices.len()).unwrap_or(i64::MAX);
+    groups.iter().copied().filter(|group| (0..count).contains(&group.index)).collect()
 }
 
 fn sites<'a>(groups: &'a [&Group]) -> impl Iterator<Item = &'a str> {
@@ -161,7 +170,7 @@ fn split<'a>(groups: &[&'a Group], mandatory: &[Mandatory]) -> (Vec<&'a Group>, 
 
 fn recheck_after(roll: &[Entry], now: Timestamp) -> Option<Duration> {
     let waits = roll.iter().filter_map(|entry| Duration::try_from(entry.recheck?.duration_since(now)).ok());
-    waits.filter(|wait| !wait.is_zero()).min()
+    waits.filter(|wait| !wait.is_zero()).min().map(|wait| wait.min(LARGEST))
 }
 
 #[derive(Clone, Copy)]

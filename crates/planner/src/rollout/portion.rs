@@ -35,7 +35,11 @@ fn count(amount: &Portion, total: usize) -> Result<f64, InvalidPortion> {
         Portion::Number(number) => Ok(f64::from(*number)),
         Portion::Percent(text) => {
             let share: Option<f64> = text.strip_suffix('%').and_then(|share| share.parse().ok());
-            let share = share.ok_or_else(|| InvalidPortion(text.clone()))?;
+            // Digits that make more than a float holds are no number; the word `inf` is one.
+            let is_too_large =
+                |share: &f64| share.is_infinite() && text.contains(|c: char| c.is_ascii_digit());
+            let share =
+                share.filter(|share| !is_too_large(share)).ok_or_else(|| InvalidPortion(text.clone()))?;
             Ok((share / 100.0 * total as f64).ceil())
         }
     }

@@ -198,7 +198,10 @@ pub fn score(case: &Case) -> Result<Verdict, String> {
         set(&mut given, "prioritizerPolicy", policy)?;
     }
     let spec = world::placement(&given).map_err(|wrong| wrong.message)?;
-    let outcome = input.decide(&spec, &input.clusters, now(case))?.map_err(|wrong| wrong.message)?;
+    // A prioritizer alone scores all that it is given.
+    let mut clusters = input.clusters.clone();
+    clusters.iter_mut().for_each(|cluster| cluster.taints.clear());
+    let outcome = input.decide(&spec, &undeleted(clusters), now(case))?.map_err(|wrong| wrong.message)?;
     let terms = outcome.verdicts.iter().flat_map(|verdict| &verdict.scores);
     let found = terms.map(|term| term.name.as_str()).find(|term| term.starts_with(name)).unwrap_or(name);
     let warned = if outcome.warnings.is_empty() { "Success" } else { "Warning" };
@@ -207,6 +210,12 @@ pub fn score(case: &Case) -> Result<Verdict, String> {
         status(case, warned),
         message(case, &outcome.warnings),
     ]))
+}
+
+/// That a cluster goes away they look at when they list the clusters of a placement, and not again.
+fn undeleted(mut clusters: Vec<Cluster>) -> Vec<Cluster> {
+    clusters.iter_mut().for_each(|cluster| cluster.deleting = false);
+    clusters
 }
 
 pub fn normalize(case: &Case) -> Result<Verdict, String> {
@@ -283,8 +292,11 @@ pub fn schedule(case: &Case) -> Result<Verdict, String> {
     let placement = input.placement.as_ref().ok_or("input: no placement")?;
     let bindings = sets::valid_bindings(&input);
     let eligible = sets::eligible_sets(placement, &bindings);
-    let clusters: Vec<Cluster> =
-        if is_full { sets::available_clusters(&input, &eligible)? } else { input.clusters.clone() };
+    let clusters: Vec<Cluster> = if is_full {
+        sets::available_clusters(&input, &eligible)?
+    } else {
+        undeleted(input.clusters.clone())
+    };
     let scheduled = schedule_over(&input, &clusters, now(case))?;
     let outcome = scheduled.outcome.as_ref();
     let selected: Vec<String> = outcome.map_or_else(Vec::new, |outcome| outcome.selected.clone());
