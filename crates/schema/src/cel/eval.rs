@@ -226,8 +226,8 @@ impl<'a> Evaluator<'_, 'a> {
         operand
     }
 
-    /// Up to two arguments are evaluated in any case, of more, or before a known pattern, all up to the first that
-    /// fails; what is never called costs nothing.
+    /// Up to two arguments are evaluated in any case, of more, or before a known pattern, or of functions whose overloads
+    /// take different numbers of them, all up to the first that fails; what is never called costs nothing.
     fn call(&mut self, call: &'a Call, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
         self.budget.spend(1)?;
         if let ("orValue" | "or", [optional, otherwise]) = (call.function.as_str(), call.arguments.as_slice())
@@ -240,7 +240,9 @@ impl<'a> Evaluator<'_, 'a> {
             };
         }
         let count = call.arguments.len();
-        let is_by_one = count > 2 || (call.pattern.is_some() && call.function != "matches");
+        let is_of_any_count = call.is_dynamic && matches!(call.function.as_str(), "indexOf" | "lastIndexOf");
+        let has_pattern = call.pattern.is_some() && call.function != "matches";
+        let is_by_one = count > 2 || has_pattern || is_of_any_count;
         let mut arguments = Vec::with_capacity(count);
         for argument in &call.arguments {
             let argument = settled(self.eval(argument, scope))?;

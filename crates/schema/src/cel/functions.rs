@@ -7,6 +7,9 @@ use super::syntax::Call;
 use super::value::Value;
 use super::{formats, interpolate, lists, net, operators, strings, time, url};
 
+/// The longest JSON that is parsed, in bytes: what it becomes is many times as large.
+const MOST_JSON: usize = 1 << 20;
+
 const TYPES: [&str; 10] =
     ["null_type", "bool", "int", "uint", "double", "string", "bytes", "list", "map", "type"];
 
@@ -74,7 +77,13 @@ pub fn call<'a>(call: &Call, arguments: Vec<Value<'a>>, budget: &mut Budget) -> 
             Ok(Optional((!problems.is_empty()).then(list)))
         }
         ("parseJSON", [String(text)]) => {
-            budget.spend_text(text.as_str().len().saturating_mul(4))?;
+            let length = text.as_str().len();
+            if length > MOST_JSON {
+                return failed(format!(
+                    "failed to parse json: {length} bytes, at most {MOST_JSON} are taken"
+                ));
+            }
+            budget.spend(length)?;
             match serde_json::from_str(text.as_str()) {
                 Ok(json) => Ok(Value::owned(json)),
                 Err(error) => failed(format!("failed to parse json: {error}")),

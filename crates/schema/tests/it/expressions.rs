@@ -169,6 +169,18 @@ fn little_is_counted_for_much_work_only_up_to_a_limit() {
     // Each costs one step and doubles the list.
     let doubled = "[[1, 2, 3, 4]]".to_owned() + &".map(l, l + l)".repeat(40) + " == []";
     assert_eq!(evaluated(&doubled), Err(EvaluationError::OutOfBudget.to_string()));
+    let json = format!("site.x.map(n, '[{}]'.parseJSON()).size() == 9", "0,".repeat(4000) + "0");
+    let many = json!({"x": vec![0; 1000]});
+    let expression = Expression::compile(&json, &["site"]).unwrap();
+    let outcome = expression.evaluate(&[("site", Value::from(&many))], &mut EVALUATION_BUDGET.clone());
+    assert_eq!(outcome.map(|_| ()), Err(EvaluationError::OutOfBudget));
+    let long = json!({"x": format!("[{}]", "0,".repeat(600_000) + "0")});
+    let expression = Expression::compile("site.x.parseJSON() == []", &["site"]).unwrap();
+    let outcome = expression.evaluate(&[("site", Value::from(&long))], &mut EVALUATION_BUDGET.clone());
+    assert_eq!(
+        outcome.map(|_| ()),
+        Err(EvaluationError::Failed("failed to parse json: 1200003 bytes, at most 1048576 are taken".into()))
+    );
     let pattern = "[1, 2].all(n, site.name.matches('[a-z]{100}' + string(n)))";
     let mut budget = 1000;
     let site = json!({"name": "a"});
