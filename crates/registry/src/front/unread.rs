@@ -8,15 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, BodyDataStream, HttpBody};
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, EXPECT};
 use axum::http::{HeaderValue, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::StreamExt;
-use hyper::body::{Frame, SizeHint};
+use futures::{Stream, StreamExt};
 
 /// How much of a body is read that nobody wants, and for how long.
 const MOST: usize = 1 << 20;
@@ -31,7 +30,8 @@ pub async fn read_rest(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let rest = Rest::default();
-    let request = request.map(|body| Body::new(Lent { body, rest: rest.clone(), ended: false }));
+    let lend = |body: Body| Lent { pieces: Some(body.into_data_stream()), rest: rest.clone() };
+    let request = request.map(|body| Body::from_stream(lend(body)));
     let mut response = next.run(request).await;
     let unread = rest.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(unread) = unread
@@ -43,11 +43,10 @@ pub async fn read_rest(request: Request, next: Next) -> Response {
 }
 
 /// What was left of a body by whom it was lent to.
-type Rest = Arc<Mutex<Option<Body>>>;
+type Rest = Arc<Mutex<Option<BodyDataStream>>>;
 
 /// Whether all could be read within the bounds.
-async fn read(body: Body) -> bool {
-    let mut pieces = body.into_data_stream();
+async fn read(mut pieces: BodyDataStream) -> bool {
     let all = async {
         let mut left = MOST;
         while let Some(piece) = pieces.next().await {
@@ -63,39 +62,27 @@ async fn read(body: Body) -> bool {
 
 /// A body that comes back when it is dropped before its end.
 struct Lent {
-    body: Body,
+    pieces: Option<BodyDataStream>,
     rest: Rest,
-    ended: bool,
 }
 
-impl HttpBody for Lent {
-    type Data = Bytes;
-    type Error = axum::Error;
+impl Stream for Lent {
+    type Item = Result<Bytes, axum::Error>;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        self.ended |= !matches!(frame, Some(Ok(_)));
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(pieces) = &mut self.pieces else { return Poll::Ready(None) };
+        let piece = ready!(pieces.poll_next_unpin(context));
+        if !matches!(piece, Some(Ok(_))) {
+            self.pieces = None;
+        }
+        Poll::Ready(piece)
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if !self.ended && !self.body.is_end_stream() {
-            let body = std::mem::take(&mut self.body);
-            *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
-        }
+        let unread = self.pieces.take();
+        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = unread;
     }
 }
 
