@@ -173,10 +173,8 @@ pub struct ServingTools {
 
 /// Triton's server as it was installed.
 pub struct Triton {
-    /// The packages of its environment.
+    /// The packages of its environment, ONNX Runtime for its models among them.
     pub packages: PathBuf,
-    /// Where its models find ONNX Runtime.
-    pub models_packages: PathBuf,
     /// The version of Python that these are for, such as 3.11.
     pub python: String,
 }
@@ -188,20 +186,16 @@ pub fn serving_tools(workspace: &Workspace) -> anyhow::Result<ServingTools> {
         Venv { workspace, python: &python, name, requirements, alone }.install()
     };
     let models = venv("models-venv", "models-requirements.txt", true)?;
-    let litserve = venv("litserve-venv", "litserve-requirements.txt", false)?;
     let triton = venv("triton-venv", "triton-requirements.txt", true).inspect_err(|error| {
         println!("  - Triton can't be had here and is not measured: {error:#}");
     });
     let triton = triton.ok().and_then(|there| {
-        Some(Triton {
-            packages: site_packages(&there)?,
-            models_packages: site_packages(&litserve)?,
-            python: format!("{}.{}", python.version.0, python.version.1),
-        })
+        let python = format!("{}.{}", python.version.0, python.version.1);
+        Some(Triton { packages: site_packages(&there)?, python })
     });
     Ok(ServingTools {
         triton,
-        litserve,
+        litserve: venv("litserve-venv", "litserve-requirements.txt", false)?,
         mlserver: venv("mlserver-venv", "mlserver-requirements.txt", false)?,
         models: site_packages(&models).context("the environment of models has no packages")?,
     })

@@ -57,7 +57,7 @@ pub fn start(triton: &Triton, load: &Load, script: &Path, folder: &Path) -> anyh
         .arg(format!("--grpc-port={grpc}"))
         .arg("--allow-metrics=false")
         .env("LD_LIBRARY_PATH", triton.packages.join("nvidia_pytriton.libs"))
-        .env("PACKAGES", &triton.models_packages);
+        .env("PACKAGES", &triton.packages);
     let peer = Peer::start("Triton", port, command, &load.json(&load.path), folder);
     Ok((peer.context("Triton's server does not run here")?, grpc))
 }
