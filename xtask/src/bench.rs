@@ -34,7 +34,7 @@ use crate::workspace::Workspace;
 pub enum Part {
     /// Memory, latency and serving of sites
     Sites,
-    /// The model server beside LitServe
+    /// The model server beside Triton, MLServer and LitServe
     Serving,
     /// Durable writes: through the store, over HTTP, and of etcd
     Store,
