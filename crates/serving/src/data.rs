@@ -3,6 +3,9 @@
 //! The text has passed a JSON parser already, so this only splits it into tokens; nothing recurses and nothing is
 //! built in between. Numbers are parsed for their own type: exact for FP64 and INT64, no detour over f64 for FP32.
 
+use std::str::FromStr;
+
+use fast_float2::FastFloat;
 use half::{bf16, f16};
 use inference::{Datatype, Element, Tensor, TensorError};
 
@@ -33,76 +36,45 @@ pub(crate) enum DataError {
 pub(crate) fn read(name: &str, datatype: Datatype, shape: &[usize], json: &str) -> Result<Tensor, DataError> {
     let source = Source { name, datatype, shape, json };
     match datatype {
-        Datatype::Bool => source.numbers(|token| match token {
-            "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
-            _ => None,
-        }),
-        Datatype::Uint8 => source.numbers::<u8>(|token| token.parse().ok()),
-        Datatype::Uint16 => source.numbers::<u16>(|token| token.parse().ok()),
-        Datatype::Uint32 => source.numbers::<u32>(|token| token.parse().ok()),
-        Datatype::Uint64 => source.numbers::<u64>(|token| token.parse().ok()),
-        Datatype::Int8 => source.numbers::<i8>(|token| token.parse().ok()),
-        Datatype::Int16 => source.numbers::<i16>(|token| token.parse().ok()),
-        Datatype::Int32 => source.numbers::<i32>(|token| token.parse().ok()),
-        Datatype::Int64 => source.numbers::<i64>(|token| token.parse().ok()),
-        Datatype::Fp16 => source.numbers(|token| {
-            float32(token).map(f16::from_f32).filter(|half| half.is_finite() || token == "null")
-        }),
-        Datatype::Bf16 => source.numbers(|token| {
-            float32(token).map(bf16::from_f32).filter(|half| half.is_finite() || token == "null")
-        }),
-        Datatype::Fp32 => source.numbers_with(short_float32, float32),
-        Datatype::Fp64 => source.numbers_with(short_decimal, |token| match token {
-            "null" => Some(f64::NAN),
-            _ => token.parse().ok().filter(|number: &f64| number.is_finite()),
-        }),
+        Datatype::Bool => source.numbers(
+            |_| None,
+            |token| match token {
+                "true" | "1" => Some(true),
+                "false" | "0" => Some(false),
+                _ => None,
+            },
+        ),
+        Datatype::Uint8 => source.integers::<u8>(),
+        Datatype::Uint16 => source.integers::<u16>(),
+        Datatype::Uint32 => source.integers::<u32>(),
+        Datatype::Uint64 => source.integers::<u64>(),
+        Datatype::Int8 => source.integers::<i8>(),
+        Datatype::Int16 => source.integers::<i16>(),
+        Datatype::Int32 => source.integers::<i32>(),
+        Datatype::Int64 => source.integers::<i64>(),
+        Datatype::Fp16 => source.floats(f16::from_f32, |half| half.is_finite()),
+        Datatype::Bf16 => source.floats(bf16::from_f32, |half| half.is_finite()),
+        Datatype::Fp32 => source.floats::<f32, f32>(|single| single, |single| single.is_finite()),
+        Datatype::Fp64 => source.floats::<f64, f64>(|double| double, |double| double.is_finite()),
         Datatype::Bytes => source.strings(),
     }
 }
 
-fn float32(token: &str) -> Option<f32> {
-    match token {
-        "null" => Some(f32::NAN),
-        _ => token.parse().ok().filter(|number: &f32| number.is_finite()),
-    }
-}
-
-/// Reads a decimal without exponent of at most 15 digits at the beginning of a text, and how long it is; `None` leaves
-/// it to a parser of all numbers. Digits and power of ten are exact as FP64, so their quotient is rounded rightly
-/// (W. D. Clinger, How to read floating point numbers accurately, 1990).
-fn short_decimal(text: &[u8]) -> Option<(f64, usize)> {
-    const POWERS: [f64; 16] =
-        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+/// The whole number of up to 18 digits that a text begins with, and its length.
+fn short_integer(text: &[u8]) -> Option<(i64, usize)> {
+    const DIGITS: usize = 18;
     let is_negative = text.first() == Some(&b'-');
     let begin = usize::from(is_negative);
-    let (mut at, mut digits, mut point) = (begin, 0_i64, None);
-    while let Some(&byte) = text.get(at) {
-        match byte {
-            b'0'..=b'9' => digits = digits.wrapping_mul(10).wrapping_add(i64::from(byte - b'0')),
-            b'.' if point.is_none() => point = Some(at),
-            _ => break,
+    let (mut at, mut value) = (begin, 0_i64);
+    while let Some(digit) = text.get(at).filter(|byte| byte.is_ascii_digit()) {
+        if at - begin == DIGITS {
+            return None;
         }
+        value = value * 10 + i64::from(digit - b'0');
         at += 1;
     }
-    let fraction = point.map_or(0, |point| at - point - 1);
-    let count = at - begin - usize::from(point.is_some());
-    let ends = text.get(at).is_none_or(is_delimiter);
-    if !ends || !(1..=15).contains(&count) || (point.is_some() && fraction == 0) || fraction == count {
-        return None;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "15 digits fit")]
-    let value = digits as f64 / POWERS.get(fraction)?;
-    Some((if is_negative { -value } else { value }, at))
-}
-
-/// The same for FP32. Rounding twice is right unless the first stops in the middle between two.
-fn short_float32(text: &[u8]) -> Option<(f32, usize)> {
-    const BELOW: u64 = (1 << 29) - 1;
-    const MIDDLE: u64 = 1 << 28;
-    let (value, length) = short_decimal(text)?;
-    #[expect(clippy::cast_possible_truncation, reason = "15 digits are in range")]
-    (value.to_bits() & BELOW != MIDDLE).then_some((value as f32, length))
+    let is_whole = at > begin && text.get(at).is_none_or(is_delimiter);
+    is_whole.then_some((if is_negative { -value } else { value }, at))
 }
 
 struct Source<'a> {
@@ -113,12 +85,32 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn numbers<T: Element>(&self, parse: impl Fn(&str) -> Option<T>) -> Result<Tensor, DataError> {
-        self.numbers_with(|_| None, parse)
+    fn integers<T: Element + FromStr + TryFrom<i64>>(&self) -> Result<Tensor, DataError> {
+        self.numbers(
+            |rest| short_integer(rest).and_then(|(value, length)| Some((T::try_from(value).ok()?, length))),
+            |token| token.parse().ok(),
+        )
     }
 
-    /// `quick` reads the most frequent forms at the beginning of a text, and tells their length.
-    fn numbers_with<T: Element>(
+    /// Numbers are read as `P`, with one rounding, and `narrow` makes elements of them; `null` is no number (NaN).
+    fn floats<P: FastFloat + From<f32>, T: Element>(
+        &self,
+        narrow: impl Fn(P) -> T,
+        is_finite: impl Fn(&T) -> bool,
+    ) -> Result<Tensor, DataError> {
+        self.numbers(
+            |rest| {
+                let (parsed, length) = fast_float2::parse_partial::<P, _>(rest).ok()?;
+                let ends = rest.get(length).is_none_or(is_delimiter);
+                Some((narrow(parsed), length)).filter(|(element, _)| ends && is_finite(element))
+            },
+            |token| (token == "null").then(|| narrow(P::from(f32::NAN))),
+        )
+    }
+
+    /// `quick` reads most elements where a text begins with them, and tells their length; `parse` gets the tokens of
+    /// the others.
+    fn numbers<T: Element>(
         &self,
         quick: impl Fn(&[u8]) -> Option<(T, usize)>,
         parse: impl Fn(&str) -> Option<T>,
@@ -261,8 +253,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn short_decimals_are_read_as_the_parser_of_all_numbers_reads_them(
-            negative: bool, digits in 0_u64..1_000_000_000_000_000, fraction in 0_usize..16, single: f32
+        fn numbers_are_rounded_once(
+            negative: bool, digits in 0_u64..1_000_000_000_000_000_000, fraction in 0_usize..19, single: f32, integer: i64
         ) {
             let digits = digits.to_string();
             let point = digits.len().saturating_sub(fraction);
@@ -272,28 +264,29 @@ mod tests {
                 format!("{}.{}", &digits[..point], &digits[point..])
             };
             let sign = if negative { "-" } else { "" };
-            for text in [format!("{sign}{text}"), format!("{single}")] {
-                let wide: f64 = text.parse().unwrap();
-                let narrow: f32 = text.parse().unwrap();
-                if let Some((read, length)) = short_decimal(text.as_bytes()) {
-                    prop_assert_eq!((read.to_bits(), length), (wide.to_bits(), text.len()));
-                }
-                if let Some((read, _)) = short_float32(text.as_bytes()) {
-                    prop_assert_eq!(read.to_bits(), narrow.to_bits());
-                }
+            for text in [format!("{sign}{text}"), format!("{single}"), format!("{single:e}"), format!("{}", f64::from(single))] {
+                let wide = read("x", Datatype::Fp64, &[1], &text).ok().map(|read| read.elements::<f64>().unwrap()[0].to_bits());
+                let narrow = fp32(&[1], &text).ok().map(|read| read[0].to_bits());
+                let finite = |number: f64| number.is_finite();
+                prop_assert_eq!(wide, text.parse().ok().filter(|&number: &f64| finite(number)).map(f64::to_bits));
+                prop_assert_eq!(narrow, text.parse().ok().filter(|number: &f32| number.is_finite()).map(f32::to_bits));
             }
+            let whole = read("x", Datatype::Int64, &[1], &integer.to_string()).unwrap();
+            prop_assert_eq!(whole.elements::<i64>().unwrap()[0], integer);
+            let byte = read("x", Datatype::Uint8, &[1], &integer.to_string()).ok();
+            prop_assert_eq!(byte.map(|byte| byte.elements::<u8>().unwrap()[0]), u8::try_from(integer).ok());
         }
     }
 
     #[test]
-    fn what_is_no_short_decimal_is_left_to_the_parser() {
-        for text in ["", "-", ".5", "5.", "1e3", "1.2.3", "1234567890123456", "1x", "+1", "-.5"] {
-            assert_eq!(short_decimal(text.as_bytes()), None, "{text}");
+    fn a_number_ends_at_a_delimiter() {
+        for text in ["-", "1x", "1.2.3", "0x10", "inf", "NaN", "Infinity", "-inf", "1e", "1_000"] {
+            assert!(fp32(&[1], text).is_err(), "{text}");
+            assert!(read("x", Datatype::Int32, &[1], text).is_err(), "{text}");
         }
-        assert_eq!(short_decimal(b"-0]"), Some((-0.0, 2)));
-        assert_eq!(short_decimal(b"0.25,1"), Some((0.25, 4)));
+        assert_eq!(fp32(&[2], "[-0,0.25]").unwrap(), [-0.0, 0.25]);
         // In the middle between two of FP32, as FP64: 1 + 2^-24.
-        assert_eq!(short_float32(b"1.00000005960464"), Some((1.0, 16)));
+        assert_eq!(fp32(&[1], "1.00000005960464").unwrap(), [1.0]);
     }
 
     #[test]
