@@ -22,11 +22,11 @@ echo "$(cat "$INPUT_FILE_PATH") at $AVOCET_SITE" > "$TMP_OUTPUT_DIR/$name"
 }
 
 /// A hub, and below it the site `a`, which runs one thing at a time, and `b`, which runs nothing of its own.
-struct Neighbours {
+pub struct Neighbours {
     tree: Tree,
-    hub: Hub,
-    a: Site,
-    b: Site,
+    pub hub: Hub,
+    pub a: Site,
+    pub b: Site,
 }
 
 impl Neighbours {
@@ -36,6 +36,22 @@ impl Neighbours {
         let hub = tree.hub("cloud");
         let a = tree.site(&hub, "a", &[]);
         let b = tree.site(&hub, "b", &[&["--tier", "helper"], further_of_b].concat());
+        Self::of(tree, hub, a, b, seconds_at_b, offload)
+    }
+
+    /// The same on machines of their own, the hub's first; theirs are the folders, which have to stay.
+    pub fn on_machines(
+        [first, second, third]: [Tree; 3],
+        seconds_at_b: u32,
+        offload: &Value,
+    ) -> (Self, [Tree; 2]) {
+        let hub = first.hub("cloud");
+        let a = second.site(&hub, "a", &[]);
+        let b = third.site(&hub, "b", &["--tier", "helper"]);
+        (Self::of(first, hub, a, b, seconds_at_b, offload), [second, third])
+    }
+
+    fn of(tree: Tree, hub: Hub, a: Site, b: Site, seconds_at_b: u32, offload: &Value) -> Self {
         let file = tree.write("functions/work.sh", at_its_pace(seconds_at_b));
         let mut component = json!({
             "name": "work", "placement": "edge", "function": "work",
@@ -56,7 +72,7 @@ impl Neighbours {
         Self { tree, hub, a, b }
     }
 
-    fn put(&self, count: usize) -> Vec<String> {
+    pub fn put(&self, count: usize) -> Vec<String> {
         let names: Vec<String> = (0..count).map(|number| format!("{number}.txt")).collect();
         for name in &names {
             put(&self.tree, &self.a, &format!("jobs/in/{name}"), &format!("job {name}"));
@@ -65,7 +81,7 @@ impl Neighbours {
     }
 
     /// Waits until all jobs are done; answers where each ran, by what it wrote.
-    fn wait_for_all(&self, names: &[String]) -> Vec<String> {
+    pub fn wait_for_all(&self, names: &[String]) -> Vec<String> {
         let ran: Vec<String> = names
             .iter()
             .map(|name| {
@@ -84,7 +100,7 @@ impl Neighbours {
     }
 
     /// Every job once: one invocation and one output, which lie where they would without offloading.
-    fn assert_once(&self, names: &[String], ran: &[String]) {
+    pub fn assert_once(&self, names: &[String], ran: &[String]) {
         assert_eq!(list(&self.a, "jobs/out/").len(), names.len());
         for (name, ran) in names.iter().zip(ran) {
             let invocations = invocations_of(&self.a, &format!("in/{name}"));
@@ -98,7 +114,7 @@ impl Neighbours {
     }
 
     /// Waits until `b` is in the middle of a job of `a`; answers its invocation.
-    fn wait_until_b_works(&self) -> Value {
+    pub fn wait_until_b_works(&self) -> Value {
         wait_until("b is in the middle of a job", LIMIT, || {
             let works = std::fs::read_dir(self.b.data().join("work")).unwrap();
             let half = works.filter_map(|work| std::fs::read_dir(work.unwrap().path().join("out")).ok());

@@ -13,7 +13,7 @@ use testkit::{Hub, LIMIT, Site, Tree, wait_until};
 use types::Digest;
 
 use crate::nesting::labelled;
-use crate::support::{application, apply, http, token, tree};
+use crate::support::{application, apply, http, noise, token, tree};
 
 /// Large enough for several pieces, in bytes.
 const SIZE: usize = 11 << 20;
@@ -22,16 +22,7 @@ const PEER: [&str; 2] = ["--listen-peers", "127.0.0.1:0"];
 /// A function that is large, in a folder of that name; it runs at sites with the label `run=NAME`.
 fn large_function(tree: &Tree, name: &str, size: usize) -> [Value; 3] {
     let folder = tree.write(&format!("{name}/run.sh"), "true").parent().unwrap().to_owned();
-    // Nothing on the way could make it smaller, and each name has another content.
-    let mut state = Digest::of(name.as_bytes());
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = Digest::of(state.to_string().as_bytes());
-        state.hex().into_bytes()
-    })
-    .flatten()
-    .take(size)
-    .collect();
-    tree.write(&format!("{name}/weights.bin"), noise);
+    tree.write(&format!("{name}/weights.bin"), noise(name, size));
     let function = json!({
         "apiVersion": "avocet.dev/v1alpha1", "kind": "Function", "metadata": {"name": name},
         "spec": {"runtime": "shell", "handler": "run.sh", "artifact": {"path": folder}},

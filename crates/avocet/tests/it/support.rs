@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use testkit::{Hub, LIMIT, Ran, Site, Tree, wait_until};
+use types::Digest;
 
 /// A file of the repository, by its path from this package: tests run in its folder, wherever they were built.
 pub fn ours(path: &str) -> PathBuf {
@@ -45,6 +46,16 @@ pub fn step(name: &str, tier: &str, from: &str, to: &str) -> Value {
     json!({
         "name": name, "placement": tier, "function": name, "inputs": [{"path": from}], "outputs": [{"path": to}],
     })
+}
+
+/// So many bytes that nothing on the way could make smaller; each seed has others.
+pub fn noise(seed: &str, bytes: usize) -> Vec<u8> {
+    let mut state = Digest::of(seed.as_bytes());
+    let next = || {
+        state = Digest::of(state.to_string().as_bytes());
+        state.hex().into_bytes()
+    };
+    std::iter::repeat_with(next).flatten().take(bytes).collect()
 }
 
 /// A component that serves one model.
