@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use api::{Arriving, ArrivingError, Client, Delivery, DeliveryKind};
 use daemon::Shutdown;
+use futures::StreamExt;
 use objects::{Objects, PutOptions};
 use reqwest::header::RANGE;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -21,7 +22,7 @@ const WAIT: Duration = Duration::from_secs(120);
 const LATE: Duration = Duration::from_secs(15);
 
 /// From how many bytes on a delivery goes on where it broke off.
-const LARGE: u64 = 1 << 20;
+pub(crate) const LARGE: u64 = 1 << 20;
 
 /// What the hub has for a site.
 #[derive(Deserialize)]
@@ -126,7 +127,7 @@ async fn receive(
         objects.put(&bucket, &key, client.stream(response), options).await?;
     } else if objects.written_before(&id).await?.is_none() {
         let what = format!("{id} {digest}");
-        gather(client, &path, arriving, &what, size).await?;
+        gather(client, &path, arriving, &what, size, || ()).await?;
         let put = arriving.put(&what, size, objects, (&bucket, &key), options).await;
         put.map_err(|error| match error {
             ArrivingError::Beginning(error) => Error::Artifacts(error),
@@ -138,13 +139,14 @@ async fn receive(
     Ok(())
 }
 
-/// Brings all of a delivery that is not here yet; what came stays, if it breaks off.
-async fn gather(
+/// Brings all of a delivery that is not here yet; what came stays, if it breaks off. Tells of each bit that `comes`.
+pub(crate) async fn gather(
     client: &Client,
     path: &str,
     arriving: &Arriving,
     what: &str,
     size: u64,
+    comes: impl Fn() + Send,
 ) -> Result<(), Error> {
     let there = arriving.received(what);
     if there >= size {
@@ -154,7 +156,8 @@ async fn gather(
     if offset != there {
         arriving.forget(what)?;
     }
-    let received = arriving.append(what, offset, size, client.stream(response)).await?;
+    let body = client.stream(response).inspect(move |_| comes());
+    let received = arriving.append(what, offset, size, body).await?;
     if received < size {
         return Err(Error::Damaged(format!("{path} broke off after {received} of {size} bytes")));
     }
@@ -162,7 +165,7 @@ async fn gather(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Mutex};
 
@@ -204,14 +207,14 @@ mod tests {
 
     /// Gives a delivery of two mebibytes: at first only its beginning, and later only what is asked for.
     #[derive(Clone, Default)]
-    struct Giving {
-        asked: Arc<Mutex<Vec<String>>>,
-        confirmed: Arc<AtomicBool>,
+    pub(crate) struct Giving {
+        pub asked: Arc<Mutex<Vec<String>>>,
+        pub confirmed: Arc<AtomicBool>,
     }
 
-    const SIZE: usize = 2 << 20;
+    pub(crate) const SIZE: usize = 2 << 20;
 
-    fn content() -> Vec<u8> {
+    pub(crate) fn content() -> Vec<u8> {
         (0..SIZE).map(|index| (index % 251) as u8).collect()
     }
 
@@ -233,14 +236,20 @@ mod tests {
         StatusCode::NO_CONTENT
     }
 
+    impl Giving {
+        /// The hub, and the client of one who asks it for `/box/d1`.
+        pub(crate) async fn serve(&self) -> (impl Future<Output = std::io::Result<()>>, Client) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let router = Router::new().route("/box/d1", get(give).delete(confirm)).with_state(self.clone());
+            (axum::serve(listener, router).into_future(), Client::new(&url, "", None).unwrap())
+        }
+    }
+
     #[tokio::test]
     async fn a_large_delivery_goes_on_where_it_broke_off_also_after_a_restart() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let giving = Giving::default();
-        let router = Router::new().route("/box/d1", get(give).delete(confirm)).with_state(giving.clone());
-        let hub = axum::serve(listener, router).into_future();
-        let client = Client::new(&url, "", None).unwrap();
+        let (hub, client) = giving.serve().await;
         let folder = tempfile::tempdir().unwrap();
         let ledger = store::Ledger::memory().unwrap();
         let objects = Objects::open(folder.path(), ledger).unwrap();

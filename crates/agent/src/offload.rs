@@ -15,7 +15,7 @@ mod rates;
 
 use std::path::Path;
 
-use api::{Client, Delivery, DeliveryKind, Note, client};
+use api::{Arriving, Client, Delivery, DeliveryKind, Note, client};
 use daemon::Tasks;
 use futures::StreamExt;
 use reqwest::Method;
@@ -27,6 +27,7 @@ use tracing::debug;
 use types::Digest;
 
 use crate::Error;
+use crate::inbox::{LARGE, gather};
 use crate::links::Links;
 pub(crate) use asking::Asking;
 pub(crate) use counters::Counters;
@@ -40,6 +41,8 @@ pub(crate) struct Line {
     pub site: String,
     pub client: Client,
     pub links: Links,
+    /// The beginnings of what comes in, on the file system of the folder where work is done.
+    pub arriving: Arriving,
     pub counters: Counters,
     pub tasks: Tasks,
 }
@@ -64,8 +67,31 @@ impl Line {
         });
     }
 
-    /// Brings a delivery into a file, durably.
-    async fn fetch(&self, address: &str, delivery: &Delivery, file: &Path) -> Result<(), Error> {
+    /// Brings a delivery into a file, durably; tells of each bit that `comes`. A large one goes on where it broke off.
+    async fn fetch(
+        &self,
+        address: &str,
+        delivery: &Delivery,
+        file: &Path,
+        comes: impl Fn() + Send,
+    ) -> Result<(), Error> {
+        let Delivery { id, digest, size, .. } = delivery;
+        if *size < LARGE {
+            return self.fetch_small(address, delivery, file).await;
+        }
+        let what = beginning(delivery);
+        gather(&self.client, &format!("{address}/{id}"), &self.arriving, &what, *size, comes).await?;
+        Ok(self.arriving.take(&what, *size, digest, file).await?)
+    }
+
+    /// Forgets what came of a delivery that nobody wants any more.
+    fn forget(&self, delivery: &Delivery) {
+        if let Err(error) = self.arriving.forget(&beginning(delivery)) {
+            debug!(id = delivery.id, error = daemon::chain(&error), "it goes within a week");
+        }
+    }
+
+    async fn fetch_small(&self, address: &str, delivery: &Delivery, file: &Path) -> Result<(), Error> {
         let failed = |error| Error::disk(file, error);
         let request = self.client.request(Method::GET, &format!("{address}/{}", delivery.id));
         let response = self.client.send(request).await?;
@@ -94,6 +120,11 @@ impl Line {
     }
 }
 
+/// Tells a delivery from everything else that may arrive.
+fn beginning(delivery: &Delivery) -> String {
+    format!("{} {}", delivery.id, delivery.digest)
+}
+
 /// Both directions. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Offload {
@@ -119,5 +150,58 @@ impl Offload {
             DeliveryKind::Result => self.asking.receive(address, &delivery).await,
             _ => self.hosting.receive(address, &delivery).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::inbox::tests::{Giving, SIZE, content};
+    use crate::links::Named;
+
+    #[tokio::test]
+    async fn a_large_input_goes_on_where_it_broke_off_also_after_a_restart_and_a_wrong_one_is_forgotten() {
+        let giving = Giving::default();
+        let (hub, client) = giving.serve().await;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let line = || Line {
+            site: "b".to_owned(),
+            client: client.clone(),
+            links: Links::open(at("links.json"), String::new(), Named::default()),
+            arriving: Arriving::open(&at("arriving")).unwrap(),
+            counters: Counters::default(),
+            tasks: Tasks::default(),
+        };
+        let delivery = |digest: Digest| -> Delivery {
+            let told = serde_json::json!({"id": "d1", "kind": "task", "bucket": "", "key": "in", "size": SIZE, "digest": digest});
+            serde_json::from_value(told).unwrap()
+        };
+        let signs = AtomicUsize::new(0);
+        let fetched = async {
+            let comes = || {
+                signs.fetch_add(1, Ordering::Relaxed);
+            };
+            let right = delivery(Digest::of(&content()));
+            let broken = line().fetch("/box", &right, &at("in"), comes).await;
+            assert!(matches!(broken, Err(Error::Damaged(_))), "{broken:?}");
+            assert!(!at("in").exists());
+            line().fetch("/box", &right, &at("in"), comes).await.unwrap();
+            let wrong = delivery(Digest::of(b"else"));
+            assert!(line().fetch("/box", &wrong, &at("else"), comes).await.is_err());
+            assert!(line().fetch("/box", &wrong, &at("else"), comes).await.is_err());
+            let forgotten = line();
+            assert_eq!(forgotten.arriving.received(&beginning(&wrong)), 0);
+        };
+        tokio::select! {
+            ended = hub => panic!("the hub ended: {ended:?}"),
+            () = fetched => {}
+        }
+        assert!(std::fs::read(at("in")).unwrap() == content());
+        assert!(signs.load(Ordering::Relaxed) >= 2, "what comes is a sign of life");
+        let asked = giving.asked.lock().unwrap()[..2].to_vec();
+        assert_eq!(asked, [String::new(), format!("bytes={}-", SIZE / 2)], "nothing is fetched twice");
     }
 }

@@ -287,6 +287,7 @@ pub async fn start(
         site: membership.site.clone(),
         client: client.clone(),
         links: links.clone(),
+        arriving: arriving.clone(),
         counters: Counters::default(),
         tasks: tasks.clone(),
     };

@@ -109,20 +109,29 @@ impl Blobs {
         let (blobs, digest) = (self.clone(), *digest);
         blocking(move || {
             let mut partial = Partial::open(blobs.named("partial", &digest), &digest)?;
-            if partial.len < size {
-                return Err(Error::Incomplete { digest, received: partial.len, size });
-            }
-            if partial.len > size {
-                partial.discard()?;
-                return Err(Error::TooLong { digest, size });
-            }
-            partial.file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &partial.path))?;
-            let actual = hash(&partial.file).map_err(Error::io("read", &partial.path))?;
-            if actual != digest {
-                partial.discard()?;
-                return Err(Error::Corrupt { digest, actual });
-            }
+            partial.check(&digest, size)?;
             blobs.publish(&partial.file, &partial.path, &digest)
+        })
+        .await
+    }
+
+    /// Moves the partial of this name, durably, to another place on its file system if it is complete and `expected`.
+    ///
+    /// # Errors
+    /// As [`Blobs::finish`].
+    pub async fn release(
+        &self,
+        name: &Digest,
+        size: u64,
+        expected: &Digest,
+        into: &Path,
+    ) -> Result<(), Error> {
+        let (path, name, expected, into) = (self.named("partial", name), *name, *expected, into.to_owned());
+        blocking(move || {
+            let mut partial = Partial::open(path, &name)?;
+            partial.check(&expected, size)?;
+            partial.file.sync_all().map_err(Error::io("sync", &partial.path))?;
+            fs::rename(&partial.path, &into).map_err(Error::io("move", &into))
         })
         .await
     }
@@ -182,6 +191,25 @@ impl Partial {
         self.file.write_all(chunk).map_err(Error::io("write", &self.path))?;
         self.len += chunk.len() as u64;
         Ok(self)
+    }
+
+    /// Whether all is here, and right; what is wrong is gone then.
+    fn check(&mut self, expected: &Digest, size: u64) -> Result<(), Error> {
+        let digest = *expected;
+        if self.len < size {
+            return Err(Error::Incomplete { digest, received: self.len, size });
+        }
+        if self.len > size {
+            self.discard()?;
+            return Err(Error::TooLong { digest, size });
+        }
+        self.file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &self.path))?;
+        let actual = hash(&self.file).map_err(Error::io("read", &self.path))?;
+        if actual != digest {
+            self.discard()?;
+            return Err(Error::Corrupt { digest, actual });
+        }
+        Ok(())
     }
 
     fn discard(&self) -> Result<(), Error> {

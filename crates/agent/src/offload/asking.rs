@@ -349,15 +349,18 @@ impl Asking {
         let attempt = delivery.id.as_str();
         let from = delivery.about.get("from").map(String::as_str).unwrap_or_default();
         if !self.leases.is_of(attempt, from) {
-            return self.drop_result(address, attempt, from).await;
+            return self.drop_result(address, delivery, from).await;
         }
         let file = self.worker.work.join(format!("{attempt}.answer"));
-        self.leases.heard(attempt, from);
-        self.line.fetch(address, delivery, &file).await?;
+        let comes = || {
+            self.leases.heard(attempt, from);
+        };
+        comes();
+        self.line.fetch(address, delivery, &file, comes).await?;
         // From here on it is this result that counts, unless the lease ended while it was fetched.
         let Some(lease) = self.leases.take(attempt, from) else {
             let _ = tokio::fs::remove_file(&file).await;
-            return self.drop_result(address, attempt, from).await;
+            return self.drop_result(address, delivery, from).await;
         };
         let taken = self.take_in(&lease, attempt, &file).await;
         let _ = tokio::fs::remove_file(&file).await;
@@ -376,7 +379,9 @@ impl Asking {
         }
     }
 
-    async fn drop_result(&self, address: &str, attempt: &str, from: &str) -> Result<(), Error> {
+    async fn drop_result(&self, address: &str, delivery: &Delivery, from: &str) -> Result<(), Error> {
+        let attempt = delivery.id.as_str();
+        self.line.forget(delivery);
         info!(attempt, from, "a result came that nobody waits for any more; it is dropped");
         self.line.counters.count(Happening::Dropped);
         self.line.confirm(address, attempt).await

@@ -24,6 +24,8 @@ use crate::work::{Place, Worker, file_name};
 
 /// For how long an offer holds, beside the time that the input may take.
 const OFFER_HOLDS: Duration = Duration::from_secs(10);
+/// How long it holds for once its input broke off.
+const BREAK_LASTS: Duration = Duration::from_secs(60);
 /// How often an attempt is begun anew after the agent ended in the middle.
 const MOST_RUNS: u32 = 3;
 /// How many signs of life are given within the other site's patience.
@@ -221,14 +223,19 @@ impl Hosting {
         let offered = self.offers().remove(&about("question"));
         let offered = offered.filter(|offered| offered.ask.from == from);
         let (Some(offered), Some(name)) = (offered, file_name(&delivery.key)) else {
+            self.line.forget(delivery);
             self.give_back(from, attempt.clone(), "this site offered nothing of the kind, or too long ago");
             return self.line.confirm(address, &attempt).await;
         };
         let inputs = self.worker.work.join(&attempt).join("in");
         tokio::fs::create_dir_all(&inputs).await.map_err(|error| Error::disk(&inputs, error))?;
-        if let Err(error) = self.line.fetch(address, delivery, &inputs.join(name)).await {
-            // The delivery comes again.
-            self.offers().insert(offered.ask.id.clone(), offered);
+        let file = inputs.join(name);
+        let fetch = self.line.fetch(address, delivery, &file, || ());
+        let patience = offered.ask.spec.offload.clone().unwrap_or_default().patience_seconds;
+        if let Err(error) = self.with_signs(&from, &attempt, patience, fetch).await {
+            // The delivery comes again, and what came of it is here still.
+            let until = offered.until.max(Instant::now() + BREAK_LASTS);
+            self.offers().insert(offered.ask.id.clone(), Offered { until, ..offered });
             return Err(error);
         }
         let guest = Guest {
@@ -280,23 +287,16 @@ impl Hosting {
         let shutdown = self.line.tasks.shutdown();
         let original = guest.clone();
         let patience = guest.spec.offload.clone().unwrap_or_default().patience_seconds;
-        let mut signs = tokio::time::interval(Duration::from_secs(patience.into()) / SIGNS);
-        signs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let ended = {
-            let mut work = std::pin::pin!(self.run(&mut guest, here));
-            loop {
-                tokio::select! {
-                    ended = &mut work => break ended,
-                    // It stays on the disk, and goes on at the next start.
-                    () = shutdown.wait() => return,
-                    () = here.cancelled.notified() => break Ok(None),
-                    _ = signs.tick() => {
-                        let (from, attempt) = (self.line.site.clone(), original.attempt.clone());
-                        self.line.tell(original.from.clone(), Note::Progress { from, attempt });
-                    }
-                }
+        let work = async {
+            tokio::select! {
+                ended = self.run(&mut guest, here) => Some(ended),
+                // It stays on the disk, and goes on at the next start.
+                () = shutdown.wait() => None,
+                () = here.cancelled.notified() => Some(Ok(None)),
             }
         };
+        let ended = self.with_signs(&original.from, &original.attempt, patience, work).await;
+        let Some(ended) = ended else { return };
         let attempt = original.attempt;
         let back = match ended {
             Ok(Some(End::Done)) => {
@@ -319,6 +319,28 @@ impl Hosting {
             warn!(attempt, error = %daemon::chain(&error), "can't clean up after another site's attempt");
         }
         self.at_work().remove(&attempt);
+    }
+
+    /// Works on an attempt, and gives its site signs of life meanwhile.
+    async fn with_signs<T>(
+        &self,
+        from: &str,
+        attempt: &str,
+        patience_seconds: u32,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut signs = tokio::time::interval(Duration::from_secs(patience_seconds.into()) / SIGNS);
+        signs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                ended = &mut work => return ended,
+                _ = signs.tick() => {
+                    let note = Note::Progress { from: self.line.site.clone(), attempt: attempt.to_owned() };
+                    self.line.tell(from.to_owned(), note);
+                }
+            }
+        }
     }
 
     async fn forget(&self, attempt: &str) -> Result<(), Error> {

@@ -89,6 +89,21 @@ impl Arriving {
         Ok(objects.put_file(bucket, key, held.path(), options).await?)
     }
 
+    /// Moves what is complete, durably, to a place on the same file system. What turns out to be something else than
+    /// `expected` is gone then, and has to come anew.
+    ///
+    /// # Errors
+    /// If not all is here, or it is wrong, or the disk fails.
+    pub async fn take(
+        &self,
+        what: &str,
+        size: u64,
+        expected: &Digest,
+        into: &Path,
+    ) -> Result<(), artifacts::Error> {
+        self.partials.release(&name(what), size, expected, into).await
+    }
+
     /// Gives up what nobody went on with for a week; answers how many bytes that freed.
     ///
     /// # Errors
