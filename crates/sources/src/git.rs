@@ -71,7 +71,7 @@ impl Checkout {
     /// # Errors
     /// If git can't be started.
     pub fn tree(&self) -> Result<Tree, Error> {
-        let objects = Objects::open(&self.repository)?;
+        let objects = Objects::open(&self.repository, self.limits.memory_bytes)?;
         Ok(Tree::of_commit(self.entries.clone(), objects, self.limits))
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::build::{Manifest, joined, parse};
 use crate::error::shorten;
 use crate::tree::resolve;
-use crate::{Error, Tree};
+use crate::{Error, Tree, program};
 
 /// How long a chart may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,7 +43,8 @@ pub fn render(tree: &mut Tree, folder: &str, helm: &Helm) -> Result<Vec<Manifest
     let values = place.path().join("values.json");
     let text = Value::Object(helm.values.clone()).to_string();
     std::fs::write(&values, text).map_err(Error::io("write a chart's values"))?;
-    let mut command = Command::new("helm");
+    let memory = tree.limits().memory_bytes;
+    let mut command = program::limited("helm", memory);
     command.args(["template", "--include-crds", "--no-hooks", "--namespace", &helm.namespace]);
     for file in &helm.value_files {
         let inside = resolve("", file).filter(|inside| tree.has_file(&joined(folder, inside)));
@@ -57,7 +58,7 @@ pub fn render(tree: &mut Tree, folder: &str, helm: &Helm) -> Result<Vec<Manifest
     for home in ["HOME", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "TMPDIR"] {
         command.env(home, place.path());
     }
-    let rendered = run(command, folder)?;
+    let rendered = run(command, folder, memory)?;
     let file = joined(folder, "Chart.yaml");
     let mut manifests = parse(&file, &rendered, tree.limits().manifests)?;
     manifests.iter_mut().for_each(|manifest| manifest.origin.line = 0);
@@ -80,12 +81,9 @@ fn unpack(tree: &mut Tree, folder: &str, chart: &Path) -> Result<(), Error> {
 }
 
 /// Runs helm to its end, at the latest when its time is over.
-fn run(mut command: Command, folder: &str) -> Result<String, Error> {
+fn run(mut command: Command, folder: &str, memory: u64) -> Result<String, Error> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::Missing { program: "helm" },
-        _ => Error::Io { action: "start helm", source: error },
-    })?;
+    let mut child = command.spawn().map_err(Error::io("start helm"))?;
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let (output, complaint) = (child.stdout.take(), child.stderr.take());
     let reader = |from: Option<Box<dyn Read + Send>>| {
@@ -110,7 +108,11 @@ fn run(mut command: Command, folder: &str) -> Result<String, Error> {
         std::thread::sleep(LOOK);
     };
     let (output, complaint) = (output.join().unwrap_or_default(), complaint.join().unwrap_or_default());
+    if program::is_missing(status) {
+        return Err(Error::Missing { program: "helm" });
+    }
     if !status.success() {
+        program::check_memory("helm", "render the chart", &complaint, memory)?;
         let problem = shorten(&complaint);
         return Err(Error::invalid(joined(folder, "Chart.yaml"), format!("helm refuses it: {problem}")));
     }

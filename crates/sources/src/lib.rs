@@ -11,6 +11,7 @@ mod error;
 mod git;
 mod helm;
 mod kustomize;
+mod program;
 mod tree;
 mod yaml;
 

@@ -19,6 +19,8 @@ pub struct Limits {
     pub read_bytes: u64,
     /// Manifests that are made.
     pub manifests: usize,
+    /// Bytes of memory that git, helm, and what they start may have, each; files that they map don't count.
+    pub memory_bytes: u64,
 }
 
 impl Default for Limits {
@@ -29,6 +31,7 @@ impl Default for Limits {
             file_bytes: 3 << 20,
             read_bytes: 32 << 20,
             manifests: 2000,
+            memory_bytes: 1 << 30,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Running `git`: its own environment, no terminal, no hooks, an end to all that it started.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use tokio::process::Command;
 use super::session::Session;
 use crate::error::shorten;
 use crate::tree::{Entry, Limits, Mode};
-use crate::{Error, tree};
+use crate::{Error, program, tree};
 
 /// How much of what a program prints is kept, in bytes.
 const LONGEST_OUTPUT: u64 = 64 << 20;
@@ -67,27 +66,29 @@ impl<'a> Git<'a> {
 
     /// Runs it, whether it succeeds or not.
     pub async fn ask(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Said, Error> {
-        let mut command = Command::new("git");
+        let mut command = Command::from(program::limited("git", self.session.memory_bytes()));
         command.args(arguments).env_clear().envs(self.session.environment());
         command.envs(environment.iter().copied()).current_dir(self.session.folder());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::Missing { program: "git" },
-            _ => Error::Io { action: "start git", source: error },
-        })?;
+        let mut child = command.spawn().map_err(Error::io("start git"))?;
         let _group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
         let output = read_bounded(child.stdout.take(), LONGEST_OUTPUT);
         let complaint = read_bounded(child.stderr.take(), LONGEST_COMPLAINT);
         let (output, complaint, status) = tokio::join!(output, complaint, child.wait());
         let status = status.map_err(Error::io("wait for git"))?;
+        if program::is_missing(status) {
+            return Err(Error::Missing { program: "git" });
+        }
         let complaint = self.session.redact(&String::from_utf8_lossy(&complaint));
         Ok(Said { is_success: status.success(), output, complaint })
     }
 
     fn succeeded(&self, action: &str, said: Said) -> Result<String, Error> {
         if !said.is_success {
-            return Err(Error::Failed { action: action.to_owned(), message: shorten(&said.complaint) });
+            program::check_memory("git", action, &said.complaint, self.session.memory_bytes())?;
+            let message = explain(&said.complaint) + &shorten(&said.complaint);
+            return Err(Error::Failed { action: action.to_owned(), message });
         }
         Ok(String::from_utf8_lossy(&said.output).into_owned())
     }
@@ -128,6 +129,19 @@ impl<'a> Git<'a> {
         let entries: BTreeMap<String, Entry> =
             said.output.split(|byte| *byte == 0).filter_map(entry).collect();
         if entries.len() > limits.files { Err(tree::too_many(limits.files)) } else { Ok(entries) }
+    }
+}
+
+/// What to do about a server that is another one, or lets nobody in; before what ssh says of it, which is long.
+fn explain(complaint: &str) -> String {
+    if complaint.contains("Host key verification failed") {
+        "the server shows a key that is not in `known_hosts` of the Secret; if it is the right one, add what `ssh-keyscan` \
+         prints: "
+            .to_owned()
+    } else if complaint.contains("Permission denied (publickey") {
+        "the server lets nobody in who has this key; give the public half of `identity` the right to read there: ".to_owned()
+    } else {
+        String::new()
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
-use crate::Error;
+use crate::{Error, program};
 
 /// A `git cat-file --batch` that waits for questions.
 #[derive(Debug)]
@@ -15,8 +15,8 @@ pub struct Objects {
 }
 
 impl Objects {
-    pub fn open(repository: &Path) -> Result<Self, Error> {
-        let mut command = Command::new("git");
+    pub fn open(repository: &Path, memory_bytes: u64) -> Result<Self, Error> {
+        let mut command = program::limited("git", memory_bytes);
         command.arg(format!("--git-dir={}", repository.display())).args(["cat-file", "--batch"]).env_clear();
         command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command

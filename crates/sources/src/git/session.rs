@@ -107,6 +107,7 @@ pub struct Session {
     folder: TempDir,
     environment: Vec<(OsString, OsString)>,
     secrets: Vec<String>,
+    memory_bytes: u64,
 }
 
 impl Session {
@@ -171,11 +172,16 @@ impl Session {
             environment.push((home.into(), folder.path().into()));
         }
         environment.push(("GIT_CEILING_DIRECTORIES".into(), caches.into()));
-        Ok(Self { folder, environment, secrets })
+        Ok(Self { folder, environment, secrets, memory_bytes: options.limits.memory_bytes })
     }
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// How much memory each program may have.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 
     pub fn environment(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
@@ -215,11 +221,15 @@ fn ssh_command(folder: &Path, credential: &Credential) -> Result<String, Error> 
         "-o IdentityAgent=none -o IdentitiesOnly=yes -o PermitLocalCommand=no -o ForwardAgent=no".to_owned(),
         format!("-o UserKnownHostsFile={}", quoted(&known)),
     ];
-    if let Some(identity) = &credential.identity {
-        // A key without a last newline is no key for ssh.
-        let mut key = identity.clone();
-        key.push(b'\n');
-        words.push(format!("-i {}", quoted(&write_private(folder, "identity", &key)?)));
+    match &credential.identity {
+        Some(identity) => {
+            // A key without a last newline is no key for ssh.
+            let mut key = identity.clone();
+            key.push(b'\n');
+            words.push(format!("-i {}", quoted(&write_private(folder, "identity", &key)?)));
+        }
+        // Else it would show the keys of the user that runs the hub.
+        None => words.push("-o IdentityFile=none".to_owned()),
     }
     Ok(words.join(" "))
 }

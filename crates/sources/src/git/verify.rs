@@ -10,8 +10,8 @@ use types::VerificationMode;
 use super::command::Git;
 use super::remote::Followed;
 use super::session::{Session, write_private};
-use crate::Error;
 use crate::error::shorten;
+use crate::{Error, program};
 
 /// Whose signatures count.
 #[derive(Debug, Clone, Default)]
@@ -92,13 +92,13 @@ async fn import(session: &Session, keys: &[Vec<u8>]) -> Result<(), Error> {
     write_private(session.folder(), "gpg.conf", b"batch\nno-tty\nno-autostart\n")?;
     for (index, key) in keys.iter().enumerate() {
         let file = write_private(session.folder(), &format!("signer-{index}.asc"), key)?;
-        let mut command = Command::new("gpg");
+        let mut command = Command::from(program::limited("gpg", session.memory_bytes()));
         command.args(["--quiet", "--import", "--"]).arg(file).env_clear().envs(session.environment());
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = command.output().await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::Missing { program: "gpg" },
-            _ => Error::Io { action: "start gpg", source: error },
-        })?;
+        let output = command.output().await.map_err(Error::io("start gpg"))?;
+        if program::is_missing(output.status) {
+            return Err(Error::Missing { program: "gpg" });
+        }
         if !output.status.success() {
             let message = shorten(&String::from_utf8_lossy(&output.stderr));
             return Err(Error::Secret(format!("an OpenPGP key of the Secret can't be read: {message}")));

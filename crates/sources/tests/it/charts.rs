@@ -41,6 +41,24 @@ fn a_chart_is_rendered_by_the_real_helm_or_says_that_it_is_missing() {
 }
 
 #[test]
+fn a_chart_that_becomes_larger_than_memory_is_refused_and_says_so() {
+    let bomb = "a: {{ repeat 2000000000 \"a\" | quote }}\n";
+    let files = [
+        ("chart/Chart.yaml", "apiVersion: v2\nname: bomb\nversion: 1.0.0\n"),
+        ("chart/templates/bomb.yaml", bomb),
+    ];
+    let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
+    let helm = Helm { release: "r".into(), namespace: "n".into(), ..Helm::default() };
+    let told = build(&mut Tree::of_files(files), "chart", &helm).unwrap_err();
+    if matches!(told, Error::Missing { .. }) {
+        println!("skipped: there is no helm here to render with");
+        return;
+    }
+    assert_eq!(told.reason(), "TooLarge", "{told}");
+    assert!(told.to_string().contains("helm needs more than the 1024 MiB of memory"), "{told}");
+}
+
+#[test]
 fn files_of_values_are_files_of_the_chart() {
     for file in ["../outside.yaml", "gone.yaml"] {
         let told = build(&mut chart(), "chart", &release(file)).unwrap_err().to_string();

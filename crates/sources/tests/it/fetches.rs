@@ -1,8 +1,9 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
-use avocet_sources::{Credential, Error, Helm, build};
-use types::GitReference;
+use avocet_sources::{Credential, Error, Helm, Limits, Wanted, build, fetch};
+use types::{GitReference, GitSource};
 
 use crate::backend::Backend;
 use crate::repository::{Repository, branch, has, secret, tag};
@@ -122,4 +123,28 @@ async fn a_server_that_never_answers_is_left() {
     let wanted = avocet_sources::Wanted { cache: "silent", git: &git, credential, verify: None, timeout };
     let told = avocet_sources::fetch(&repository.options(), wanted).await.unwrap_err();
     assert_eq!(told.reason(), "FetchTimedOut");
+}
+
+#[tokio::test]
+async fn an_object_that_is_larger_than_memory_ends_git_and_not_the_machine() {
+    let repository = Repository::new();
+    repository.write("a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n");
+    // Small where it is sent, and large once it is looked at.
+    std::fs::write(repository.work().join("zeros"), vec![0; 96 << 20]).unwrap();
+    repository.push(&[]);
+    let mut options = repository.options();
+    options.limits.memory_bytes = 48 << 20;
+    let git = GitSource { url: repository.url(), reference: branch("main"), ..GitSource::default() };
+    let wanted = |cache| Wanted {
+        cache,
+        git: &git,
+        credential: Credential::default(),
+        verify: None,
+        timeout: Duration::from_secs(60),
+    };
+    let told = fetch(&options, wanted("bounded")).await.unwrap_err();
+    assert_eq!(told.reason(), "TooLarge", "{told}");
+    assert!(told.to_string().contains("git needs more than the 48 MiB of memory"), "{told}");
+    options.limits = Limits::default();
+    fetch(&options, wanted("generous")).await.unwrap();
 }
