@@ -362,9 +362,17 @@ fn state_anew(current: &Value, manifest: &Value) -> Value {
             json_patch::merge(&mut merged, &json!({"metadata": {part: stated}}));
         }
     }
-    if let Some(fields) = merged.as_object_mut() {
-        fields.insert("spec".into(), manifest.get("spec").cloned().unwrap_or_default());
+    let (Some(fields), Some(stated)) = (merged.as_object_mut(), manifest.as_object()) else { return merged };
+    if fields.contains_key("spec") {
+        fields.insert("spec".into(), Value::Null);
     }
+    if stated.contains_key("stringData") {
+        fields.insert("data".into(), json!({}));
+    }
+    // Some kinds have no spec, but fields of other names: data, rules, subjects.
+    let others = ["apiVersion", "kind", "metadata", "status"];
+    let stated = stated.iter().filter(|(name, _)| !others.contains(&name.as_str()));
+    fields.extend(stated.map(|(name, value)| (name.clone(), value.clone())));
     merged
 }
 
@@ -506,4 +514,33 @@ fn lines<E>(chunks: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<Item = 
         };
         futures::stream::iter(ready)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_applied_again_states_all_fields_anew_whatever_they_are_called() {
+        let current = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": {"old": "b2xk"},
+            "metadata": {"name": "s", "resourceVersion": "7", "labels": {"theirs": "1"}},
+        });
+        let manifest = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "labels": {"ours": "1"}},
+            "stringData": {"new": "new"},
+        });
+        let merged = state_anew(&current, &manifest);
+        assert_eq!((&merged["stringData"], &merged["data"]), (&json!({"new": "new"}), &json!({})));
+        assert_eq!(merged["metadata"]["labels"], json!({"theirs": "1", "ours": "1"}));
+        assert_eq!(
+            (&merged["metadata"]["resourceVersion"], &merged["type"]),
+            (&json!("7"), &json!("Opaque"))
+        );
+
+        let current = json!({"metadata": {}, "spec": {"a": 1, "b": 2}, "status": {"ready": true}});
+        let merged = state_anew(&current, &json!({"spec": {"a": 3}, "status": {"ready": false}}));
+        assert_eq!(merged, json!({"metadata": {}, "spec": {"a": 3}, "status": {"ready": true}}));
+        assert_eq!(state_anew(&current, &json!({}))["spec"], Value::Null);
+    }
 }
