@@ -330,14 +330,16 @@ fn install_kubectls(workspace: &Workspace, venv: &InstallVenv<'_>) -> anyhow::Re
     Ok(kubectls.into())
 }
 
-/// Programs that tests use, and their Debian packages: clients of registries, git and what signs for it, and what makes
-/// networks of namespaces.
-const PROGRAMS: [(&str, &str); 7] = [
+/// Programs that tests use, and their Debian packages: clients of registries, git with what signs for it and what it is
+/// reached by, and what makes networks of namespaces.
+const PROGRAMS: [(&str, &str); 8] = [
     ("podman", "podman"),
     ("skopeo", "skopeo"),
     ("git", "git"),
     ("gpg", "gnupg"),
     ("ssh-keygen", "openssh-client"),
+    // Not in the path of everybody who may start it.
+    ("/usr/sbin/sshd", "openssh-server"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
 ];

@@ -36,6 +36,7 @@ mod serve;
 mod serve_guarded;
 mod signatures;
 mod sources;
+mod sources_ssh;
 mod storage;
 mod support;
 mod uploads;

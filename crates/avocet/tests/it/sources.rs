@@ -12,13 +12,13 @@ use crate::support::{
 };
 
 /// A work tree and the bare repository that it pushes to.
-struct Repository {
+pub struct Repository {
     work: PathBuf,
-    bare: PathBuf,
+    pub bare: PathBuf,
 }
 
 impl Repository {
-    fn new(tree: &Tree) -> Self {
+    pub fn new(tree: &Tree) -> Self {
         let repository = Self { work: tree.folder().join("work"), bare: tree.folder().join("deploy.git") };
         std::fs::create_dir_all(&repository.work).unwrap();
         repository.git(&["init", "--quiet", "--bare", "-b", "main", repository.bare.to_str().unwrap()]);
@@ -34,11 +34,11 @@ impl Repository {
         testkit::Ran::of(&mut command).ok().trim().to_owned()
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("file://{}", self.bare.display())
     }
 
-    fn write(&self, path: &str, text: &str) {
+    pub fn write(&self, path: &str, text: &str) {
         let path = self.work.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
@@ -50,7 +50,7 @@ impl Repository {
 
     /// Commits and pushes all that is written; answers the revision.
     #[track_caller]
-    fn push(&self) -> String {
+    pub fn push(&self) -> String {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "-m", "change"]);
         self.git(&["push", "--quiet", &self.url(), "HEAD:main"]);
@@ -58,12 +58,12 @@ impl Repository {
     }
 }
 
-fn hub(tree: &Tree) -> Hub {
+pub fn hub(tree: &Tree) -> Hub {
     tree.hub_with("cloud", &["--source-protocol", "file"])
 }
 
 /// The Source `deploy`, whose account may edit what is in its namespace.
-fn source(repository: &Repository, further: &Value) -> [Value; 2] {
+pub fn source(repository: &Repository, further: &Value) -> [Value; 2] {
     let mut source = json!({
         "apiVersion": "avocet.dev/v1alpha1", "kind": "Source", "metadata": {"name": "deploy"},
         "spec": {"git": {"url": repository.url(), "path": "deploy"}, "interval": "1h"},
@@ -80,17 +80,17 @@ fn source(repository: &Repository, further: &Value) -> [Value; 2] {
 }
 
 #[track_caller]
-fn status(hub: &Hub) -> Value {
+pub fn status(hub: &Hub) -> Value {
     hub.cli(&["source", "show", "deploy", "-o", "json"]).json()["status"].clone()
 }
 
-fn ready(status: &Value) -> Value {
+pub fn ready(status: &Value) -> Value {
     let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
     conditions.into_iter().find(|one| one["type"] == "Ready").unwrap_or_default()
 }
 
 #[track_caller]
-fn wait_until_applied(hub: &Hub, revision: &str) -> Value {
+pub fn wait_until_applied(hub: &Hub, revision: &str) -> Value {
     wait_until(&format!("{revision} is applied"), LIMIT, || {
         let status = status(hub);
         let is_there = status["lastAppliedRevision"] == revision && ready(&status)["status"] == "True";
@@ -103,7 +103,7 @@ fn exists(hub: &Hub, what: &str) -> bool {
     hub.cli(&["get", what, "-o", "name"]).success
 }
 
-fn config_map(name: &str, value: &str) -> String {
+pub fn config_map(name: &str, value: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  key: '{value}'\n")
 }
 
