@@ -165,9 +165,10 @@ impl Identity {
         // The old certificate may have ended, and would not be let in.
         let client = Client::new(&encrypted(&url), "", Some(&authority))?.as_patient_as(&self.client);
         let asked = CertificateRequest { request: request(&site, &key)?, site };
-        let answer: CertificateResponse =
-            client.json(client.request(Method::POST, "/avocet/v1/renew").json(&asked)).await?;
-        self.show(&key, &answer.certificate)?;
+        let answer: CertificateResponse = client
+            .json(client.request(Method::POST, "/avocet/v1/renew?authorities=true").json(&asked))
+            .await?;
+        self.show(&key, &answer)?;
         info!("the hub renewed the site's certificate");
         Ok(())
     }
@@ -176,7 +177,7 @@ impl Identity {
     pub(crate) async fn upgrade(&self) -> Result<(), Error> {
         let key = pending_key(&self.data)?;
         let Membership { site, .. } = self.membership();
-        let path = format!("/avocet/v1/sites/{site}/certificate");
+        let path = format!("/avocet/v1/sites/{site}/certificate?authorities=true");
         let asked = CertificateRequest { request: request(&site, &key)?, site };
         let asked = self.client.request(Method::POST, &path).json(&asked);
         let answer: CertificateResponse = match self.client.json(asked).await {
@@ -187,7 +188,7 @@ impl Identity {
             }
             answer => answer?,
         };
-        self.show(&key, &answer.certificate)?;
+        self.show(&key, &answer)?;
         info!("the site has a certificate now, in place of its secret");
         Ok(())
     }
@@ -200,14 +201,19 @@ impl Identity {
 
     /// Shows a certificate from the next request on, and keeps it as soon as the disk takes it. Where the agent ends before
     /// that, the next start has the key still, which gets another one.
-    fn show(&self, key: &str, certificate: &str) -> Result<(), Error> {
+    ///
+    /// Whom the hub tells to trust from now on is trusted and kept with it: a hub's authority may be replaced.
+    fn show(&self, key: &str, answer: &CertificateResponse) -> Result<(), Error> {
         {
             let mut standing = self.standing();
-            let credential = credential(key, certificate);
+            let credential = credential(key, &answer.certificate);
             let Membership { url, authority, secret, .. } = &standing.membership;
             let url = if secret.is_empty() { url.clone() } else { encrypted(url) };
-            self.client.become_like(&Client::with_certificate(&url, authority, &credential)?);
+            let told = Some(&answer.authorities).filter(|told| !told.is_empty());
+            let authority = told.unwrap_or(authority).clone();
+            self.client.become_like(&Client::with_certificate(&url, &authority, &credential)?);
             standing.membership.url = url;
+            standing.membership.authority = authority;
             standing.membership.secret.clear();
             standing.credential = Some(credential);
             standing.is_kept = false;

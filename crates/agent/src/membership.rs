@@ -207,7 +207,7 @@ async fn ask(joining: &Joining, url: &str, token: &JoinToken, key: &str) -> Resu
         labels: joining.labels.clone(),
         ..JoinRequest::default()
     };
-    Ok(client.json(client.request(Method::POST, "/avocet/v1/join").json(&request)).await?)
+    Ok(client.json(client.request(Method::POST, "/avocet/v1/join?authorities=true").json(&request)).await?)
 }
 
 /// Keeps what the hub answered. The certificate comes first: a crash in between joins once more with the same key.
@@ -224,7 +224,7 @@ fn become_member(
         url: encrypted(&url),
         hub: joined.hub,
         parent: joined.parent,
-        authority: token.authority.clone(),
+        authority: if joined.authorities.is_empty() { token.authority.clone() } else { joined.authorities },
         secret: String::new(),
         joined_with: token.digest(),
     };

@@ -26,6 +26,19 @@ pub enum Error {
         #[source]
         source: reqwest::Error,
     },
+    /// Whoever answers there shows a certificate of an authority that is not trusted here.
+    #[error(
+        "{url} shows a certificate of an authority that is not trusted here: it is another hub, or the hub's authority was \
+         replaced meanwhile (`avocet authority`). Take its kubeconfig anew; a site joins again, with a token of `avocet \
+         join-token create --site NAME` there"
+    )]
+    UnknownAuthority {
+        /// Where it was tried.
+        url: String,
+        /// What happened.
+        #[source]
+        source: reqwest::Error,
+    },
     /// The connection is there, but nothing comes.
     #[error("{url} said nothing for {} s", patience.as_secs_f64())]
     Silent {
@@ -241,7 +254,11 @@ impl Client {
     }
 
     fn unreachable(&self, source: reqwest::Error) -> Error {
-        Error::Unreachable { url: self.base(), source: source.without_url() }
+        let (url, source) = (self.base(), source.without_url());
+        if daemon::tls::is_unknown_authority(&source) {
+            return Error::UnknownAuthority { url, source };
+        }
+        Error::Unreachable { url, source }
     }
 
     /// Sends a request and reads its JSON answer.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
@@ -55,6 +55,9 @@ pub struct JoinResponse {
     /// The certificate, in PEM.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub certificate: String,
+    /// Whom the site is to trust from now on to know the hub by, in PEM; empty leaves it at what the token says.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authorities: String,
     /// The request that a person has to approve first; there is no certificate then, and the agent asks again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub waits_for: String,
@@ -76,6 +79,23 @@ pub struct CertificateRequest {
 pub struct CertificateResponse {
     /// In PEM.
     pub certificate: String,
+    /// Whom the site is to trust from now on to know the hub by, in PEM; empty leaves it as it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authorities: String,
+}
+
+/// What an agent understands; those of older versions don't say it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Understands {
+    /// That the hub tells whom to trust.
+    authorities: bool,
+}
+
+impl Understands {
+    async fn authorities_for(self, hub: &Hub, site: &str) -> Result<String, ApiError> {
+        if self.authorities { hub.identities.tell(site).await } else { Ok(String::new()) }
+    }
 }
 
 /// Asks for a join token.
@@ -115,7 +135,11 @@ pub fn routes() -> Router<Arc<Hub>> {
         .route("/avocet/v1/sites/{site}/revoke", post(revoke))
 }
 
-async fn join(State(hub): State<Arc<Hub>>, Body(request): Body<JoinRequest>) -> Result<Response, ApiError> {
+async fn join(
+    State(hub): State<Arc<Hub>>,
+    Query(agent): Query<Understands>,
+    Body(request): Body<JoinRequest>,
+) -> Result<Response, ApiError> {
     let now = daemon::now();
     // Strangers who ask for this all count as one.
     let _place = hub.limits.enter("system:anonymous").await?;
@@ -154,7 +178,8 @@ async fn join(State(hub): State<Arc<Hub>>, Body(request): Body<JoinRequest>) -> 
     let site = settle(&hub, &merged(invited, by_agent), now).await?;
     let proof = Proof::JoinToken(request.token);
     let certificate = enroll(&hub, &site, &request.request, proof, now).await?;
-    Ok(Json(JoinResponse { certificate, ..joined(name) }).into_response())
+    let authorities = agent.authorities_for(&hub, &name).await?;
+    Ok(Json(JoinResponse { certificate, authorities, ..joined(name) }).into_response())
 }
 
 /// What an invitation says, and the agent where it leaves that open.
@@ -259,6 +284,7 @@ async fn is_approved(hub: &Hub, name: &str, request: &str, now: Time) -> Result<
 /// for anybody else the certificate is of no use.
 async fn renew(
     State(hub): State<Arc<Hub>>,
+    Query(agent): Query<Understands>,
     Body(asked): Body<CertificateRequest>,
 ) -> Result<Json<CertificateResponse>, ApiError> {
     let name = applicant(&asked.request)?;
@@ -273,13 +299,15 @@ async fn renew(
     // Apart from what the site itself asks for: strangers may ask this in its name.
     let _place = hub.limits.enter(&format!("renew:{name}")).await?;
     let certificate = hub.identities.renew(&name, &site.metadata.uid, &asked.request, daemon::now()).await?;
-    Ok(Json(CertificateResponse { certificate }))
+    let authorities = agent.authorities_for(&hub, &name).await?;
+    Ok(Json(CertificateResponse { certificate, authorities }))
 }
 
 /// A certificate for a new key of a site that proves itself with what it has: a bearer token, or its old key.
 async fn certify(
     State(hub): State<Arc<Hub>>,
     Path(name): Path<String>,
+    Query(agent): Query<Understands>,
     Extension(user): Extension<Arc<User>>,
     Extension(proof): Extension<Option<Proof>>,
     Body(asked): Body<CertificateRequest>,
@@ -292,7 +320,8 @@ async fn certify(
     let site = known_site(&hub, &name)?;
     let proof = proof.ok_or_else(|| ApiError::unauthorized("the request shows no credential of the site"))?;
     let certificate = enroll(&hub, &site, &asked.request, proof, daemon::now()).await?;
-    Ok(Json(CertificateResponse { certificate }))
+    let authorities = agent.authorities_for(&hub, &name).await?;
+    Ok(Json(CertificateResponse { certificate, authorities }))
 }
 
 /// Takes away all that a site proves itself with, at once.

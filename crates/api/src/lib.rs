@@ -16,6 +16,7 @@ mod admission;
 mod approval;
 pub mod audit;
 pub mod authentication;
+mod authority;
 mod blobs;
 mod body;
 mod bootstrap;
@@ -68,6 +69,7 @@ mod webhooks;
 mod wire;
 mod writes;
 
+pub use authority::{AuthorityAnswer, Told as ToldAuthority, Trust};
 pub use bootstrap::bootstrap;
 pub use client::Client;
 pub use egress::{Egress, Options as EgressOptions};

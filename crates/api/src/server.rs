@@ -20,8 +20,8 @@ use crate::authentication::{self, Credentials, authenticate, impersonate};
 use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
-    ApiError, Hub, blobs, discovery, errands, garbage, health, images, inside, joining, layout, listener,
-    mailbox, metrics, nesting, offload, peers, rbac, resources, reviews, sites, ui, webhooks,
+    ApiError, Hub, authority, blobs, discovery, errands, garbage, health, images, inside, joining, layout,
+    listener, mailbox, metrics, nesting, offload, peers, rbac, resources, reviews, sites, ui, webhooks,
 };
 
 /// How large a manifest may be, in bytes.
@@ -53,6 +53,7 @@ pub fn router(hub: Hub) -> Router {
         )
         .route("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", post(reviews::rules))
         .merge(joining::routes())
+        .merge(authority::routes())
         .merge(nesting::routes())
         .merge(peers::routes())
         .route("/avocet/v1/sites/{site}/heartbeat", post(sites::heartbeat))

@@ -72,8 +72,13 @@ pub async fn heartbeat(
     let beat = Beat { instance: told.instance, previous: told.previous, skew };
     hub.heartbeats.take(&site, beat).map_err(|duplicate| ApiError::conflict(duplicate.to_string()))?;
     let certificate = peer.and_then(|Extension(ConnectInfo(peer))| peer.certificate);
-    let renew = user.site() == Some(&site)
-        && certificate.is_some_and(|certificate| certificate.is_to_be_renewed(now));
+    let certificate = certificate.filter(|_| user.site() == Some(&site));
+    let renew = certificate.as_ref().is_some_and(|certificate| {
+        certificate.is_to_be_renewed(now) || hub.identities.is_behind(&site, &certificate.authority)
+    });
+    if let Some(certificate) = certificate {
+        hub.identities.heard(&site, &certificate.authority).await?;
+    }
     let known = hub.store.get(&Key::new(SiteSpec::PLURAL, "", site));
     let generation = known.map_or(0, |known| known.metadata.generation);
     Ok(Json(HeartbeatAnswer { hub: hub.id.clone(), now: Some(now), renew, generation }))

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 use types::Quantity;
 
 use crate::artifact::ArtifactCommand;
+use crate::authority::AuthorityCommand;
 use crate::engines::InstallOptions;
 use crate::join::{CertificateCommand, JoinTokenOptions, SiteCommand};
 use crate::model::ModelCommand;
@@ -73,6 +74,9 @@ pub enum Command {
     /// Let in, or refuse, who asks for a certificate
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// Show the authority that a hub is known by, and replace it by another one
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
     /// Make, list and revoke tokens for people and programs
     #[command(subcommand)]
     Token(TokenCommand),

@@ -1,20 +1,21 @@
 //! Starting a hub.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use api::authentication::{Identities, IdentityOptions, Oidc, OidcOptions, ServiceAccounts, Tokens, User};
-use api::{Hub, Mailbox, SiteTokens, Upstream, audit::Audit, rbac::Rbac};
+use api::{Hub, Mailbox, SiteTokens, Trust, Upstream, audit::Audit, rbac::Rbac};
 use artifacts::Blobs;
 use controllers::{Applicant, Errands, Events, Heartbeats, Signer, SourceOptions, SourceQueue};
-use daemon::Tasks;
-use daemon::tls::{self, Authority, Served, Source, Usage};
+use daemon::tls::{self, Authorities, Served, Source, Usage};
+use daemon::{Shutdown, Tasks};
 use registry::Registry;
 use store::{Ledger, Seal, Store};
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
 use types::Kind;
 use types::core::SecretBody;
 
@@ -63,13 +64,13 @@ pub async fn start(
     })?;
     let address = listener.local_addr()?;
     let registry_address = images.local_addr()?;
-    let authority = Arc::new(Authority::open(&folder)?);
+    let authorities = Authorities::open(&folder)?;
     let mut names =
         vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
     names.extend(options.names.iter().cloned());
-    let served = Served::open(certificate_source(options, &authority, names), daemon::now())
+    let served = Served::open(certificate_source(options, &authorities, names), daemon::now())
         .context("the hub's certificate can't be used")?;
-    let tls = tls::server(served.clone(), &trusted_with_clients(options, &authority)?)
+    let tls = tls::server_of(served.clone(), authorities.clone(), &given(&options.client_ca_file)?)
         .context("the authorities of clients can't be used")?;
     let ledger = Ledger::open(&folder.join("hub.db"))?;
     let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
@@ -82,11 +83,9 @@ pub async fn start(
             token
         }
     };
-    let access = HubAccess {
-        server: reached_at(options, address),
-        authority: trusted_by_clients(options, &authority)?,
-        token,
-    };
+    // Whom clients trust to know the hub by: its own authorities, and the chain of a given certificate.
+    let trust = Trust::new(authorities.clone(), &given(&options.tls_cert_file)?);
+    let access = HubAccess { server: reached_at(options, address), authority: trust.bundle(), token };
     config::write_kubeconfig(data, &access)?;
     let seal = Seal::open(&folder.join("secrets.key"), &[SecretBody::PLURAL])?;
     let sealed = store::Options { seal: Some(seal), ..store::Options::default() };
@@ -104,7 +103,7 @@ pub async fn start(
         site: site.to_owned(),
         store: store.clone(),
         tokens,
-        identities: identities(&ledger, &authority, options)?,
+        identities: identities(&ledger, &trust, options)?,
         site_tokens: SiteTokens::open(&folder.join("site-tokens.key"))?,
         service_accounts: ServiceAccounts::open(
             &folder.join("service-account.key"),
@@ -154,10 +153,12 @@ pub async fn start(
     });
     let (store, shutdown) = (hub.store.clone(), tasks.shutdown());
     tasks.spawn("measurements", controllers::run_measurements(store, measurements, shutdown));
-    let authority = controllers::Authority {
-        certificate: access.authority.as_str().into(),
-        signer: Arc::new(HubSigner(authority.clone())),
-    };
+    let (known_by, certificates) = watch::channel(access.authority.as_str().into());
+    let authority = controllers::Authority { certificates, signer: Arc::new(HubSigner(authorities)) };
+    tasks.spawn(
+        "authority",
+        tell_of_authority(trust, data.to_owned(), access.clone(), known_by, tasks.shutdown()),
+    );
     follow_sources(&hub, &folder, options, &events, tasks);
     let (tended, recorder) = (hub.clone(), events.clone());
     tasks.supervise("mailbox", move |shutdown| api::tend_mailbox(tended.clone(), recorder.clone(), shutdown));
@@ -201,12 +202,12 @@ fn follow_sources(hub: &Hub, folder: &Path, options: &ListenHub, events: &Events
 }
 
 /// Where the hub's own certificate comes from.
-fn certificate_source(options: &ListenHub, authority: &Arc<Authority>, names: Vec<String>) -> Source {
+fn certificate_source(options: &ListenHub, authorities: &Arc<Authorities>, names: Vec<String>) -> Source {
     match (&options.tls_cert_file, &options.tls_key_file) {
         (Some(certificate), Some(key)) => {
             Source::Files { certificate: certificate.clone(), key: key.clone() }
         }
-        _ => Source::Authority { authority: authority.clone(), names },
+        _ => Source::Authority { authorities: authorities.clone(), names },
     }
 }
 
@@ -218,21 +219,31 @@ fn reached_at(options: &ListenHub, address: SocketAddr) -> String {
     }
 }
 
-/// Whom clients trust to know the hub by: its own authority, and the chain of a given certificate.
-fn trusted_by_clients(options: &ListenHub, authority: &Authority) -> anyhow::Result<String> {
-    let own = authority.certificate().to_owned();
-    match &options.tls_cert_file {
-        Some(file) => Ok(own + &read_text(file)?),
-        None => Ok(own),
-    }
+/// The certificates in a file that the options name, if they name one.
+fn given(file: &Option<PathBuf>) -> anyhow::Result<String> {
+    file.as_deref().map(read_text).transpose().map(Option::unwrap_or_default)
 }
 
-/// Whose certificates clients may show: the hub's own authority's, and those of given ones.
-fn trusted_with_clients(options: &ListenHub, authority: &Authority) -> anyhow::Result<String> {
-    let own = authority.certificate().to_owned();
-    match &options.client_ca_file {
-        Some(file) => Ok(own + &read_text(file)?),
-        None => Ok(own),
+/// Whenever an authority comes or goes, says so where people and programs look for it: in the kubeconfig, and in each
+/// namespace.
+async fn tell_of_authority(
+    trust: Trust,
+    data: PathBuf,
+    access: HubAccess,
+    known_by: watch::Sender<Arc<str>>,
+    shutdown: Shutdown,
+) {
+    let mut changed = trust.authorities.subscribe();
+    loop {
+        tokio::select! {
+            () = shutdown.wait() => return,
+            _ = changed.changed() => {}
+        }
+        let access = HubAccess { authority: trust.bundle(), ..access.clone() };
+        if let Err(error) = config::write_kubeconfig(&data, &access) {
+            eprintln!("warning: the kubeconfig can't be written, the next start writes it: {error:#}");
+        }
+        known_by.send_replace(access.authority.as_str().into());
     }
 }
 
@@ -259,20 +270,16 @@ fn read_text(file: &Path) -> anyhow::Result<String> {
 }
 
 /// The keys of sites, and how long their certificates are good.
-fn identities(
-    ledger: &Ledger,
-    authority: &Arc<Authority>,
-    options: &ListenHub,
-) -> anyhow::Result<Identities> {
+fn identities(ledger: &Ledger, trust: &Trust, options: &ListenHub) -> anyhow::Result<Identities> {
     let identity = IdentityOptions {
         ttl: Duration::from_secs(options.site_certificate_ttl),
         grace: Duration::from_secs(options.site_certificate_grace),
     };
-    Ok(Identities::open(ledger.clone(), authority.clone(), identity)?)
+    Ok(Identities::open(ledger.clone(), trust.clone(), identity)?)
 }
 
 /// Signs with the hub's authority.
-struct HubSigner(Arc<Authority>);
+struct HubSigner(Arc<Authorities>);
 
 impl Signer for HubSigner {
     fn applicant(&self, request: &str) -> Result<Applicant, String> {
@@ -282,7 +289,11 @@ impl Signer for HubSigner {
 
     fn sign(&self, request: &str, ttl: Duration, usages: &[String]) -> Result<String, String> {
         let usages: Vec<Usage> = usages.iter().filter_map(|usage| Usage::named(usage)).collect();
-        self.0.sign(request, ttl, &usages, daemon::now()).map_err(|error| daemon::chain(&error))
+        self.0
+            .stage()
+            .signing()
+            .sign(request, ttl, &usages, daemon::now())
+            .map_err(|error| daemon::chain(&error))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod artifact;
+mod authority;
 mod backup;
 mod cli;
 mod config;
@@ -73,6 +74,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Restore(options) => restore::restore(&options),
         Command::JoinToken(options) => join::join_token(client, options).await,
         Command::Site(command) => join::site(client, command).await,
+        Command::Authority(command) => authority::authority(client, command).await,
         Command::Certificate(command) => join::certificate(client, command).await,
         Command::Token(command) => tokens::token(client, command).await,
         Command::Apply(options) => apply::apply(client, options).await,

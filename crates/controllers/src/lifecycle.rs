@@ -8,6 +8,7 @@ use std::time::Duration;
 use daemon::Shutdown;
 use futures::StreamExt;
 use store::{Error, Key, Object, Store};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 use types::core::{CertificateSigningRequestSpec, EventBody, NamespaceSpec, ResourceQuotaSpec};
@@ -30,8 +31,8 @@ const AT_ONCE: usize = 64;
 /// The hub's authority: what it is known by, and what it signs with.
 #[derive(Clone)]
 pub struct Authority {
-    /// Its certificate, in PEM.
-    pub certificate: Arc<str>,
+    /// The certificates by which it is known, in PEM, as they are.
+    pub certificates: watch::Receiver<Arc<str>>,
     /// Signs for others.
     pub signer: Arc<dyn Signer>,
 }
@@ -49,6 +50,7 @@ pub async fn run_lifecycle(
 ) -> Result<(), Error> {
     let (index, concerned) = Dependents::read(&store);
     let mut watch = store.watch(index.version)?;
+    let mut known_by = authority.certificates.clone();
     let mut keeper = Keeper { store, events, authority, index };
     let mut concerned = keeper.act(concerned, daemon::now()).await?;
     let mut sweep_at = Instant::now();
@@ -62,6 +64,11 @@ pub async fn run_lifecycle(
             () = shutdown.wait() => return Ok(()),
             () = tokio::time::sleep_until(wake_at) => vec![],
             changes = watch.next() => changes?,
+            () = changes_of(&mut known_by) => {
+                let namespaces = keeper.store.list(NamespaceSpec::PLURAL, None).0;
+                concerned.extend(namespaces.iter().map(|namespace| namespace.key.clone()));
+                vec![]
+            }
         };
         for change in &changes {
             concerned.extend(keeper.index.follow(change));
@@ -71,6 +78,13 @@ pub async fn run_lifecycle(
             sweep_at = Instant::now();
         }
         concerned = keeper.act(concerned, daemon::now()).await?;
+    }
+}
+
+/// Waits until something changes; for ever where nothing can any more.
+async fn changes_of(known_by: &mut watch::Receiver<Arc<str>>) {
+    if known_by.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -101,7 +115,8 @@ impl Keeper {
                 writes.extend(namespace::empty(&object, &self.content(&key.name), now));
             }
             NamespaceSpec::PLURAL => {
-                writes.extend(namespace::furnish(&key.name, &find, &self.authority.certificate));
+                let certificates = self.authority.certificates.borrow().clone();
+                writes.extend(namespace::furnish(&key.name, &find, &certificates));
             }
             SiteSpec::PLURAL if !is_going => {
                 let there = find(&Key::new(NamespaceSpec::PLURAL, "", &*key.name));

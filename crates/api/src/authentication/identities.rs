@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use daemon::tls::{self, Authority, Usage};
+use daemon::tls::{self, Usage};
 use serde::{Deserialize, Serialize};
 use store::ledger::{Ledger, Tables};
 use tokio::sync::watch;
 use types::{Digest, Time};
 
 use super::{Claim, Proof, SITES, User, join_tokens};
-use crate::ApiError;
+use crate::{ApiError, Trust};
 
 const TABLE: &str = "site-identities";
 const USAGES: &[Usage] = &[Usage::DigitalSignature, Usage::ClientAuth];
@@ -50,6 +50,27 @@ struct Identity {
     since: Time,
     /// Until when the newest certificate is good.
     until: Time,
+    /// What the site was told to trust when it last got a certificate; none for agents that don't listen to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told: Option<String>,
+    /// The next authority by whose certificate it was heard since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    moved: Option<String>,
+}
+
+impl Identity {
+    /// Without a key.
+    fn at(now: Time) -> Self {
+        Self {
+            uid: String::new(),
+            key: None,
+            by_secret: false,
+            since: now,
+            until: now,
+            told: None,
+            moved: None,
+        }
+    }
 }
 
 /// How a key stands.
@@ -88,7 +109,7 @@ impl Standing {
 #[derive(Clone)]
 pub struct Identities {
     ledger: Ledger,
-    authority: Arc<Authority>,
+    trust: Trust,
     options: IdentityOptions,
     known: Arc<RwLock<HashMap<String, Identity>>>,
     /// How often each site lost what it proved itself with. Sites that never did are missing.
@@ -96,18 +117,23 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// Those that a ledger holds; the authority signs for them.
+    /// Those that a ledger holds; the hub's authorities sign for them.
     ///
     /// # Errors
     /// If they can't be read.
     pub fn open(
         ledger: Ledger,
-        authority: Arc<Authority>,
+        trust: Trust,
         options: IdentityOptions,
     ) -> Result<Self, store::ledger::Error> {
         let rows: Vec<(String, Identity)> = ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
         let known = Arc::new(RwLock::new(rows.into_iter().collect()));
-        Ok(Self { ledger, authority, options, known, losses: watch::Sender::default() })
+        Ok(Self { ledger, trust, options, known, losses: watch::Sender::default() })
+    }
+
+    /// By what the hub is known.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// How a key stands that proves to be the key of a site, whose Site has this uid.
@@ -144,7 +170,8 @@ impl Identities {
     ) -> Result<String, ApiError> {
         let key = check(site, request)?;
         let (certificate, until) = self.sign(request, now)?;
-        let identity = Identity { uid: uid.to_owned(), key: Some(key), by_secret: false, since: now, until };
+        let uid = uid.to_owned();
+        let identity = Identity { uid, key: Some(key), since: now, until, ..Identity::at(now) };
         let name = site.to_owned();
         // What was decided while the request was on its way is not undone.
         let if_proven = move |tables: &Tables, before: Option<Identity>| {
@@ -213,7 +240,7 @@ impl Identities {
     /// # Errors
     /// If that can't be stored.
     pub async fn revoke(&self, site: &str, uid: &str, now: Time) -> Result<(), ApiError> {
-        let identity = Identity { uid: uid.to_owned(), key: None, by_secret: false, since: now, until: now };
+        let identity = Identity { uid: uid.to_owned(), ..Identity::at(now) };
         let name = site.to_owned();
         let revoked = move |tables: &Tables, _| {
             join_tokens::forget_used(tables, &name, None)?;
@@ -238,7 +265,7 @@ impl Identities {
         if self.identity(site).is_none_or(|known| known.by_secret) {
             return Ok(());
         }
-        let identity = Identity { uid: uid.to_owned(), key: None, by_secret: true, since: now, until: now };
+        let identity = Identity { uid: uid.to_owned(), by_secret: true, ..Identity::at(now) };
         let (name, secret) = (site.to_owned(), Digest::of(secret.as_bytes()));
         let if_proven = move |tables: &Tables, _| {
             Proof::Bearer(secret).check(tables, &name, secret, |_| false)?;
@@ -263,6 +290,62 @@ impl Identities {
         std::future::pending().await
     }
 
+    /// What a site is to trust that just got a certificate; that it was told is noted.
+    ///
+    /// # Errors
+    /// If that can't be stored.
+    pub async fn tell(&self, site: &str) -> Result<String, ApiError> {
+        let (bundle, told) = (self.trust.bundle(), Some(self.trust.digest()));
+        if self.identity(site).is_some_and(|known| known.told != told) {
+            self.note(site, move |known| Identity { told, ..known }).await?;
+        }
+        Ok(bundle)
+    }
+
+    /// Whether a site that shows a certificate of this authority needs another one: it is that of the authority before,
+    /// or the site does not know all that it is to trust.
+    pub fn is_behind(&self, site: &str, authority: &str) -> bool {
+        let Some(known) = self.identity(site) else { return false };
+        authority != self.trust.signing() || known.told.is_some_and(|told| told != self.trust.digest())
+    }
+
+    /// A site was heard that shows a certificate of this authority.
+    ///
+    /// # Errors
+    /// If what follows can't be stored.
+    pub async fn heard(&self, site: &str, authority: &str) -> Result<(), ApiError> {
+        if !self.trust.is_rotating() || authority != self.trust.signing() {
+            return Ok(());
+        }
+        let moved = Some(authority.to_owned());
+        let told = Some(self.trust.digest());
+        if self.identity(site).is_some_and(|known| known.told == told && known.moved != moved) {
+            self.note(site, move |known| Identity { moved, ..known }).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a site was heard with a certificate of the next authority, and trusts it.
+    pub fn has_moved(&self, site: &str) -> bool {
+        let next = self.trust.authorities.stage().next.as_ref().map(|next| next.id());
+        self.identity(site).is_some_and(|known| known.moved == next && next.is_some())
+    }
+
+    /// Whether a site proved itself with a key once.
+    pub fn has_joined(&self, site: &str) -> bool {
+        self.identity(site).is_some()
+    }
+
+    /// Changes what is kept of a site that is known.
+    async fn note(
+        &self,
+        site: &str,
+        change: impl FnOnce(Identity) -> Identity + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let gone = || ApiError::unauthorized("the site is not known any more");
+        self.change(site, move |_, known| Ok((change(known.ok_or_else(gone)?), ()))).await
+    }
+
     fn lose(&self, site: &str) {
         self.losses.send_modify(|losses| *losses.entry(site.to_owned()).or_default() += 1);
     }
@@ -273,7 +356,8 @@ impl Identities {
 
     fn sign(&self, request: &str, now: Time) -> Result<(String, Time), ApiError> {
         let ttl = self.options.ttl;
-        let certificate = self.authority.sign(request, ttl, USAGES, now).map_err(refused)?;
+        let signing = self.trust.authorities.stage().signing().clone();
+        let certificate = signing.sign(request, ttl, USAGES, now).map_err(refused)?;
         Ok((certificate, now.0.checked_add(ttl).map_or(now, Time)))
     }
 
@@ -322,8 +406,8 @@ mod tests {
 
     fn identities(ledger: &Ledger) -> Identities {
         let folder = tempfile::tempdir().unwrap();
-        let authority = Arc::new(Authority::open(folder.path()).unwrap());
-        Identities::open(ledger.clone(), authority, IdentityOptions::default()).unwrap()
+        let trust = Trust::new(tls::Authorities::open(folder.path()).unwrap(), "");
+        Identities::open(ledger.clone(), trust, IdentityOptions::default()).unwrap()
     }
 
     fn request(key: &str, site: &str) -> String {

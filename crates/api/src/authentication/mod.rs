@@ -97,7 +97,10 @@ impl Credentials {
 
 /// The user, and whether it is a certificate that says so.
 async fn identify(hub: &Hub, credentials: Credentials, now: Time) -> Result<(User, bool), ApiError> {
-    let named = credentials.certificate.and_then(|certificate| certificates::user(&certificate, now));
+    // Connections outlive authorities.
+    let stage = hub.identities.trust().authorities.stage();
+    let certificate = credentials.certificate.filter(|shown| !stage.is_retired(&shown.authority));
+    let named = certificate.and_then(|certificate| certificates::user(&certificate, now));
     if let Some(user) = named {
         return Ok((user, true));
     }

@@ -64,8 +64,10 @@ impl SecureHub {
 
     /// With a certificate of its own authority.
     async fn with(authority: &TestAuthority) -> Self {
-        let source =
-            Source::Authority { authority: authority.authority.clone(), names: vec![NAME.to_owned()] };
+        let source = Source::Authority {
+            authorities: tls::Authorities::only(authority.authority.clone()),
+            names: vec![NAME.to_owned()],
+        };
         let served = Served::open(source, daemon::now()).unwrap();
         Self::start(served, authority.authority.certificate()).await
     }
@@ -166,7 +168,10 @@ async fn promise_7_expired_and_foreign_certificates_do_not_even_shake_hands() {
 async fn promise_7_the_certificates_of_another_authority_are_taken_if_it_is_given() {
     let (authority, company) = (TestAuthority::new(), TestAuthority::new());
     let ca = authority.authority.certificate();
-    let source = Source::Authority { authority: authority.authority.clone(), names: vec![NAME.to_owned()] };
+    let source = Source::Authority {
+        authorities: tls::Authorities::only(authority.authority.clone()),
+        names: vec![NAME.to_owned()],
+    };
     let served = Served::open(source, daemon::now()).unwrap();
     let hub = SecureHub::start(served, &format!("{ca}{}", company.authority.certificate())).await;
     let pair = company.client("anna", "operators", HOUR, daemon::now());
@@ -210,4 +215,36 @@ async fn new_certificate_files_are_shown_to_new_connections_while_old_ones_live(
     assert_eq!(healthy(&hub.client(&second, None)).await.unwrap(), "ok");
     assert!(healthy(&hub.client(&first, None)).await.is_err(), "new connections see the new one alone");
     assert_eq!(healthy(&old).await.unwrap(), "ok", "the old connection lives on");
+}
+
+#[tokio::test]
+async fn an_authority_that_is_retired_signs_for_nobody_any_more_also_on_connections_that_are_open() {
+    let hub = TestHub::start().await;
+    let authorities = hub.hub.identities.trust().authorities.clone();
+    let source = Source::Authority { authorities: authorities.clone(), names: vec![NAME.to_owned()] };
+    let served = Served::open(source, daemon::now()).unwrap();
+    let config = tls::server_of(served, authorities.clone(), "").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = hub.hub.clone();
+    hub.tasks.spawn("secure", async move { avocet_api::serve(listener, config, serving).await });
+    let hub = SecureHub { hub, address };
+    let signed_by = |authority: Arc<Authority>| {
+        let authority = TestAuthority { authority, _folder: tempfile::tempdir().unwrap() };
+        authority.client("anna", "system:masters", HOUR, daemon::now())
+    };
+    let trusted = authorities.stage().trusted();
+    let old = hub.client(&trusted, Some(&signed_by(authorities.stage().signing().clone())));
+    assert_eq!(hub.whoami(&old).await["username"], "anna");
+    authorities.rotate().unwrap();
+    let next = signed_by(authorities.stage().signing().clone());
+    let new = hub.client(&trusted, Some(&next));
+    assert_eq!(hub.whoami(&old).await["username"], "anna", "both are trusted");
+    assert_eq!(hub.whoami(&new).await["username"], "anna");
+    let bad = signed_by(TestAuthority::new().authority);
+    assert!(hub.get(&hub.client(&trusted, Some(&bad)), "/version").await.is_err());
+    authorities.retire().unwrap();
+    let path = "/api/v1/namespaces";
+    assert_eq!(hub.get(&old, path).await.unwrap().0, 401, "its connection is there still");
+    assert_eq!(hub.get(&new, path).await.unwrap().0, 200);
 }

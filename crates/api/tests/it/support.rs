@@ -9,10 +9,10 @@ use avocet_api::authentication::{
     DEFAULT_ISSUER, Identities, IdentityOptions, Oidc, ServiceAccounts, Tokens, User,
 };
 use avocet_api::rbac::Rbac;
-use avocet_api::{Hub, Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens};
+use avocet_api::{Hub, Limits, Mailbox, Metrics, Pages, QuotaTurns, SiteTokens, Trust};
 use controllers::Heartbeats;
 use daemon::Tasks;
-use daemon::tls::Authority;
+use daemon::tls::Authorities;
 use registry::Registry;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -92,7 +92,8 @@ impl TestHub {
         let audit = Audit::start(Options::to(folder.path().join("audit.log")), &tasks).unwrap();
         let plurals: Vec<&'static str> = types::kinds().map(|info| info.plural).collect();
         let store = Store::open(ledger.clone(), &plurals).unwrap();
-        let authority = Arc::new(Authority::open(&folder.path().join("authority")).unwrap());
+        let authorities = Authorities::open(&folder.path().join("authority")).unwrap();
+        let trust = Trust::new(authorities, "");
         let blobs = Blobs::open(folder.path().join("blobs")).unwrap();
         let uploads = folder.path().join("blobs/uploads");
         let registry =
@@ -102,7 +103,7 @@ impl TestHub {
             site: "cloud".into(),
             store: store.clone(),
             tokens: Tokens::new(ledger.clone()),
-            identities: Identities::open(ledger.clone(), authority, IdentityOptions::default()).unwrap(),
+            identities: Identities::open(ledger.clone(), trust, IdentityOptions::default()).unwrap(),
             site_tokens: SiteTokens::open(&folder.path().join("site-tokens.key")).unwrap(),
             service_accounts: ServiceAccounts::open(
                 &folder.path().join("service-account.key"),

@@ -32,6 +32,7 @@ mod offload;
 mod peers;
 mod registry;
 mod rollouts;
+mod rotation;
 mod serve;
 mod serve_guarded;
 mod signatures;

@@ -7,6 +7,7 @@ use avocet_controllers::{Applicant, Authority, Events, Signer, namespace_manifes
 use daemon::Tasks;
 use serde_json::{Value, json};
 use store::{Deletion, Key, Ledger, Object, Store};
+use tokio::sync::watch;
 
 /// Signs what says it is for the site plant.
 struct FakeSigner;
@@ -26,6 +27,7 @@ impl Signer for FakeSigner {
 pub(crate) struct Keeper {
     pub(crate) store: Store,
     tasks: Tasks,
+    known_by: watch::Sender<Arc<str>>,
 }
 
 impl Keeper {
@@ -34,6 +36,7 @@ impl Keeper {
         let started = Self {
             store: Store::open(Ledger::memory().unwrap(), &plurals).unwrap(),
             tasks: Tasks::default(),
+            known_by: watch::Sender::new("the certificate".into()),
         };
         started.run();
         started
@@ -41,7 +44,7 @@ impl Keeper {
 
     fn run(&self) {
         let (store, events) = (self.store.clone(), Events::new(self.store.clone()));
-        let authority = Authority { certificate: "the certificate".into(), signer: Arc::new(FakeSigner) };
+        let authority = Authority { certificates: self.known_by.subscribe(), signer: Arc::new(FakeSigner) };
         self.tasks.supervise("lifecycle", move |shutdown| {
             run_lifecycle(store.clone(), events.clone(), authority.clone(), shutdown)
         });
@@ -268,10 +271,10 @@ async fn what_was_left_over_before_a_start_is_dealt_with() {
     let keeper = Keeper::start();
     let owner = keeper.config("x", "owner", &[]).await;
     let dependent = keeper.config("x", "dependent", &[(&owner, false)]).await;
-    let Keeper { store, tasks } = keeper;
+    let Keeper { store, tasks, known_by } = keeper;
     assert!(tasks.end(Duration::from_secs(5)).await);
     store.delete(owner.key.clone(), Deletion::at(daemon::now())).await.unwrap();
-    let keeper = Keeper { store, tasks: Tasks::default() };
+    let keeper = Keeper { store, tasks: Tasks::default(), known_by };
     keeper.run();
     keeper.until_gone(&dependent).await;
 }

@@ -10,7 +10,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use types::Time;
+use types::{Digest, Time};
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use super::failed;
@@ -41,7 +41,12 @@ impl Authority {
     /// # Errors
     /// If its files can't be read or written.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        let (certificate_file, key_file) = (folder.join("ca.crt"), folder.join("ca.key"));
+        Self::open_as(folder, "ca")
+    }
+
+    /// The same with files of another name.
+    pub(super) fn open_as(folder: &Path, name: &str) -> io::Result<Self> {
+        let [certificate_file, key_file] = ["crt", "key"].map(|end| folder.join(format!("{name}.{end}")));
         let (certificate, key) = match std::fs::read_to_string(&certificate_file) {
             Ok(certificate) => {
                 let key = KeyPair::from_pem(&std::fs::read_to_string(&key_file)?).map_err(failed)?;
@@ -77,6 +82,22 @@ impl Authority {
         &self.certificate
     }
 
+    /// What its certificates call its key, in hex: tells it from other authorities of the same name.
+    pub fn id(&self) -> String {
+        hex(&self.key_id)
+    }
+
+    /// The SHA-256 of its certificate, in hex.
+    pub fn fingerprint(&self) -> String {
+        let der = CertificateDer::from_pem_slice(self.certificate.as_bytes());
+        der.map(|der| Digest::of(&der).hex()).unwrap_or_default()
+    }
+
+    /// Until when its certificate is good.
+    pub fn ends(&self) -> Option<Time> {
+        jiff::Timestamp::from_second(self.ends).ok().map(Time)
+    }
+
     /// A new certificate for a server that is known by these names and addresses, and its key.
     pub(super) fn issue(
         &self,
@@ -95,6 +116,10 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
         Ok((certificate.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
     }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn authority_params() -> CertificateParams {

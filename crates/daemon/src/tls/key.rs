@@ -54,6 +54,18 @@ pub fn requested_key(request: &str) -> Result<Digest, RequestError> {
 
 /// Whether the other side broke a connection off because of the certificate that it was shown, or for lack of one.
 pub fn is_refused(error: &(dyn Error + 'static)) -> bool {
+    matches!(cause(error), Some(rustls::Error::AlertReceived(_)))
+}
+
+/// Whether a connection was broken off here because the other side's authority is not trusted.
+pub fn is_unknown_authority(error: &(dyn Error + 'static)) -> bool {
+    // Two authorities of the same name are told apart by their signatures alone.
+    let unknown = [rustls::CertificateError::UnknownIssuer, rustls::CertificateError::BadSignature];
+    matches!(cause(error), Some(rustls::Error::InvalidCertificate(problem)) if unknown.contains(problem))
+}
+
+/// What TLS itself says in an error of something above it.
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -61,15 +73,15 @@ pub fn is_refused(error: &(dyn Error + 'static)) -> bool {
             Some(inner) => inner.downcast_ref::<rustls::Error>(),
             None => error.downcast_ref::<rustls::Error>(),
         };
-        if let Some(rustls::Error::AlertReceived(_)) = tls {
-            return true;
+        if tls.is_some() {
+            return tls;
         }
         next = match inner {
             Some(inner) => Some(inner),
             None => error.source(),
         };
     }
-    false
+    None
 }
 
 #[cfg(test)]

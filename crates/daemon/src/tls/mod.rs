@@ -2,7 +2,9 @@
 //! it is given the authority's certificate by hand (in the join token, in the kubeconfig), so nobody in between
 //! can pose as the hub. Clients may show certificates, too, which the same authority signed.
 
+mod authorities;
 mod authority;
+mod clients;
 mod encoding;
 mod key;
 mod late;
@@ -19,11 +21,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
+pub use authorities::{Authorities, RotationError, Stage};
 pub use authority::{Authority, signing_key};
-pub use key::{is_refused, key_of, new_key, request, requested_key};
+pub use key::{is_refused, is_unknown_authority, key_of, new_key, request, requested_key};
 pub use peer::ClientCertificate;
 pub use pinned::{PINNED_NAME, pinned_server};
-pub use serving::{Served, Source, server, server_for_all};
+pub use serving::{Served, Source, server, server_for_all, server_of};
 pub use signing::{RequestError, Usage, applicant};
 
 /// How the protocols are called that clients and servers agree on (ALPN).

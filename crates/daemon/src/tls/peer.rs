@@ -2,10 +2,11 @@
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use types::{Digest, Time};
 
+use super::authority::hex;
 use super::signing::EARLIER;
 
 /// A client's certificate, already verified: whom it names.
@@ -19,6 +20,8 @@ pub struct ClientCertificate {
     pub digest: Digest,
     /// What its public key hashes to: certificates that follow one another for one key have the same.
     pub key: Digest,
+    /// What it calls the key of its authority, in hex; empty if it doesn't.
+    pub authority: String,
     /// Since when it is good, in seconds since 1970.
     begins: i64,
     /// Until when it is good, in seconds since 1970.
@@ -40,6 +43,7 @@ impl ClientCertificate {
             organizations: organizations.collect::<Result<_, _>>().ok()?,
             digest: Digest::of(der),
             key: Digest::of(certificate.public_key().raw),
+            authority: authority(&certificate),
             begins: certificate.validity().not_before.timestamp() + EARLIER,
             ends: certificate.validity().not_after.timestamp(),
         })
@@ -66,6 +70,14 @@ impl ClientCertificate {
     }
 }
 
+fn authority(certificate: &X509Certificate<'_>) -> String {
+    let id = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(issuer) => issuer.key_identifier.as_ref(),
+        _ => None,
+    });
+    id.map(|id| hex(id.0)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +92,7 @@ mod tests {
                 organizations: vec![],
                 digest: Digest::of(text.as_bytes()),
                 key: Digest::of(b"key"),
+                authority: String::new(),
                 begins: 1_000_000,
                 ends: 1_000_000 + 3000,
             };

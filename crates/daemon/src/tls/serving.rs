@@ -8,13 +8,14 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tracing::{info, warn};
 use types::{Digest, Time};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Authority, HTTP_1, HTTP_2, failed, provider, roots};
+use super::{Authorities, Authority, HTTP_1, HTTP_2, clients, failed, provider};
 use crate::Shutdown;
 
 /// How often it is looked whether there is something new.
@@ -31,10 +32,10 @@ pub enum Source {
         /// Its key.
         key: PathBuf,
     },
-    /// The hub's own authority.
+    /// The hub's own authorities.
     Authority {
-        /// Who signs.
-        authority: Arc<Authority>,
+        /// Of which the current one signs.
+        authorities: Arc<Authorities>,
         /// The names and addresses of the server.
         names: Vec<String>,
     },
@@ -46,6 +47,8 @@ pub struct Served {
     shown: RwLock<Arc<CertifiedKey>>,
     /// What the files hashed to that were last looked at, usable or not.
     seen: Mutex<Option<Digest>>,
+    /// The authority that signed what is shown, where it is one of the hub's own.
+    signed_by: Mutex<String>,
 }
 
 impl std::fmt::Debug for Served {
@@ -66,15 +69,20 @@ impl Served {
     /// # Errors
     /// If the files can't be read, don't fit each other, or a name can't be put into a certificate.
     pub fn open(source: Source, now: Time) -> io::Result<Arc<Self>> {
+        let mut signed_by = String::new();
         let (first, seen) = match &source {
             Source::Files { .. } => {
                 let files = source.read()?;
                 (files.parse()?, Some(files.digest))
             }
-            Source::Authority { authority, names } => (issue(authority, names, now)?, None),
+            Source::Authority { authorities, names } => {
+                let authority = authorities.stage().current.clone();
+                signed_by = authority.id();
+                (issue(&authority, names, now)?, None)
+            }
         };
         let (shown, seen) = (RwLock::new(Arc::new(first)), Mutex::new(seen));
-        Ok(Arc::new(Self { source, shown, seen }))
+        Ok(Arc::new(Self { source, shown, seen, signed_by: Mutex::new(signed_by) }))
     }
 
     /// Shows what is new, if something is; answers whether.
@@ -93,12 +101,16 @@ impl Served {
                 }
                 files?.parse()?
             }
-            Source::Authority { authority, names } => {
+            Source::Authority { authorities, names } => {
+                let authority = authorities.stage().current.clone();
+                let mut signed_by = self.signed_by.lock().unwrap_or_else(PoisonError::into_inner);
                 let ends = end(&self.shown());
-                if now.0.as_second() < ends - RENEWED_BEFORE {
+                if now.0.as_second() < ends - RENEWED_BEFORE && *signed_by == authority.id() {
                     return Ok(false);
                 }
-                issue(authority, names, now)?
+                let issued = issue(&authority, names, now)?;
+                *signed_by = authority.id();
+                issued
             }
         };
         *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
@@ -107,7 +119,22 @@ impl Served {
 
     /// Shows what is new, whenever something is, until the shutdown.
     pub async fn keep_fresh(&self, shutdown: Shutdown) {
-        while shutdown.sleep(POLL).await {
+        let mut changed = match &self.source {
+            Source::Authority { authorities, .. } => Some(authorities.subscribe()),
+            Source::Files { .. } => None,
+        };
+        while !shutdown.is_due() {
+            let changes = async {
+                match &mut changed {
+                    // The sender is the source's own, so this never fails.
+                    Some(changed) => drop(changed.changed().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                goes_on = shutdown.sleep(POLL) => if !goes_on { return },
+                () = changes => {}
+            }
             match self.refresh(crate::now()) {
                 Ok(false) => {}
                 Ok(true) => info!("the server's certificate was replaced"),
@@ -178,11 +205,23 @@ fn end(shown: &CertifiedKey) -> i64 {
 /// # Errors
 /// If an authority is no certificate.
 pub fn server(served: Arc<Served>, clients: &str) -> io::Result<Arc<ServerConfig>> {
-    let roots = Arc::new(roots(clients)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
-        .allow_unauthenticated()
-        .build()
-        .map_err(failed)?;
+    verified_by(served, clients::verifier(clients)?)
+}
+
+/// The same for a server whose own authorities may change while it runs: clients are signed by one that is trusted at that
+/// time, or by one of those given besides (certificates in PEM).
+///
+/// # Errors
+/// If an authority is no certificate.
+pub fn server_of(
+    served: Arc<Served>,
+    authorities: Arc<Authorities>,
+    given: &str,
+) -> io::Result<Arc<ServerConfig>> {
+    verified_by(served, clients::Clients::trusting(authorities, given)?)
+}
+
+fn verified_by(served: Arc<Served>, verifier: Arc<dyn ClientCertVerifier>) -> io::Result<Arc<ServerConfig>> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(failed)?
@@ -209,10 +248,15 @@ pub fn server_for_all(served: Arc<Served>, protocols: &[&[u8]]) -> io::Result<Ar
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::roots;
     use std::path::Path;
 
-    fn authority() -> Arc<Authority> {
-        Arc::new(Authority::open(tempfile::tempdir().unwrap().path()).unwrap())
+    fn authority() -> Arc<Authorities> {
+        Authorities::open(tempfile::tempdir().unwrap().path()).unwrap()
+    }
+
+    fn certificate(authorities: &Authorities) -> String {
+        authorities.stage().current.certificate().to_owned()
     }
 
     fn later(now: Time, days: u64) -> Time {
@@ -226,7 +270,7 @@ mod tests {
     #[test]
     fn a_certificate_of_the_hubs_own_is_renewed_before_it_ends() {
         let now = crate::now();
-        let source = Source::Authority { authority: authority(), names: vec!["localhost".to_owned()] };
+        let source = Source::Authority { authorities: authority(), names: vec!["localhost".to_owned()] };
         let served = Served::open(source, now).unwrap();
         let first = shown(&served);
         assert!(!served.refresh(later(now, 367)).unwrap());
@@ -237,14 +281,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_is_of_the_old_authority_until_that_is_retired() {
+        let (folder, now) = (tempfile::tempdir().unwrap(), crate::now());
+        let authorities = Authorities::open(folder.path()).unwrap();
+        let names = vec!["localhost".to_owned()];
+        let served =
+            Served::open(Source::Authority { authorities: authorities.clone(), names }, now).unwrap();
+        let first = shown(&served);
+        authorities.rotate().unwrap();
+        assert!(!served.refresh(now).unwrap());
+        assert_eq!(shown(&served), first);
+        authorities.retire().unwrap();
+        assert!(served.refresh(now).unwrap());
+        assert_ne!(shown(&served), first);
+        assert!(!served.refresh(now).unwrap());
+    }
+
+    #[test]
     fn promise_1_a_clock_that_is_wrong_by_an_hour_knows_the_hub_all_the_same() {
         use rustls::client::WebPkiServerVerifier;
         use rustls::client::danger::ServerCertVerifier;
         use rustls::pki_types::{ServerName, UnixTime};
         let (authority, now) = (authority(), crate::now());
-        let source = Source::Authority { authority: authority.clone(), names: vec!["localhost".to_owned()] };
+        let source =
+            Source::Authority { authorities: authority.clone(), names: vec!["localhost".to_owned()] };
         let served = Served::open(source, now).unwrap();
-        let roots = Arc::new(roots(authority.certificate()).unwrap());
+        let roots = Arc::new(roots(&certificate(&authority)).unwrap());
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build().unwrap();
         let (certificate, name) =
             (CertificateDer::from(shown(&served)), ServerName::try_from("localhost").unwrap());
@@ -264,7 +326,8 @@ mod tests {
         use rustls::pki_types::{ServerName, UnixTime};
         const DAY: i64 = 24 * 3600;
         let (authority, now) = (authority(), crate::now());
-        let source = Source::Authority { authority: authority.clone(), names: vec!["localhost".to_owned()] };
+        let source =
+            Source::Authority { authorities: authority.clone(), names: vec!["localhost".to_owned()] };
         let certificate = CertificateDer::from(shown(&Served::open(source, now).unwrap()));
         let known = |by: &str, name: &'static str, clock: i64| {
             let verifier = crate::tls::late::Late::trusting(roots(by).unwrap()).unwrap();
@@ -272,12 +335,13 @@ mod tests {
             let clock = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(clock).unwrap()));
             verifier.verify_server_cert(&certificate, &[], &name, &[], clock).is_ok()
         };
-        let (ours, now) = (authority.certificate(), now.0.as_second());
+        let (ours, now) = (certificate(&authority), now.0.as_second());
+        let ours = ours.as_str();
         assert!([0, now - 2 * DAY, now, now + 30 * DAY].iter().all(|clock| known(ours, "localhost", *clock)));
         assert!(!known(ours, "localhost", now + 400 * DAY), "it has ended");
         assert!(!known(ours, "elsewhere", 0) && !known(ours, "elsewhere", now));
-        let other = self::authority();
-        assert!(!known(other.certificate(), "localhost", 0) && !known(other.certificate(), "localhost", now));
+        let other = certificate(&self::authority());
+        assert!(!known(&other, "localhost", 0) && !known(&other, "localhost", now));
     }
 
     fn write_pair(folder: &Path) -> (Vec<u8>, Vec<u8>) {
