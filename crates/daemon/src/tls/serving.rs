@@ -255,8 +255,8 @@ mod tests {
         Authorities::open(tempfile::tempdir().unwrap().path()).unwrap()
     }
 
-    fn certificate(authorities: &Authorities) -> String {
-        authorities.stage().current.certificate().to_owned()
+    fn trusted(authorities: &Authorities) -> String {
+        authorities.stage().trusted()
     }
 
     fn later(now: Time, days: u64) -> Time {
@@ -306,7 +306,7 @@ mod tests {
         let source =
             Source::Authority { authorities: authority.clone(), names: vec!["localhost".to_owned()] };
         let served = Served::open(source, now).unwrap();
-        let roots = Arc::new(roots(&certificate(&authority)).unwrap());
+        let roots = Arc::new(roots(&trusted(&authority)).unwrap());
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build().unwrap();
         let (certificate, name) =
             (CertificateDer::from(shown(&served)), ServerName::try_from("localhost").unwrap());
@@ -335,12 +335,12 @@ mod tests {
             let clock = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(clock).unwrap()));
             verifier.verify_server_cert(&certificate, &[], &name, &[], clock).is_ok()
         };
-        let (ours, now) = (certificate(&authority), now.0.as_second());
+        let (ours, now) = (trusted(&authority), now.0.as_second());
         let ours = ours.as_str();
         assert!([0, now - 2 * DAY, now, now + 30 * DAY].iter().all(|clock| known(ours, "localhost", *clock)));
         assert!(!known(ours, "localhost", now + 400 * DAY), "it has ended");
         assert!(!known(ours, "elsewhere", 0) && !known(ours, "elsewhere", now));
-        let other = certificate(&self::authority());
+        let other = trusted(&self::authority());
         assert!(!known(&other, "localhost", 0) && !known(&other, "localhost", now));
     }
 
