@@ -61,7 +61,7 @@ impl Engine for Rten {
         }
         let model = if mended::is_needed(&nodes) {
             let content = std::fs::read(path).map_err(|error| damaged(FormatError::Io(error)))?;
-            let mended = mended::mend(&content, &nodes).map_err(damaged)?;
+            let mended = mended::mend(&content).map_err(damaged)?;
             drop(content);
             load_mended(path, mended).map_err(refused)?
         } else {

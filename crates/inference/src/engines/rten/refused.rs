@@ -17,49 +17,50 @@ pub(super) fn reason(nodes: &Nodes) -> Option<String> {
     })
 }
 
-fn difference(node: &Node, nodes: &Nodes) -> Option<&'static str> {
-    let is = |name: &str, text: &str| node.texts.get(name).is_some_and(|given| given == text);
-    match node.operator.as_str() {
-        "NonMaxSuppression" => Some("it counts the boxes of all classes and images together"),
-        "Resize" | "Upsample" if is("mode", "cubic") => {
-            Some("it interpolates linearly where it should cubically")
-        }
-        _ if node.is_inside => mended::difference(node, nodes),
-        _ => None,
+fn difference(node: &Node, nodes: &Nodes) -> Option<String> {
+    if node.operator == "Upsample" && node.texts.get("mode").is_some_and(|mode| mode == "cubic") {
+        return Some("it interpolates linearly where it should cubically".into());
     }
+    let difference = mended::difference(node, &nodes.vectors)?;
+    let obstacle = mended::obstacle(node)?;
+    Some(format!("{difference} ({obstacle} this can't be said with other operators)"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
-    fn refused(operator: &str, mode: &str, second: &str, is_inside: bool) -> bool {
+    fn refused(operator: &str, texts: &[(&str, &str)], second: &str, is_in_function: bool) -> Option<String> {
+        let text = |&(name, text): &(&str, &str)| (name.to_owned(), text.to_owned());
         let node = Node {
             operator: operator.into(),
-            is_inside,
+            is_in_function,
             inputs: vec!["x".into(), second.into()],
-            texts: [("mode".to_owned(), mode.to_owned())].into(),
+            texts: texts.iter().map(text).collect(),
             ..Node::default()
         };
-        let vectors: HashSet<String> = ["v".to_owned()].into();
-        reason(&Nodes { all: vec![node], vectors: vectors.clone(), vectors_inside: vectors }).is_some()
+        reason(&Nodes { all: vec![node], vectors: ["v".to_owned()].into() })
     }
 
     #[test]
     fn only_what_is_wrong_is_refused() {
-        for (operator, mode, second, inside, outside) in [
-            ("ArgMax", "", "", true, false),
-            ("ArgMin", "", "", true, false),
-            ("Resize", "cubic", "", true, true),
-            ("Resize", "linear", "", false, false),
-            ("MatMul", "", "v", true, false),
-            ("MatMul", "", "w", false, false),
+        let cubic = [("mode", "cubic")];
+        let cropped = [cubic[0], ("coordinate_transformation_mode", "tf_crop_and_resize")];
+        for (operator, texts, second, in_function, outside) in [
+            ("ArgMax", &[][..], "", true, false),
+            ("ArgMin", &[], "", true, false),
+            ("NonMaxSuppression", &[], "", true, false),
+            ("Resize", &cubic, "", true, false),
+            ("Resize", &cropped, "", true, true),
+            ("Upsample", &cubic, "", true, true),
+            ("Resize", &[("mode", "linear")], "", false, false),
+            ("MatMul", &[], "v", true, false),
+            ("MatMul", &[], "w", false, false),
         ] {
-            for (is_inside, expected) in [(true, inside), (false, outside)] {
-                let found = refused(operator, mode, second, is_inside);
-                assert_eq!(found, expected, "{operator} {mode} {second} {is_inside}");
+            for (is_in_function, expected) in [(true, in_function), (false, outside)] {
+                let found = refused(operator, texts, second, is_in_function);
+                assert_eq!(found.is_some(), expected, "{operator} {texts:?} {second}: {found:?}");
+                assert!(found.is_none_or(|reason| reason.contains(operator)));
             }
         }
     }
