@@ -25,6 +25,7 @@ mod mlbuffet_client;
 mod onnx;
 mod payloads;
 mod plain;
+mod real;
 mod replay;
 mod shelf;
 mod support;
