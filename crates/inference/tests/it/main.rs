@@ -14,6 +14,7 @@ mod ensembles;
 mod isolation;
 mod loading;
 mod parity;
+mod published;
 mod repository;
 mod scheduling;
 mod steps;
