@@ -290,8 +290,10 @@ async fn an_ensemble_on_trial_that_nobody_waits_for_loses_its_share() {
     let mut given_up = 0;
     while verdict(&bench).is_none() && given_up < 10 {
         let model = bench.repository.get("pipe", None).unwrap();
+        let is_on_trial = model.version() == "2";
         let answer = tokio::time::timeout(std::time::Duration::from_millis(20), model.answer(request(1.0)));
-        given_up += usize::from(answer.await.is_err());
+        // On a busy machine the other version may be late, too.
+        given_up += usize::from(answer.await.is_err() && is_on_trial);
     }
     assert_eq!(given_up, 3);
     bench.gate.open();
