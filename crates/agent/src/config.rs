@@ -47,6 +47,8 @@ pub struct Config {
     pub tensorflow: Option<PathBuf>,
     /// Runs functions even where the kernel can't confine them.
     pub allow_unconfined: bool,
+    /// Loads model files without trying those that are new in a process of their own first.
+    pub trust_models: bool,
     /// Asks the hub to leave the site out of rollouts.
     pub rollout_opt_out: bool,
     /// Takes work that other sites offer.

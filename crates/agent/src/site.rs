@@ -240,7 +240,12 @@ pub async fn start(
         ..EngineOptions::default()
     });
     let worker = Some(worker.with_libraries(&engines));
-    let options = inference::Options { worker, ..inference::Options::default() };
+    let options = inference::Options {
+        worker,
+        trust_models: config.trust_models,
+        ledger: Some(ledger.clone()),
+        ..inference::Options::default()
+    };
     let repository = Repository::new(engines, options).map_err(Error::Inference)?;
     let assigned = assignments.clone();
     let taken = Arc::new(move |name: &str| prepare::is_assigned(&assigned, name));

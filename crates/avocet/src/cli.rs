@@ -313,6 +313,9 @@ pub struct ListenSite {
     /// Run functions even where the kernel can't confine them
     #[arg(long)]
     pub allow_unconfined: bool,
+    /// Load model files at once, without trying those that are new in a process of their own first
+    #[arg(long, env = "AVOCET_TRUST_MODELS")]
+    pub trust_models: bool,
     /// Keep what runs here as it is: ask the hub to leave this site out of rollouts
     #[arg(long, env = "AVOCET_ROLLOUT_OPT_OUT")]
     pub rollout_opt_out: bool,

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use types::{Payloads, Quantity};
 
 use crate::{up, worker};
+use kept::Data;
 use options::ModelControl;
 pub use options::ServeOptions;
 
@@ -40,7 +41,8 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         Some(port) => Some(listen(options.host, port).await?),
         None => None,
     };
-    let repository = repository(&options)?;
+    let data = options.data.as_deref().map(Data::open).transpose()?;
+    let repository = repository(&options, data.as_ref())?;
     let mode = match options.model_control {
         ModelControl::None => ControlMode::None,
         ModelControl::Explicit => ControlMode::Explicit,
@@ -62,7 +64,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     } else {
         tell_of_unlogged(&repository);
     }
-    let router = match &options.data {
+    let router = match data {
         Some(data) => kept::router(data, &options, state.clone(), &folder, &tasks)?,
         None => serving::router(state.clone()),
     };
@@ -130,14 +132,16 @@ async fn listen(host: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn repository(options: &ServeOptions) -> anyhow::Result<Repository> {
+fn repository(options: &ServeOptions, data: Option<&Data<'_>>) -> anyhow::Result<Repository> {
     let engines = Engines::discover(&EngineOptions {
         onnxruntime: options.onnxruntime.clone(),
         tensorflow: options.tensorflow.clone(),
         ..EngineOptions::default()
     });
     let worker = Some(worker::command(options.allow_unconfined).with_libraries(&engines));
-    let options = Options { worker, ..sizes(options, Options::default()) };
+    let ledger = data.map(|data| data.ledger.clone());
+    let trust_models = options.trust_models;
+    let options = Options { worker, trust_models, ledger, ..sizes(options, Options::default()) };
     Repository::new(engines, options).context("inference can't start")
 }
 

@@ -179,6 +179,7 @@ fn site_config(
         onnxruntime: options.onnxruntime.clone(),
         tensorflow: options.tensorflow.clone(),
         allow_unconfined: options.allow_unconfined,
+        trust_models: options.trust_models,
         rollout_opt_out: options.rollout_opt_out,
         takes_offloads: !options.refuse_offloads,
         keep_free: options.keep_free.as_ref().map(types::Quantity::bytes),

@@ -1,4 +1,4 @@
-//! `model-worker`: the confined process of a model that isn't trusted. Hidden: a server starts it.
+//! `model-worker`: the confined process of a model that isn't trusted, or isn't yet. Hidden: a server starts it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,11 @@ struct WorkerOptions {
     onnxruntime: Option<PathBuf>,
     #[arg(long)]
     tensorflow: Option<PathBuf>,
-    engine: EngineChoice,
+    /// Tries the model with each engine, in so many bytes, instead of serving it.
+    #[arg(long)]
+    rehearse: Option<u64>,
+    /// One, or to rehearse several with commas between.
+    engines: String,
     path: PathBuf,
     /// Of one run; 0 for as many as the engine takes.
     threads: usize,
@@ -47,8 +51,18 @@ pub fn main() -> ExitCode {
 }
 
 fn work(options: WorkerOptions) -> anyhow::Result<()> {
-    let WorkerOptions { allow_unconfined, onnxruntime, tensorflow, engine, path, threads, signature, others } =
-        options;
+    let WorkerOptions {
+        allow_unconfined,
+        onnxruntime,
+        tensorflow,
+        rehearse,
+        engines: names,
+        path,
+        threads,
+        signature,
+        others,
+    } = options;
+    let choices: Vec<EngineChoice> = names.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let declared = serde_json::from_str(&signature).context("the signature can't be read")?;
     let path = std::path::absolute(path)?;
     // Libraries are found now and opened when they are needed, which is behind the fence.
@@ -59,8 +73,16 @@ fn work(options: WorkerOptions) -> anyhow::Result<()> {
     // What isn't there can't be read; the load says so.
     read.retain(|path| path.exists());
     be_killed_first();
-    runtimes::confine_this_process(&read, memory_limit(), allow_unconfined).map_err(anyhow::Error::msg)?;
-    inference::serve_worker(&engines, engine, &path, threads, &declared).context("its socket failed")
+    // A rehearsal spares the server crashes where the kernel can't confine it, too.
+    let allow_unconfined = allow_unconfined || rehearse.is_some();
+    let memory = rehearse.unwrap_or_else(memory_limit);
+    runtimes::confine_this_process(&read, memory, allow_unconfined).map_err(anyhow::Error::msg)?;
+    let choice = choices.first().copied().unwrap_or_default();
+    match rehearse {
+        Some(_) => inference::rehearse_in_worker(&engines, &choices, &path, &declared),
+        None => inference::serve_worker(&engines, choice, &path, threads, &declared),
+    }
+    .context("its socket failed")
 }
 
 /// Where a library's file is, and where it is if that is a link.

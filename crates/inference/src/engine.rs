@@ -115,6 +115,12 @@ pub trait Engine: Send + Sync {
         false
     }
 
+    /// Whether the worst that a damaged or malicious file can do to it is to be refused. Other engines get a file that is
+    /// new here in a process of its own first.
+    fn withstands_any_file(&self) -> bool {
+        false
+    }
+
     /// Opens what the engine needs beyond the program, which the first load does anyway. May take a second.
     ///
     /// # Errors

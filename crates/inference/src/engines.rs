@@ -3,11 +3,13 @@
 mod check;
 mod library;
 mod native;
+mod novices;
 mod onnxruntime;
 mod rten;
 mod tensorflow;
 mod trial;
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,12 +17,14 @@ use std::time::{Duration, Instant};
 
 pub use check::{Checked, CheckedEngine, Measured, check};
 pub use library::user_folder;
+pub(crate) use novices::Novices;
 pub use trial::{Difference, Tried, Verdict};
 
 use types::ModelSignature;
 
 use crate::declared;
 use crate::engine::{chain, panic_text};
+use crate::isolation::Rehearsed;
 use crate::{
     Engine, EngineChoice, EngineOptions, Format, FormatError, LoadError, LoadOptions, LoadedModel, Name,
     Source, read_signature,
@@ -142,8 +146,43 @@ impl Engines {
         options: &LoadOptions,
         declared: &ModelSignature,
     ) -> Result<Loaded, LoadError> {
-        let loaded = self.load_chosen(choice, path, Wanted { options, declared })?;
-        declared::check(loaded.model.signature(), declared)?;
+        self.load_wanted(choice, path, Wanted { options, declared, novices: None })
+    }
+
+    /// The same; a file that is new here is rehearsed elsewhere first.
+    pub(crate) fn load_rehearsed(
+        &self,
+        choice: EngineChoice,
+        path: &Path,
+        options: &LoadOptions,
+        declared: &ModelSignature,
+        novices: Option<&Novices>,
+    ) -> Result<Loaded, LoadError> {
+        self.load_wanted(choice, path, Wanted { options, declared, novices })
+    }
+
+    /// Loads a model and runs it on what is made up for it: what may crash does so here. Where it doesn't take that,
+    /// it has been loaded all the same.
+    pub(crate) fn rehearse(
+        &self,
+        choice: EngineChoice,
+        path: &Path,
+        declared: &ModelSignature,
+    ) -> Result<(), LoadError> {
+        let options = LoadOptions { workers: 1, threads: 0, instances: 1 };
+        let loaded = self.load_declared(choice, path, &options, declared)?;
+        trial::run_in_threads_of(self, || trial::rehearse(loaded.model.as_ref()));
+        Ok(())
+    }
+
+    fn load_wanted(
+        &self,
+        choice: EngineChoice,
+        path: &Path,
+        wanted: Wanted<'_>,
+    ) -> Result<Loaded, LoadError> {
+        let loaded = self.load_chosen(choice, path, wanted)?;
+        declared::check(loaded.model.signature(), wanted.declared)?;
         Ok(loaded)
     }
 
@@ -177,18 +216,33 @@ impl Engines {
             let reason = format!("it doesn't take the format {}", source.format);
             return Err(LoadError::Engine { engine: name, reason });
         }
+        if let Some(Err(reason)) = options.rehearsed(&[engine.as_ref()], source).pop()
+            && engine.defect().is_none()
+        {
+            return Err(LoadError::Engine { engine: name, reason });
+        }
         let model = load_caught(engine.as_ref(), source, options)?;
         Ok(Loaded { model, engine: name, why: "asked for by name".into(), tried: Vec::new() })
     }
 
     fn load_auto(&self, source: &Source, options: Wanted<'_>) -> Result<Loaded, LoadError> {
         let (mut candidates, mut tried) = (Vec::new(), Vec::new());
+        let mut refused: Option<HashMap<Name, String>> = None;
         for slot in self.slots.iter().filter(|slot| slot.takes(source.format)) {
             let Slot { name, reason, engine, .. } = slot;
             let Some(engine) = engine else {
                 tried.push(Tried::refused(name, format!("{name} is not available: {reason}")));
                 continue;
             };
+            if !engine.withstands_any_file() {
+                // All at once: they share a process.
+                let refused = refused.get_or_insert_with(|| self.rehearsed(source, options));
+                if let Some(reason) = refused.remove(name).filter(|_| engine.defect().is_none()) {
+                    let refusal = LoadError::Engine { engine: name, reason };
+                    tried.push(Tried::refused(name, refusal.to_string()));
+                    continue;
+                }
+            }
             let started = Instant::now();
             match load_caught(engine.as_ref(), source, options) {
                 Ok(model) if engine.is_exact() => {
@@ -207,6 +261,16 @@ impl Engines {
             let none = || format!("this build has none for the format {format}");
             LoadError::NoEngine { reasons: if refusals.is_empty() { none() } else { refusals } }
         })
+    }
+
+    /// Which engines may not load it here, and why.
+    fn rehearsed(&self, source: &Source, wanted: Wanted<'_>) -> HashMap<Name, String> {
+        let engines = self.slots.iter().filter_map(|slot| slot.engine.as_deref());
+        let engines: Vec<&dyn Engine> = engines.filter(|engine| engine.takes(source.format)).collect();
+        let verdicts = wanted.rehearsed(&engines, source);
+        let names =
+            engines.iter().filter(|engine| !engine.withstands_any_file()).map(|engine| engine.info().name);
+        names.zip(verdicts).filter_map(|(name, verdict)| Some((name, verdict.err()?))).collect()
     }
 
     /// Runs a thread's whole life inside every engine's thread set-up.
@@ -229,6 +293,17 @@ impl Engines {
 struct Wanted<'a> {
     options: &'a LoadOptions,
     declared: &'a ModelSignature,
+    novices: Option<&'a Novices>,
+}
+
+impl Wanted<'_> {
+    /// What came of the rehearsals with those of the engines that need them; nothing where none are made.
+    fn rehearsed(&self, engines: &[&dyn Engine], source: &Source) -> Vec<Rehearsed> {
+        let Some(novices) = self.novices else { return Vec::new() };
+        let in_need: Vec<_> =
+            engines.iter().copied().filter(|engine| !engine.withstands_any_file()).collect();
+        novices.rehearsed(&in_need, source, self.declared)
+    }
 }
 
 /// A model that an engine loaded, in the race for being served.
@@ -278,7 +353,7 @@ impl Slot {
 fn load_caught(
     engine: &dyn Engine,
     source: &Source,
-    Wanted { options, declared }: Wanted<'_>,
+    Wanted { options, declared, .. }: Wanted<'_>,
 ) -> Result<Arc<dyn LoadedModel>, LoadError> {
     catch_unwind(AssertUnwindSafe(|| engine.load_declared(&source.path, options, declared))).unwrap_or_else(
         |payload| {

@@ -174,6 +174,26 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Where an engine may find what the model names: beside it, under whatever name.
+    pub(crate) fn around(&self) -> Vec<PathBuf> {
+        let beside = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        vec![self.folder.clone().or(beside.map(Path::to_path_buf)).unwrap_or_else(|| PathBuf::from("."))]
+    }
+
+    /// Every file that is the model's, by its name there, in the order of names.
+    pub(crate) fn files(&self) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+        let root = self.folder.as_deref().unwrap_or(&self.path);
+        let mut files = Vec::new();
+        folder::files_below(root, Path::new(""), &mut files)?;
+        for other in self.others().iter().filter(|_| self.folder.is_none()) {
+            files.push((other.file_name().map(PathBuf::from).unwrap_or_default(), other.clone()));
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
 /// Bytes that tell every format apart; a tar says so at byte 257.
 const HEAD: usize = 512;
 

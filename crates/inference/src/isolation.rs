@@ -6,6 +6,7 @@
 
 mod channel;
 mod frames;
+mod rehearsal;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+pub(crate) use rehearsal::{Rehearsed, rehearse};
 use types::ModelSignature;
-pub use worker::serve_worker;
+pub use worker::{rehearse_in_worker, serve_worker};
 
 use crate::engine::chain;
 use crate::engines::Loaded;
@@ -39,7 +41,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// How to start a worker: a program and its arguments, behind which the model's own are put:
 /// `ENGINE PATH THREADS SIGNATURE OTHERS…`: the signature as JSON, the others what may be read beside the path. It must
-/// end up in [`serve_worker`].
+/// end up in [`serve_worker`]. With `--rehearse BYTES` before them the first is a list of engines with commas between,
+/// the process may hold so many bytes, and must end up in [`rehearse_in_worker`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerCommand(pub Vec<OsString>);
 
@@ -60,6 +63,9 @@ impl WorkerCommand {
 
 /// What of the environment a worker gets: where its libraries' own libraries are.
 const ENVIRONMENT: &str = "LD_LIBRARY_PATH";
+
+/// TensorFlow's notices about itself say nothing of a model.
+const QUIET: (&str, &str) = ("TF_CPP_MIN_LOG_LEVEL", "2");
 
 /// Reads bytes as each sort of frame that goes over the socket.
 pub(crate) fn read_all(bytes: &[u8]) {
@@ -134,31 +140,11 @@ struct Worker {
 impl Launch {
     fn start(&self) -> Result<(Worker, Hello), LoadError> {
         let refused = |reason: String| LoadError::Engine { engine: "isolated", reason };
-        let (program, arguments) =
-            self.command.0.split_first().ok_or_else(|| refused("no command".into()))?;
-        let (ours, theirs) =
-            UnixStream::pair().map_err(|error| refused(format!("can't make a socket: {error}")))?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .env_clear()
-            .envs(std::env::var_os(ENVIRONMENT).map(|folders| (ENVIRONMENT, folders)))
-            .arg(self.engine.to_string())
-            .arg(&self.source.path)
-            .arg(self.threads.to_string())
-            .arg(&self.signature)
-            .args(self.source.others())
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|error| refused(format!("can't start its process: {error}")))?;
-        let mut worker = match Channel::pair(ours) {
-            Ok((reader, writer)) => Worker { child, reader, writer },
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(refused(error.to_string()));
-            }
-        };
+        let Launch { command, engine, source, threads, signature, .. } = self;
+        let words = [engine.to_string().into(), source.path.clone().into(), threads.to_string().into()];
+        let words =
+            words.into_iter().chain([signature.into()]).chain(source.others().into_iter().map(Into::into));
+        let mut worker = Worker::start(command, words).map_err(refused)?;
         match worker.within(LOADING, |reader, _| frames::read_hello(reader)) {
             Ok(Ok(hello)) => Ok((worker, hello)),
             Ok(Err(reason)) => Err(refused(reason)),
@@ -168,6 +154,29 @@ impl Launch {
 }
 
 impl Worker {
+    fn start(command: &WorkerCommand, words: impl Iterator<Item = OsString>) -> Result<Worker, String> {
+        let (program, arguments) = command.0.split_first().ok_or("no command")?;
+        let (ours, theirs) = UnixStream::pair().map_err(|error| format!("can't make a socket: {error}"))?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(std::env::var_os(ENVIRONMENT).map(|folders| (ENVIRONMENT, folders)))
+            .env(QUIET.0, QUIET.1)
+            .args(words)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("can't start its process: {error}"))?;
+        match Channel::pair(ours) {
+            Ok((reader, writer)) => Ok(Worker { child, reader, writer }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error.to_string())
+            }
+        }
+    }
+
     fn run(&mut self, inputs: &[Tensor], outputs: &[&str], limit: Duration) -> Result<Reply, String> {
         self.within(limit, |reader, writer| {
             frames::write_request(writer, inputs, outputs)?;
@@ -205,11 +214,26 @@ impl Worker {
         match self.child.wait() {
             Ok(status) => match (status.signal(), status.code()) {
                 (Some(9), _) => "was killed, perhaps for want of memory".into(),
-                (Some(signal), _) => format!("died of signal {signal}"),
+                (Some(signal), _) => format!("died of signal {signal}{}", signal_name(signal)),
                 (None, code) => format!("exited with {}", code.unwrap_or_default()),
             },
             Err(error) => format!("is gone ({error})"),
         }
+    }
+}
+
+/// What people call the signals that broken code ends with.
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        4 => " (SIGILL)",
+        5 => " (SIGTRAP)",
+        6 => " (SIGABRT)",
+        7 => " (SIGBUS)",
+        8 => " (SIGFPE)",
+        11 => " (SIGSEGV)",
+        24 => " (SIGXCPU)",
+        31 => " (SIGSYS)",
+        _ => "",
     }
 }
 

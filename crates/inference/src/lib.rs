@@ -37,6 +37,7 @@ mod tflite;
 mod engine;
 mod engines;
 mod isolation;
+mod kept;
 mod memory;
 
 mod ensemble;
@@ -70,7 +71,7 @@ pub use engines::{
 pub use ensemble::{EnsembleError, Giver};
 pub use error::{Error, LoadError};
 pub use format::{Format, FormatError, Source};
-pub use isolation::{WorkerCommand, serve_worker};
+pub use isolation::{WorkerCommand, rehearse_in_worker, serve_worker};
 pub use onnx::read_signature;
 pub use repository::{
     Answer, LoadRequest, Model, ModelStatus, Observed, Options, Pending, Repository, Request, Routing, State,

@@ -32,17 +32,19 @@ use crate::cache::Cache;
 use crate::declared;
 use crate::drift::{Drifts, FeatureDrift};
 use crate::engine::chain;
-use crate::engines::Loaded;
+use crate::engines::{Loaded, Novices};
 use crate::isolation;
+use crate::kept::Kept;
 use crate::memory::Returns;
 use crate::pool::Pool;
 use crate::{EngineChoice, Engines, Error, LoadError, LoadOptions, StatsSnapshot, Tensor};
 use catalog::{Catalog, Chosen, Found, Landing, Purpose, Turn};
 use ensemble::Steps;
+pub(crate) use loads::wait_for;
 use loads::{Loads, Slot};
 use reading::Desk;
 pub(crate) use served::Served;
-use served::file_bytes;
+pub(crate) use served::{file_bytes, zeros};
 pub(crate) use shadow::Comparison;
 pub(crate) use traffic::Trial;
 
@@ -130,6 +132,8 @@ struct Inner {
     catalog: RwLock<Catalog>,
     loads: Loads,
     drifts: Drifts,
+    /// `None` where files are trusted.
+    novices: Option<Novices>,
     next_key: AtomicU64,
     returns: Returns<Served>,
     shared: Arc<Shared>,
@@ -167,11 +171,15 @@ impl Repository {
         let capacity = options.capacity();
         let pool = Pool::start(options.workers, capacity, &engines).map_err(Error::Thread)?;
         let cache = Cache::new(options.cache_bytes);
+        let kept = Arc::new(Kept::start(options.ledger.clone()).map_err(Error::Thread)?);
+        let command = options.worker.clone().filter(|_| !options.trust_models);
+        let novices = command.map(|command| Novices::new(command, Arc::clone(&kept)));
         let inner = Inner {
             engines,
             catalog: RwLock::default(),
             loads: Loads::new(options.workers),
             drifts: Drifts::default(),
+            novices,
             next_key: AtomicU64::new(0),
             returns: Returns::start().map_err(Error::Thread)?,
             shared: Arc::new(Shared { pool, cache, desk: Desk::new(options.reading_bytes), options }),
@@ -287,7 +295,8 @@ impl Repository {
             (Isolation::None, _) => {
                 let instances = usize::try_from(serving.instances).unwrap_or(usize::MAX);
                 let options = LoadOptions { workers: options.workers, threads, instances };
-                self.inner.engines.load_declared(*engine, path, &options, &declared)
+                let novices = self.inner.novices.as_ref();
+                self.inner.engines.load_rehearsed(*engine, path, &options, &declared, novices)
             }
             (Isolation::Process, Some(command)) => {
                 let run_limit = match serving.run_timeout_milliseconds {

@@ -3,6 +3,7 @@
 //!     DATA/server.db         records of both          DATA/models/  uploaded models by digest
 //!     DATA/jobs/             requests, responses      DATA/callback-secret  signs results that are sent (0600)
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,20 +16,34 @@ use store::Ledger;
 
 use super::{ServeOptions, message_limit};
 
+/// The folder, while no other server may use it.
+pub struct Data<'a> {
+    path: &'a Path,
+    pub ledger: Ledger,
+    lock: File,
+}
+
+impl Data<'_> {
+    pub fn open(path: &Path) -> anyhow::Result<Data<'_>> {
+        std::fs::create_dir_all(path).with_context(|| format!("can't make {}", path.display()))?;
+        let lock = File::create(path.join("lock"))?;
+        if lock.try_lock().is_err() {
+            bail!("another server uses {}; end that one, or name another folder with --data", path.display());
+        }
+        let ledger = Ledger::open(&path.join("server.db"))?;
+        Ok(Data { path, ledger, lock })
+    }
+}
+
 /// Every route of the server, and those of what is kept; jobs are computed until the tasks end.
 pub fn router(
-    data: &Path,
+    data: Data<'_>,
     options: &ServeOptions,
     state: ServerState,
     folder: &Arc<Folder>,
     tasks: &Tasks,
 ) -> anyhow::Result<Router> {
-    std::fs::create_dir_all(data).with_context(|| format!("can't make {}", data.display()))?;
-    let lock = std::fs::File::create(data.join("lock"))?;
-    if lock.try_lock().is_err() {
-        bail!("another server uses {}; end that one, or name another folder with --data", data.display());
-    }
-    let ledger = Ledger::open(&data.join("server.db"))?;
+    let Data { path: data, ledger, lock } = data;
     let repository = state.repository().clone();
     let on_disk = Arc::clone(folder);
     let taken = Arc::new(move |name: &str| on_disk.names().iter().any(|known| known == name));

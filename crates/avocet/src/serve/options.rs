@@ -103,6 +103,9 @@ pub struct ServeOptions {
     /// Run models that ask for a process of their own even where the kernel can't confine it
     #[arg(long)]
     pub allow_unconfined: bool,
+    /// Load model files here at once, without trying those that are new in a process of their own first
+    #[arg(long, env = "AVOCET_TRUST_MODELS")]
+    pub trust_models: bool,
     /// How much to log: error, warn, info, debug or trace
     #[arg(long, default_value = "warn")]
     pub log: String,

@@ -127,7 +127,7 @@ fn load(
 ) -> Result<std::sync::Arc<dyn LoadedModel>, crate::LoadError> {
     let (options, declared) =
         (LoadOptions { workers: 1, threads: 0, instances: 0 }, ModelSignature::default());
-    load_caught(engine, source, Wanted { options: &options, declared: &declared })
+    load_caught(engine, source, Wanted { options: &options, declared: &declared, novices: None })
 }
 
 fn first_look(

@@ -15,6 +15,7 @@ use ort::session::{OutputSelector, RunOptions, Session};
 
 use super::library::{Lazy, Places, Wanted};
 use crate::engine::chain;
+use crate::memory;
 use crate::{
     Engine, EngineError, EngineInfo, EngineOptions, LoadError, LoadOptions, LoadedModel, Signature, Tensor,
     read_signature,
@@ -25,6 +26,8 @@ const NAME: &str = "onnxruntime";
 /// Model bytes that may be spent on copies of a session. A session runs one request at a time, so a small model
 /// gets one per worker; a large one gets one, and its requests wait for each other unless more instances are asked for.
 const COPIES_BUDGET: u64 = 32 << 20;
+/// Bytes that copies may take in memory: a small file may compute large tensors when it is loaded.
+const COPIES_MEMORY: u64 = 256 << 20;
 
 static WANTED: Wanted = Wanted {
     stems: &["onnxruntime"],
@@ -127,10 +130,19 @@ impl Engine for OnnxRuntime {
             0 => usize::try_from(COPIES_BUDGET / length).unwrap_or(1),
             asked => asked,
         };
-        let sessions = (0..copies.clamp(1, options.workers.max(1)))
-            .map(|_| session(library, path, threads).map(Mutex::new))
-            .collect::<ort::Result<Vec<_>>>()
-            .map_err(|error| LoadError::Engine { engine: NAME, reason: error.to_string() })?;
+        let refused = |error: ort::Error| LoadError::Engine { engine: NAME, reason: error.to_string() };
+        let held = || memory::resident(std::process::id());
+        let before = held();
+        let first = session(library, path, threads).map_err(refused)?;
+        let grown = held().saturating_sub(before).max(1);
+        let affordable = match options.instances {
+            0 => usize::try_from(COPIES_MEMORY / grown).unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        };
+        let mut sessions = vec![Mutex::new(first)];
+        for _ in 1..copies.min(affordable).clamp(1, options.workers.max(1)) {
+            sessions.push(Mutex::new(session(library, path, threads).map_err(refused)?));
+        }
         let _keep = Arc::clone(library);
         Ok(Arc::new(OrtModel { sessions, signature, _keep }))
     }

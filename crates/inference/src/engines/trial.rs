@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::{Candidate, Engines, Loaded};
+use crate::repository::zeros;
 use crate::{EngineError, LoadedModel, Name, Tensor};
 
 pub use compare::Difference;
@@ -109,6 +110,15 @@ pub(super) fn run_in_threads_of<T: Send>(engines: &Engines, work: impl FnOnce() 
         scope.spawn(|| engines.enter(Box::new(|| result = Some(work()))));
     });
     result
+}
+
+/// Runs a model as the race and the warm-up will.
+pub(super) fn rehearse(model: &dyn LoadedModel) {
+    let run = |inputs: &[Tensor]| first_run(model, inputs);
+    let _ = sample::working(model, MAXIMUM_ELEMENTS, run);
+    if let Some(zeros) = zeros(model.signature()) {
+        let _ = run(&zeros.inputs);
+    }
 }
 
 struct Race {

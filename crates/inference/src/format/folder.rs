@@ -7,6 +7,10 @@ use super::{Format, FormatError};
 /// How many folders may lie in each other, nothing beside them, above the model.
 const NESTED: usize = 4;
 
+/// How deep, and how many, the files of a model may lie.
+const DEEPEST: usize = 16;
+const MOST: usize = 10_000;
+
 pub(super) struct Model {
     pub format: Format,
     /// The folder of a SavedModel, or the ONNX file.
@@ -48,6 +52,26 @@ pub(super) fn companions(model: &Path) -> Vec<PathBuf> {
         rest.is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'_' | b'-'))) && path.is_file()
     };
     entries(folder).unwrap_or_default().into_iter().filter(is_companion).collect()
+}
+
+/// Adds what lies below a folder, or the file alone, with its name from there on.
+pub(super) fn files_below(
+    path: &Path,
+    name: &Path,
+    files: &mut Vec<(PathBuf, PathBuf)>,
+) -> std::io::Result<()> {
+    if !path.is_dir() {
+        files.push((name.to_path_buf(), path.to_path_buf()));
+        return Ok(());
+    }
+    if name.components().count() > DEEPEST || files.len() > MOST {
+        return Err(std::io::Error::other("the model's folder holds too much"));
+    }
+    for entry in entries(path)? {
+        let inside = name.join(entry.file_name().unwrap_or_default());
+        files_below(&entry, &inside, files)?;
+    }
+    Ok(())
 }
 
 fn entries(folder: &Path) -> std::io::Result<Vec<PathBuf>> {

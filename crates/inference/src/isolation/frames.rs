@@ -94,6 +94,25 @@ fn read_hello_unbounded(from: &mut impl Read) -> io::Result<Result<Hello, String
     Ok(Ok(Hello { engine, why, signature, labels }))
 }
 
+/// Whether an engine took a model, or why it didn't.
+pub(super) fn write_verdict(to: &mut impl Write, verdict: Result<(), &str>) -> io::Result<()> {
+    match verdict {
+        Ok(()) => to.write_all(&[1])?,
+        Err(reason) => {
+            to.write_all(&[0])?;
+            write_text(to, reason)?;
+        }
+    }
+    to.flush()
+}
+
+pub(super) fn read_verdict(from: &mut impl Read) -> io::Result<Result<(), String>> {
+    match read_byte(from)? {
+        0 => read_text(from).map(Err),
+        _ => Ok(Ok(())),
+    }
+}
+
 pub(super) fn write_request(to: &mut impl Write, inputs: &[Tensor], outputs: &[&str]) -> io::Result<()> {
     write_tensors(to, inputs)?;
     write_number(to, outputs.len())?;
@@ -281,6 +300,12 @@ mod tests {
         let mut frame = Vec::new();
         write_reply(&mut frame, Err("no")).unwrap();
         assert_eq!(read_reply(&mut frame.as_slice(), 3).unwrap(), Reply::Failed("no".into()));
+        let mut frame = Vec::new();
+        write_verdict(&mut frame, Ok(())).unwrap();
+        write_verdict(&mut frame, Err("no")).unwrap();
+        let mut frame = frame.as_slice();
+        assert_eq!(read_verdict(&mut frame).unwrap(), Ok(()));
+        assert_eq!(read_verdict(&mut frame).unwrap(), Err("no".into()));
     }
 
     proptest! {
@@ -294,6 +319,7 @@ mod tests {
             let _ = read_request(&mut frame.as_slice());
             let _ = read_reply(&mut frame.as_slice(), 3);
             let _ = read_hello(&mut frame.as_slice());
+            let _ = read_verdict(&mut frame.as_slice());
         }
     }
 }

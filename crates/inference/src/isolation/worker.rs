@@ -11,8 +11,27 @@ use super::frames::{self, Hello};
 use crate::engine::chain;
 use crate::{EngineChoice, Engines, LoadOptions, Tensor};
 
-/// Loads the model with so many threads a run, 0 for the engine's own number, and answers on standard input, which must be a socket, until that is closed. Whatever should
-/// confine the process must do so before.
+/// Loads the model with each of these engines in turn, runs it on what is made up for it, and tells on standard input, which
+/// must be a socket, what came of it. Whatever should confine the process must do so before.
+///
+/// # Errors
+/// When the socket fails.
+pub fn rehearse_in_worker(
+    engines: &Engines,
+    choices: &[EngineChoice],
+    path: &Path,
+    declared: &ModelSignature,
+) -> std::io::Result<()> {
+    let mut writer = BufWriter::new(UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?));
+    for &choice in choices {
+        let verdict = engines.rehearse(choice, path, declared).map_err(|error| chain(&error));
+        frames::write_verdict(&mut writer, verdict.as_ref().map(drop).map_err(String::as_str))?;
+    }
+    Ok(())
+}
+
+/// Loads the model with so many threads a run, 0 for the engine's own number, and answers on standard input, which
+/// must be a socket, until that is closed. Whatever should confine the process must do so before.
 ///
 /// # Errors
 /// When the socket fails.

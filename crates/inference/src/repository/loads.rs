@@ -118,7 +118,8 @@ impl Loads {
     }
 }
 
-fn wait_for<T>(future: impl Future<Output = T>) -> T {
+/// Waits for a future on a thread that may block, without a runtime.
+pub(crate) fn wait_for<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = pin!(future);
     loop {

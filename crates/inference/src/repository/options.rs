@@ -1,11 +1,13 @@
 //! How large the machinery is.
 
+use store::Ledger;
+
 use crate::Limits;
 use crate::isolation::WorkerCommand;
 use crate::queue::Capacity;
 
 /// Size of the machinery, fixed at start.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Threads that run models; each may use [`crate::EngineOptions::threads_per_run`] threads of its engine.
     pub workers: usize,
@@ -22,8 +24,14 @@ pub struct Options {
     pub model_bytes: u64,
     /// Whether a version is run on zeros before it gets requests.
     pub warm_up: bool,
-    /// How to start processes for models that run in their own; `None` refuses such models.
+    /// How to start processes for models that run in their own; `None` refuses such models, and loads all others
+    /// without a rehearsal.
     pub worker: Option<WorkerCommand>,
+    /// Loads files here that are new, without a rehearsal in a process of their own.
+    pub trust_models: bool,
+    /// Where what is learnt about models outlives this process: files that were rehearsed, what drift is measured against,
+    /// versions that were rolled back. `None` forgets it.
+    pub ledger: Option<Ledger>,
     /// Bounds of one request.
     pub limits: Limits,
 }
@@ -45,6 +53,8 @@ impl Default for Options {
             model_bytes: memory.map_or(u64::MAX, |bytes| bytes / 2),
             warm_up: true,
             worker: None,
+            trust_models: false,
+            ledger: None,
             limits: Limits::default(),
         }
     }

@@ -251,7 +251,7 @@ fn policy(serving: &Serving, engine_instances: usize, batchable: bool) -> Policy
 
 /// A request of zeros (empty strings), with 1 for every open dimension; `None` where that would be large or the rank
 /// is open.
-fn zeros(signature: &Signature) -> Option<Request> {
+pub(crate) fn zeros(signature: &Signature) -> Option<Request> {
     const MAX_BYTES: usize = 64 << 20;
     let tensors = signature.inputs.iter().map(|spec| {
         let shape = spec.shape.as_ref()?.iter().map(|&size| usize::try_from(size).unwrap_or(1));
@@ -264,6 +264,6 @@ fn zeros(signature: &Signature) -> Option<Request> {
 }
 
 /// Bytes of a model file on disk; 0 when it is gone.
-pub(super) fn file_bytes(path: &Path) -> u64 {
+pub(crate) fn file_bytes(path: &Path) -> u64 {
     path.metadata().map_or(0, |metadata| metadata.len())
 }

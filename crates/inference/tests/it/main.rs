@@ -15,6 +15,7 @@ mod isolation;
 mod loading;
 mod parity;
 mod published;
+mod rehearsals;
 mod repository;
 mod scheduling;
 mod steps;

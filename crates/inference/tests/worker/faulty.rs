@@ -1,15 +1,17 @@
 //! A worker process for tests: gives its input back as `y`, dies of a 13, never comes back from a 7, and for a 33 gives the
-//! number of threads that it may use.
+//! number of threads that it may use. It dies while it loads a file called `crash`, and refuses one called `refuse`; it
+//! notes each rehearsal in a file `rehearsals` beside the model.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helper fails by panicking")]
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use avocet_inference::{
     Engine, EngineChoice, EngineError, EngineInfo, Engines, LoadError, LoadOptions, LoadedModel, Signature,
-    Tensor, read_signature, serve_worker,
+    Tensor, read_signature, rehearse_in_worker, serve_worker,
 };
 
 struct Faulty;
@@ -22,6 +24,13 @@ impl Engine for Faulty {
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let signature =
             read_signature(path).map_err(|source| LoadError::Format { path: path.into(), source })?;
+        match path.file_stem().unwrap().to_str().unwrap() {
+            "crash" => std::process::abort(),
+            "refuse" => {
+                return Err(LoadError::Engine { engine: "rten", reason: "refused".into() });
+            }
+            _ => {}
+        }
         Ok(Arc::new(FaultyModel(signature, options.threads)))
     }
 }
@@ -55,11 +64,26 @@ impl LoadedModel for FaultyModel {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let choice: EngineChoice = arguments.next().unwrap().parse().unwrap();
+    let mut arguments = std::env::args().skip(1).peekable();
+    let rehearses = arguments.next_if(|argument| argument == "--rehearse").is_some();
+    if rehearses {
+        arguments.next().unwrap().parse::<u64>().unwrap();
+    }
+    let choices = arguments.next().unwrap();
+    let choices: Vec<EngineChoice> =
+        choices.split(',').map(|choice| choice.parse().unwrap_or_default()).collect();
     let path = arguments.next().unwrap();
     let threads = arguments.next().unwrap().parse().unwrap();
     let declared = serde_json::from_str(&arguments.next().unwrap()).unwrap();
     let engines = Engines::with(vec![Arc::new(Faulty)]);
-    serve_worker(&engines, choice, Path::new(&path), threads, &declared).unwrap();
+    if rehearses {
+        let log = Path::new(&path).with_file_name("rehearsals");
+        // Only a model in a folder of the test's own.
+        if let Ok(mut log) = std::fs::OpenOptions::new().append(true).open(log) {
+            log.write_all(b"x").unwrap();
+        }
+        rehearse_in_worker(&engines, &choices, Path::new(&path), &declared).unwrap();
+        return;
+    }
+    serve_worker(&engines, choices[0], Path::new(&path), threads, &declared).unwrap();
 }
