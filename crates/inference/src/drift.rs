@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
+use crate::kept::Kept;
 use crate::{Datatype, Element, LoadRequest, Tensor};
 
 /// Features of one input that are told apart; an input with more is one feature as a whole.
@@ -39,9 +41,13 @@ pub struct FeatureDrift {
     pub missing: f64,
 }
 
-/// What each version saw, loaded or not; those that were loaded longest ago are forgotten first.
+/// What each version saw, loaded or not; those that were loaded longest ago are forgotten first. What inputs are
+/// compared with outlives the process.
 #[derive(Default)]
-pub(crate) struct Drifts(Mutex<VecDeque<Known>>);
+pub(crate) struct Drifts {
+    known: Mutex<VecDeque<Known>>,
+    kept: Arc<Kept>,
+}
 
 struct Known {
     name: String,
@@ -52,17 +58,25 @@ struct Known {
 }
 
 impl Drifts {
+    pub fn keeping(kept: Arc<Kept>) -> Drifts {
+        Drifts { known: Mutex::default(), kept }
+    }
+
     /// What a version that is loaded goes on with; `None` where its inputs aren't watched.
     pub fn of(&self, request: &LoadRequest) -> Option<Arc<Mutex<Drift>>> {
         let settings = request.serving.drift.as_ref()?;
         let LoadRequest { name, version, path, .. } = request;
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let at = all.iter().position(|known| known.name == *name && known.version == *version);
         let before = at.and_then(|at| all.remove(at)).filter(|known| {
             let drift = known.drift.lock().unwrap_or_else(PoisonError::into_inner);
             known.path == *path && drift.settings == *settings
         });
-        let new = || Arc::new(Mutex::new(Drift::new(settings.clone())));
+        let new = || {
+            let note =
+                Note { kept: Arc::clone(&self.kept), key: format!("{name}/{version}"), path: path.clone() };
+            Arc::new(Mutex::new(Drift::recalled(settings.clone(), note)))
+        };
         let drift = before.map_or_else(new, |known| known.drift);
         if all.len() >= MAX_KNOWN {
             all.pop_front();
@@ -77,11 +91,65 @@ impl Drifts {
 pub(crate) struct Drift {
     settings: types::Drift,
     features: Vec<(String, Option<usize>, Feature)>,
+    /// Features whose baseline was written down.
+    noted: usize,
+    note: Option<Note>,
+}
+
+const TABLE: &str = "drift-baselines";
+/// Of the records; others are passed over.
+const FORMAT: u32 = 1;
+
+/// Where baselines are written down.
+struct Note {
+    kept: Arc<Kept>,
+    key: String,
+    path: PathBuf,
+}
+
+/// The baselines of a version; numbers as their bits, since some are infinite.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    path: PathBuf,
+    settings: types::Drift,
+    features: Vec<Learnt>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Learnt {
+    input: String,
+    place: Option<usize>,
+    edges: Vec<u64>,
+    shares: [u64; BINS],
 }
 
 impl Drift {
+    #[cfg(test)]
     pub fn new(settings: types::Drift) -> Drift {
-        Drift { settings, features: Vec::new() }
+        Drift { settings, features: Vec::new(), noted: 0, note: None }
+    }
+
+    /// Goes on with the baselines that another process learnt from the same file with the same settings.
+    fn recalled(settings: types::Drift, note: Note) -> Drift {
+        let known = note.kept.get::<Record>(TABLE, &note.key);
+        let same =
+            |known: &Record| known.format == FORMAT && known.path == note.path && known.settings == settings;
+        let learnt = known.filter(same).map(|known| known.features).unwrap_or_default();
+        let features: Vec<_> = learnt.into_iter().map(Learnt::feature).collect();
+        Drift { settings, noted: features.len(), features, note: Some(note) }
+    }
+
+    /// Writes down what was learnt since the last time.
+    fn note(&mut self) {
+        let Some(Note { kept, key, path }) = &self.note else { return };
+        let learnt = self.features.iter().filter_map(|(input, place, feature)| {
+            feature.baseline.as_ref().map(|baseline| Learnt::of(input, *place, baseline))
+        });
+        let features: Vec<Learnt> = learnt.collect();
+        self.noted = features.len();
+        let (path, settings) = (path.clone(), self.settings.clone());
+        kept.put(TABLE, key.clone(), &Record { format: FORMAT, path, settings, features });
     }
 
     /// Looks at one request's numeric inputs.
@@ -101,6 +169,10 @@ impl Drift {
                 }
             }
         }
+        let learnt = self.features.iter().filter(|(_, _, feature)| feature.baseline.is_some()).count();
+        if learnt > self.noted {
+            self.note();
+        }
     }
 
     pub fn report(&self) -> Vec<FeatureDrift> {
@@ -118,6 +190,19 @@ impl Drift {
             self.features.len() - 1
         });
         self.features.get_mut(index).map(|(_, _, feature)| feature)
+    }
+}
+
+impl Learnt {
+    fn of(input: &str, place: Option<usize>, Baseline { edges, shares }: &Baseline) -> Learnt {
+        let edges = edges.iter().map(|edge| edge.to_bits()).collect();
+        Learnt { input: input.to_owned(), place, edges, shares: shares.map(f64::to_bits) }
+    }
+
+    fn feature(self) -> (String, Option<usize>, Feature) {
+        let edges = self.edges.into_iter().map(f64::from_bits).collect();
+        let baseline = Some(Baseline { edges, shares: self.shares.map(f64::from_bits) });
+        (self.input, self.place, Feature { baseline, ..Feature::default() })
     }
 }
 
@@ -357,8 +442,41 @@ mod tests {
         for number in 0..MAX_KNOWN {
             drifts.of(&request(&format!("v{number}"), "a", 10));
         }
-        assert_eq!(drifts.0.lock().unwrap().len(), MAX_KNOWN);
+        assert_eq!(drifts.known.lock().unwrap().len(), MAX_KNOWN);
         assert!(!Arc::ptr_eq(&other, &drifts.of(&request("2", "a", 10)).unwrap()), "it is long ago");
+    }
+
+    #[test]
+    fn a_baseline_outlives_the_process_and_what_is_compared_with_it_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = || {
+            let ledger = store::Ledger::open(&folder.path().join("l.db")).unwrap();
+            Drifts::keeping(Arc::new(Kept::start(Some(ledger)).unwrap()))
+        };
+        let request = |path: &str, window_values| {
+            let mut request = LoadRequest::new("m", "1", path);
+            request.serving.drift = Some(types::Drift { baseline_values: 10, window_values });
+            request
+        };
+        let see = |drifts: &Drifts, path: &str, window, values: [f32; 10]| {
+            let drift = drifts.of(&request(path, window)).unwrap();
+            let mut drift = drift.lock().unwrap();
+            drift.observe(&[Tensor::from_vec("x", [10, 1], values.to_vec()).unwrap()]);
+            drift.report().remove(0).ks
+        };
+        let (low, high) = ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, f32::INFINITY, -1.0], [5.0; 10]);
+        let before = start();
+        assert_eq!(see(&before, "a", 10, low), None);
+        let expected = see(&before, "a", 10, high);
+        assert!(expected.unwrap() > 0.8);
+        drop(before);
+        let after = start();
+        assert_eq!(see(&after, "a", 10, high), expected, "the baseline is what it was");
+        drop(after);
+        assert_eq!(see(&start(), "b", 10, high), None, "another file");
+        // That one was learnt last.
+        assert_eq!(see(&start(), "b", 10, high), Some(0.0));
+        assert_eq!(see(&start(), "b", 20, high), None, "other settings");
     }
 
     #[test]

@@ -171,8 +171,14 @@ impl Engines {
     ) -> Result<(), LoadError> {
         let options = LoadOptions { workers: 1, threads: 0, instances: 1 };
         let loaded = self.load_declared(choice, path, &options, declared)?;
-        trial::run_in_threads_of(self, || trial::rehearse(loaded.model.as_ref()));
-        Ok(())
+        let run = trial::run_in_threads_of(self, || trial::rehearse(loaded.model.as_ref()));
+        run.unwrap_or(Ok(())).map_err(|error| LoadError::Engine {
+            engine: loaded.engine,
+            reason: format!(
+                "a small request takes more memory than it may: {}; where it has to, serve it with `isolation: process`",
+                chain(&error)
+            ),
+        })
     }
 
     fn load_wanted(

@@ -176,9 +176,9 @@ impl Repository {
         let novices = command.map(|command| Novices::new(command, Arc::clone(&kept)));
         let inner = Inner {
             engines,
-            catalog: RwLock::default(),
+            catalog: RwLock::new(Catalog::keeping(Arc::clone(&kept))),
             loads: Loads::new(options.workers),
-            drifts: Drifts::default(),
+            drifts: Drifts::keeping(kept),
             novices,
             next_key: AtomicU64::new(0),
             returns: Returns::start().map_err(Error::Thread)?,

@@ -53,7 +53,7 @@ impl Novices {
         let keys: Vec<String> = infos.iter().map(|info| key(&content, info)).collect();
         let is_new: Vec<bool> = keys.iter().map(|key| !self.is_known(key)).collect();
         let new = infos.iter().zip(&is_new).filter(|(_, is_new)| **is_new);
-        let new: Vec<_> = new.map(|(info, _)| info.name).collect();
+        let new: Vec<&EngineInfo> = new.map(|(info, _)| info).collect();
         let verdicts = std::thread::scope(|scope| {
             // They will be needed here, too.
             let in_need = engines.iter().zip(&is_new).filter(|(_, is_new)| **is_new);

@@ -7,6 +7,7 @@
 mod compare;
 pub(super) mod sample;
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -112,13 +113,29 @@ pub(super) fn run_in_threads_of<T: Send>(engines: &Engines, work: impl FnOnce() 
     result
 }
 
-/// Runs a model as the race and the warm-up will.
-pub(super) fn rehearse(model: &dyn LoadedModel) {
-    let run = |inputs: &[Tensor]| first_run(model, inputs);
+/// Runs a model as the race and the warm-up will. What it doesn't take is no defect of it, but an error is that it
+/// got no memory for that.
+pub(super) fn rehearse(model: &dyn LoadedModel) -> Result<(), EngineError> {
+    let starved = RefCell::new(None);
+    let run = |inputs: &[Tensor]| match first_run(model, inputs) {
+        Err(error) if is_for_want_of_memory(&error) => {
+            let reason = error.to_string();
+            starved.replace(Some(error));
+            Err(EngineError::Failed(reason))
+        }
+        outcome => outcome,
+    };
     let _ = sample::working(model, MAXIMUM_ELEMENTS, run);
     if let Some(zeros) = zeros(model.signature()) {
         let _ = run(&zeros.inputs);
     }
+    starved.into_inner().map_or(Ok(()), Err)
+}
+
+/// Engines have no code for it: `bad_alloc`, `Failed to allocate memory`, `OOM when allocating tensor`.
+fn is_for_want_of_memory(error: &EngineError) -> bool {
+    let text = error.to_string().to_ascii_lowercase();
+    text.contains("alloc") || text.contains("out of memory")
 }
 
 struct Race {

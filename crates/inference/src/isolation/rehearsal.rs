@@ -7,15 +7,22 @@ use std::time::Duration;
 use types::ModelSignature;
 
 use super::{Worker, WorkerCommand, frames};
-use crate::Name;
 use crate::format::Source;
 use crate::memory::resident;
 use crate::repository::file_bytes;
+use crate::{EngineInfo, Name};
 
-/// Time for an engine with a small file: opening a library from a slow disk takes most of it.
-const TIME: Duration = Duration::from_secs(60);
-/// Bytes of a file for which there is a further second.
+/// Time for an engine with a small file.
+const TIME: Duration = Duration::from_secs(20);
+/// Bytes of a model for which there is a further second, and bytes of a library, which may lie on a slow disk.
 const BYTES_PER_SECOND: u64 = 1 << 20;
+const LIBRARY_BYTES_PER_SECOND: u64 = 20 << 20;
+/// Bytes that a small file may take with a made-up request: a file of a few bytes can ask for terabytes.
+const MEMORY: u64 = 2 << 30;
+/// Bytes that its engine's threads may take, each.
+const MEMORY_OF_THREAD: u64 = 64 << 20;
+/// Bytes for each of the file's.
+const MEMORY_PER_BYTE: u64 = 8;
 
 /// What came of it: an error is what the engine said, or what became of its process.
 pub(crate) type Rehearsed = Result<(), String>;
@@ -23,14 +30,14 @@ pub(crate) type Rehearsed = Result<(), String>;
 /// Rehearses a model with each of these engines. Those after one that ended the process get another process.
 pub(crate) fn rehearse(
     command: &WorkerCommand,
-    engines: &[Name],
+    engines: &[&EngineInfo],
     source: &Source,
     declared: &ModelSignature,
 ) -> Vec<Rehearsed> {
-    let limit = TIME + Duration::from_secs(size(source) / BYTES_PER_SECOND);
+    let bytes = size(source);
+    let memory = memory_limit(bytes);
     let mut verdicts = Vec::new();
     while let Some(left @ [_, ..]) = engines.get(verdicts.len()..) {
-        let memory = memory_limit();
         let mut worker = match start(command, left, source, declared, memory) {
             Ok(worker) => worker,
             Err(reason) => {
@@ -38,8 +45,9 @@ pub(crate) fn rehearse(
                 continue;
             }
         };
-        for name in left {
-            match worker.within(limit, |reader, _| frames::read_verdict(reader)) {
+        for info in left {
+            let name = info.name;
+            match worker.within(time_limit(bytes, info), |reader, _| frames::read_verdict(reader)) {
                 Ok(verdict) => verdicts.push(verdict.map_err(|reason| said(name, &reason))),
                 Err(fate) => {
                     tracing::warn!(path = %source.path.display(), engine = name, "tried in a process of its own, which {fate}");
@@ -54,14 +62,15 @@ pub(crate) fn rehearse(
 
 fn start(
     command: &WorkerCommand,
-    engines: &[Name],
+    engines: &[&EngineInfo],
     source: &Source,
     declared: &ModelSignature,
     memory: u64,
 ) -> Result<Worker, String> {
+    let names: Vec<_> = engines.iter().map(|info| info.name).collect();
     let declared = serde_json::to_string(declared).map_err(|error| error.to_string())?;
     let mut words: Vec<OsString> =
-        vec!["--rehearse".into(), memory.to_string().into(), engines.join(",").into()];
+        vec!["--rehearse".into(), memory.to_string().into(), names.join(",").into()];
     words.extend([source.path.clone().into(), "0".into(), declared.into()]);
     words.extend(source.around().into_iter().map(OsString::from));
     Worker::start(command, words.into_iter())
@@ -74,22 +83,26 @@ fn said(engine: Name, reason: &str) -> String {
 }
 
 fn died(fate: &str, memory: u64) -> String {
-    let memory = match memory {
-        u64::MAX => String::new(),
-        bytes => format!(" (it could hold {} MiB)", bytes >> 20),
-    };
     format!(
-        "it was tried in a process of its own first, which {fate}{memory}; export the model again, or don't load it: it \
-         would do the same to the server"
+        "it was tried in a process of its own first, which {fate} (it could hold {} MiB); export the model again, or where \
+         it has to be so, serve it with `isolation: process`",
+        memory >> 20
     )
 }
 
-/// Bytes that a model may hold there: three quarters of what is left beside this process, and a quarter of all in any
-/// case. No limit where it isn't known how much there is.
-fn memory_limit() -> u64 {
+fn time_limit(bytes: u64, engine: &EngineInfo) -> Duration {
+    let library = engine.path.as_deref().map_or(0, file_bytes);
+    TIME + Duration::from_secs(bytes / BYTES_PER_SECOND + library / LIBRARY_BYTES_PER_SECOND)
+}
+
+/// Bytes that a model of that size may hold there: never more than three quarters of what is left beside this process,
+/// or a quarter of all where that is more.
+fn memory_limit(bytes: u64) -> u64 {
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let wanted = MEMORY + threads * MEMORY_OF_THREAD + bytes.saturating_mul(MEMORY_PER_BYTE);
     let own = resident(std::process::id());
     let left = |all: u64| (all.saturating_sub(own) / 4 * 3).max(all / 4);
-    daemon::usable_memory().map_or(u64::MAX, left)
+    wanted.min(daemon::usable_memory().map_or(u64::MAX, left))
 }
 
 /// Bytes of all that belongs to it.

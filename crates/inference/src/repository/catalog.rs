@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::served::Served;
-use super::traffic::{Route, Trial};
+use super::traffic::{Route, Trial, Verdicts};
 use super::{LoadRequest, Routing};
+use crate::kept::Kept;
 use crate::{Error, LoadError, Name, Signature, Tried};
 
 /// How long requests for a version that is loaded on request are refused after its load failed.
@@ -65,6 +66,7 @@ pub struct ModelStatus {
 
 #[derive(Default)]
 pub(super) struct Catalog {
+    kept: Arc<Kept>,
     models: BTreeMap<String, Versions>,
     /// Counts loads and new entries, to know which came last.
     count: u64,
@@ -172,6 +174,11 @@ pub(super) enum Found {
 }
 
 impl Catalog {
+    /// Verdicts on versions outlive the process there.
+    pub fn keeping(kept: Arc<Kept>) -> Catalog {
+        Catalog { kept, ..Catalog::default() }
+    }
+
     /// Makes the version visible as loading. `file_bytes` is its file's size.
     ///
     /// # Errors
@@ -310,7 +317,8 @@ impl Catalog {
                 model.choose(default.version.clone());
             }
             let traffic = routing.traffic.unwrap_or_default();
-            model.route = Route::new(traffic, model.default.as_deref(), Some(&model.route));
+            let verdicts = Verdicts { kept: &self.kept, model: &first.name };
+            model.route = Route::new(traffic, model.default.as_deref(), Some(&model.route), &verdicts);
             model.aliases = routing.aliases;
         }
         Ok(gone)
@@ -407,7 +415,8 @@ impl Catalog {
         if let Some(stranger) = named.into_iter().find(|version| !model.versions.contains_key(*version)) {
             return Err(model.unknown_version(name, stranger));
         }
-        model.route = Route::new(traffic, model.default.as_deref(), Some(&model.route));
+        let verdicts = Verdicts { kept: &self.kept, model: name };
+        model.route = Route::new(traffic, model.default.as_deref(), Some(&model.route), &verdicts);
         model.aliases = routing.aliases;
         Ok(())
     }

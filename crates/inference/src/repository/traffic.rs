@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use types::{Rollback, Share, Traffic};
 
 use super::Served;
 use crate::histogram::Histogram;
+use crate::kept::Kept;
 
 /// Answers needed before a version is judged, where the bounds don't say.
 const MIN_REQUESTS: u64 = 20;
@@ -29,11 +31,74 @@ pub(crate) struct Trial {
     failed: AtomicU64,
     latency: Histogram,
     verdict: OnceLock<String>,
+    note: Option<Note>,
+}
+
+/// Where verdicts outlive the process.
+pub(super) struct Verdicts<'a> {
+    pub kept: &'a Arc<Kept>,
+    pub model: &'a str,
+}
+
+const TABLE: &str = "rolled-back-models";
+/// Of the records; others are passed over.
+const FORMAT: u32 = 1;
+
+/// Where the verdict of one trial is written down.
+struct Note {
+    kept: Arc<Kept>,
+    key: String,
+    weight: u32,
+}
+
+/// It holds for this share and these bounds.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    weight: u32,
+    bounds: Rollback,
+    verdict: String,
+}
+
+impl Verdicts<'_> {
+    fn key(&self, version: &str) -> String {
+        format!("{}/{version}", self.model)
+    }
+
+    fn forget(&self, version: &str) {
+        self.kept.delete(TABLE, self.key(version));
+    }
+
+    /// A trial that begins, or that was judged before this process began; anew in any case after another one.
+    fn trial(&self, share: &Share, bounds: &Rollback, is_anew: bool) -> Trial {
+        let key = self.key(&share.version);
+        let note = Note { kept: Arc::clone(self.kept), key, weight: share.weight };
+        let trial = Trial { bounds: bounds.clone(), note: Some(note), ..Trial::default() };
+        if is_anew {
+            self.forget(&share.version);
+            return trial;
+        }
+        let known = self.kept.get::<Record>(TABLE, &self.key(&share.version));
+        let same = |known: &Record| {
+            known.format == FORMAT && known.weight == share.weight && known.bounds == *bounds
+        };
+        if let Some(Record { verdict, .. }) = known.filter(same) {
+            let Verdicts { model, .. } = self;
+            tracing::warn!(model, version = share.version, "stays rolled back: {verdict}");
+            let _ = trial.verdict.set(verdict);
+        }
+        trial
+    }
 }
 
 impl Route {
-    /// New rules; a version whose share and bounds stay keeps its record.
-    pub fn new(traffic: Traffic, default: Option<&str>, before: Option<&Route>) -> Route {
+    /// New rules; a version whose share and bounds stay keeps its record, over a restart, too, if it was judged.
+    pub fn new(
+        traffic: Traffic,
+        default: Option<&str>,
+        before: Option<&Route>,
+        verdicts: &Verdicts<'_>,
+    ) -> Route {
         let mut trials = HashMap::new();
         if let Some(bounds) = &traffic.rollback {
             let tried = traffic.split.iter().filter(|share| Some(share.version.as_str()) != default);
@@ -42,10 +107,13 @@ impl Route {
                     before.traffic.split.contains(share) && before.traffic.rollback.as_ref() == Some(bounds)
                 });
                 let kept = kept.and_then(|before| before.trials.get(&share.version)).cloned();
-                let trial = || Arc::new(Trial { bounds: bounds.clone(), ..Trial::default() });
+                let was_other = before.is_some_and(|before| before.trials.contains_key(&share.version));
+                let trial = || Arc::new(verdicts.trial(share, bounds, was_other));
                 trials.insert(share.version.clone(), kept.unwrap_or_else(trial));
             }
         }
+        let ended = before.into_iter().flat_map(|before| before.trials.keys());
+        ended.filter(|version| !trials.contains_key(*version)).for_each(|version| verdicts.forget(version));
         Route { traffic, trials, requests: AtomicU64::new(0) }
     }
 
@@ -123,7 +191,12 @@ impl Trial {
         }
         let verdict = self.judge(answered, failed)?;
         self.verdict.set(verdict).ok()?;
-        self.verdict.get().map(String::as_str)
+        let verdict = self.verdict.get()?;
+        if let Some(Note { kept, key, weight }) = &self.note {
+            let (bounds, verdict) = (self.bounds.clone(), verdict.clone());
+            kept.put(TABLE, key.clone(), &Record { format: FORMAT, weight: *weight, bounds, verdict });
+        }
+        Some(verdict)
     }
 
     fn judge(&self, answered: u64, failed: u64) -> Option<String> {
@@ -142,10 +215,14 @@ impl Trial {
 mod tests {
     use super::*;
 
+    fn routed(traffic: Traffic, before: Option<&Route>) -> Route {
+        Route::new(traffic, Some("1"), before, &Verdicts { kept: &Arc::default(), model: "m" })
+    }
+
     fn route(split: &[(&str, u32)], rollback: Option<Rollback>) -> Route {
         let share = |&(version, weight): &(&str, u32)| Share { version: version.into(), weight };
         let split = split.iter().map(share).collect();
-        Route::new(Traffic { split, rollback, ..Traffic::default() }, Some("1"), None)
+        routed(Traffic { split, rollback, ..Traffic::default() }, None)
     }
 
     fn chosen(route: &Route, requests: usize) -> HashMap<Option<String>, usize> {
@@ -199,17 +276,51 @@ mod tests {
         let bounds = Some(Rollback { max_error_percent: Some(0), min_requests: 1, ..Rollback::default() });
         let before = route(&[("1", 50), ("2", 50)], bounds);
         before.trial("2").unwrap().record(false, Duration::ZERO).unwrap();
-        let same = Route::new(before.traffic.clone(), Some("1"), Some(&before));
+        let same = routed(before.traffic.clone(), Some(&before));
         assert!(same.share("2").1.is_some());
         let mut traffic = before.traffic.clone();
         traffic.split[1].weight = 5;
-        assert_eq!(Route::new(traffic, Some("1"), Some(&before)).share("2"), (Some(9), None));
+        assert_eq!(routed(traffic, Some(&before)).share("2"), (Some(9), None));
+    }
+
+    #[test]
+    fn a_verdict_outlives_the_process_as_long_as_share_and_bounds_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = || {
+            let ledger = store::Ledger::open(&folder.path().join("l.db")).unwrap();
+            Arc::new(Kept::start(Some(ledger)).unwrap())
+        };
+        let share = |weight| vec![Share { version: "2".into(), weight }];
+        let bounds = Some(Rollback { max_error_percent: Some(0), min_requests: 1, ..Rollback::default() });
+        let traffic = |weight, rollback| Traffic { split: share(weight), rollback, ..Traffic::default() };
+        let verdict = |route: &Route| route.share("2").1;
+        let first = |kept: &Arc<Kept>, traffic| {
+            Route::new(traffic, Some("1"), Some(&Route::default()), &Verdicts { kept, model: "m" })
+        };
+        let kept = start();
+        let route = first(&kept, traffic(5, bounds.clone()));
+        route.trial("2").unwrap().record(false, Duration::ZERO).unwrap();
+        drop((route, kept));
+
+        let kept = start();
+        let told = Some("1 of 1 requests failed; at most 0% may".to_owned());
+        let route = first(&kept, traffic(5, bounds.clone()));
+        assert_eq!(verdict(&route), told);
+        assert_eq!(verdict(&first(&kept, traffic(6, bounds.clone()))), None, "another share");
+        let other = Some(Rollback { max_error_percent: Some(1), ..Rollback::default() });
+        assert_eq!(verdict(&first(&kept, traffic(5, other))), None, "other bounds");
+        let verdicts = Verdicts { kept: &kept, model: "m" };
+        let changed = Route::new(traffic(6, bounds.clone()), Some("1"), Some(&route), &verdicts);
+        assert_eq!(verdict(&changed), None);
+        drop((route, changed, kept));
+        let kept = start();
+        assert_eq!(verdict(&first(&kept, traffic(5, bounds))), None, "the change forgave it for good");
     }
 
     #[test]
     fn copies_are_spread_evenly() {
         let shadow = Some(types::Shadow { version: "2".into(), percent: 30 });
-        let route = Route::new(Traffic { shadow, ..Traffic::default() }, Some("1"), None);
+        let route = routed(Traffic { shadow, ..Traffic::default() }, None);
         let copies = (0..100).filter(|_| {
             assert_eq!(route.choose(), None);
             route.shadow().is_some()
