@@ -42,6 +42,7 @@ mod memory;
 
 mod ensemble;
 mod error;
+mod fil;
 mod repository;
 
 mod batch;
@@ -70,6 +71,7 @@ pub use engines::{
 };
 pub use ensemble::{EnsembleError, Giver};
 pub use error::{Error, LoadError};
+pub use fil::Fil;
 pub use format::{Format, FormatError, Source};
 pub use isolation::{WorkerCommand, rehearse_in_worker, serve_worker};
 pub use onnx::read_signature;

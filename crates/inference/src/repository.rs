@@ -37,7 +37,7 @@ use crate::isolation;
 use crate::kept::Kept;
 use crate::memory::Returns;
 use crate::pool::Pool;
-use crate::{EngineChoice, Engines, Error, LoadError, LoadOptions, StatsSnapshot, Tensor};
+use crate::{EngineChoice, Engines, Error, Fil, LoadError, LoadOptions, StatsSnapshot, Tensor};
 use catalog::{Catalog, Chosen, Found, Landing, Purpose, Turn};
 use ensemble::Steps;
 pub(crate) use loads::wait_for;
@@ -63,6 +63,8 @@ pub struct LoadRequest {
     pub ensemble: Option<Ensemble>,
     /// What its owner says that it takes and gives.
     pub signature: Option<ModelSignature>,
+    /// Whether it is known by the names of Triton's backend `fil`, and what it gives then.
+    pub fil: Option<Fil>,
     /// Whether requests without a version go to this one once it is loaded.
     pub default: bool,
     /// Requests that it has to answer before anybody else's, so that these find everything in place.
@@ -91,6 +93,7 @@ impl LoadRequest {
             serving: Serving::default(),
             ensemble: None,
             signature: None,
+            fil: None,
             default: true,
             warm_up: Vec::new(),
         }
@@ -287,9 +290,18 @@ impl Repository {
     }
 
     fn load_where_it_belongs(&self, request: &LoadRequest) -> Result<Loaded, LoadError> {
+        let declared = request.signature.clone().unwrap_or_default();
+        let Some(fil) = request.fil else { return self.load_declared(request, declared) };
+        // What is declared is said of the names that it gets.
+        let loaded = self.load_declared(request, ModelSignature::default())?;
+        let model = fil.of(loaded.model)?;
+        declared::check(model.signature(), &declared)?;
+        Ok(Loaded { model, ..loaded })
+    }
+
+    fn load_declared(&self, request: &LoadRequest, declared: ModelSignature) -> Result<Loaded, LoadError> {
         let Shared { options, .. } = self.inner.shared.as_ref();
         let LoadRequest { engine, path, serving, .. } = request;
-        let declared = request.signature.clone().unwrap_or_default();
         let threads = usize::try_from(serving.threads).unwrap_or(0);
         match (serving.isolation, &options.worker) {
             (Isolation::None, _) => {

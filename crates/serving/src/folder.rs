@@ -329,6 +329,7 @@ impl Folder {
                 Some(own) => Some(own),
                 None => config.signature().map_err(text)?,
             },
+            fil: config.fil().map_err(text)?,
             warm_up: config.warm_up(|file| read_warm_up(found, file)).map_err(|error| error.to_string())?,
             ..LoadRequest::new(name, "", "")
         };

@@ -2,6 +2,7 @@
 //! a model is served, and shown to clients.
 
 mod ensemble;
+mod fil;
 mod ignored;
 mod number;
 mod show;
@@ -195,7 +196,7 @@ pub enum ConfigError {
     /// A type of elements that isn't one.
     #[error("data_type `{0}` is none of Triton's that are served here")]
     DataType(String),
-    /// A thread count that is no number, or an isolation that is none.
+    /// A thread count that is no number, an isolation that is none, and so on.
     #[error("parameter `{name}` can't be `{value}`")]
     Parameter {
         /// Which.

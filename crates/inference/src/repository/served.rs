@@ -138,8 +138,8 @@ impl Served {
 
     /// Whether it is what this request asks for.
     pub fn answers(&self, request: &LoadRequest) -> bool {
-        let LoadRequest { path, engine, serving, ensemble, signature, .. } = &self.request;
-        let same_file = *path == request.path && *engine == request.engine;
+        let LoadRequest { path, engine, serving, ensemble, signature, fil, .. } = &self.request;
+        let same_file = *path == request.path && *engine == request.engine && *fil == request.fil;
         let same_use = *serving == request.serving && *signature == request.signature;
         same_file && same_use && *ensemble == request.ensemble
     }

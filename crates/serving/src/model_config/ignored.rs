@@ -22,7 +22,19 @@ const FOLLOWED: [&str; 14] = [
 ];
 /// Of the messages that are followed in part, the fields that are.
 const PARTLY: [(&str, &[&str]); 4] = [
-    ("parameters", &["intra_op_thread_count", "isolation"]),
+    (
+        "parameters",
+        &[
+            "intra_op_thread_count",
+            "isolation",
+            // Of the backend `fil`. What a file is, it tells itself, and trees are stored in one way here.
+            "predict_proba",
+            "output_class",
+            "threshold",
+            "model_type",
+            "storage_type",
+        ],
+    ),
     ("instance_group", &["name", "count"]),
     (
         "dynamic_batching",

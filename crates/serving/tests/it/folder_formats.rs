@@ -1,9 +1,12 @@
 //! Models of every format in a repository on disk.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 
-use avocet_serving::{ControlMode, Folder};
+use avocet_serving::{ControlMode, Folder, ServerState, grpc, router, serve};
 use inference::{EngineOptions, Engines, Options, Repository, Request, State, Tensor};
+use tokio::net::TcpListener;
 
 use crate::folder::write;
 use crate::onnx::identity;
@@ -154,4 +157,99 @@ fn what_is_no_model_is_skipped_with_a_reason_and_told_once() {
     }
     assert_eq!(told.len(), 5, "{told:?}");
     assert_eq!(folder.skipped(), [""; 0]);
+}
+
+/// A repository as people have it for Triton's backend `fil`.
+fn fil_repository() -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let model = |name: &str, width: u32, parameters: &str| {
+        put(place.path(), "classical/xgb_binary.json", &format!("{name}/1/xgboost.json"));
+        let config = format!(
+            r#"name: "{name}" backend: "fil" max_batch_size: 8192
+               input [ {{ name: "input__0" data_type: TYPE_FP32 dims: [ 5 ] }} ]
+               output [ {{ name: "output__0" data_type: TYPE_FP32 dims: [ {width} ] }} ]
+               instance_group [ {{ kind: KIND_AUTO }} ]
+               parameters [
+                 {{ key: "model_type" value: {{ string_value: "xgboost_json" }} }},
+                 {{ key: "storage_type" value: {{ string_value: "AUTO" }} }}{parameters}
+               ]"#
+        );
+        write(place.path(), &format!("{name}/config.pbtxt"), config.as_bytes());
+    };
+    let said =
+        |key: &str, value: &str| format!(r#", {{ key: "{key}" value: {{ string_value: "{value}" }} }}"#);
+    model("classes", 1, &said("output_class", "true"));
+    model("strict", 1, &format!("{}{}", said("output_class", "true"), said("threshold", "0.9")));
+    model("shares", 2, &said("predict_proba", "true"));
+    model("scores", 1, "");
+    place
+}
+
+/// Set AVOCET_TEST_PYTHON to a Python that has `tritonclient[http,grpc]` and `numpy`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tritons_clients_ask_boosted_trees_by_the_names_of_the_backend_fil() {
+    let place = fil_repository();
+    let (repository, folder) = open(vec![place.path().into()], &engines());
+    assert_eq!(folder.load_all(&folder.names()), []);
+    let Some(python) = std::env::var_os("AVOCET_TEST_PYTHON") else {
+        println!("skipped: tritonclient; AVOCET_TEST_PYTHON is not set");
+        return;
+    };
+    let state = ServerState::new(repository).control(Arc::new(folder));
+    let tasks = daemon::Tasks::default();
+    let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addresses = [&http, &rpc].map(|listener| listener.local_addr().unwrap().to_string());
+    tasks.spawn("rest", serve(http, router(state.clone()), tasks.shutdown()));
+    tasks.spawn("grpc", grpc::serve(rpc, state, tasks.shutdown()));
+    let client = tokio::task::spawn_blocking(move || {
+        let script = Path::new("tests/clients/fil.py");
+        let case = data("classical/xgb_binary.case");
+        Command::new(python).arg(script).args(addresses).arg(case).output().unwrap()
+    });
+    let output = client.await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("ok: fil"), "{out}{err}");
+}
+
+#[test]
+fn names_of_the_backend_fil_stand_for_every_boosted_model_and_for_no_other() {
+    let place = tempfile::tempdir().unwrap();
+    let config = |extra: &str| {
+        format!(
+            r#"backend: "fil" input {{ name: "input__0" }} output {{ name: "output__0" }}
+               parameters {{ key: "output_class" value {{ string_value: "true" }} }} {extra}"#
+        )
+    };
+    for (name, from, file) in [
+        ("classes", "classical/lgb_multi.txt", "model.txt"),
+        ("numbers", "classical/lgb_regression.txt", "model.txt"),
+        ("targets", "classical/xgb_targets.ubj", "xgboost.ubj"),
+        ("picture", "convolution.onnx", "model.onnx"),
+    ] {
+        put(place.path(), from, &format!("{name}/1/{file}"));
+        write(place.path(), &format!("{name}/config.pbtxt"), config("").as_bytes());
+    }
+    put(place.path(), "classical/lgb_multi.txt", "wide/1/model.txt");
+    let wide = r#"output { name: "output__1" }"#;
+    write(place.path(), "wide/config.pbtxt", config(wide).as_bytes());
+    let (repository, folder) = open(vec![place.path().into()], &engines());
+    let problems: Vec<String> = folder.load_all(&folder.names()).iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("picture") && problems[0].contains("one FP32 table"), "{problems:?}");
+    assert!(problems[1].contains("wide") && problems[1].contains("output__1"), "{problems:?}");
+    let shape = |name: &str| {
+        let model = repository.get(name, None).unwrap();
+        let signature = model.signature().clone();
+        assert_eq!(
+            (signature.inputs[0].name.as_str(), signature.outputs[0].name.as_str()),
+            ("input__0", "output__0")
+        );
+        let features = usize::try_from(signature.inputs[0].shape.as_ref().unwrap()[1]).unwrap();
+        let input = Tensor::from_vec("input__0", [3, features], vec![0.5_f32; 3 * features]).unwrap();
+        let answer = model.infer(Request::new([input])).unwrap().wait().unwrap();
+        answer.outputs[0].shape().to_vec()
+    };
+    assert_eq!(["classes", "numbers"].map(shape), [vec![3, 1], vec![3, 1]]);
+    assert!(shape("targets")[1] > 1, "what predicts no classes gives all of its predictions");
 }
