@@ -26,7 +26,8 @@ pub struct Checked {
     pub format: Format,
     /// Inputs and outputs, from the file or from the first engine that loaded it.
     pub signature: Option<Signature>,
-    /// Operators of an ONNX graph, with how often each is there; others than ONNX's own with their domain.
+    /// Operators of an ONNX graph, with how often each is there; others than ONNX's own with their domain. Functions
+    /// that the file defines itself are not among them, but what is in those.
     pub operators: BTreeMap<String, usize>,
     /// Those of them that no engine here has; empty where one serves the model, or all refuse it for something else.
     pub unsupported: Vec<String>,
@@ -80,7 +81,7 @@ pub fn check(path: &Path, options: &EngineOptions) -> Result<Checked, FormatErro
     };
     if source.format.is_onnx() {
         checked.signature = Some(crate::read_signature(&source.path)?);
-        for node in read_nodes(&source.path)?.all {
+        for node in read_nodes(&source.path)?.of_engines() {
             let name = match node.domain.as_str() {
                 "" => node.operator,
                 domain => format!("{domain}.{}", node.operator),

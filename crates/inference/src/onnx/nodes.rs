@@ -35,8 +35,19 @@ pub(crate) struct Node {
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     pub all: Vec<Node>,
+    /// Functions of the model's own, by domain and name: a node of that operator stands for the nodes of its body.
+    pub functions: HashSet<(String, String)>,
     /// Weights and inputs of rank 1, of the graph itself and of those inside of nodes.
     pub vectors: HashSet<String>,
+}
+
+impl Nodes {
+    /// Those that engines have to have operators for.
+    pub fn of_engines(self) -> impl Iterator<Item = Node> {
+        let functions = self.functions;
+        let is_own = move |node: &Node| functions.contains(&(node.domain.clone(), node.operator.clone()));
+        self.all.into_iter().filter(move |node| !is_own(node))
+    }
 }
 
 /// Reads the nodes of a model file; weights are skipped.
@@ -51,15 +62,19 @@ pub(crate) fn read_nodes(path: &Path) -> Result<Nodes, FormatError> {
     reader.message(length, |reader, field, end| match field {
         7 => read_graph(reader, end, 0, &mut nodes),
         // Functions of the model's own: nodes are field 7 of each.
-        25 => reader.message(end, |reader, field, end| match field {
-            7 => {
-                let before = nodes.all.len();
-                read_node(reader, end, 1, &mut nodes)?;
-                nodes.all.iter_mut().skip(before).for_each(|node| node.is_in_function = true);
-                Ok(())
-            }
-            _ => Ok(()),
-        }),
+        25 => {
+            let (mut domain, mut name) = (String::new(), String::new());
+            let before = nodes.all.len();
+            reader.message(end, |reader, field, end| match field {
+                1 => reader.string(end).map(|own| name = own),
+                7 => read_node(reader, end, 1, &mut nodes),
+                10 => reader.string(end).map(|own| domain = own),
+                _ => Ok(()),
+            })?;
+            nodes.all.iter_mut().skip(before).for_each(|node| node.is_in_function = true);
+            nodes.functions.insert((domain, name));
+            Ok(())
+        }
         _ => Ok(()),
     })?;
     Ok(nodes)

@@ -39,7 +39,7 @@ mod tests {
             texts: texts.iter().map(text).collect(),
             ..Node::default()
         };
-        reason(&Nodes { all: vec![node], vectors: ["v".to_owned()].into() })
+        reason(&Nodes { all: vec![node], vectors: ["v".to_owned()].into(), ..Nodes::default() })
     }
 
     #[test]
