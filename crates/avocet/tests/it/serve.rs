@@ -154,7 +154,7 @@ fn promise_8_onnx_runtime_works_in_a_confined_process() {
 }
 
 /// `avocet serve` with a folder of its own, as often as it is started.
-struct Kept {
+pub struct Kept {
     server: Child,
     address: String,
     /// Open, so that the server can go on printing.
@@ -162,7 +162,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn start(tree: &testkit::Tree, options: &[&str]) -> Kept {
+    pub fn start(tree: &testkit::Tree, options: &[&str]) -> Kept {
         let mut command = Command::new(env!("CARGO_BIN_EXE_avocet"));
         command.args(["serve", "--data", "kept", "--http-port", "0", "--grpc-port", "0"]).args(options);
         let mut server = command.current_dir(tree.folder()).stdout(Stdio::piped()).spawn().unwrap();
@@ -178,7 +178,7 @@ impl Kept {
         Kept { server, address, _said: said }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.address)
     }
 }
