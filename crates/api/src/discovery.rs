@@ -46,29 +46,53 @@ fn architecture() -> &'static str {
     }
 }
 
-/// What can be asked, but is not kept: group, plural, kind.
-pub const REVIEWS: [(&str, &str, &str); 6] = [
-    ("authentication.k8s.io", "tokenreviews", "TokenReview"),
-    ("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
-    ("authorization.k8s.io", "localsubjectaccessreviews", "LocalSubjectAccessReview"),
-    ("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
-    ("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
-    ("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview"),
+/// A kind that can be asked, but is not kept.
+pub struct Review {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub plural: &'static str,
+    pub kind: &'static str,
+    /// Whether it is asked in a namespace.
+    pub is_local: bool,
+}
+
+const fn review(group: &'static str, plural: &'static str, kind: &'static str) -> Review {
+    Review { group, version: "v1", plural, kind, is_local: false }
+}
+
+/// All of them.
+pub const REVIEWS: [Review; 7] = [
+    review("authentication.k8s.io", "tokenreviews", "TokenReview"),
+    review("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
+    Review {
+        is_local: true,
+        ..review("authorization.k8s.io", "localsubjectaccessreviews", "LocalSubjectAccessReview")
+    },
+    review("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    review("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+    review("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview"),
+    Review {
+        version: types::VERSION,
+        is_local: true,
+        ..review(types::GROUP, types::PLACEMENT_SIMULATIONS, types::PLACEMENT_SIMULATION)
+    },
 ];
+
+/// The review that is asked at a group, version and plural.
+pub fn review_at(group: &str, version: &str, plural: &str) -> Option<&'static Review> {
+    REVIEWS
+        .iter()
+        .find(|review| review.plural == plural && review.group == group && review.version == version)
+}
 
 /// The group of a review.
 pub fn review_group(plural: &str) -> Option<&'static str> {
-    REVIEWS.iter().find(|(_, known, _)| *known == plural).map(|(group, _, _)| *group)
-}
-
-/// Whether a review is made in a namespace.
-fn is_local(plural: &str) -> bool {
-    plural == "localsubjectaccessreviews"
+    REVIEWS.iter().find(|review| review.plural == plural).map(|review| review.group)
 }
 
 /// The version of each group; the core group has an empty name.
 fn versions() -> BTreeMap<&'static str, &'static str> {
-    let reviews = REVIEWS.iter().map(|(group, _, _)| (*group, "v1"));
+    let reviews = REVIEWS.iter().map(|review| (review.group, review.version));
     kinds().map(|info| (info.group, info.version)).chain(reviews).collect()
 }
 
@@ -131,8 +155,9 @@ fn resources_of(group: &str, version: &str) -> Result<Json<Value>, ApiError> {
     let kept = kinds().filter(|info| info.group == group).flat_map(|info| {
         Subresource::all_of(info).map(move |(subresource, verbs)| describe_resource(info, subresource, verbs))
     });
-    let asked = REVIEWS.iter().filter(|(of, _, _)| *of == group).map(|(_, plural, kind)| {
-        json!({"name": plural, "singularName": kind.to_lowercase(), "namespaced": is_local(plural), "kind": kind, "verbs": ["create"]})
+    let asked = REVIEWS.iter().filter(|review| review.group == group).map(|review| {
+        let Review { plural, kind, is_local, .. } = review;
+        json!({"name": plural, "singularName": kind.to_lowercase(), "namespaced": is_local, "kind": kind, "verbs": ["create"]})
     });
     let resources: Vec<Value> = kept.chain(asked).collect();
     let version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
@@ -146,6 +171,7 @@ fn kind_of_part(info: &KindInfo, subresource: Subresource) -> (&'static str, &'s
     match subresource {
         Subresource::Scale => ("autoscaling", "v1", "Scale"),
         Subresource::Token => ("authentication.k8s.io", "v1", "TokenRequest"),
+        Subresource::Explanation => (info.group, info.version, types::PLACEMENT_EXPLANATION),
         _ => (info.group, info.version, info.kind),
     }
 }
@@ -178,11 +204,12 @@ fn aggregated(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> Option<Resp
         .filter(|(group, _)| wanted(group))
         .map(|(group, version)| {
             let kept = kinds().filter(|info| info.group == group).map(discover);
-            let asked = REVIEWS.iter().filter(|(of, _, _)| *of == group).map(|(group, plural, kind)| {
+            let asked = REVIEWS.iter().filter(|review| review.group == group).map(|review| {
+                let Review { group, version, plural, kind, is_local } = review;
                 json!({
-                    "resource": plural, "scope": if is_local(plural) { "Namespaced" } else { "Cluster" },
+                    "resource": plural, "scope": if *is_local { "Namespaced" } else { "Cluster" },
                     "singularResource": kind.to_lowercase(), "verbs": ["create"],
-                    "responseKind": {"group": group, "version": "v1", "kind": kind},
+                    "responseKind": {"group": group, "version": version, "kind": kind},
                 })
             });
             let resources: Vec<Value> = kept.chain(asked).collect();

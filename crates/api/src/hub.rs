@@ -11,7 +11,9 @@ use store::Store;
 use crate::audit::Audit;
 use crate::authentication::{Identities, Oidc, ServiceAccounts, Tokens};
 use crate::rbac::Rbac;
-use crate::{Egress, Limits, Mailbox, Metrics, Pages, Peers, QuotaTurns, Relay, SiteTokens, Upstream};
+use crate::{
+    Egress, Limits, Mailbox, Metrics, Outlooks, Pages, Peers, QuotaTurns, Relay, SiteTokens, Upstream,
+};
 
 /// A hub's state. Cheap to clone.
 #[derive(Clone)]
@@ -43,6 +45,8 @@ pub struct Hub {
     pub relay: Relay,
     /// From whom sites of one place fetch artifacts.
     pub peers: Peers,
+    /// What placements decide, and would decide.
+    pub outlooks: Outlooks,
     /// Lets artifacts and images out.
     pub egress: Egress,
     pub pages: Pages,

@@ -47,6 +47,7 @@ mod nesting;
 mod offload;
 mod openapi;
 mod options;
+mod outlooks;
 mod pages;
 mod patch;
 mod peers;
@@ -87,6 +88,7 @@ pub use mailbox::{
 pub use metrics::Metrics;
 pub use nesting::{Child, Children, ChildrenAnswer, Refused, Report, Reports, Unreported, next_hop};
 pub use offload::{Answer, Answers, Ask, Note, Question, Relay};
+pub use outlooks::Outlooks;
 pub use pages::Pages;
 pub use peers::{
     MOST_ARTIFACTS, Neighbour, PeerAnswer, PeerOffer, PeerQuestion, Peers, TOLD_EVERY, peer_ticket,

@@ -10,7 +10,7 @@ use types::core::NamespaceSpec;
 
 use crate::rbac::{Attempt, ResourceAttempt};
 use crate::target::Target;
-use crate::{ApiError, body};
+use crate::{ApiError, body, discovery};
 
 /// What a request is about.
 #[derive(Debug, Clone)]
@@ -33,6 +33,7 @@ pub struct RequestInfo {
 #[derive(Debug, Clone)]
 pub struct Review {
     pub group: String,
+    pub version: String,
     pub plural: String,
     namespace: String,
 }
@@ -76,8 +77,8 @@ impl RequestInfo {
                 subresource: target.subresource.name(),
             });
         }
-        if let Some(Review { group, plural, namespace }) = &self.review {
-            let (verb, version) = (self.verb, "v1");
+        if let Some(Review { group, version, plural, namespace }) = &self.review {
+            let verb = self.verb;
             let review = ResourceAttempt { verb, group, version, plural, namespace, ..Default::default() };
             return Attempt::Resource(review);
         }
@@ -172,20 +173,27 @@ fn resource_path(path: &str) -> Option<(&str, &str, &str)> {
             (group, version, rest)
         }
     };
-    let is_review = matches!(group, "authentication.k8s.io" | "authorization.k8s.io");
-    (!is_review && !rest.is_empty()).then_some((group, version, rest))
+    (review_path(path).is_none() && !rest.is_empty()).then_some((group, version, rest))
 }
 
-/// The review that a path names, in a namespace or not.
+/// The review that a path names, in a namespace or not. Two groups have nothing else.
 fn review_path(path: &str) -> Option<Review> {
     let (group, rest) = path.strip_prefix("/apis/")?.split_once('/')?;
-    let rest = rest.strip_prefix("v1/")?;
-    if !matches!(group, "authentication.k8s.io" | "authorization.k8s.io") || rest.is_empty() {
-        return None;
-    }
+    let (version, rest) = rest.split_once('/').filter(|(_, rest)| !rest.is_empty())?;
     let (namespace, plural) =
         rest.strip_prefix("namespaces/").and_then(|rest| rest.split_once('/')).unwrap_or(("", rest));
-    Some(Review { group: group.to_owned(), plural: plural.to_owned(), namespace: namespace.to_owned() })
+    let has_nothing_else =
+        version == "v1" && matches!(group, "authentication.k8s.io" | "authorization.k8s.io");
+    if !has_nothing_else && discovery::review_at(group, version, plural).is_none() {
+        return None;
+    }
+    let owned = str::to_owned;
+    Some(Review {
+        group: owned(group),
+        version: owned(version),
+        plural: owned(plural),
+        namespace: owned(namespace),
+    })
 }
 
 /// Names have characters that clients may write as `%3A`, but none has a slash.

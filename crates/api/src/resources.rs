@@ -19,7 +19,7 @@ use crate::pages::Page;
 use crate::request::RequestInfo;
 use crate::target::{Subresource, Target};
 use crate::watch::{Options, stream_changes};
-use crate::{ApiError, Hub, body, options, subresources};
+use crate::{ApiError, Hub, body, options, outlooks, subresources};
 
 const LONGEST_WATCH: Duration = Duration::from_secs(3600);
 /// How many warnings an answer carries, and how long each may be, in bytes.
@@ -34,7 +34,7 @@ pub async fn handle(
     request: Request,
 ) -> Result<Response, ApiError> {
     let target = info.target.clone().ok_or_else(|| ApiError::not_found("no resource was named"))?;
-    if target.is_whole() && !target.info.verbs.contains(&info.verb) {
+    if !target.subresource.verbs(target.info).contains(&info.verb) {
         return Err(ApiError::unfit_method());
     }
     let headers = request.headers().clone();
@@ -49,6 +49,7 @@ pub async fn handle(
         ("list", _) => call.list(),
         ("watch", _) => call.watch(),
         ("get", Subresource::Scale) => subresources::get_scale(&call),
+        ("get", Subresource::Explanation) => outlooks::explain(&call).await,
         ("get", _) => call.get(),
         ("update" | "patch", Subresource::Scale) => subresources::set_scale(&call).await,
         ("update", Subresource::Finalize) => subresources::finalize(&call).await,

@@ -21,7 +21,8 @@ use crate::limits::Held;
 use crate::request::RequestInfo;
 use crate::{
     ApiError, Hub, authority, blobs, discovery, errands, garbage, health, images, inside, joining, layout,
-    listener, mailbox, metrics, nesting, offload, peers, rbac, resources, reviews, sites, ui, webhooks,
+    listener, mailbox, metrics, nesting, offload, outlooks, peers, rbac, resources, reviews, sites, ui,
+    webhooks,
 };
 
 /// How large a manifest may be, in bytes.
@@ -66,6 +67,7 @@ pub fn router(hub: Hub) -> Router {
         .merge(blobs::routes())
         .merge(mailbox::routes())
         .merge(errands::routes())
+        .merge(outlooks::routes())
         .merge(offload::routes())
         .layer(from_fn_with_state(hub.clone(), guard));
     let audited = from_fn_with_state(hub.clone(), audit::record);

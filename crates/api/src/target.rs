@@ -1,7 +1,7 @@
 //! What a path of the Kubernetes API names.
 
 use store::Key;
-use types::KindInfo;
+use types::{Kind, KindInfo, PlacementSpec};
 
 use crate::ApiError;
 
@@ -20,16 +20,19 @@ pub enum Subresource {
     Finalize,
     /// A new token for a service account.
     Token,
+    /// Why a placement selects the sites that it does.
+    Explanation,
 }
 
 impl Subresource {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::None, ""),
         (Self::Status, "status"),
         (Self::Scale, "scale"),
         (Self::Approval, "approval"),
         (Self::Finalize, "finalize"),
         (Self::Token, "token"),
+        (Self::Explanation, "explanation"),
     ];
 
     /// Its name in paths and rights; empty for the object itself.
@@ -46,6 +49,7 @@ impl Subresource {
             Self::Approval => info.plural == "certificatesigningrequests",
             Self::Finalize => info.plural == "namespaces",
             Self::Token => info.plural == "serviceaccounts",
+            Self::Explanation => info.plural == PlacementSpec::PLURAL,
         }
     }
 
@@ -55,15 +59,18 @@ impl Subresource {
             .into_iter()
             .map(|(subresource, _)| subresource)
             .filter(|subresource| subresource.is_of(info))
-            .map(|subresource| {
-                let verbs: &[&str] = match subresource {
-                    Self::None => info.verbs,
-                    Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
-                    Self::Finalize => &["update"],
-                    Self::Token => &["create"],
-                };
-                (subresource, verbs)
-            })
+            .map(|subresource| (subresource, subresource.verbs(info)))
+    }
+
+    /// What can be done with it.
+    pub fn verbs(self, info: &KindInfo) -> &'static [&'static str] {
+        match self {
+            Self::None => info.verbs,
+            Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
+            Self::Finalize => &["update"],
+            Self::Token => &["create"],
+            Self::Explanation => &["get"],
+        }
     }
 }
 

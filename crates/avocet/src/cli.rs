@@ -686,10 +686,15 @@ pub struct ListOptions {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  avocet explain placement/edge-sites")]
+#[command(
+    after_help = "Examples:\n  avocet explain placement/edge-sites\n  avocet explain placement/edge-sites --site plant-7 -o wide"
+)]
 pub struct ExplainOptions {
     /// placement/NAME
     pub what: String,
+    /// Explain this site alone
+    #[arg(long)]
+    pub site: Option<String>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

@@ -98,6 +98,8 @@ pub async fn start(
         Some(parent) => registry.with_origin(Arc::new(parent.clone())),
         None => registry,
     };
+    let measurements = controllers::Measurements::of(&options.metrics_origins)
+        .map_err(|problem| anyhow::anyhow!("--metrics-origin: {problem}"))?;
     let hub = Hub {
         id: identity(&folder)?,
         site: site.to_owned(),
@@ -116,6 +118,7 @@ pub async fn start(
         registry: registry.clone(),
         relay: api::Relay::default(),
         peers: api::Peers::default(),
+        outlooks: api::Outlooks::new(measurements.clone()),
         egress: api::Egress::new(api::EgressOptions {
             bytes_per_second: options
                 .limits
@@ -145,8 +148,6 @@ pub async fn start(
     hub.identities.revoked().iter().for_each(|site| hub.heartbeats.revoked(site, true));
     let events = Events::new(hub.store.clone());
     let (store, heartbeats, recorder) = (hub.store.clone(), hub.heartbeats.clone(), events.clone());
-    let measurements = controllers::Measurements::of(&options.metrics_origins)
-        .map_err(|problem| anyhow::anyhow!("--metrics-origin: {problem}"))?;
     let measured = measurements.clone();
     tasks.supervise("controllers", move |shutdown| {
         controllers::run(store.clone(), heartbeats.clone(), measured.clone(), recorder.clone(), shutdown)

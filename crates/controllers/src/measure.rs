@@ -34,6 +34,8 @@ const LONGEST: usize = 16 << 20;
 const AT_ONCE: usize = 8;
 /// How many different questions are asked at all; the first ones by the names of placements.
 const MOST: usize = 1024;
+/// How many questions are asked for one who only wants to know what would be.
+const MOST_NEW: usize = AT_ONCE;
 /// How often it is looked whether something is to be asked.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -45,31 +47,8 @@ type Told = HashMap<Asked, (Instant, Arc<Values>)>;
 #[derive(Clone, Default)]
 pub struct Measurements {
     told: Arc<Mutex<Told>>,
-    askable: Askable,
-}
-
-/// Who may be asked: who writes a placement names any address, also one that only the hub reaches.
-#[derive(Clone)]
-enum Askable {
-    Origins(Arc<[String]>),
-    Anyone,
-}
-
-impl Default for Askable {
-    fn default() -> Self {
-        Self::Origins(Arc::default())
-    }
-}
-
-impl Askable {
-    fn includes(&self, url: &str) -> bool {
-        match self {
-            Self::Anyone => true,
-            Self::Origins(origins) => {
-                Url::parse(url).is_ok_and(|url| origins.contains(&url.origin().ascii_serialization()))
-            }
-        }
-    }
+    /// Whom the operator lets the hub ask: who writes a placement names any address, also one that only the hub reaches.
+    origins: Arc<[String]>,
 }
 
 /// A question to somebody outside.
@@ -116,12 +95,11 @@ impl Measurements {
             Ok::<_, String>(url.origin().ascii_serialization())
         };
         let origins: Arc<[String]> = origins.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(Self { askable: Askable::Origins(origins), ..Self::default() })
+        Ok(Self { origins, ..Self::default() })
     }
 
-    /// Asks whoever is named: for somebody who simulates what they wrote themselves.
-    pub fn of_anyone() -> Self {
-        Self { askable: Askable::Anyone, ..Self::default() }
+    fn may_ask(&self, url: &str) -> bool {
+        Url::parse(url).is_ok_and(|url| self.origins.contains(&url.origin().ascii_serialization()))
     }
 
     /// What was told of late in answer to a metric's question; nothing of metrics that nobody is asked for.
@@ -136,7 +114,7 @@ impl Measurements {
         let mut asked: Vec<Asked> = Vec::new();
         let metrics = placements.iter().flat_map(|placement| &placement.spec.metrics);
         for question in metrics.filter_map(|metric| Asked::of(&metric.provider)) {
-            if !self.askable.includes(question.url()) {
+            if !self.may_ask(question.url()) {
                 debug!(url = question.url(), "not asked for a metric; --metrics-origin allows it");
             } else if asked.len() >= MOST {
                 warn!(url = question.url(), "not asked for a metric: {MOST} other questions are asked");
@@ -148,18 +126,28 @@ impl Measurements {
         asked
     }
 
-    /// Asks once for the values of all metrics of placements. Those that can't be had are missing.
-    pub async fn refresh(&self, client: &reqwest::Client, placements: &[Placement]) {
-        let asked = self.questions(placements);
-        self.forget_all_but(&asked);
-        let answers = futures::stream::iter(asked).map(|asked| async {
-            let answer = ask(client, &asked).await;
-            (asked, answer)
-        });
-        let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
-        while let Some((asked, answer)) = answers.next().await {
-            self.take(asked, answer);
+    /// The values that are known now, and those of these placements' metrics that nobody asked for yet: each is asked for
+    /// once, [`MOST_NEW`] at most. Nothing of that is known to others.
+    pub async fn knowing_of(&self, placements: &[Placement]) -> Self {
+        let known = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut asked = self.questions(placements);
+        asked.retain(|question| !known.contains_key(question));
+        asked.truncate(MOST_NEW);
+        let own = Self { told: Arc::new(Mutex::new(known)), origins: self.origins.clone() };
+        if asked.is_empty() {
+            return own;
         }
+        match patient_client() {
+            Ok(client) => {
+                let answers = futures::stream::iter(asked).map(|asked| async {
+                    let answer = ask(&client, &asked).await;
+                    own.take(asked, answer);
+                });
+                answers.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+            }
+            Err(problem) => warn!(problem, "can't ask for metrics"),
+        }
+        own
     }
 
     fn take(&self, asked: Asked, answer: Result<Values, String>) {
@@ -180,11 +168,8 @@ impl Measurements {
     }
 }
 
-/// A client that waits for nobody for long.
-///
-/// # Errors
-/// If there is no TLS: what is wrong with it.
-pub fn patient_client() -> Result<reqwest::Client, String> {
+/// A client that waits for nobody for long; if there is no TLS: what is wrong with it.
+fn patient_client() -> Result<reqwest::Client, String> {
     // A machine without a list of authorities can still ask over plain HTTP.
     let tls = daemon::tls::client_of_all().or_else(|_| daemon::tls::client_of_nobody());
     let tls = tls.map_err(|error| error.to_string())?;
@@ -303,7 +288,7 @@ mod tests {
     #[test]
     fn only_origins_that_the_operator_named_are_asked() {
         let measurements = Measurements::of(&["http://prometheus:9090".to_owned()]).unwrap();
-        assert!(measurements.askable.includes("http://prometheus:9090/api"));
+        assert!(measurements.may_ask("http://prometheus:9090/api"));
         for stranger in [
             "http://prometheus",
             "https://prometheus:9090",
@@ -311,8 +296,8 @@ mod tests {
             "file:///etc/passwd",
             "",
         ] {
-            assert!(!measurements.askable.includes(stranger), "{stranger}");
-            assert!(!Measurements::default().askable.includes(stranger), "{stranger}");
+            assert!(!measurements.may_ask(stranger), "{stranger}");
+            assert!(!Measurements::default().may_ask(stranger), "{stranger}");
         }
         for odd in ["prometheus", "http://a/b", "ftp://a"] {
             assert!(Measurements::of(&[odd.to_owned()]).is_err(), "{odd}");

@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, HashMap};
 use planner::{Misconfigured, PlacementKey, first_of, groups};
 use types::{Placement, SiteDecision, Time, set_condition};
 
-pub use outlook::{Outlook, outlook};
+pub use outlook::{Outlook, Overlay, Unfit, explain, simulate, tell_changes, tell_explanation};
 pub(crate) use parts::Decision;
 use parts::Layout;
 pub(crate) use planning::Planning;

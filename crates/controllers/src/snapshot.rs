@@ -27,6 +27,18 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// All that placements depend on, as a store holds it now. Read anew: for questions that are seldom.
+    pub fn of_placements(store: &Store) -> Self {
+        Self {
+            sites: parsed(store),
+            placements: parsed(store),
+            decisions: parsed(store),
+            applications: parsed(store),
+            scores: parsed(store),
+            ..Self::default()
+        }
+    }
+
     /// The site of that name.
     pub fn site(&self, name: &str) -> Option<&Site> {
         Self::named(&self.sites, "", name)
@@ -50,6 +62,11 @@ impl Snapshot {
         let told = self.scores.get(first..).unwrap_or_default();
         told.iter().take_while(|told| told.namespace() == site).collect()
     }
+}
+
+fn parsed<S: Kind>(store: &Store) -> Vec<Resource<S>> {
+    let (objects, _) = store.list(S::PLURAL, None);
+    objects.iter().filter_map(|object| object.parse().ok()).collect()
 }
 
 /// Keeps a snapshot up to date. Only objects that changed are parsed: one change among many costs little.

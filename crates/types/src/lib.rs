@@ -23,6 +23,7 @@ mod maintenance;
 mod meta;
 mod model;
 mod offload;
+mod outlook;
 mod placement;
 mod portion;
 mod quantity;
@@ -58,6 +59,10 @@ pub use model::{
     Traffic,
 };
 pub use offload::{Offload, OffloadTo};
+pub use outlook::{
+    PLACEMENT_EXPLANATION, PLACEMENT_SIMULATION, PLACEMENT_SIMULATIONS, PlacementChange,
+    PlacementExplanation, ScoreTerm, SiteChange, SiteMove, SiteVerdict,
+};
 pub use placement::{
     AddOnScore, AntiAffinity, ComponentReference, Constraints, DecisionGroup, DecisionGroups, GroupSelector,
     GroupSize, HttpJson, Metric, MetricProvider, Migration, Near, Placement, PlacementDecision,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::Method;
 use types::{KindInfo, kinds};
 
-use crate::discovery::REVIEWS;
+use crate::discovery::{self, REVIEWS, Review};
 use crate::request::RequestInfo;
 use crate::target::Subresource;
 
@@ -42,12 +42,10 @@ impl Labels {
             let dry = (!matches!(labels.verb, "GET" | "LIST" | "WATCH")).then_some(labels.dry());
             [labels].into_iter().chain(dry)
         });
-        let of_reviews = REVIEWS.iter().flat_map(|(group, plural, _)| {
-            METHODS
-                .into_iter()
-                .flat_map(|verb| SCOPES.map(|scope| Self::of_review(group, plural, verb, scope)))
+        let of_reviews = REVIEWS.iter().flat_map(|review| {
+            METHODS.into_iter().flat_map(move |verb| SCOPES.map(|scope| Self::of_review(review, verb, scope)))
         });
-        let of_paths = METHODS.into_iter().map(|verb| Self::of_review("", "", verb, ""));
+        let of_paths = METHODS.into_iter().map(Self::of_other);
         of_kinds.chain(of_reviews).chain(of_paths)
     }
 
@@ -63,18 +61,19 @@ impl Labels {
             let labels = Self::of_kind(target.info, target.subresource, verb, scope);
             return if info.text("dryRun") == DRY { labels.dry() } else { labels };
         }
-        let review = info.review.as_ref().and_then(|review| {
-            REVIEWS.iter().find(|(group, plural, _)| *group == review.group && *plural == review.plural)
-        });
+        let review = info
+            .review
+            .as_ref()
+            .and_then(|review| discovery::review_at(&review.group, &review.version, &review.plural));
         match review {
-            Some((group, plural, _)) => Self::of_review(group, plural, method_label(method), "cluster"),
+            Some(review) => Self::of_review(review, method_label(method), "cluster"),
             None => Self::of_path(method),
         }
     }
 
     /// Those of a request that is about no resource.
     pub fn of_path(method: &Method) -> Self {
-        Self::of_review("", "", method_label(method), "")
+        Self::of_other(method_label(method))
     }
 
     fn dry(self) -> Self {
@@ -91,14 +90,13 @@ impl Labels {
         Self { group, version, resource, subresource: subresource.name(), verb, scope, dry_run: "" }
     }
 
-    fn of_review(
-        group: &'static str,
-        resource: &'static str,
-        verb: &'static str,
-        scope: &'static str,
-    ) -> Self {
-        let version = if resource.is_empty() { "" } else { "v1" };
-        Self { group, version, resource, subresource: "", verb, scope, dry_run: "" }
+    fn of_review(review: &'static Review, verb: &'static str, scope: &'static str) -> Self {
+        let Review { group, version, plural, .. } = *review;
+        Self { group, version, resource: plural, subresource: "", verb, scope, dry_run: "" }
+    }
+
+    fn of_other(verb: &'static str) -> Self {
+        Self { group: "", version: "", resource: "", subresource: "", verb, scope: "", dry_run: "" }
     }
 
     /// As Prometheus has them.

@@ -23,7 +23,7 @@ const ALL: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "
 const STATED: [&str; 6] =
     ["applications", "functions", "models", "placements", "placements/scale", "sources"];
 /// Our kinds that people only look at.
-const SHOWN: [&str; 13] = [
+const SHOWN: [&str; 14] = [
     "applicationrevisions",
     "applicationrevisions/status",
     "applications/status",
@@ -33,6 +33,7 @@ const SHOWN: [&str; 13] = [
     "models/status",
     "placementdecisions",
     "placementdecisions/status",
+    "placements/explanation",
     "placements/status",
     "placementscores",
     "sites",
@@ -144,7 +145,11 @@ fn roles() -> Vec<Role> {
                 ),
             ],
         ),
-        ("avocet:aggregate-to-edit", "edit", vec![rule(&WRITE, types::GROUP, &STATED)]),
+        (
+            "avocet:aggregate-to-edit",
+            "edit",
+            vec![rule(&WRITE, types::GROUP, &STATED), asked(types::GROUP, &[types::PLACEMENT_SIMULATIONS])],
+        ),
         (
             "avocet:aggregate-to-view",
             "view",

@@ -25,6 +25,7 @@ mod malformed;
 mod nesting;
 mod offload;
 mod oidc;
+mod outlooks;
 mod peers;
 mod quotas;
 mod resources;

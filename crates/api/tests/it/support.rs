@@ -117,6 +117,7 @@ impl TestHub {
             registry,
             relay: avocet_api::Relay::default(),
             peers: avocet_api::Peers::default(),
+            outlooks: avocet_api::Outlooks::default(),
             egress: avocet_api::Egress::default(),
             mailbox: Mailbox::open(&folder.path().join("mailbox"), ledger.clone()).unwrap(),
             sources: controllers::SourceQueue::default(),

@@ -122,6 +122,7 @@ fn kubectl_reads_and_writes_resources() {
         "placementdecisions",
         "placements",
         "placementscores",
+        "placementsimulations",
         "sites",
         "sources",
     ];

@@ -30,6 +30,7 @@ mod manifests;
 mod nesting;
 mod networks;
 mod offload;
+mod outlooks;
 mod peers;
 mod registry;
 mod rollouts;

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use planner::{
-    Board, Crowd, Fleet, Misconfigured, Outcome, PlacementKey, Policy, Selected, Situation, Slot, explain,
-    origins, reasons,
+    Board, Crowd, Fleet, Misconfigured, PlacementKey, Policy, Selected, Situation, Slot, explain, origins,
+    reasons,
 };
 use types::{Placement, PlacementSpec, Time};
 
-use super::{Decision, key};
+use super::{Decision, Outlook, key};
 use crate::measure::Columns;
 use crate::{Measurements, Snapshot};
 
@@ -148,24 +148,34 @@ impl Planning {
         }
     }
 
-    /// Decides for a placement, and says why. What it decides counts at once for those that are asked next.
-    pub(super) fn explain(
+    /// Decides for a placement, and says why where `asks_why` wants to know that of the sites. What it decides counts at
+    /// once for those that are asked next.
+    pub(super) fn outlook(
         &mut self,
         snapshot: &Snapshot,
         placement: &Placement,
         decision: &Decision,
         measurements: &Measurements,
         now: Time,
-    ) -> Result<Outcome, Misconfigured> {
-        let observed = decision.observed_generation();
-        let (outcome, slots) =
-            self.ask(snapshot, placement, observed, measurements, now, |board, fleet, situation| {
-                (explain(board, fleet, situation), board.selected().to_vec())
-            })?;
-        if !slots.is_empty() {
-            self.count(&key(placement), &placement.spec, slots);
-        }
-        Ok(outcome)
+        asks_why: impl FnOnce(&[String]) -> bool,
+    ) -> Outlook {
+        let (key, observed) = (key(placement), decision.observed_generation());
+        let told = self.ask(snapshot, placement, observed, measurements, now, |board, fleet, situation| {
+            let names: Vec<String> =
+                board.selected().iter().map(|slot| fleet.name(*slot).to_owned()).collect();
+            let why = asks_why(&names).then(|| explain(board, fleet, situation));
+            (names, why, board.selected().to_vec())
+        });
+        let (now, outcome) = match told {
+            Ok((names, why, slots)) => {
+                if !slots.is_empty() {
+                    self.count(&key, &placement.spec, slots);
+                }
+                (Ok(names), why)
+            }
+            Err(wrong) => (Err(wrong), None),
+        };
+        Outlook { placement: key, decided: decision.names(), now, outcome }
     }
 
     /// Lets a placement's board decide, and asks what came of it.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use store::{Deletion, Key, Store};
 use types::{Kind, Placement, PlacementDecision, PlacementDecisionSpec, PlacementSpec, SiteSpec};
 
-use super::{Decision, Planning, outlook, reconcile};
+use super::{Decision, Planning, explain, reconcile, simulate, tell_changes};
 use crate::snapshot::Reader;
 use crate::testing::{self, at};
 use crate::{Events, Measurements};
@@ -255,9 +255,35 @@ async fn a_hub_that_starts_anew_goes_on_with_all_parts() {
     next.settle().await;
     assert_eq!(next.parts(), before);
     let (snapshot, _) = next.reader.read(&next.store);
-    let looks = outlook(snapshot, &Measurements::default(), at(next.now));
+    let looks = simulate(snapshot, &Measurements::default(), at(next.now), || false).unwrap();
     assert_eq!(looks[0].decided.len(), 250);
     assert!(looks[0].is_kept());
+    assert!(simulate(snapshot, &Measurements::default(), at(next.now), || true).is_none(), "no time is left");
+}
+
+#[tokio::test]
+async fn what_would_change_is_told_within_a_limit() {
+    let mut hub = Hub::new();
+    hub.sites(0..30, "edge").await;
+    hub.apply("placement", "p", json!({"tiers": ["edge"], "numberOfSites": 10})).await;
+    hub.settle().await;
+    hub.apply("placement", "p", json!({"tiers": ["edge"]})).await;
+    let (snapshot, _) = hub.reader.read(&hub.store);
+    let looks = || simulate(snapshot, &Measurements::default(), at(hub.now), || false).unwrap();
+    let told = tell_changes(looks(), 1000);
+    let counts = |told: &[types::PlacementChange]| {
+        let one = &told[0];
+        (one.before.len(), one.after.len(), one.added.len(), one.left_out)
+    };
+    assert_eq!(counts(&told), (10, 30, 20, 0));
+    assert!(told[0].added.iter().all(|site| site.reason == "matches"), "{:?}", told[0].added);
+    assert_eq!(counts(&tell_changes(looks(), 25)), (0, 0, 20, 40));
+    assert_eq!(counts(&tell_changes(looks(), 5)), (0, 0, 5, 15 + 40));
+    // One placement alone is explained as it is decided.
+    let alone = explain(snapshot, ("default", "p"), &Measurements::default(), at(hub.now)).unwrap();
+    assert_eq!(alone.now, looks()[0].now);
+    assert_eq!(alone.outcome, looks()[0].outcome);
+    assert!(explain(snapshot, ("default", "q"), &Measurements::default(), at(hub.now)).is_none());
 }
 
 #[tokio::test]
