@@ -4,6 +4,7 @@
 //! `AVOCET_SIMULATION_RUNS`, `_SITES` and `_SECONDS` make it longer. What is judged: [`promises`]. What goes wrong:
 //! [`faults`].
 
+mod branches;
 mod chance;
 mod clocks;
 mod faults;
@@ -136,6 +137,31 @@ async fn promises_are_kept_by_a_herd_that_comes_back_after_an_hour() {
     let sites = usize::try_from(number("AVOCET_SIMULATION_SITES", 60)).unwrap();
     let mut tree = Tree::new(seed, sites).await;
     watched(seed, sites, &mut tree, live_through_an_hour_cut_off).await;
+}
+
+/// A change, while the hub ends after the first, the second, … of its writes: until it needs no more writes than that.
+#[tokio::test]
+async fn promises_are_kept_by_a_hub_that_ends_after_any_of_its_writes() {
+    let seed = number("AVOCET_SIMULATION_SEED", 1);
+    for writes in 1.. {
+        let mut tree = Tree::new(seed, 6).await;
+        let mut has_ended = false;
+        watched(seed, 6, &mut tree, async |tree| {
+            faults::begin(tree).await;
+            until_complete(tree).await;
+            tree.function("changes", "good-1").await;
+            tree.hub_ends_after = Some(writes);
+            tree.step().await;
+            until_complete(tree).await;
+            has_ended = tree.hub_ends_after.is_none();
+            come_to_rest(tree).await;
+        })
+        .await;
+        if !has_ended {
+            assert!(writes > 10, "a change of six sites takes more than {writes} writes");
+            return;
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use store::{Key, Ledger, Store};
-use types::Time;
+use types::{Kind, Resource, Time};
 
 /// An empty store of all kinds.
 pub fn store() -> Store {
@@ -33,4 +33,20 @@ pub async fn apply(store: &Store, kind: &str, name: &str, spec: Value, now: Time
         None => drop(store.create(key, manifest, now).await.unwrap()),
         Some(_) => drop(store.update(key, manifest, false).await.unwrap()),
     }
+}
+
+/// Changes what is there, if it is there.
+pub async fn change<S: Kind>(
+    store: &Store,
+    (namespace, name): (&str, &str),
+    is_status: bool,
+    change: impl FnOnce(&mut Resource<S>),
+) {
+    let key = Key::new(S::PLURAL, namespace, name);
+    let Some(object) = store.get(&key) else { return };
+    let mut resource: Resource<S> = object.parse().unwrap();
+    change(&mut resource);
+    let mut manifest = serde_json::to_value(&resource).unwrap();
+    manifest["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    store.update(key, manifest, is_status).await.unwrap();
 }

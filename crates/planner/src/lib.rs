@@ -3,8 +3,10 @@
 //!
 //! Placement: a [`Fleet`] holds what policies ask of sites, a [`Crowd`] what others decided, and a [`Board`] decides for
 //! one [`Policy`]. [`place`] does all of it at once and says why. How changes reach sites: [`rollout`]. Who
-//! takes work that a busy site offers: [`offload`]. From whom sites fetch what many want: [`distribution`].
+//! takes work that a busy site offers: [`offload`]. From whom sites fetch what many want: [`distribution`]. What a hub brings
+//! from the hub above: [`branch`].
 
+pub mod branch;
 pub mod constraint;
 pub mod distribution;
 pub mod groups;

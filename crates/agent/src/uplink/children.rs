@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use api::{Child, Children, ChildrenAnswer, Refused};
+use planner::branch;
 use reqwest::Method;
 use store::Error::{Conflict, NotFound};
 use tracing::{info, warn};
@@ -178,28 +179,9 @@ impl<'a> Telling<'a> {
     fn roster(&self) -> Vec<Child> {
         let own = &self.up.membership.site;
         let (objects, _) = self.up.hub.store.list(SiteSpec::PLURAL, None);
-        let mut waiting: Vec<Site> = objects.iter().filter_map(|object| object.parse().ok()).collect();
-        let mut roster = vec![self.own()];
-        waiting.retain(|site| site.name() != own && site.metadata.deletion_timestamp.is_none());
-        let mut placed = BTreeSet::from([own.clone()]);
-        loop {
-            let before = waiting.len();
-            waiting.retain(|site| {
-                // What was stated before it joined names no parent.
-                let parent = if site.spec.parent.is_empty() { own } else { &site.spec.parent };
-                let is_next = placed.contains(parent);
-                if is_next {
-                    let mut child = child(site);
-                    child.spec.parent.clone_from(parent);
-                    placed.insert(child.name.clone());
-                    roster.push(child);
-                }
-                !is_next
-            });
-            if waiting.len() == before {
-                return roster;
-            }
-        }
+        let sites: Vec<Site> = objects.iter().filter_map(|object| object.parse().ok()).collect();
+        let families = branch::families(sites, own);
+        [self.own()].into_iter().chain(families.iter().map(child)).collect()
     }
 
     /// This hub itself. Where it has no agent, nothing is to be placed at it.
@@ -221,17 +203,11 @@ impl<'a> Telling<'a> {
 }
 
 fn child(site: &Site) -> Child {
-    let ready = condition(&site.status.conditions, "Ready");
-    let problem = match ready {
-        Some(ready) if ready.status == ConditionStatus::True => None,
-        Some(ready) => Some(ready.message.clone()),
-        None => Some("it was not heard yet".to_owned()),
-    };
     Child {
         name: site.name().to_owned(),
         labels: site.metadata.labels.clone(),
         spec: site.spec.clone(),
         status: SiteStatus { conditions: vec![], ..site.status.clone() },
-        problem,
+        problem: branch::problem(site),
     }
 }

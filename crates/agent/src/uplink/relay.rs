@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use api::client::{self, Change};
 use futures::{Stream, StreamExt};
+use planner::branch::{brought, gone, is_newer};
 use reqwest::Method;
 use serde::Deserialize;
 use store::Error::{Conflict, Exists, NotFound};
 use store::{Deletion, EventKind, Key};
 use tracing::{debug, info, warn};
-use types::names::{annotation, label};
-use types::{Assignment, AssignmentSpec, Kind, ObjectMeta};
+use types::{Assignment, AssignmentSpec, Kind};
 
 use super::{Clash, Up, site_key};
 use crate::Error;
@@ -142,18 +142,15 @@ async fn list(
         put(up, change).await?;
     }
     up.young().retain(|_, since| since.elapsed() < YOUNG);
-    let mut again = None;
-    for object in up.hub.store.list(AssignmentSpec::PLURAL, None).0 {
-        let place = (object.key.namespace.clone(), object.key.name.clone());
-        if !up.is_relayed(&object) || names.contains(&place) {
-            continue;
-        }
-        if let Some(since) = up.young().get(&place.0) {
-            again = Some(*since + YOUNG);
-            continue;
-        }
-        delete(up, object.key.clone()).await?;
+    let (objects, _) = up.hub.store.list(AssignmentSpec::PLURAL, None);
+    let kept = objects.iter().filter(|object| up.is_relayed(object));
+    let kept = kept.map(|object| (object.key.namespace.clone(), object.key.name.clone()));
+    let young = up.young().clone();
+    let (gone, stays) = gone(kept, &names, |site| young.contains_key(site));
+    for (site, name) in gone {
+        delete(up, Key::new(AssignmentSpec::PLURAL, site, name)).await?;
     }
+    let again = stays.iter().filter_map(|(site, _)| young.get(site)).map(|since| *since + YOUNG).max();
     up.clashed.send_modify(|count| *count += 1);
     note_version(up, &version).await?;
     Ok((version, again))
@@ -163,7 +160,7 @@ async fn list(
 fn check_version(up: &Up, version: &str) -> Result<(), Error> {
     let found: u64 = version.parse().unwrap_or_default();
     let seen: u64 = up.ledger.read(|tables| tables.get(TABLE, SEEN))?.unwrap_or_default();
-    if found < seen { Err(Error::OlderHub { found, seen }) } else { Ok(()) }
+    if is_newer(found, seen) { Ok(()) } else { Err(Error::OlderHub { found, seen }) }
 }
 
 async fn note_version(up: &Up, version: &str) -> Result<(), Error> {
@@ -203,7 +200,7 @@ async fn put(up: &Up, change: &Change) -> Result<(), Error> {
         return Ok(());
     }
     let is_new = found.is_none();
-    let manifest = serde_json::to_value(copy(up, theirs)).map_err(Error::Assignment)?;
+    let manifest = serde_json::to_value(brought(theirs, &up.membership.hub)).map_err(Error::Assignment)?;
     let written = match found {
         None => store.create(key, manifest, daemon::now()).await,
         Some(_) => store.update(key, manifest, false).await,
@@ -260,19 +257,6 @@ fn same_model(up: &Up, theirs: &Assignment) -> Option<String> {
     Some(format!(
         "the hub that the site joined assigns another model `{name}` to it itself; name one of the models otherwise"
     ))
-}
-
-/// An Assignment as it is kept here: with where it is from, and without what is only good there.
-fn copy(up: &Up, theirs: Assignment) -> Assignment {
-    let ObjectMeta { name, namespace, uid, generation, mut labels, .. } = theirs.metadata;
-    labels.insert(label::ORIGIN.to_owned(), up.membership.hub.clone());
-    let annotations = [
-        (annotation::ORIGIN_UID.to_owned(), uid),
-        (annotation::ORIGIN_GENERATION.to_owned(), generation.to_string()),
-    ];
-    let metadata =
-        ObjectMeta { name, namespace, labels, annotations: annotations.into(), ..ObjectMeta::default() };
-    Assignment::new(metadata, theirs.spec)
 }
 
 async fn remove(up: &Up, change: &Change) -> Result<(), Error> {

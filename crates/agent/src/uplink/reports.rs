@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use api::{Report, Reports, Unreported};
+use planner::branch;
 use reqwest::Method;
 use tracing::debug;
-use types::names::annotation;
 use types::{Assignment, AssignmentSpec, AssignmentStatus, Condition, ConditionStatus, Kind};
 
 use super::{Clash, Up};
@@ -90,28 +90,9 @@ async fn send(up: &Up, reports: &[Report]) -> Result<Unreported, Error> {
     Ok(up.client.json(request).await?)
 }
 
-/// What is told of an Assignment, in generations of the hub above; nothing until the site reported on what is wanted now.
+/// What is told of an Assignment; nothing until the site reported on what is wanted now.
 fn report(assignment: &Assignment) -> Option<Report> {
-    let metadata = &assignment.metadata;
-    if assignment.status.observed_generation != metadata.generation {
-        return None;
-    }
-    let generation = metadata.annotations.get(annotation::ORIGIN_GENERATION)?.parse().ok()?;
-    let translated = |condition: &Condition| Condition {
-        observed_generation: if condition.observed_generation == metadata.generation {
-            generation
-        } else {
-            0
-        },
-        ..condition.clone()
-    };
-    let status = AssignmentStatus {
-        conditions: assignment.status.conditions.iter().map(translated).collect(),
-        progress: None,
-        observed_generation: generation,
-        ..assignment.status.clone()
-    };
-    let uid = metadata.annotations.get(annotation::ORIGIN_UID)?.clone();
+    let (uid, status) = branch::report(assignment)?;
     Some(Report { site: assignment.namespace().to_owned(), name: assignment.name().to_owned(), uid, status })
 }
 
@@ -131,45 +112,4 @@ fn refusal((site, name): &Place, clash: &Clash) -> Report {
         ..AssignmentStatus::default()
     };
     Report { site: site.clone(), name: name.clone(), uid: clash.uid.clone(), status }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn relayed(generation: i64, observed: i64) -> Assignment {
-        let condition = json!({
-            "type": "Available", "status": "True", "observedGeneration": observed,
-            "lastTransitionTime": "2030-01-01T00:00:00Z", "reason": "Running",
-        });
-        serde_json::from_value(json!({
-            "apiVersion": types::API_VERSION, "kind": "Assignment",
-            "metadata": {
-                "name": "a", "namespace": "line", "uid": "here", "generation": generation,
-                "annotations": {annotation::ORIGIN_UID: "there", annotation::ORIGIN_GENERATION: "70"},
-            },
-            "spec": {"applicationNamespace": "default", "application": "a", "applicationUid": "u", "component": "c"},
-            "status": {"conditions": [condition], "observedGeneration": observed, "invocations": {"succeeded": 3}},
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn reports_count_generations_as_the_hub_above_does() {
-        let report = report(&relayed(4, 4)).unwrap();
-        assert_eq!((report.site.as_str(), report.uid.as_str()), ("line", "there"));
-        assert_eq!(
-            (report.status.observed_generation, report.status.conditions[0].observed_generation),
-            (70, 70)
-        );
-        assert_eq!(report.status.invocations.succeeded, 3);
-    }
-
-    #[test]
-    fn what_a_site_said_of_an_older_generation_is_not_told_as_if_it_were_of_the_newest() {
-        assert_eq!(report(&relayed(5, 4)), None);
-        assert_eq!(report(&relayed(1, 0)), None);
-    }
 }

@@ -97,13 +97,7 @@ impl Tree {
         is_status: bool,
         change: impl FnOnce(&mut Resource<S>),
     ) {
-        let key = Key::new(S::PLURAL, namespace, name);
-        let Some(object) = self.store.get(&key) else { return };
-        let mut resource: Resource<S> = object.parse().unwrap();
-        change(&mut resource);
-        let mut manifest = serde_json::to_value(&resource).unwrap();
-        manifest["metadata"].as_object_mut().unwrap().remove("resourceVersion");
-        self.store.update(key, manifest, is_status).await.unwrap();
+        testing::change(&self.store, (namespace, name), is_status, change).await;
     }
 
     pub async fn function(&mut self, name: &str, version: &str) {
