@@ -94,6 +94,23 @@ pub(crate) async fn receive_all(
     }
 }
 
+/// Receives what waits now, until something fails; answers how much that was.
+#[cfg(test)]
+pub(crate) async fn receive_some(
+    client: &Client,
+    site: &str,
+    objects: &Objects,
+    arriving: &Arriving,
+) -> Result<usize, Error> {
+    let address = format!("/avocet/v1/mailbox/{site}");
+    let waiting = ask_for(Duration::ZERO, client, &address, |ask| ask).await?;
+    let count = waiting.deliveries.len();
+    for delivery in waiting.deliveries {
+        receive(client, &address, objects, arriving, delivery).await?;
+    }
+    Ok(count)
+}
+
 /// A delivery from byte `offset` on, or from where the hub begins: those of older versions always begin at 0.
 pub(crate) async fn fetch(client: &Client, path: &str, offset: u64) -> Result<(u64, Response), Error> {
     let request = client.request(Method::GET, path);

@@ -39,6 +39,8 @@ mod publish;
 mod report;
 #[cfg(test)]
 mod silence;
+#[cfg(test)]
+mod simulation;
 mod site;
 mod storage;
 mod sync;
