@@ -1,5 +1,6 @@
 //! `tidy`: what a compiler does not check of this workspace.
 
+mod failures;
 mod layers;
 mod sources;
 
@@ -16,6 +17,7 @@ pub fn tidy(workspace: &Workspace) -> anyhow::Result<()> {
     problems.extend(layers::shared_heavy_dependencies(&crates));
     let sources = sources::read(&workspace.root)?;
     problems.extend(sources.iter().flat_map(sources::problems));
+    problems.extend(failures::problems(&workspace.root, &sources)?);
     let warnings: Vec<Problem> = sources.iter().filter_map(sources::warning).collect();
     warnings.iter().for_each(|warning| println!("tidy: warning: {warning}"));
     if !problems.is_empty() {

@@ -17,6 +17,13 @@ pub struct Source {
     text: String,
 }
 
+impl Source {
+    /// Whether a function of that name is in it.
+    pub fn has_test(&self, name: &str) -> bool {
+        self.text.contains(&format!("fn {name}("))
+    }
+}
+
 /// All Rust files of the workspace but those that programs write.
 pub fn read(root: &Path) -> anyhow::Result<Vec<Source>> {
     let mut sources = Vec::new();
