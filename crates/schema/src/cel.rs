@@ -13,6 +13,7 @@ mod functions;
 mod interpolate;
 mod lexer;
 mod lists;
+mod literals;
 mod net;
 mod operators;
 mod parser;

@@ -5,7 +5,7 @@ use super::quantity::Quantity;
 use super::semver::Semver;
 use super::syntax::Call;
 use super::value::Value;
-use super::{formats, interpolate, lists, net, operators, strings, time, url};
+use super::{formats, interpolate, lists, literals, net, operators, strings, time, url};
 
 /// The longest JSON that is parsed, in bytes: what it becomes is many times as large.
 const MOST_JSON: usize = 1 << 20;
@@ -239,7 +239,9 @@ fn convert<'a>(to: &str, value: &Value<'a>) -> Outcome<'a> {
             "false" | "False" | "FALSE" | "f" | "0" => Ok(Value::Bool(false)),
             _ => type_error(),
         },
-        ("double", Value::String(text)) => text.as_str().parse().map(Value::Double).or_else(|_| type_error()),
+        ("double", Value::String(text)) => {
+            literals::double(text.as_str()).map(Value::Double).map_or_else(type_error, Ok)
+        }
         ("double", Value::Int(_) | Value::Uint(_) | Value::Double(_)) => {
             value.as_f64().map(Value::Double).map_or_else(no_overload, Ok)
         }
@@ -260,7 +262,9 @@ fn convert<'a>(to: &str, value: &Value<'a>) -> Outcome<'a> {
             Ok(Value::Uint(*number as u64))
         }
         ("uint", Value::Double(_)) => failed("unsigned integer overflow"),
-        ("uint", Value::String(text)) => text.as_str().parse().map(Value::Uint).or_else(|_| type_error()),
+        ("uint", Value::String(text)) => {
+            literals::uint(text.as_str()).map(Value::Uint).map_or_else(type_error, Ok)
+        }
         ("string", _) => to_text(value).map(Value::from).map_or_else(no_overload, Ok),
         _ => no_overload(),
     }

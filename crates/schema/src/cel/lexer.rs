@@ -1,6 +1,6 @@
 //! From text to tokens.
 
-use super::CompileError;
+use super::{CompileError, literals};
 
 /// One token and where it begins, in bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,7 +153,7 @@ impl<'a> Lexer<'a> {
         }
         let text = self.source.get(start..self.at).unwrap_or_default();
         if is_double {
-            let number = text.parse().map_err(|_| self.error(start, "invalid double literal"))?;
+            let number = literals::double(text).ok_or_else(|| self.error(start, "invalid double literal"))?;
             return Ok(TokenKind::Double(number));
         }
         let number = text.parse().map_err(|_| self.error(start, "invalid int literal"))?;

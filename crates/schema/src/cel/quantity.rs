@@ -44,6 +44,21 @@ fn shorten(mut count: i128, base: i128, most: usize) -> (i128, usize) {
     (count, steps)
 }
 
+/// The most that an amount with a binary suffix counts for.
+const MOST_BINARY: i128 = i64::MAX as i128 * UNIT;
+
+/// So many times a factor; none if that is more than can be counted.
+fn count(whole: &str, fraction: &str, factor: i128) -> Option<i128> {
+    let whole = if whole.is_empty() { 0 } else { whole.parse::<i128>().ok()?.checked_mul(factor)? };
+    if fraction.is_empty() {
+        return Some(whole);
+    }
+    let scale = 10i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let scaled = fraction.parse::<i128>().ok()?.checked_mul(factor)?;
+    // What is smaller than a billionth is rounded up, as Kubernetes does.
+    whole.checked_add(scaled.checked_add(scale - 1)? / scale)
+}
+
 impl Quantity {
     /// The amount that a text states, if it states one.
     pub fn parse(text: &str) -> Option<Self> {
@@ -62,14 +77,11 @@ impl Quantity {
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
             return None;
         }
-        let mut amount =
-            if whole.is_empty() { 0 } else { whole.parse::<i128>().ok()?.checked_mul(factor)? };
-        if !fraction.is_empty() {
-            let scale = 10i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-            let scaled = fraction.parse::<i128>().ok()?.checked_mul(factor)?;
-            // What is smaller than a billionth is rounded up, as Kubernetes does.
-            amount = amount.checked_add(scaled.checked_add(scale - 1)? / scale)?;
-        }
+        let amount = match count(whole, fraction, factor) {
+            // Kubernetes keeps no more than an int64 of what is written with such a suffix.
+            amount if suffix.ends_with('i') => amount.unwrap_or(MOST_BINARY).min(MOST_BINARY),
+            amount => amount?,
+        };
         Some(Self(if text.starts_with('-') { -amount } else { amount }))
     }
 
@@ -151,6 +163,11 @@ mod tests {
             ("1E", "1E"),
             ("1u", "1m"),
             ("-1000m", "-1"),
+            ("4Ei", "4Ei"),
+            ("8Ei", "9223372036854775807"),
+            ("9999999999999999.5Ei", "9223372036854775807"),
+            ("-99999999999999999999999999999Ei", "-9223372036854775807"),
+            ("16E", "16E"),
         ] {
             assert_eq!(Quantity::canonical(text).as_deref(), Some(kept), "{text}");
         }

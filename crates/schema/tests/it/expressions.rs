@@ -17,6 +17,7 @@ fn evaluated(source: &str) -> Result<bool, String> {
 #[test]
 fn expressions_that_hold() {
     for source in [
+        "double('0x1.8p+3') == 12.0 && double('-0x_1p-2') == -0.25 && double('inf') > 1e308 && uint('7') == 7u",
         "1 + 2 * 3 == 7 && 7 % 4 == 3 && -2 < 1 && 6 / 4 == 1",
         "dyn(1) == 1.0 && dyn(1u) == 1 && dyn(1) != '1' && 0x10 == 16 && 1.5e1 == 15.0",
         "'a' + \"b\" == 'ab' && r'\\d' == '\\\\d' && '\\u00e9' == 'é' && '''x''' == 'x'",
@@ -221,4 +222,15 @@ fn expressions_know_the_variables_they_use() {
     let expression = Expression::compile("self.all(oldSelf, oldSelf > 1)", &["self", "oldSelf"]).unwrap();
     assert!(expression.mentions("self"));
     assert!(!expression.mentions("oldSelf"), "a variable of its own is not one from outside");
+}
+
+/// As `strconv` has it, which real CEL reads texts with.
+#[test]
+fn numbers_that_go_does_not_read_are_no_numbers() {
+    for source in ["double('1e999') > 0.0", "double('-nan') > 0.0", "double('0x1') > 0.0", "uint('+7') == 7u"]
+    {
+        let problem = evaluated(source).unwrap_err();
+        assert!(problem.contains("type conversion error"), "{source}: {problem}");
+    }
+    assert!(evaluated("1e999 > 0.0").unwrap_err().contains("invalid double literal"));
 }
