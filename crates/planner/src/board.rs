@@ -141,6 +141,7 @@ pub struct Board {
     pinned: HashSet<Slot>,
     field: Option<Arc<Field>>,
     selected: Vec<Slot>,
+    spread: choose::Spread,
     effort: Effort,
 }
 
@@ -166,6 +167,7 @@ impl Board {
             pinned,
             field: None,
             selected: vec![],
+            spread: choose::Spread::default(),
             effort: Effort::default(),
         }
     }
@@ -419,27 +421,31 @@ impl Board {
     fn order(&mut self, fleet: &Fleet, situation: &Situation, dirty: Option<&[Slot]>) {
         let mut keys = std::mem::take(&mut self.keys);
         let mut selected = std::mem::take(&mut self.selected);
+        let mut spread = std::mem::take(&mut self.spread);
         let view = self.view(fleet, situation);
         let wanted = self.policy.wanted();
-        let scored = match dirty {
-            Some(dirty) if self.policy.spread.is_empty() => {
-                choose::mend(&mut selected, dirty, &mut keys, fleet.order(), wanted, |slot| view.key(slot))
+        let over = &self.policy.spread;
+        let (scored, is_done) = match dirty {
+            Some(dirty) if over.is_empty() => {
+                let key = |slot| view.key(slot);
+                (choose::mend(&mut selected, dirty, &mut keys, fleet.order(), wanted, key), true)
             }
-            _ => {
+            Some(dirty) => spread.mend(dirty, &mut keys, fleet, over, |slot| view.key(slot)),
+            None => {
                 let mut scored = 0;
                 for (slot, key) in (0..).zip(&mut keys).filter(|(_, key)| **key != OUT) {
                     *key = view.key(slot);
                     scored += 1;
                 }
-                if self.policy.spread.is_empty() {
-                    choose::best(&mut selected, &keys, fleet.order(), wanted);
-                } else {
-                    choose::spread(&mut selected, &keys, fleet, &self.policy.spread, wanted);
-                }
-                scored
+                (scored, false)
             }
         };
-        (self.keys, self.selected) = (keys, selected);
+        if !is_done && over.is_empty() {
+            choose::best(&mut selected, &keys, fleet.order(), wanted);
+        } else if !is_done {
+            spread.choose(&mut selected, &keys, fleet, over, wanted);
+        }
+        (self.keys, self.selected, self.spread) = (keys, selected, spread);
         self.effort.scored += scored;
     }
 

@@ -131,6 +131,7 @@ fn specs() -> Vec<Value> {
             {"scoreCoordinate": {"builtIn": "ResourceAllocatableCPU"}, "weight": 2},
             {"scoreCoordinate": {"builtIn": "Cost"}, "weight": 3}]}}),
         json!({"numberOfSites": 4, "spread": [{"topologyKey": "zone", "maxSkew": 1}]}),
+        json!({"numberOfSites": 5, "spread": [{"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]}),
         json!({"tolerations": [{"key": "k", "operator": "Exists", "tolerationSeconds": 90}]}),
         json!({"siteSelector": {"matchLabels": {"zone": "1"}}, "migration": {"holdSeconds": 60},
             "tolerations": [{"key": "k", "operator": "Exists", "tolerationSeconds": 40}]}),
