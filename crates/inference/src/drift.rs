@@ -7,11 +7,13 @@
 //! loaded again.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
+use types::DigestWriter;
 
 use crate::kept::Kept;
 use crate::{Datatype, Element, LoadRequest, Tensor};
@@ -74,7 +76,7 @@ impl Drifts {
         });
         let new = || {
             let note =
-                Note { kept: Arc::clone(&self.kept), key: format!("{name}/{version}"), path: path.clone() };
+                Note { kept: Arc::clone(&self.kept), key: format!("{name}/{version}"), file: content(path) };
             Arc::new(Mutex::new(Drift::recalled(settings.clone(), note)))
         };
         let drift = before.map_or_else(new, |known| known.drift);
@@ -104,14 +106,15 @@ const FORMAT: u32 = 1;
 struct Note {
     kept: Arc<Kept>,
     key: String,
-    path: PathBuf,
+    file: String,
 }
 
 /// The baselines of a version; numbers as their bits, since some are infinite.
 #[derive(Serialize, Deserialize)]
 struct Record {
     format: u32,
-    path: PathBuf,
+    /// What the model was, by its content: its path may be another one each time.
+    file: String,
     settings: types::Drift,
     features: Vec<Learnt>,
 }
@@ -134,7 +137,7 @@ impl Drift {
     fn recalled(settings: types::Drift, note: Note) -> Drift {
         let known = note.kept.get::<Record>(TABLE, &note.key);
         let same =
-            |known: &Record| known.format == FORMAT && known.path == note.path && known.settings == settings;
+            |known: &Record| known.format == FORMAT && known.file == note.file && known.settings == settings;
         let learnt = known.filter(same).map(|known| known.features).unwrap_or_default();
         let features: Vec<_> = learnt.into_iter().map(Learnt::feature).collect();
         Drift { settings, noted: features.len(), features, note: Some(note) }
@@ -142,14 +145,14 @@ impl Drift {
 
     /// Writes down what was learnt since the last time.
     fn note(&mut self) {
-        let Some(Note { kept, key, path }) = &self.note else { return };
+        let Some(Note { kept, key, file }) = &self.note else { return };
         let learnt = self.features.iter().filter_map(|(input, place, feature)| {
             feature.baseline.as_ref().map(|baseline| Learnt::of(input, *place, baseline))
         });
         let features: Vec<Learnt> = learnt.collect();
         self.noted = features.len();
-        let (path, settings) = (path.clone(), self.settings.clone());
-        kept.put(TABLE, key.clone(), &Record { format: FORMAT, path, settings, features });
+        let (file, settings) = (file.clone(), self.settings.clone());
+        kept.put(TABLE, key.clone(), &Record { format: FORMAT, file, settings, features });
     }
 
     /// Looks at one request's numeric inputs.
@@ -285,6 +288,17 @@ impl Baseline {
     fn bin(&self, value: f64) -> usize {
         self.edges.partition_point(|&edge| edge < value)
     }
+}
+
+/// The digest of a file; of a folder where it is and when it was changed.
+fn content(path: &Path) -> String {
+    let mut digest = DigestWriter::default();
+    let read = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut digest));
+    if read.is_err() {
+        let changed = path.metadata().and_then(|folder| folder.modified());
+        digest.update(format!("{:?} {:?}", path.canonicalize().ok(), changed.ok()).as_bytes());
+    }
+    digest.digest().hex()
 }
 
 fn size(values: u32) -> usize {
@@ -458,8 +472,10 @@ mod tests {
             request.serving.drift = Some(types::Drift { baseline_values: 10, window_values });
             request
         };
-        let see = |drifts: &Drifts, path: &str, window, values: [f32; 10]| {
-            let drift = drifts.of(&request(path, window)).unwrap();
+        let see = |drifts: &Drifts, name: &str, window, values: [f32; 10]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, name).unwrap();
+            let drift = drifts.of(&request(path.to_str().unwrap(), window)).unwrap();
             let mut drift = drift.lock().unwrap();
             drift.observe(&[Tensor::from_vec("x", [10, 1], values.to_vec()).unwrap()]);
             drift.report().remove(0).ks

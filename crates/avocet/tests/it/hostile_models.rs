@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -23,6 +23,8 @@ struct Server {
     address: String,
     client: reqwest::Client,
     tree: testkit::Tree,
+    /// Open, so that the server can go on printing.
+    _said: BufReader<ChildStdout>,
 }
 
 impl Server {
@@ -33,10 +35,10 @@ impl Server {
         command.args(["serve", "models", "--model-control", "explicit", "--load-model", "good"]);
         command.args(["--http-port", "0", "--grpc-port", "0", "--log", "error"]).current_dir(tree.folder());
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut first = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let (mut said, mut first) = (BufReader::new(process.stdout.take().unwrap()), String::new());
+        said.read_line(&mut first).unwrap();
         let address = first.strip_prefix("REST at ").unwrap().split(',').next().unwrap().to_owned();
-        Server { process, address, client: api::client::http(None).unwrap(), tree }
+        Server { process, address, client: api::client::http(None).unwrap(), tree, _said: said }
     }
 
     async fn post(&self, path: &str, body: serde_json::Value) -> (u16, String) {

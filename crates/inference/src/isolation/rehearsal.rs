@@ -41,7 +41,8 @@ pub(crate) fn rehearse(
         let mut worker = match start(command, left, source, declared, memory) {
             Ok(worker) => worker,
             Err(reason) => {
-                verdicts.push(Err(reason));
+                let advice = "`--trust-models` loads what can't be tried first";
+                verdicts.push(Err(format!("{reason}; {advice}")));
                 continue;
             }
         };
