@@ -187,7 +187,6 @@ fn hostile_others() -> Vec<(&'static str, Vec<u8>)> {
     };
     let lgb = "classical/lgb_binary.txt";
     vec![
-        ("model.txt", replaced(lgb, "num_class=1", "num_class=999999999999")),
         ("model.txt", replaced(lgb, "num_tree_per_iteration=1", "num_tree_per_iteration=99999999999")),
         ("model.txt", replaced(lgb, "max_feature_idx=", "max_feature_idx=9999999999999")),
         ("model.txt", replaced(lgb, "left_child=", "left_child=0 0 0 -9223372036854775808 ")),
