@@ -1,11 +1,10 @@
 //! Whoever may load models can't take the server down with a file: what is broken or malicious is refused, and other
 //! models answer meanwhile.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -224,21 +223,19 @@ impl Random {
 
 /// Does something to the server while another of its models is asked all the time.
 async fn besieged(siege: impl AsyncFnOnce(&Server)) {
-    let server = Arc::new(Server::start());
-    let (ended, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let asking = tokio::spawn({
-        let (server, ended, answers) = (Arc::clone(&server), Arc::clone(&ended), Arc::clone(&answers));
-        async move {
-            while !ended.load(Ordering::SeqCst) {
-                assert_eq!(server.ask().await, 200);
-                answers.fetch_add(1, Ordering::SeqCst);
-            }
+    let (server, ended, answers) = (Server::start(), Cell::new(false), Cell::new(0));
+    let asking = async {
+        while !ended.get() {
+            assert_eq!(server.ask().await, 200);
+            answers.set(answers.get() + 1);
         }
-    });
-    siege(&server).await;
-    ended.store(true, Ordering::SeqCst);
-    asking.await.unwrap();
-    assert!(answers.load(Ordering::SeqCst) > 10, "another model answered meanwhile");
+    };
+    let besieging = async {
+        siege(&server).await;
+        ended.set(true);
+    };
+    tokio::join!(asking, besieging);
+    assert!(answers.get() > 10, "another model answered meanwhile");
     assert_eq!(server.ask().await, 200);
     assert!(server.peak() < MEMORY, "it held {} bytes", server.peak());
 }
