@@ -387,7 +387,7 @@ async fn the_same_seed_makes_the_same_history_of_a_tree_of_hubs() {
 
 #[tokio::test]
 async fn leaves_go_on_while_the_hub_in_the_middle_is_cut_off_for_an_hour_and_follow_afterwards() {
-    let mut all = Branches::new(3, 2, 5).await;
+    let mut all = Branches::new(3, 2, 3).await;
     for _ in 0..REST {
         all.step().await;
         if all.is_complete() {
@@ -409,7 +409,7 @@ async fn leaves_go_on_while_the_hub_in_the_middle_is_cut_off_for_an_hour_and_fol
         assert!(kept.clone().all(|one| running.contains(one)), "something stopped below a hub that was away");
         if all.now == back - 1 {
             assert!(
-                kept.count() >= 10
+                kept.count() >= 6
                     && !running
                         .iter()
                         .any(|(leaf, _, version)| leaf.starts_with("m0") && version == "good-later")
