@@ -51,6 +51,9 @@ fn print_changes(changes: &[PlacementChange]) {
         if let Some(note) = &change.note {
             println!("\n{}: {note}", name(change));
         }
+        if change.left_out > 0 {
+            println!("\n{}: {} more names of sites are too many to tell", name(change), change.left_out);
+        }
     }
     let (added, removed) = changes.iter().fold((0, 0), |(added, removed), change| {
         (added + change.added.len(), removed + change.removed.len())
