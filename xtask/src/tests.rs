@@ -26,7 +26,7 @@ pub fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     process::run(with_tools(workspace.cargo().args(["test", "--workspace", "--doc"]), workspace, &tools))?;
     if in_path("cargo-nextest").is_some() {
         process::run(with_tools(
-            workspace.cargo().args(["nextest", "run", "--workspace"]),
+            workspace.cargo().args(["nextest", "run", "--workspace", "--no-fail-fast"]),
             workspace,
             &tools,
         ))?;

@@ -149,7 +149,11 @@ fn promise_1_a_site_whose_disk_takes_no_new_certificate_is_let_in_by_it_and_keep
     let last = certificate(&edge);
     // Neither a certificate nor which start it is can be written, as on a disk that is full.
     let stuck = ["credential.pem.new", "instance.new"].map(|name| edge.data().join(name));
-    stuck.iter().for_each(|path| std::fs::create_dir_all(path.join("by a folder")).unwrap());
+    for path in &stuck {
+        // It may have been ended in the middle of a write.
+        path.is_file().then(|| std::fs::remove_file(path).unwrap());
+        std::fs::create_dir_all(path.join("by a folder")).unwrap();
+    }
     wait_until("the certificate has ended", LIMIT, || {
         if last.is_good(daemon::now()) { Err("it is good".to_owned()) } else { Ok(()) }
     });
