@@ -12,7 +12,7 @@ use types::Quantity;
 
 use crate::artifact::ArtifactCommand;
 use crate::authority::AuthorityCommand;
-use crate::engines::InstallOptions;
+use crate::engines::{InstallOptions, Libraries};
 use crate::join::{CertificateCommand, JoinTokenOptions, SiteCommand};
 use crate::model::ModelCommand;
 use crate::rollout::RolloutCommand;
@@ -304,12 +304,8 @@ pub struct ListenSite {
     /// The Python that runs functions [default: python3 in the path]
     #[arg(long, env = "AVOCET_PYTHON", value_name = "FILE")]
     pub python: Option<PathBuf>,
-    /// ONNX Runtime's shared library, or its folder
-    #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
-    pub onnxruntime: Option<PathBuf>,
-    /// TensorFlow's shared library, or its folder
-    #[arg(long, env = "AVOCET_TENSORFLOW", value_name = "FILE")]
-    pub tensorflow: Option<PathBuf>,
+    #[command(flatten)]
+    pub libraries: Libraries,
     /// Run functions even where the kernel can't confine them
     #[arg(long)]
     pub allow_unconfined: bool,
@@ -726,12 +722,8 @@ pub struct SimulateOptions {
 pub struct EnginesOptions {
     #[command(subcommand)]
     pub command: Option<EnginesCommand>,
-    /// ONNX Runtime's shared library, or its folder
-    #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
-    pub onnxruntime: Option<PathBuf>,
-    /// TensorFlow's shared library, or its folder
-    #[arg(long, env = "AVOCET_TENSORFLOW", value_name = "FILE")]
-    pub tensorflow: Option<PathBuf>,
+    #[command(flatten)]
+    pub libraries: Libraries,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

@@ -2,6 +2,9 @@
 
 mod install;
 
+use std::path::PathBuf;
+
+use clap::Args;
 use inference::{EngineOptions, Engines};
 use serde_json::json;
 
@@ -10,16 +13,32 @@ pub use install::InstallOptions;
 use crate::cli::{EnginesCommand, EnginesOptions, Format};
 use crate::output::{print_table, print_value};
 
+/// Where engines' libraries are, for commands that run models.
+#[derive(Args, Clone)]
+pub struct Libraries {
+    /// ONNX Runtime's shared library, or its folder
+    #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+    /// TensorFlow's shared library, or its folder
+    #[arg(long, env = "AVOCET_TENSORFLOW", value_name = "FILE")]
+    pub tensorflow: Option<PathBuf>,
+}
+
+impl Libraries {
+    pub fn options(&self) -> EngineOptions {
+        EngineOptions {
+            onnxruntime: self.onnxruntime.clone(),
+            tensorflow: self.tensorflow.clone(),
+            ..EngineOptions::default()
+        }
+    }
+}
+
 pub async fn engines(wanted: &EnginesOptions) -> anyhow::Result<()> {
     if let Some(EnginesCommand::Install(options)) = &wanted.command {
         return install::install(options).await;
     }
-    let options = EngineOptions {
-        onnxruntime: wanted.onnxruntime.clone(),
-        tensorflow: wanted.tensorflow.clone(),
-        ..EngineOptions::default()
-    };
-    let engines = Engines::discover(&options);
+    let engines = Engines::discover(&wanted.libraries.options());
     engines.open();
     let all = engines.list();
     match wanted.output {

@@ -10,11 +10,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
-use inference::{Checked, CheckedEngine, EngineOptions, TensorSpec};
+use inference::{Checked, CheckedEngine, TensorSpec};
 use serde_json::{Value, json};
 use types::DigestWriter;
 
 use crate::cli::{ClientOptions, Format};
+use crate::engines::Libraries;
 use crate::oci::{self, PushModelOptions};
 use crate::output::{print_table, print_value};
 use top::TopOptions;
@@ -37,12 +38,8 @@ pub struct CheckOptions {
     /// A model file, or the folder or archive of a SavedModel or of an ONNX file with its data
     #[arg(value_name = "FILE")]
     pub path: PathBuf,
-    /// ONNX Runtime's shared library, or its folder
-    #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
-    pub onnxruntime: Option<PathBuf>,
-    /// TensorFlow's shared library, or its folder
-    #[arg(long, env = "AVOCET_TENSORFLOW", value_name = "FILE")]
-    pub tensorflow: Option<PathBuf>,
+    #[command(flatten)]
+    pub libraries: Libraries,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
@@ -57,12 +54,7 @@ pub async fn model(client: &ClientOptions, command: &ModelCommand) -> anyhow::Re
 }
 
 fn check(options: &CheckOptions) -> anyhow::Result<()> {
-    let engines = EngineOptions {
-        onnxruntime: options.onnxruntime.clone(),
-        tensorflow: options.tensorflow.clone(),
-        ..EngineOptions::default()
-    };
-    let checked = inference::check(&options.path, &engines)
+    let checked = inference::check(&options.path, &options.libraries.options())
         .with_context(|| format!("{} can't be served", options.path.display()))?;
     let digest = digest(&options.path)?;
     match options.output {

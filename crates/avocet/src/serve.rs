@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use daemon::{Tasks, tls};
-use inference::{EngineOptions, Engines, Limits, ModelStatus, Options, Repository, State};
+use inference::{Engines, Limits, ModelStatus, Options, Repository, State};
 use serving::{ControlMode, Door, Folder, PayloadLog, ServerState, Tokens, Tracer};
 use tokio::net::TcpListener;
 use types::{Payloads, Quantity};
@@ -133,11 +133,7 @@ async fn listen(host: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
 }
 
 fn repository(options: &ServeOptions, data: Option<&Data<'_>>) -> anyhow::Result<Repository> {
-    let engines = Engines::discover(&EngineOptions {
-        onnxruntime: options.onnxruntime.clone(),
-        tensorflow: options.tensorflow.clone(),
-        ..EngineOptions::default()
-    });
+    let engines = Engines::discover(&options.libraries.options());
     let worker = Some(worker::command(options.allow_unconfined).with_libraries(&engines));
     let ledger = data.map(|data| data.ledger.clone());
     let trust_models = options.trust_models;

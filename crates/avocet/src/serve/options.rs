@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use types::Quantity;
 
+use crate::engines::Libraries;
+
 /// A TiB: more is a mistake.
 const MOST_MIB: u64 = 1 << 20;
 
@@ -94,12 +96,8 @@ pub struct ServeOptions {
     /// Threads that run models [default: one per core]
     #[arg(long, value_name = "NUMBER")]
     pub workers: Option<usize>,
-    /// ONNX Runtime's shared library, or its folder
-    #[arg(long, env = "AVOCET_ONNXRUNTIME", value_name = "FILE")]
-    pub onnxruntime: Option<PathBuf>,
-    /// TensorFlow's shared library, or its folder
-    #[arg(long, env = "AVOCET_TENSORFLOW", value_name = "FILE")]
-    pub tensorflow: Option<PathBuf>,
+    #[command(flatten)]
+    pub libraries: Libraries,
     /// Run models that ask for a process of their own even where the kernel can't confine it
     #[arg(long)]
     pub allow_unconfined: bool,
