@@ -21,21 +21,22 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Extension, Json};
+use axum::{BoxError, Extension, Json};
 use bytes::Bytes;
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use store::Key;
 use tokio::io::AsyncSeekExt;
+use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
-use types::{Assignment, AssignmentSpec, Digest, Kind, SiteSpec};
+use types::{AssignmentSpec, Digest, Kind, SiteSpec};
 
 use crate::authentication::User;
-use crate::limits::Held;
+use crate::limits::{Held, WatchPlace};
 use crate::nesting::{Branch, next_hop};
 use crate::offload::{Listening, Note};
 use crate::{ApiError, Hub, blobs};
@@ -258,7 +259,7 @@ fn check_sender(hub: &Hub, user: &User, address: &Address) -> Result<(), ApiErro
     let makes = |sender: &str| {
         let (assignments, _) = hub.store.list(AssignmentSpec::PLURAL, Some(sender));
         assignments.iter().any(|object| {
-            let Ok(assignment) = object.parse::<Assignment>() else { return false };
+            let Ok(assignment) = object.resource::<AssignmentSpec>() else { return false };
             assignment.spec.outputs.iter().any(|output| output.to.matches(bucket, key))
         })
     };
@@ -292,6 +293,12 @@ pub(crate) struct Deliveries {
     notes: Vec<Note>,
 }
 
+impl Deliveries {
+    fn is_empty(&self) -> bool {
+        self.deliveries.is_empty() && self.notes.is_empty()
+    }
+}
+
 async fn list(
     State(hub): State<Arc<Hub>>,
     Extension(user): Extension<Arc<User>>,
@@ -299,30 +306,61 @@ async fn list(
     Path(site): Path<String>,
     Query(Wait { wait }): Query<Wait>,
     headers: HeaderMap,
-) -> Result<Json<Deliveries>, ApiError> {
+) -> Result<Response, ApiError> {
     place.give_back();
-    let _waits = hub.limits.watch(&user.name)?;
+    let place = hub.limits.watch(&user.name)?;
     let listening = headers.contains_key(LISTENS).then(|| hub.relay.listen(&site));
-    let told = || async {
-        match &listening {
+    let waiter = Waiter { hub, site, listening, _place: place };
+    let found = waiter.look().await.map_err(refuse)?;
+    if wait == 0 || !found.is_empty() {
+        return Ok(Json(found).into_response());
+    }
+    // The answer begins now: as long as nothing comes, its body alone is kept, and not all that a request goes through.
+    // That is most of what a site takes that waits, and all of them wait.
+    let until = Instant::now() + Duration::from_secs(wait).min(LONGEST_WAIT);
+    let body = Body::from_stream(stream::once(waiter.wait(until)));
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// A site that asks for what is in its box.
+struct Waiter {
+    hub: Arc<Hub>,
+    site: String,
+    listening: Option<Listening>,
+    _place: WatchPlace,
+}
+
+impl Waiter {
+    /// What is there now.
+    async fn look(&self) -> Result<Deliveries, objects::Error> {
+        let deliveries = self.hub.mailbox.waiting(&self.site).await?;
+        let notes = self.listening.as_ref().map(Listening::take).unwrap_or_default();
+        Ok(Deliveries { deliveries, notes })
+    }
+
+    async fn told(&self) {
+        match &self.listening {
             Some(listening) => listening.told().await,
             None => std::future::pending().await,
         }
-    };
-    let until = tokio::time::Instant::now() + Duration::from_secs(wait).min(LONGEST_WAIT);
-    loop {
-        let mut rung = pin!(hub.mailbox.bells.of(&site).notified());
-        rung.as_mut().enable();
-        let deliveries = hub.mailbox.waiting(&site).await.map_err(refuse)?;
-        let notes = listening.as_ref().map(Listening::take).unwrap_or_default();
-        if !deliveries.is_empty() || !notes.is_empty() {
-            return Ok(Json(Deliveries { deliveries, notes }));
-        }
-        tokio::select! {
-            () = rung => {}
-            () = told() => {}
-            () = hub.shutdown.wait() => return Ok(Json(Deliveries { deliveries, notes })),
-            () = tokio::time::sleep_until(until) => return Ok(Json(Deliveries { deliveries, notes })),
+    }
+
+    /// What is there once there is something, or the time is up; as JSON.
+    async fn wait(self, until: Instant) -> Result<Vec<u8>, BoxError> {
+        loop {
+            let mut rung = pin!(self.hub.mailbox.bells.of(&self.site).notified());
+            rung.as_mut().enable();
+            let found = self.look().await?;
+            let is_over = self.hub.shutdown.is_due() || Instant::now() >= until;
+            if is_over || !found.is_empty() {
+                return Ok(serde_json::to_vec(&found)?);
+            }
+            tokio::select! {
+                () = rung => {}
+                () = self.told() => {}
+                () = self.hub.shutdown.wait() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
         }
     }
 }

@@ -152,7 +152,7 @@ fn offloadable(
     function: &Digest,
 ) -> Result<(Assignment, Offload), ApiError> {
     let found = hub.store.get(&Key::new(AssignmentSpec::PLURAL, site, name));
-    let assignment = found.and_then(|object| object.parse::<Assignment>().ok()).ok_or_else(|| {
+    let assignment = found.and_then(|object| object.resource::<AssignmentSpec>().ok()).ok_or_else(|| {
         ApiError::not_found(format!(
             "assignments.avocet.dev \"{name}\" not found in the namespace \"{site}\""
         ))
@@ -197,7 +197,7 @@ fn candidates(hub: &Hub, from: &str, name: &str, offload: &Offload, question: &s
         (!runs_it(&site.key.name), lot)
     });
     let may = listening.into_iter().filter_map(|object| {
-        let site = object.parse::<Site>().ok().filter(|site| may_take(hub, from, offload, site))?;
+        let site = object.resource::<SiteSpec>().ok().filter(|site| may_take(hub, from, offload, site))?;
         Some(site.name().to_owned())
     });
     may.take(MOST_ASKED).collect()
@@ -220,7 +220,7 @@ async fn ask(
         return Ok(Json(Answers { id, answers: BTreeMap::new() }));
     }
     let architecture = hub.store.get(&Key::new(SiteSpec::PLURAL, "", &*site));
-    let architecture = architecture.and_then(|object| object.parse::<Site>().ok());
+    let architecture = architecture.and_then(|object| object.resource::<SiteSpec>().ok());
     let ask = Ask {
         id: id.clone(),
         from: site,
@@ -291,7 +291,7 @@ async fn hand_over(
 ) -> Result<StatusCode, ApiError> {
     let (_, offload) = offloadable(&hub, &site, &task.assignment, &task.function)?;
     let found = hub.store.get(&Key::new(SiteSpec::PLURAL, "", &*to));
-    let other = found.and_then(|object| object.parse::<Site>().ok());
+    let other = found.and_then(|object| object.resource::<SiteSpec>().ok());
     if !other.is_some_and(|other| may_take(&hub, &site, &offload, &other)) {
         return Err(ApiError::forbidden(format!("site `{to}` takes no work of `{site}` now; ask anew")));
     }

@@ -21,7 +21,7 @@ use planner::distribution::Spread;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use store::Key;
-use types::{AssignmentSpec, Digest, Kind, Site, SiteSpec};
+use types::{AssignmentSpec, Digest, Kind, SiteSpec};
 
 use crate::authentication::User;
 use crate::listener::Peer;
@@ -191,7 +191,7 @@ pub fn routes() -> Router<Arc<Hub>> {
 /// Where a site is: those of one location reach one another.
 fn location(hub: &Hub, site: &str) -> Result<String, ApiError> {
     let found = hub.store.get(&Key::new(SiteSpec::PLURAL, "", site));
-    let found = found.and_then(|object| object.parse::<Site>().ok());
+    let found = found.and_then(|object| object.resource::<SiteSpec>().ok());
     let found = found.filter(|found| found.spec.parent == hub.site || found.spec.parent.is_empty());
     let found =
         found.ok_or_else(|| ApiError::not_found(format!("sites \"{site}\" not found at this hub")))?;

@@ -52,7 +52,7 @@ async fn ring(
 }
 
 fn token(hub: &Hub, namespace: &str, name: &str) -> Option<Vec<u8>> {
-    let source: Source = hub.store.get(&Key::new(SourceSpec::PLURAL, namespace, name))?.parse().ok()?;
+    let source: Source = hub.store.get(&Key::new(SourceSpec::PLURAL, namespace, name))?.resource().ok()?;
     let secret = source.spec.webhook?.secret_ref.name;
     read_secret(&hub.store, namespace, &secret)?.remove(TOKEN)
 }

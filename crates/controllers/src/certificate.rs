@@ -53,7 +53,7 @@ type Request = Resource<CertificateSigningRequestSpec>;
 
 /// What is to be done about a request now.
 pub(crate) fn reconcile(object: &Object, signer: &dyn Signer, now: Time) -> Option<Write> {
-    let old = object.parse::<Request>().ok()?;
+    let old: Request = object.resource().ok()?;
     if old.is_deleting() || !matches!(old.spec.signer_name.as_str(), CLIENTS | SITES) {
         return None;
     }
@@ -84,7 +84,7 @@ pub(crate) fn reconcile(object: &Object, signer: &dyn Signer, now: Time) -> Opti
 
 /// Whether a request is so old that it goes: decided ones after an hour, others after a day.
 pub(crate) fn is_old(object: &Object, now: Time) -> bool {
-    let Ok(request) = object.parse::<Request>() else { return false };
+    let Ok(request) = object.resource::<CertificateSigningRequestSpec>() else { return false };
     let decided = request.status.conditions.iter().filter_map(|condition| {
         condition.last_update_time.or(condition.last_transition_time).or(request.metadata.creation_timestamp)
     });

@@ -194,7 +194,7 @@ pub async fn run_measurements(store: Store, measurements: Measurements, shutdown
         if std::mem::replace(&mut seen, version) != version {
             let (objects, _) = store.list(PlacementSpec::PLURAL, None);
             let placements: Vec<Placement> =
-                objects.iter().filter_map(|object| object.parse().ok()).collect();
+                objects.iter().filter_map(|object| object.resource().ok()).collect();
             let asked = measurements.questions(&placements);
             if client.is_none() && !asked.is_empty() {
                 match patient_client() {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use store::{Key, Object};
 use types::core::{ConfigMapBody, NamespaceSpec, NamespaceStatus, ServiceAccountBody};
 use types::names::finalizer;
-use types::{Condition, ConditionStatus, Kind, ObjectMeta, Plain, Resource, Time, set_condition};
+use types::{Condition, ConditionStatus, Kind, ObjectMeta, Plain, Time, set_condition};
 
 use crate::write::{Action, Write};
 
@@ -69,7 +69,7 @@ pub(crate) fn furnish(
 
 /// What is to be done so that a namespace that is being deleted can go. `content` is everything in it.
 pub(crate) fn empty(namespace: &Object, content: &[Arc<Object>], now: Time) -> Vec<Write> {
-    let Ok(old) = namespace.parse::<Resource<NamespaceSpec>>() else { return vec![] };
+    let Ok(old) = namespace.resource::<NamespaceSpec>() else { return vec![] };
     let is_kept = |object: &&Arc<Object>| object.metadata.deletion_timestamp.is_some();
     let held: Vec<&Object> = content.iter().filter(is_kept).map(AsRef::as_ref).collect();
     let mut writes: Vec<Write> = content

@@ -8,7 +8,7 @@ use crate::write::Write;
 
 /// Tells how many objects there are where that is not what the status says; `count` knows it of every kind.
 pub(crate) fn reconcile(quota: &Object, count: impl Fn(&'static KindInfo) -> usize) -> Option<Write> {
-    let mut quota: Resource<ResourceQuotaSpec> = quota.parse().ok()?;
+    let mut quota: Resource<ResourceQuotaSpec> = quota.resource().ok()?;
     let status = quota.spec.status(count);
     if quota.status == status {
         return None;

@@ -66,7 +66,7 @@ impl Snapshot {
 
 fn parsed<S: Kind>(store: &Store) -> Vec<Resource<S>> {
     let (objects, _) = store.list(S::PLURAL, None);
-    objects.iter().filter_map(|object| object.parse().ok()).collect()
+    objects.iter().filter_map(|object| object.resource().ok()).collect()
 }
 
 /// Keeps a snapshot up to date. Only objects that changed are parsed: one change among many costs little.
@@ -137,7 +137,7 @@ impl Source {
             };
             let read = unchanged.map(|(_, resource)| resource).or_else(|| {
                 changed.push(object.key.clone());
-                object.parse().ok()
+                object.resource().ok()
             });
             if let Some(resource) = read {
                 resources.push(resource);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
-use types::{Kind, ObjectMeta, Time};
+use types::{Kind, ObjectMeta, Resource, Time};
 
 /// Names one resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,6 +109,22 @@ impl Object {
     /// If it isn't one.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> serde_json::Result<T> {
         serde_json::from_slice(&self.json)
+    }
+
+    /// The resource, but for the managed fields, as in `metadata`: they are most of what would be allocated.
+    ///
+    /// # Errors
+    /// If its spec or status isn't of that kind.
+    pub fn resource<S: Kind>(&self) -> serde_json::Result<Resource<S>> {
+        #[derive(Deserialize)]
+        #[serde(bound = "")]
+        struct Body<S: Kind> {
+            spec: S,
+            #[serde(default)]
+            status: S::Status,
+        }
+        let Body { spec, status } = self.parse()?;
+        Ok(Resource { status, ..Resource::new(self.metadata.clone(), spec) })
     }
 
     /// The manifest as JSON text, as it was written; shared, not copied.
@@ -259,7 +275,8 @@ impl Draft {
     }
 
     fn write(mut self) -> serde_json::Result<Object> {
-        let json = serde_json::to_vec(&self.manifest)?.into();
+        // Exactly as long as it is: a text that grew has room for up to as much again.
+        let json = serde_json::to_vec(&self.manifest)?.into_boxed_slice().into();
         self.metadata.managed_fields = vec![];
         Ok(Object { key: self.key, metadata: self.metadata, json })
     }

@@ -136,7 +136,8 @@ impl<'a> Telling<'a> {
     /// Says at a site here whether the hub above took it. Of sites that were always taken nothing is said.
     async fn note(&self, site: &str, refused: Option<&Refused>) -> Result<(), Error> {
         let store = &self.up.hub.store;
-        let Some(mut known) = store.get(&site_key(site)).and_then(|found| found.parse::<Site>().ok()) else {
+        let Some(mut known) = store.get(&site_key(site)).and_then(|found| found.resource::<SiteSpec>().ok())
+        else {
             return Ok(());
         };
         let before = condition(&known.status.conditions, UPLINKED);
@@ -179,7 +180,7 @@ impl<'a> Telling<'a> {
     fn roster(&self) -> Vec<Child> {
         let own = &self.up.membership.site;
         let (objects, _) = self.up.hub.store.list(SiteSpec::PLURAL, None);
-        let sites: Vec<Site> = objects.iter().filter_map(|object| object.parse().ok()).collect();
+        let sites: Vec<Site> = objects.iter().filter_map(|object| object.resource().ok()).collect();
         let families = branch::families(sites, own);
         [self.own()].into_iter().chain(families.iter().map(child)).collect()
     }

@@ -242,7 +242,7 @@ fn same_name(theirs: &Assignment) -> String {
 fn same_model(up: &Up, theirs: &Assignment) -> Option<String> {
     let (objects, _) = up.hub.store.list(AssignmentSpec::PLURAL, Some(theirs.namespace()));
     let ours = objects.iter().filter(|object| !up.is_relayed(object));
-    let ours: Vec<Assignment> = ours.filter_map(|object| object.parse().ok()).collect();
+    let ours: Vec<Assignment> = ours.filter_map(|object| object.resource().ok()).collect();
     let models = |spec: &AssignmentSpec| {
         let namespace = spec.application_namespace.clone();
         let named = |model: &types::AssignedModel| (served_name(&namespace, &model.name), model.spec.clone());

@@ -37,7 +37,7 @@ pub(super) async fn tell(up: &Up) -> Result<(), Error> {
         for object in objects.iter().filter(|object| up.is_relayed(object)) {
             let place = (object.key.namespace.clone(), object.key.name.clone());
             if seen.get(&place) != Some(&object.version())
-                && let Ok(assignment) = object.parse::<Assignment>()
+                && let Ok(assignment) = object.resource::<AssignmentSpec>()
                 && let Some(report) = report(&assignment)
                 && told.get(&place) != Some(&report)
             {

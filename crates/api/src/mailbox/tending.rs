@@ -34,7 +34,7 @@ pub async fn tend(hub: Hub, events: Events, shutdown: Shutdown) -> Result<(), Ar
 
 async fn look_after(hub: &Hub, events: &Events, shutdown: &Shutdown) -> Result<(), ArrivingError> {
     let sites = hub.store.list(SiteSpec::PLURAL, None).0;
-    let sites = sites.iter().filter_map(|site| site.parse::<Site>().ok());
+    let sites = sites.iter().filter_map(|site| site.resource::<SiteSpec>().ok());
     let mut told: BTreeSet<String> = sites.filter(is_full).map(|site| site.name().to_owned()).collect();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -94,7 +94,7 @@ async fn tell_full(hub: &Hub, events: &Events, told: &mut BTreeSet<String>) -> R
     }
     for (name, fill) in full {
         let key = Key::new(SiteSpec::PLURAL, "", &*name);
-        let Some(mut site) = hub.store.get(&key).and_then(|found| found.parse::<Site>().ok()) else {
+        let Some(mut site) = hub.store.get(&key).and_then(|found| found.resource::<SiteSpec>().ok()) else {
             told.remove(&name);
             continue;
         };

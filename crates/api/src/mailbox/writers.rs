@@ -11,7 +11,7 @@ use std::time::Duration;
 use daemon::Shutdown;
 use store::ledger::{self, Ledger};
 use store::{Event, EventKind, Object, Store};
-use types::{Assignment, AssignmentSpec, BucketPath, Kind, Time};
+use types::{AssignmentSpec, BucketPath, Kind, Time};
 
 use crate::Hub;
 use crate::nesting::next_hop;
@@ -157,7 +157,7 @@ fn concerned(change: &Event) -> impl Iterator<Item = &Object> {
 
 /// What an Assignment writes, and who delivers it: its site, and the child of this hub by which that is reached.
 fn written(store: &Store, here: &str, object: &Object, now: Time) -> Vec<Written> {
-    let Ok(assignment) = object.parse::<Assignment>() else { return vec![] };
+    let Ok(assignment) = object.resource::<AssignmentSpec>() else { return vec![] };
     let site = assignment.namespace().to_owned();
     let mut senders = vec![next_hop(store, here, &site).unwrap_or_else(|| site.clone()), site];
     senders.dedup();

@@ -251,7 +251,7 @@ impl Teller<'_> {
             return Ok(());
         }
         let is_unchanged = written.metadata.resource_version == version;
-        let known = if is_unchanged { found.parse::<Site>() } else { written.parse::<Site>() };
+        let known = if is_unchanged { found.resource::<SiteSpec>() } else { written.resource::<SiteSpec>() };
         let known = known.map_err(|error| ApiError::internal(&error))?;
         // Whether it is ready is this hub's to judge.
         let conditions = known.status.conditions.clone();

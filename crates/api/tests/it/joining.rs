@@ -1,6 +1,5 @@
 //! How machines become sites, and what becomes of those that are not any more.
 
-use std::time::Duration;
 
 use daemon::tls;
 use futures::StreamExt;
@@ -168,18 +167,14 @@ async fn promise_7_what_a_revoked_site_was_watching_ends() {
     assert_eq!(response.status(), 200);
     let mut changes = response.bytes_stream();
     changes.next().await.unwrap().unwrap();
-    let box_of = async || {
-        let wait = "/avocet/v1/mailbox/plant?wait=60";
-        hub.ask_json("GET", wait, PLANT, &Value::Null).await.code
-    };
-    let revoke = async {
-        // The other request is under way by then, or refused because it came too late: both are right.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        hub.ask_json("POST", "/avocet/v1/sites/plant/revoke", ADMIN, &Value::Null).await.expect(200);
-    };
-    let (code, _) = tokio::join!(box_of(), revoke);
-    assert_eq!(code, 401);
+    let wait = format!("{}/avocet/v1/mailbox/plant?wait=60", hub.url);
+    let waiting = hub.http.get(&wait).bearer_auth(PLANT).send().await.unwrap();
+    assert_eq!(waiting.status(), 200);
+    hub.ask_json("POST", "/avocet/v1/sites/plant/revoke", ADMIN, &Value::Null).await.expect(200);
     while changes.next().await.is_some() {}
+    assert_eq!(waiting.text().await.unwrap(), "", "it is told nothing any more");
+    let again = hub.http.get(&wait).bearer_auth(PLANT).send().await.unwrap();
+    assert_eq!(again.status(), 401);
 }
 
 #[tokio::test]

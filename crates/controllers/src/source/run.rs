@@ -84,7 +84,7 @@ pub async fn run_sources(
 
 fn list(store: &Store) -> Vec<Source> {
     let (objects, _) = store.list(SourceSpec::PLURAL, None);
-    objects.iter().filter_map(|object| object.parse().ok()).collect()
+    objects.iter().filter_map(|object| object.resource().ok()).collect()
 }
 
 /// Something from 0 to 1.

@@ -170,7 +170,7 @@ impl Worker {
     async fn silence_of(&self, site: &str) {
         loop {
             let found = self.store.get(&Key::new(SiteSpec::PLURAL, "", site));
-            let found: Option<Site> = found.and_then(|object| object.parse().ok());
+            let found: Option<Site> = found.and_then(|object| object.resource().ok());
             let ready = found.as_ref().and_then(|site| condition(&site.status.conditions, "Ready"));
             if ready.is_none_or(|ready| ready.status != ConditionStatus::True) {
                 return;
@@ -275,7 +275,7 @@ impl Worker {
     /// The Source as it is now, unless it is another one of its name.
     fn current(&self, source: &Source) -> Option<Source> {
         let object = self.store.get(&Key::new(SourceSpec::PLURAL, source.namespace(), source.name()))?;
-        object.parse().ok().filter(|found: &Source| found.metadata.uid == source.metadata.uid)
+        object.resource().ok().filter(|found: &Source| found.metadata.uid == source.metadata.uid)
     }
 
     fn account(&self, source: &Source) -> Result<Account, Failure> {
