@@ -227,7 +227,7 @@ impl Bench<'_> {
         Ok(measured)
     }
 
-    /// Tensors of many numbers, and a model that works for milliseconds, one client.
+    /// Tensors of many numbers, and a model that works for milliseconds; one client where nothing else is said.
     fn large(&self, loads: &[&Load]) -> anyhow::Result<String> {
         let headings =
             ["LARGER REQUESTS", "SERVER", "KB", "CPU µs/request", "OVER BARE", "P50 µs", "OVER BARE"];
@@ -238,19 +238,17 @@ impl Bench<'_> {
             peers.extend(self.triton(load).map(|(triton, _)| triton));
             let step = Step::begin(&load.name);
             let json = load.json(&load.path);
-            let mut cases = vec![
-                (&avocet, "JSON", json),
-                (&avocet, "binary", load.binary()),
-                (&avocet, "JSON of 200 KB, cached", load.long_json(&load.cached_path)),
-            ];
-            if load.long_body.is_empty() {
-                cases.pop();
+            let mut cases = vec![(&avocet, "JSON", 1, json), (&avocet, "binary", 1, load.binary())];
+            if !load.long_body.is_empty() {
+                let long = || load.long_json(&load.cached_path);
+                cases.push((&avocet, "JSON of 200 KB, cached", 1, long()));
+                cases.push((&avocet, "JSON of 200 KB, cached, 16 clients", 16, long()));
             }
             for peer in &peers {
                 let path = if peer.name == "LitServe" { "/predict" } else { &load.path };
-                cases.push((peer, "JSON", load.json(path)));
+                cases.push((peer, "JSON", 1, load.json(path)));
                 if peer.name == "Triton" {
-                    cases.push((peer, "binary", load.binary()));
+                    cases.push((peer, "binary", 1, load.binary()));
                 }
             }
             let mut bare = Vec::new();
@@ -258,10 +256,10 @@ impl Bench<'_> {
             // They take turns, so that noise meets all of them.
             for _ in 0..self.options.rounds {
                 bare.push(self.bare(load)?);
-                for ((peer, _, request), measured) in cases.iter().zip(&mut measured) {
+                for ((peer, _, clients, request), measured) in cases.iter().zip(&mut measured) {
                     let before = peer.cpu_seconds()?;
                     let time = Duration::from_secs(self.options.seconds);
-                    let taken = client::load(peer, request, 1, time)?;
+                    let taken = client::load(peer, request, *clients, time)?;
                     let count = f64::from(u32::try_from(taken.len())?);
                     measured.cpu.push((peer.cpu_seconds()? - before) * 1e6 / count);
                     measured.latencies.push(median(&taken));
@@ -275,7 +273,7 @@ impl Bench<'_> {
             row[3] = format!("{bare_cpu:.0}");
             row[5] = format!("{bare_time:.0}");
             rows.push(row);
-            for ((peer, what, request), measured) in cases.iter().zip(&measured) {
+            for ((peer, what, _, request), measured) in cases.iter().zip(&measured) {
                 let (cpu, time) = (median(&measured.cpu), median(&measured.latencies));
                 rows.push([
                     format!("{}, {what}", load.name),

@@ -1,6 +1,5 @@
 //! How machines become sites, and what becomes of those that are not any more.
 
-
 use daemon::tls;
 use futures::StreamExt;
 use serde_json::{Value, json};
