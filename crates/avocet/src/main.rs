@@ -22,6 +22,7 @@ mod placement;
 mod restore;
 mod rollout;
 mod serve;
+mod settle;
 mod site_tree;
 mod source;
 mod tokens;

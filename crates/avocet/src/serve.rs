@@ -14,6 +14,7 @@ use serving::{ControlMode, Door, Folder, PayloadLog, ServerState, Tokens, Tracer
 use tokio::net::TcpListener;
 use types::{Payloads, Quantity};
 
+use crate::settle::settle;
 use crate::{up, worker};
 use kept::Data;
 use options::ModelControl;
@@ -80,6 +81,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     tasks.spawn("grpc-front", serving::grpc::serve_behind(door, grpc, state, tasks.shutdown()));
     let every = Duration::from_secs(options.poll_seconds.max(1));
     tasks.spawn("models", folder.follow(every, tasks.shutdown()));
+    settle(&tasks);
     daemon::wait_for_signal().await?;
     println!("ending");
     if !tasks.end(PATIENCE).await {

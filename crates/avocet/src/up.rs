@@ -15,6 +15,7 @@ use serving::TraceSettings;
 
 use crate::artifact;
 use crate::cli::{AgentOptions, DataOptions, HubOptions, ListenSite, UpOptions, UplinkArgs};
+use crate::settle::settle;
 use crate::{config, hub as hubs, ui, worker};
 
 /// Where a site's registry listens if it isn't said: alone on its machine, or beside a hub that has that port.
@@ -59,7 +60,7 @@ pub async fn up(options: UpOptions) -> anyhow::Result<()> {
         agent::start_uplink(Uplink { joining, heartbeat: every }, hub, &tasks);
     }
     greet(&data, &reached.server, registry, Some(&access));
-    end(tasks).await
+    run_on(tasks).await
 }
 
 /// A token for the hub's own site.
@@ -79,7 +80,7 @@ pub async fn hub(options: HubOptions) -> anyhow::Result<()> {
         agent::start_uplink(Uplink { joining, heartbeat: HEARTBEAT }, hub, &tasks);
     }
     greet(&data, &reached.server, registry, None);
-    end(tasks).await
+    run_on(tasks).await
 }
 
 /// As what to be a site of the hub above, if that is wanted or was before.
@@ -131,7 +132,7 @@ pub async fn agent(options: AgentOptions) -> anyhow::Result<()> {
         access.site, access.inference, access.grpc, access.objects, access.registry
     );
     println!("keys: {}", Access::file(&data.join("site")).display());
-    end(tasks).await
+    run_on(tasks).await
 }
 
 /// Logs, the data folder, and no listening beyond loopback by accident.
@@ -250,7 +251,9 @@ fn greet(data: &Path, url: &str, registry: SocketAddr, access: Option<&Access>) 
     }
 }
 
-async fn end(tasks: Tasks) -> anyhow::Result<()> {
+/// Goes on until somebody ends it.
+async fn run_on(tasks: Tasks) -> anyhow::Result<()> {
+    settle(&tasks);
     daemon::wait_for_signal().await?;
     println!("ending");
     if !tasks.end(PATIENCE).await {
