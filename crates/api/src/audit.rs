@@ -127,7 +127,8 @@ impl Trail {
     }
 }
 
-/// Writes down every request that is to be written down, once it is answered; a watch, once it begins.
+/// Writes down every request that is to be written down, once it is answered; what lasts (a watch, a wait for
+/// deliveries), once its answer begins.
 pub async fn record(State(hub): State<Arc<Hub>>, mut request: Request, next: Next) -> Response {
     let (id, received) = (uuid::Uuid::new_v4().to_string(), daemon::now());
     let trail = Trail::default();

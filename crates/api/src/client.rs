@@ -268,8 +268,13 @@ impl Client {
     pub async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
         let response = self.send(request).await?;
         let body = self.read(response).await?;
+        let problem = |error: serde_json::Error| match body.len() {
+            // As of those who are waited for no longer: what they are refused for, they hear at the next request.
+            0 => "it ended before anything was said".to_owned(),
+            _ => error.to_string(),
+        };
         serde_json::from_slice(&body)
-            .map_err(|error| Error::Answer { url: self.base(), problem: error.to_string() })
+            .map_err(|error| Error::Answer { url: self.base(), problem: problem(error) })
     }
 
     /// Reads a resource.

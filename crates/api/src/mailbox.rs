@@ -22,7 +22,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{BoxError, Extension, Json};
@@ -37,6 +37,7 @@ use types::{AssignmentSpec, Digest, Kind, SiteSpec};
 
 use crate::authentication::User;
 use crate::limits::{Held, WatchPlace};
+use crate::metrics::Gauge;
 use crate::nesting::{Branch, next_hop};
 use crate::offload::{Listening, Note};
 use crate::{ApiError, Hub, blobs};
@@ -310,7 +311,8 @@ async fn list(
     place.give_back();
     let place = hub.limits.watch(&user.name)?;
     let listening = headers.contains_key(LISTENS).then(|| hub.relay.listen(&site));
-    let waiter = Waiter { hub, site, listening, _place: place };
+    let at_work = hub.metrics.at_work(&Method::GET);
+    let waiter = Waiter { hub, site, listening, _place: place, _at_work: at_work };
     let found = waiter.look().await.map_err(refuse)?;
     if wait == 0 || !found.is_empty() {
         return Ok(Json(found).into_response());
@@ -328,6 +330,7 @@ struct Waiter {
     site: String,
     listening: Option<Listening>,
     _place: WatchPlace,
+    _at_work: Gauge,
 }
 
 impl Waiter {
@@ -350,7 +353,10 @@ impl Waiter {
         loop {
             let mut rung = pin!(self.hub.mailbox.bells.of(&self.site).notified());
             rung.as_mut().enable();
-            let found = self.look().await?;
+            // The head was sent: whoever waits sees that it broke off, asks again, and is told why.
+            let found = self.look().await.inspect_err(|error| {
+                tracing::error!(site = self.site, %error, "can't look into a box that is waited for");
+            })?;
             let is_over = self.hub.shutdown.is_due() || Instant::now() >= until;
             if is_over || !found.is_empty() {
                 return Ok(serde_json::to_vec(&found)?);

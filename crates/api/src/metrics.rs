@@ -49,7 +49,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    fn at_work(&self, method: &Method) -> Gauge {
+    /// Counts a request until what is answered is dropped.
+    pub fn at_work(&self, method: &Method) -> Gauge {
         let is_reading = matches!(*method, Method::GET | Method::HEAD);
         Gauge::raise(self, if is_reading { Counted::Reading } else { Counted::Changing })
     }

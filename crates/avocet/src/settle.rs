@@ -12,12 +12,8 @@ pub fn settle(tasks: &Tasks) {
     let shutdown = tasks.shutdown();
     tasks.spawn("settle", async move {
         if shutdown.sleep(SETTLED).await {
-            // Where the system doesn't tell what is mapped, all stays: nothing is wrong with that.
-            let _ = tokio::task::spawn_blocking(|| {
-                heap::give_back();
-                heap::let_go_of_code()
-            })
-            .await;
+            heap::give_back();
+            heap::let_go_of_code();
         }
     });
 }

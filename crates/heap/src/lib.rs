@@ -1,9 +1,6 @@
 //! The heaps of a process: jemalloc's, where this program allocates, and the C library's, where the engines' libraries
 //! and SQLite do; and the pages of the program's own files.
 
-#[cfg(target_os = "linux")]
-use std::collections::HashSet;
-
 /// What allocates for this program. Requests allocate many small pieces on one thread that another frees, at which the
 /// C library's heap is slow.
 #[cfg(target_os = "linux")]
@@ -48,74 +45,54 @@ pub fn give_back() {
 #[cfg(target_os = "linux")]
 const ALL_ARENAS_PURGE: &std::ffi::CStr = c"arena.4096.purge";
 
-/// Unmaps what is read of the program's and its libraries' files but was not changed, which is most of what a process
-/// at rest seems to hold: a start runs through much code once. What is needed again comes back from the system's cache of
-/// files, a few at a time, for a microsecond; the rest is the system's to forget. Does nothing where the system isn't Linux.
-///
-/// # Errors
-/// If the system doesn't tell what is mapped.
-pub fn let_go_of_code() -> std::io::Result<()> {
+/// Unmaps the pages of the program's file, which are most of what a process at rest seems to hold: a start runs through
+/// much code once. What is needed again comes back from the system's cache of files, a few pages at a time, for a
+/// microsecond; the rest is the system's to forget. Does nothing where the system isn't Linux.
+pub fn let_go_of_code() {
     #[cfg(target_os = "linux")]
-    for (start, length) in unchanged_code(&std::fs::read_to_string("/proc/self/smaps")?) {
-        let start = std::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: pages of a private mapping that nobody can write and nobody has written are read from the file again,
-        // with the same content, when they are touched.
-        unsafe {
-            libc::madvise(start, length, libc::MADV_DONTNEED);
-        }
+    // SAFETY: the function that is called fits, and takes nothing but what it is given.
+    unsafe {
+        libc::dl_iterate_phdr(Some(let_go_of), std::ptr::null_mut());
     }
-    Ok(())
 }
 
-/// Where a file is mapped.
+/// Unmaps what can't be written of the first object that the loader lists, which is the program.
+///
+/// # Safety
+/// For the loader to call.
 #[cfg(target_os = "linux")]
-struct Mapping<'a> {
-    span: (usize, usize),
-    file: &'a str,
-    access: &'a str,
-    /// What of it differs from the file, in memory and swapped out; `None` where the system doesn't say.
-    changed: [Option<&'a str>; 2],
-}
-
-/// Where private mappings of code's files are, and how long, that can't be written and have no pages that differ from
-/// their files.
-#[cfg(target_os = "linux")]
-fn unchanged_code(smaps: &str) -> Vec<(usize, usize)> {
-    let mut all: Vec<Mapping<'_>> = Vec::new();
-    let mut is_file = false;
-    for line in smaps.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let Some(first) = words.next() else { continue };
-        if let Some(span) = span(first) {
-            let access = words.next().unwrap_or_default();
-            let file = line.find('/').and_then(|path| line.get(path..)).unwrap_or_default();
-            is_file = !file.is_empty();
-            if is_file {
-                all.push(Mapping { span, file, access, changed: [None; 2] });
-            }
-        } else if let Some(mapping) = all.last_mut().filter(|_| is_file) {
-            match first {
-                "Anonymous:" => mapping.changed[0] = words.next(),
-                "Swap:" => mapping.changed[1] = words.next(),
-                _ => {}
-            }
-        }
-    }
-    let code: HashSet<&str> =
-        all.iter().filter(|mapping| mapping.access == "r-xp").map(|mapping| mapping.file).collect();
-    let is_unchanged = |mapping: &&Mapping<'_>| {
-        let is_read_only = matches!(mapping.access, "r--p" | "r-xp");
-        is_read_only && mapping.changed == [Some("0"); 2] && code.contains(mapping.file)
+unsafe extern "C" fn let_go_of(
+    object: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _nothing: *mut libc::c_void,
+) -> libc::c_int {
+    /// Do not go on with the next object.
+    const ENOUGH: libc::c_int = 1;
+    // SAFETY: the loader describes an object that stays.
+    let (base, segments) = unsafe {
+        let object = &*object;
+        (object.dlpi_addr, std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()))
     };
-    all.iter().filter(is_unchanged).map(|mapping| mapping.span).collect()
-}
-
-/// `FROM-TO`, in hexadecimal digits, as where it begins and how long it is.
-#[cfg(target_os = "linux")]
-fn span(range: &str) -> Option<(usize, usize)> {
-    let (from, to) = range.split_once('-')?;
-    let from = usize::from_str_radix(from, 16).ok()?;
-    Some((from, usize::from_str_radix(to, 16).ok()?.checked_sub(from)?))
+    // SAFETY: it asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let Ok(page) = u64::try_from(page) else { return ENOUGH };
+    for segment in segments {
+        if segment.p_type != libc::PT_LOAD || segment.p_flags & libc::PF_W != 0 {
+            continue;
+        }
+        // Whole pages: what shares one with another segment stays.
+        let from = (base + segment.p_vaddr).next_multiple_of(page);
+        let to = (base + segment.p_vaddr + segment.p_memsz) / page * page;
+        let (Ok(from), Ok(length)) = (usize::try_from(from), usize::try_from(to.saturating_sub(from))) else {
+            continue;
+        };
+        // SAFETY: nothing writes there, not even the loader, which relocates what can be written alone. Such pages are read
+        // from the file again, with the same content, when they are touched.
+        unsafe {
+            libc::madvise(std::ptr::with_exposed_provenance_mut(from), length, libc::MADV_DONTNEED);
+        }
+    }
+    ENOUGH
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -139,37 +116,9 @@ mod tests {
         };
         let all = std::fs::read("/proc/self/exe").unwrap();
         let before = of_files();
-        let_go_of_code().unwrap();
+        let_go_of_code();
         assert!(of_files() < before, "{before} kB and now {}", of_files());
         assert_eq!(std::fs::read("/proc/self/exe").unwrap(), all, "and all goes on");
-    }
-
-    #[test]
-    fn what_was_changed_or_can_be_is_kept() {
-        let mapping = |range: &str, access: &str, file: &str, changed: &str, swapped: &str| {
-            format!(
-                "{range} {access} 00001000 08:01 {file}\nRss: 8 kB\nAnonymous: {changed} kB\nSwap: {swapped} kB\n"
-            )
-        };
-        let smaps = [
-            mapping("1000-3000", "r--p", "7 /usr/bin/avocet", "0", "0"),
-            mapping("3000-4000", "r-xp", "7 /usr/bin/avocet", "0", "0"),
-            mapping("4000-5000", "r--p", "7 /usr/bin/avocet", "4", "0"),
-            mapping("5000-6000", "r--p", "7 /usr/bin/avocet", "0", "4"),
-            mapping("6000-7000", "rw-p", "7 /usr/bin/avocet", "0", "0"),
-            mapping("7000-8000", "r-xs", "7 /usr/bin/avocet", "0", "0"),
-            mapping("8000-9000", "r--p", "9 /models/a model.onnx", "0", "0"),
-            mapping("9000-a000", "r-xp", "0 [vdso]", "0", "0"),
-            mapping("a000-b000", "r--p", "0", "0", "0"),
-            mapping("b000-c000", "r-xp", "8 /usr/lib/a library.so", "0", "0"),
-        ];
-        let code = [(0x1000, 0x2000), (0x3000, 0x1000), (0xb000, 0x1000)];
-        assert_eq!(unchanged_code(&smaps.concat()), code);
-        assert_eq!(
-            unchanged_code("d000-e000 r-xp 0 0 7 /a\nAnonymous: 0 kB\n"),
-            [],
-            "nothing is said of swap"
-        );
     }
 
     #[test]
