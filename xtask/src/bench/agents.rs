@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::Options;
 use super::counted::Sent;
 use super::load::{Client, Server};
-use super::memory::{cpu_seconds, peak_bytes, resident_bytes};
+use super::memory::{cpu_seconds, own_bytes, peak_bytes};
 use super::multiplexed::{Lines, Multiplexed};
 use super::samples::{median, milliseconds, quantile};
 use super::servers::{self, API, Running};
@@ -107,7 +107,7 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
     };
     let note = "Agents are simulated, in one thread on the hub's cores: TLS with a key of its own, one \
                 connection of HTTP/2 with a watch and a wait for deliveries each, heartbeats every 20 s, and they run nothing. KB/AGENT: growth of \
-                the hub's resident memory from before the first joined; CPU: what the hub works for one agent at rest; SENT: \
+                the hub's resident memory, but for pages of files, from before the first joined; CPU: what the hub works for one agent at rest; SENT: \
                 by one agent at rest, as TLS has it. APPLIED: from before an application of one \
                 component on all sites is changed until the hub has taken an agent's word that it runs; ALL READY: until the \
                 application says so. ALL BACK: from the moment at which all connections are cut, and all agents return at \
@@ -123,7 +123,7 @@ async fn one(
     step: &Step,
 ) -> anyhow::Result<Measured> {
     let (mut measured, plain) = (Measured::default(), &hub.server);
-    let empty = resident_bytes(hub.pid())?;
+    let empty = own_bytes(hub.pid())?;
     step.say("joining");
     let began = Instant::now();
     let agents = join(plain, authority, count).await?;
@@ -139,7 +139,7 @@ async fn one(
     let agent_seconds = REST.as_secs_f64() * counted;
     measured.cpu_per_second = (cpu_seconds(hub.pid())? - busy) * 1e6 / agent_seconds;
     measured.uplink_kilobits = (all_sent(&agents) - sent) * 8.0 / 1e3 / agent_seconds;
-    measured.kilobytes = (resident_bytes(hub.pid())? - empty) / 1e3 / counted;
+    measured.kilobytes = (own_bytes(hub.pid())? - empty) / 1e3 / counted;
 
     step.say("applying");
     let mut person = plain.connect().await?;

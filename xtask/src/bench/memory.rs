@@ -87,11 +87,21 @@ pub fn proportional_bytes(pid: u32) -> anyhow::Result<f64> {
 
 /// The most resident memory that a process had since [`forget_peak`], in bytes.
 pub fn peak_bytes(pid: u32) -> anyhow::Result<f64> {
+    of_status(pid, "VmHWM:")
+}
+
+/// Resident memory of a process but for pages of files, in bytes.
+pub fn own_bytes(pid: u32) -> anyhow::Result<f64> {
+    of_status(pid, "RssAnon:")
+}
+
+/// What a process's status says under a name, in bytes.
+fn of_status(pid: u32, name: &str) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
-    let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.trim().parse::<u32>().ok());
-    Ok(f64::from(peak.with_context(|| format!("{path} names no peak"))?) * 1024.0)
+    let said = text.lines().find_map(|line| line.strip_prefix(name));
+    let kibibytes = said.and_then(|said| said.trim().strip_suffix(" kB")?.trim().parse::<u32>().ok());
+    Ok(f64::from(kibibytes.with_context(|| format!("{path} names no {name}"))?) * 1024.0)
 }
 
 /// Begins anew to look for the most memory that a process has.
