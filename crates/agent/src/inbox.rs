@@ -113,6 +113,7 @@ pub(crate) async fn receive_some(
 
 /// A delivery from byte `offset` on, or from where the hub begins: those of older versions always begin at 0.
 pub(crate) async fn fetch(client: &Client, path: &str, offset: u64) -> Result<(u64, Response), Error> {
+    let client = client.clone().in_bulk();
     let request = client.request(Method::GET, path);
     if offset == 0 {
         return Ok((0, client.send(request).await?));

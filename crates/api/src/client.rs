@@ -1,5 +1,8 @@
 //! A client of the hub's API, for agents and the command line.
 
+mod small;
+
+use std::error::Error as StdError;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,8 +14,11 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use small::Small;
 use tokio_rustls::rustls::ClientConfig;
 use types::{API_VERSION, Kind, KindInfo, Resource};
+
+type Problem = Box<dyn StdError + Send + Sync>;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +30,7 @@ pub enum Error {
         url: String,
         /// What happened.
         #[source]
-        source: reqwest::Error,
+        source: Problem,
     },
     /// Whoever answers there shows a certificate of an authority that is not trusted here.
     #[error(
@@ -37,7 +43,7 @@ pub enum Error {
         url: String,
         /// What happened.
         #[source]
-        source: reqwest::Error,
+        source: Problem,
     },
     /// The connection is there, but nothing comes.
     #[error("{url} said nothing for {} s", patience.as_secs_f64())]
@@ -83,7 +89,7 @@ impl Error {
     pub fn is_unproven(&self) -> bool {
         match self {
             Self::Refused { code, .. } => *code == 401,
-            Self::Unreachable { source, .. } => daemon::tls::is_refused(source),
+            Self::Unreachable { source, .. } => daemon::tls::is_refused(&**source),
             _ => false,
         }
     }
@@ -97,11 +103,15 @@ pub struct Client {
     instance: Option<Arc<str>>,
     /// For how long a server may say nothing; for ever if it isn't said.
     patience: Option<Duration>,
+    /// Whether what is asked may be large.
+    is_bulk: bool,
 }
 
 /// Where requests go, and what they show.
 struct Shown {
     http: reqwest::Client,
+    /// Of who shows a certificate.
+    small: Option<Small>,
     base: String,
     token: String,
 }
@@ -111,6 +121,8 @@ const APPLY_TRIES: u32 = 8;
 /// How long the other end of a connection of HTTP/2 may say nothing until it is asked whether it is there, and how long
 /// it has to answer.
 const PING: Duration = Duration::from_secs(10);
+/// By this field managers and the audit log know what was written by this program.
+const AGENT: &str = concat!("avocet/", env!("CARGO_PKG_VERSION"));
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -121,20 +133,29 @@ impl Client {
     /// # Errors
     /// If the authority is no certificate.
     pub fn new(base: &str, token: &str, authority: Option<&str>) -> Result<Self, Error> {
-        Ok(Self::showing(base, token, http(authority)?))
+        Ok(Self::showing(base, token, http(authority)?, None))
     }
 
-    /// The same with a certificate instead of a token: its chain and its key in PEM, in one text.
+    /// The same with a certificate instead of a token: its chain and its key in PEM, in one text. What is not large
+    /// shares one connection that costs a server that knows it little.
     ///
     /// # Errors
     /// If one of them is none, or the key is another's.
     pub fn with_certificate(base: &str, authority: &str, identity: &str) -> Result<Self, Error> {
-        Ok(Self::showing(base, "", http_with_certificate(authority, identity)?))
+        let tls = tls_with_certificate(authority, identity)?;
+        let small = base.starts_with("https:").then(|| Small::new(tls.clone()));
+        Ok(Self::showing(base, "", over(tls)?, small))
     }
 
-    fn showing(base: &str, token: &str, http: reqwest::Client) -> Self {
-        let shown = Shown { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() };
-        Self { shared: Arc::new(RwLock::new(Arc::new(shown))), instance: None, patience: None }
+    fn showing(base: &str, token: &str, http: reqwest::Client, small: Option<Small>) -> Self {
+        let shown =
+            Shown { http, small, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() };
+        Self {
+            shared: Arc::new(RwLock::new(Arc::new(shown))),
+            instance: None,
+            patience: None,
+            is_bulk: false,
+        }
     }
 
     /// The same client, whose requests tell which machine makes them.
@@ -156,10 +177,16 @@ impl Client {
         Self { patience: other.patience, ..self }
     }
 
-    /// The same client, which waits for ever: for requests whose bodies take their time.
+    /// The same client, for what may be large: it does not share a connection with what is small.
+    #[must_use]
+    pub fn in_bulk(self) -> Self {
+        Self { is_bulk: true, ..self }
+    }
+
+    /// The same client, which waits for ever: for requests whose bodies are large and take their time.
     #[must_use]
     pub fn without_patience(self) -> Self {
-        Self { patience: None, ..self }
+        Self { patience: None, ..self }.in_bulk()
     }
 
     /// From the next request on, all clones ask where the other client asks, and show what it shows. Requests that are
@@ -196,7 +223,7 @@ impl Client {
     /// # Errors
     /// If it can't be sent or is refused.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
-        let response = self.within_patience(request.send()).await?;
+        let response = self.within_patience(self.begin(request)).await?;
         let code = response.status();
         if code.is_success() {
             return Ok(response);
@@ -215,13 +242,23 @@ impl Client {
         })
     }
 
+    async fn begin(&self, request: RequestBuilder) -> Result<Response, Problem> {
+        let (shown, request) = (self.shown(), request.build()?);
+        if let Some(small) = shown.small.as_ref().filter(|_| !self.is_bulk)
+            && let Some(response) = small.send(&request, self.instance.as_deref()).await?
+        {
+            return Ok(response);
+        }
+        shown.http.execute(request).await.map_err(problem)
+    }
+
     /// All bytes of an answer.
     ///
     /// # Errors
     /// If the connection breaks, or nothing comes for too long.
     pub async fn read(&self, mut response: Response) -> Result<Vec<u8>, Error> {
         let mut body = Vec::new();
-        while let Some(chunk) = self.within_patience(response.chunk()).await? {
+        while let Some(chunk) = self.next_chunk(&mut response).await? {
             body.extend_from_slice(&chunk);
         }
         Ok(body)
@@ -233,16 +270,17 @@ impl Client {
         futures::stream::try_unfold(response, move |mut response| {
             let client = client.clone();
             async move {
-                let chunk = client.within_patience(response.chunk()).await.map_err(io::Error::other)?;
+                let chunk = client.next_chunk(&mut response).await.map_err(io::Error::other)?;
                 Ok(chunk.map(|chunk| (chunk, response)))
             }
         })
     }
 
-    async fn within_patience<T>(
-        &self,
-        answer: impl Future<Output = Result<T, reqwest::Error>>,
-    ) -> Result<T, Error> {
+    async fn next_chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Error> {
+        self.within_patience(async { response.chunk().await.map_err(problem) }).await
+    }
+
+    async fn within_patience<T>(&self, answer: impl Future<Output = Result<T, Problem>>) -> Result<T, Error> {
         let answered = match self.patience {
             None => answer.await,
             Some(patience) => match tokio::time::timeout(patience, answer).await {
@@ -253,9 +291,9 @@ impl Client {
         answered.map_err(|source| self.unreachable(source))
     }
 
-    fn unreachable(&self, source: reqwest::Error) -> Error {
-        let (url, source) = (self.base(), source.without_url());
-        if daemon::tls::is_unknown_authority(&source) {
+    fn unreachable(&self, source: Problem) -> Error {
+        let url = self.base();
+        if daemon::tls::is_unknown_authority(&*source) {
             return Error::UnknownAuthority { url, source };
         }
         Error::Unreachable { url, source }
@@ -372,6 +410,11 @@ impl Client {
     }
 }
 
+/// What went wrong, without the URL that it went wrong with.
+fn problem(error: reqwest::Error) -> Problem {
+    error.without_url().into()
+}
+
 fn version(object: &Value) -> Option<&Value> {
     object.pointer("/metadata/resourceVersion")
 }
@@ -416,8 +459,11 @@ pub fn http(authority: Option<&str>) -> Result<reqwest::Client, Error> {
 /// # Errors
 /// If the authority or the certificate is none, or the key is another's.
 pub fn http_with_certificate(authority: &str, identity: &str) -> Result<reqwest::Client, Error> {
-    let tls = daemon::tls::client_with_certificate(authority, identity, identity);
-    over(tls.map_err(|error| unusable(&error))?)
+    over(tls_with_certificate(authority, identity)?)
+}
+
+fn tls_with_certificate(authority: &str, identity: &str) -> Result<ClientConfig, Error> {
+    daemon::tls::client_with_certificate(authority, identity, identity).map_err(|error| unusable(&error))
 }
 
 /// An HTTP client of the one server that shows this certificate, in PEM, at an address; whatever host a URL names, it
@@ -442,6 +488,7 @@ fn builder(mut tls: ClientConfig) -> reqwest::ClientBuilder {
     tls.alpn_protocols = vec![daemon::tls::HTTP_2.to_vec(), daemon::tls::HTTP_1.to_vec()];
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
+        .user_agent(AGENT)
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
         // A peer that is gone without a word is noticed within a minute, on idle connections, too.
@@ -483,8 +530,7 @@ impl Applied {
 pub fn changes(response: Response) -> impl Stream<Item = Result<Change, Error>> + use<> {
     let url = response.url().to_string();
     lines(response.bytes_stream()).map(move |line| {
-        let line =
-            line.map_err(|source| Error::Unreachable { url: url.clone(), source: source.without_url() })?;
+        let line = line.map_err(|source| Error::Unreachable { url: url.clone(), source: problem(source) })?;
         serde_json::from_slice(&line)
             .map_err(|error| Error::Answer { url: url.clone(), problem: error.to_string() })
     })

@@ -1,8 +1,8 @@
 //! One port for TLS and, from this very machine only, plain HTTP: kubectl and other machines need the one,
 //! browsers and curl on loopback are at ease with the other. The first byte tells which it is.
 //!
-//! Over TLS clients choose HTTP/2 or HTTP/1.1 (ALPN). An agent's watch, its wait for deliveries and its heartbeats share
-//! one connection of HTTP/2, which is what tens of thousands of agents have memory and files for.
+//! Over TLS clients choose (ALPN): HTTP/2, HTTP/1.1, or what agents choose for their watch, their wait for deliveries and
+//! their heartbeats ([`multiplex`]), since tens of thousands of them have to fit into a hub's memory.
 
 use std::fmt::Display;
 use std::io;
@@ -16,6 +16,8 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::header::HOST;
 use axum::http::{HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use daemon::Shutdown;
 use daemon::tls::ClientCertificate;
 use hyper::Request;
@@ -24,6 +26,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use multiplex::{Patience, Refusal};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -33,6 +36,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tower::ServiceExt;
 use tracing::{debug, warn};
+
+use crate::ApiError;
 
 /// A connection, encrypted or not. What encryption needs is boxed: thousands of watchers come without.
 type Connection = Either<Box<TlsStream<TcpStream>>, TcpStream>;
@@ -76,8 +81,7 @@ const HEADERS: u32 = 64 << 10;
 
 /// How long a client may say nothing there until it is asked whether it still is there, and how long it has to answer.
 /// Agents ask more often themselves, so that this costs their uplinks nothing.
-const ASKED_AFTER: Duration = Duration::from_secs(60);
-const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
+const QUIET: Patience = Patience { asks_after: Duration::from_secs(60), waits: Duration::from_secs(20) };
 
 /// How long to wait where the machine has no more files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -131,6 +135,15 @@ async fn serve_connection(connection: Connection, address: SocketAddr, router: R
         Either::Left(encrypted) => encrypted.get_ref().1.alpn_protocol(),
         Either::Right(_) => None,
     };
+    if chosen == Some(daemon::tls::MULTIPLEXED) {
+        let answer = move |asked| answer(asked, peer.clone(), router.clone());
+        // Boxed on its own, so that it does not keep the space that HTTP would take.
+        let served = Box::pin(multiplex::serve(connection, QUIET, answer, async { shutdown.wait().await }));
+        if let Err(error) = served.await {
+            debug!(peer = %address, %error, "a connection broke");
+        }
+        return;
+    }
     let is_http2 = chosen == Some(daemon::tls::HTTP_2);
     let service = service_fn(move |mut request: Request<Incoming>| {
         take_origin_form(&mut request);
@@ -142,8 +155,8 @@ async fn serve_connection(connection: Connection, address: SocketAddr, router: R
     if is_http2 {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
-            .keep_alive_interval(ASKED_AFTER)
-            .keep_alive_timeout(ANSWERED_WITHIN)
+            .keep_alive_interval(QUIET.asks_after)
+            .keep_alive_timeout(QUIET.waits)
             .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -153,6 +166,22 @@ async fn serve_connection(connection: Connection, address: SocketAddr, router: R
     } else {
         see_out(http1::Builder::new().serve_connection(connection, service), address, shutdown).await;
     }
+}
+
+/// Answers a request that came with others, or says what is wrong with it.
+async fn answer(asked: Result<Request<Bytes>, Refusal>, peer: Peer, router: Router) -> Response {
+    let mut request = match asked {
+        Ok(request) => request.map(Body::from),
+        Err(Refusal::Unreadable(error)) => return ApiError::bad_request(error.to_string()).into_response(),
+        Err(Refusal::TooMany) => {
+            let most = multiplex::STREAMS;
+            let problem = format!("{most} requests are open on this connection; wait until one of them ends");
+            return ApiError::too_many_requests(problem).into_response();
+        }
+    };
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let Ok(answer) = router.oneshot(request).await;
+    answer
 }
 
 /// Serves a connection until it ends; after the shutdown only what is open in it.

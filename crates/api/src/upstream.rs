@@ -57,7 +57,7 @@ impl Upstream {
 
     /// From now on this is the hub above. Whoever says so first is right.
     pub fn join(&self, client: Client) {
-        let _ = self.client.set(client);
+        let _ = self.client.set(client.in_bulk());
     }
 
     fn client(&self) -> io::Result<&Client> {

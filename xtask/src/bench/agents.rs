@@ -1,5 +1,5 @@
 //! What thousands of sites cost their hub. The agents are simulated: each speaks as a real one does, over TLS with a key of
-//! its own, with its watch, its wait for deliveries and all else on one connection of HTTP/2. It runs nothing.
+//! its own, with its watch, its wait for deliveries and all else on one connection. It runs nothing.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -106,7 +106,7 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
         String::new()
     };
     let note = "Agents are simulated, in one thread on the hub's cores: TLS with a key of its own, one \
-                connection of HTTP/2 with a watch and a wait for deliveries each, heartbeats every 20 s, and they run nothing. KB/AGENT: growth of \
+                connection with a watch and a wait for deliveries each, heartbeats every 20 s, and they run nothing. KB/AGENT: growth of \
                 the hub's resident memory, but for pages of files, from before the first joined; CPU: what the hub works for one agent at rest; SENT: \
                 by one agent at rest, as TLS has it. APPLIED: from before an application of one \
                 component on all sites is changed until the hub has taken an agent's word that it runs; ALL READY: until the \
@@ -208,7 +208,7 @@ async fn join(plain: &Server, authority: &str, count: usize) -> anyhow::Result<V
             let joined: Value = serde_json::from_slice(&joined)?;
             let certificate = joined.get("certificate").and_then(Value::as_str).context("no certificate")?;
             let mut tls = daemon::tls::client_with_certificate(&authority, certificate, &key)?;
-            tls.alpn_protocols = vec![daemon::tls::HTTP_2.to_vec()];
+            tls.alpn_protocols = vec![daemon::tls::MULTIPLEXED.to_vec()];
             let instance = format!("{index:016x}");
             let server = Server {
                 host: plain.host.clone(),
@@ -226,6 +226,8 @@ async fn join(plain: &Server, authority: &str, count: usize) -> anyhow::Result<V
     }
     Ok(agents)
 }
+
+const MERGE: [(&str, &str); 1] = [("content-type", "application/merge-patch+json")];
 
 /// Agents at work.
 struct Fleet {
@@ -298,22 +300,21 @@ impl Agent {
         let now = daemon::now().to_string();
         let told = json!({"instance": self.instance, "now": now}).to_string();
         let path = format!("/avocet/v1/sites/{}/heartbeat", self.site);
-        hub.expect("POST", &path, "", told).await.map(drop)
+        hub.expect("POST", &path, &[], told).await.map(drop)
     }
 
     /// A connection, with the watch from what was listed.
     async fn connect(&self) -> anyhow::Result<(Multiplexed, Lines)> {
-        let headers = [
-            ("accept", "*/*".to_owned()),
-            ("avocet-instance", self.instance.clone()),
-            ("avocet-offload", "1".to_owned()),
+        let common = [
+            ("user-agent", concat!("avocet/", env!("CARGO_PKG_VERSION"))),
+            ("avocet-instance", &self.instance),
         ];
-        let hub = Multiplexed::connect(&self.server, Arc::new(headers)).await?;
+        let hub = Multiplexed::connect(&self.server, &common).await?;
         self.beat(&hub).await?;
         let path = format!("{API}/sites/{}/status", self.site);
-        hub.expect("PATCH", &path, "application/merge-patch+json", facts().to_string()).await?;
+        hub.expect("PATCH", &path, &MERGE, facts().to_string()).await?;
         let path = format!("{API}/namespaces/{}/assignments", self.site);
-        let list: Value = serde_json::from_slice(&hub.expect("GET", &path, "", String::new()).await?)?;
+        let list: Value = serde_json::from_slice(&hub.expect("GET", &path, &[], String::new()).await?)?;
         let version = list.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
         let watch = format!(
             "{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds=3600&resourceVersion={version}"
@@ -326,7 +327,7 @@ impl Agent {
     async fn wait(self, hub: Multiplexed) -> anyhow::Result<()> {
         let path = format!("/avocet/v1/mailbox/{}?wait=120", self.site);
         loop {
-            hub.expect("GET", &path, "", String::new()).await?;
+            hub.expect("GET", &path, &[("avocet-offload", "1")], String::new()).await?;
         }
     }
 
@@ -368,7 +369,7 @@ impl Agent {
                 "type": "Available", "status": "True", "reason": "Simulated", "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": generation,
             }]}});
-            hub.expect("PATCH", &path, "application/merge-patch+json", status.to_string()).await?;
+            hub.expect("PATCH", &path, &MERGE, status.to_string()).await?;
             told.send(Instant::now())?;
         }
     }

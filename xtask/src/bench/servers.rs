@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio_rustls::TlsConnector;
 
 use super::load::{Request, Server};
@@ -19,6 +19,7 @@ use crate::sites::loop_until;
 use crate::workspace::Workspace;
 
 const START: Duration = Duration::from_secs(30);
+const END: Duration = Duration::from_secs(20);
 pub const API: &str = "/apis/avocet.dev/v1alpha1";
 
 /// A process that is measured. Ends with its owner.
@@ -35,8 +36,15 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It ends by itself, so that a recording of what it ran is whole.
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let ended = loop_until(END, || Ok(self.child.try_wait()?));
+        if !matches!(ended, Ok(Some(_))) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 

@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::Problem;
 
 /// From the bottom to the top: a crate may use those before it. [`ASIDE`] are tools, not of the product.
-const LAYERS: [&str; 19] = [
+const LAYERS: [&str; 20] = [
     "avocet-types",
     "avocet-schema",
     "avocet-daemon",
+    "avocet-multiplex",
     "avocet-store",
     "avocet-artifacts",
     "avocet-registry",

@@ -12,29 +12,35 @@ use tokio::net::TcpListener;
 
 use crate::support::{ADMIN, TestHub, resource};
 
-const NAME: &str = "hub.example";
-const HOUR: Duration = Duration::from_secs(3600);
+pub const NAME: &str = "hub.example";
+pub const HOUR: Duration = Duration::from_secs(3600);
 const CLIENT: &[Usage] = &[Usage::DigitalSignature, Usage::ClientAuth];
 
 /// A certificate and its key, in PEM.
-struct Pair {
-    certificate: String,
-    key: String,
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
 }
 
 /// An authority, and the folder that it is in.
-struct TestAuthority {
-    authority: Arc<Authority>,
+pub struct TestAuthority {
+    pub authority: Arc<Authority>,
     _folder: TempDir,
 }
 
 impl TestAuthority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self { authority: Arc::new(Authority::open(folder.path()).unwrap()), _folder: folder }
     }
 
-    fn client(&self, name: &str, group: &str, ttl: Duration, now: types::Time) -> Pair {
+    fn served(&self) -> Arc<Served> {
+        let authorities = tls::Authorities::only(self.authority.clone());
+        let names = vec![NAME.to_owned(), "localhost".to_owned()];
+        Served::open(Source::Authority { authorities, names }, daemon::now()).unwrap()
+    }
+
+    pub fn client(&self, name: &str, group: &str, ttl: Duration, now: types::Time) -> Pair {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -47,29 +53,36 @@ impl TestAuthority {
 }
 
 /// A hub that serves over TLS, as `avocet hub` does.
-struct SecureHub {
-    hub: TestHub,
-    address: SocketAddr,
+pub struct SecureHub {
+    pub hub: TestHub,
+    pub address: SocketAddr,
 }
 
 impl SecureHub {
     async fn start(served: Arc<Served>, clients: &str) -> Self {
+        Self::speaking(tls::server(served, clients).unwrap()).await
+    }
+
+    async fn speaking(config: Arc<rustls::ServerConfig>) -> Self {
         let hub = TestHub::start().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (config, serving) = (tls::server(served, clients).unwrap(), hub.hub.clone());
+        let serving = hub.hub.clone();
         hub.tasks.spawn("secure", async move { avocet_api::serve(listener, config, serving).await });
         Self { hub, address }
     }
 
     /// With a certificate of its own authority.
-    async fn with(authority: &TestAuthority) -> Self {
-        let source = Source::Authority {
-            authorities: tls::Authorities::only(authority.authority.clone()),
-            names: vec![NAME.to_owned()],
-        };
-        let served = Served::open(source, daemon::now()).unwrap();
-        Self::start(served, authority.authority.certificate()).await
+    pub async fn with(authority: &TestAuthority) -> Self {
+        Self::start(authority.served(), authority.authority.certificate()).await
+    }
+
+    /// The same, of a version that speaks HTTP only.
+    pub async fn of_old(authority: &TestAuthority) -> Self {
+        let config = tls::server(authority.served(), authority.authority.certificate()).unwrap();
+        let mut config = Arc::unwrap_or_clone(config);
+        config.alpn_protocols.retain(|protocol| protocol != tls::MULTIPLEXED);
+        Self::speaking(Arc::new(config)).await
     }
 
     fn http(&self, config: rustls::ClientConfig) -> reqwest::Client {

@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod mailbox;
 mod malformed;
+mod multiplexed;
 mod nesting;
 mod offload;
 mod oidc;

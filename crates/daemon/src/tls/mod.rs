@@ -33,6 +33,8 @@ pub use signing::{RequestError, Usage, applicant};
 pub const HTTP_1: &[u8] = b"http/1.1";
 /// The same, of HTTP/2.
 pub const HTTP_2: &[u8] = b"h2";
+/// The same, of what agents speak with hubs: many small requests on a connection that costs little while it rests.
+pub const MULTIPLEXED: &[u8] = b"avocet/1";
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::other(error)

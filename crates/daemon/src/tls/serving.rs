@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use types::{Digest, Time};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Authorities, Authority, HTTP_1, HTTP_2, clients, failed, provider};
+use super::{Authorities, Authority, HTTP_1, HTTP_2, MULTIPLEXED, clients, failed, provider};
 use crate::Shutdown;
 
 /// How often it is looked whether there is something new.
@@ -227,7 +227,7 @@ fn verified_by(served: Arc<Served>, verifier: Arc<dyn ClientCertVerifier>) -> io
         .map_err(failed)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(served);
-    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    config.alpn_protocols = vec![MULTIPLEXED.to_vec(), HTTP_2.to_vec(), HTTP_1.to_vec()];
     Ok(Arc::new(config))
 }
 

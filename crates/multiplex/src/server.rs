@@ -1,0 +1,335 @@
+//! The hub's side.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::{Mutex, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::frame::{self, Frame, Kind, put, put_fields};
+use crate::{CHUNK, FIELDS, LARGEST, Patience, STREAMS, broken};
+
+/// Why a request is not one that can be answered.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It can't be read.
+    Unreadable(io::Error),
+    /// [`STREAMS`] others are open.
+    TooMany,
+}
+
+/// Serves a connection until it ends; after the shutdown only what is open in it. Each request, or why it is none, becomes
+/// what `answer` makes of it.
+///
+/// # Errors
+/// If the connection breaks, says nothing for too long, or says what can't be meant.
+pub async fn serve<C, A, F, B>(
+    connection: C,
+    patience: Patience,
+    answer: A,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Send + 'static,
+    A: Fn(Result<Request<Bytes>, Refusal>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Display + Send> + Send + Unpin + 'static,
+{
+    let (reader, writer) = split(connection);
+    let mut streams = Streams {
+        writer: Arc::new(Mutex::new(writer)),
+        answer,
+        common: HeaderMap::new(),
+        open: HashMap::new(),
+        answers: JoinSet::new(),
+    };
+    tokio::select! {
+        read = streams.read(reader, patience) => return read,
+        () = shutdown => {}
+    }
+    streams.say(Kind::GoingAway).await?;
+    while streams.answers.join_next().await.is_some() {}
+    streams.writer.lock().await.shutdown().await
+}
+
+/// Whoever writes holds it for a whole number of frames, so that they don't mix.
+type Writer<C> = Arc<Mutex<WriteHalf<C>>>;
+
+struct Streams<C, A> {
+    writer: Writer<C>,
+    answer: A,
+    /// The fields that all requests have.
+    common: HeaderMap,
+    /// What is being answered. Dropped, it says that nobody waits any more.
+    open: HashMap<u32, oneshot::Sender<Infallible>>,
+    answers: JoinSet<u32>,
+}
+
+impl<C, A, F, B> Streams<C, A>
+where
+    C: AsyncRead + AsyncWrite + Send + 'static,
+    A: Fn(Result<Request<Bytes>, Refusal>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Display + Send> + Send + Unpin + 'static,
+{
+    /// Reads frames until there are no more.
+    async fn read(&mut self, mut reader: ReadHalf<C>, patience: Patience) -> io::Result<()> {
+        let mut is_asked = false;
+        loop {
+            let first = tokio::select! {
+                Some(ended) = self.answers.join_next() => {
+                    self.open.remove(&ended.map_err(io::Error::other)?);
+                    continue;
+                }
+                first = timeout(patience.left(is_asked), frame::begin(&mut reader)) => first,
+            };
+            let Ok(first) = first else {
+                if is_asked {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                is_asked = true;
+                self.say(Kind::Ping).await?;
+                continue;
+            };
+            let Some(first) = first? else { return Ok(()) };
+            is_asked = false;
+            // Boxed, so that a connection at rest has no space for it.
+            let frame = Box::pin(frame::finish(first, &mut reader, LARGEST)).await?;
+            match frame.kind {
+                Some(Kind::Fields) => self.common = fields(&frame)?,
+                Some(Kind::Request) => self.answer(&frame)?,
+                Some(Kind::Cancel) => drop(self.open.remove(&frame.stream)),
+                Some(Kind::Ping) => self.say(Kind::Pong).await?,
+                _ => {}
+            }
+        }
+    }
+
+    async fn say(&self, kind: Kind) -> io::Result<()> {
+        let mut out = Vec::new();
+        put(&mut out, kind, 0, |_| ());
+        write(&self.writer, &out).await
+    }
+
+    fn answer(&mut self, frame: &Frame) -> io::Result<()> {
+        let stream = frame.stream;
+        if stream == 0 || self.open.contains_key(&stream) {
+            return Err(broken(format!("a request as stream {stream}, which is 0 or open")));
+        }
+        let asked = match self.open.len() {
+            STREAMS.. => Err(Refusal::TooMany),
+            _ => request(frame, &self.common).map_err(Refusal::Unreadable),
+        };
+        // Boxed, so that an answer without end has no space for what found it.
+        let answer = Box::pin((self.answer)(asked));
+        let (held, cancelled) = oneshot::channel();
+        self.open.insert(stream, held);
+        let writer = self.writer.clone();
+        self.answers.spawn(async move {
+            // Where writing fails, reading does, too, and ends the connection.
+            let _ = tell(stream, answer, cancelled, &writer).await;
+            stream
+        });
+        Ok(())
+    }
+}
+
+/// Writes an answer as it comes, until it ends or nobody waits for it any more.
+async fn tell<C, B>(
+    stream: u32,
+    answer: Pin<Box<impl Future<Output = Response<B>>>>,
+    mut cancelled: oneshot::Receiver<Infallible>,
+    writer: &Writer<C>,
+) -> io::Result<()>
+where
+    C: AsyncWrite,
+    B: Body<Data = Bytes, Error: Display> + Unpin,
+{
+    let answer = tokio::select! {
+        answer = answer => answer,
+        _ = &mut cancelled => return Ok(()),
+    };
+    let mut out = Vec::new();
+    put(&mut out, Kind::Head, stream, |out| {
+        out.extend_from_slice(format!("HTTP/1.1 {} \r\n", answer.status().as_str()).as_bytes());
+        put_fields(out, answer.headers());
+    });
+    let mut body = answer.into_body();
+    loop {
+        if out.len() >= CHUNK {
+            write(writer, &std::mem::take(&mut out)).await?;
+        }
+        // What is there goes with what was there before; only then it is waited for more.
+        let next = match data(&mut body).now_or_never() {
+            Some(next) => next,
+            None => {
+                if !out.is_empty() {
+                    write(writer, &std::mem::take(&mut out)).await?;
+                }
+                tokio::select! {
+                    next = data(&mut body) => next,
+                    _ = &mut cancelled => return Ok(()),
+                }
+            }
+        };
+        match next {
+            Some(Ok(data)) => {
+                for chunk in data.chunks(CHUNK) {
+                    put(&mut out, Kind::Data, stream, |out| out.extend_from_slice(chunk));
+                    if out.len() >= CHUNK {
+                        write(writer, &std::mem::take(&mut out)).await?;
+                    }
+                }
+            }
+            None => {
+                put(&mut out, Kind::End, stream, |_| ());
+                return write(writer, &out).await;
+            }
+            Some(Err(error)) => {
+                let why = error.to_string();
+                put(&mut out, Kind::Broken, stream, |out| out.extend_from_slice(why.as_bytes()));
+                return write(writer, &out).await;
+            }
+        }
+    }
+}
+
+/// The next data of a body; nothing here has trailers.
+async fn data<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Option<Result<Bytes, B::Error>> {
+    loop {
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
+        match frame.map(http_body::Frame::into_data) {
+            Ok(Ok(data)) => return Some(Ok(data)),
+            Ok(Err(_)) => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
+async fn write<C: AsyncWrite>(writer: &Writer<C>, frames: &[u8]) -> io::Result<()> {
+    let mut writer = writer.lock().await;
+    writer.write_all(frames).await?;
+    writer.flush().await
+}
+
+fn request(frame: &Frame, common: &HeaderMap) -> io::Result<Request<Bytes>> {
+    let mut space = [httparse::EMPTY_HEADER; FIELDS];
+    let mut parsed = httparse::Request::new(&mut space);
+    let httparse::Status::Complete(length) = parsed.parse(&frame.payload).map_err(broken)? else {
+        return Err(broken("the head of the request has no end"));
+    };
+    let path = parsed.path.unwrap_or_default();
+    if !path.starts_with('/') {
+        return Err(broken(format!("`{path}` is no path of a request")));
+    }
+    let mut request = Request::new(frame.payload.slice(length..));
+    *request.method_mut() =
+        Method::from_bytes(parsed.method.unwrap_or_default().as_bytes()).map_err(broken)?;
+    *request.uri_mut() = Uri::try_from(path).map_err(broken)?;
+    request.headers_mut().clone_from(common);
+    frame::add_fields(request.headers_mut(), parsed.headers)?;
+    if !request.body().is_empty() {
+        let length = HeaderValue::from(request.body().len());
+        request.headers_mut().insert(CONTENT_LENGTH, length);
+    }
+    Ok(request)
+}
+
+fn fields(frame: &Frame) -> io::Result<HeaderMap> {
+    let mut space = [httparse::EMPTY_HEADER; FIELDS];
+    let parsed = httparse::parse_headers(&frame.payload, &mut space).map_err(broken)?;
+    let httparse::Status::Complete((_, found)) = parsed else {
+        return Err(broken("the fields of all requests have no end"));
+    };
+    let mut fields = HeaderMap::new();
+    frame::add_fields(&mut fields, found)?;
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::Multiplexed;
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const SOON: Patience = Patience { asks_after: SHORT, waits: SHORT };
+    const LONG: Patience = Patience { asks_after: Duration::from_secs(60), waits: Duration::from_secs(60) };
+
+    async fn echo(asked: Result<Request<Bytes>, Refusal>) -> Response<Full<Bytes>> {
+        let asked = asked.unwrap();
+        let mut answer = Response::new(Full::new(asked.body().clone()));
+        answer.headers_mut().clone_from(asked.headers());
+        answer
+    }
+
+    fn request(body: &[u8]) -> Request<Bytes> {
+        Request::builder().uri("/a?b=c").body(Bytes::copy_from_slice(body)).unwrap()
+    }
+
+    async fn served(far: DuplexStream, patience: Patience) -> io::Result<()> {
+        serve(far, patience, echo, std::future::pending()).await
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_is_answered_with_the_fields_of_all_and_its_own() {
+        let (near, far) = duplex(100);
+        let client = async move {
+            let common = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("here"))]);
+            let connection = Multiplexed::begin(near, &common, LONG);
+            for length in [0, 1, 100_000, 500_000] {
+                let answer = connection.send(&request(&vec![7; length])).await.unwrap();
+                assert_eq!(answer.headers()[http::header::HOST], "here");
+                let body: Vec<Bytes> = futures::TryStreamExt::try_collect(answer.into_body()).await.unwrap();
+                assert_eq!(body.concat(), vec![7; length]);
+            }
+            let too_large = connection.send(&request(&vec![7; LARGEST])).await.err().unwrap();
+            assert!(too_large.to_string().contains("1048576 are the most"), "{too_large}");
+        };
+        let (ended, ()) = tokio::join!(served(far, LONG), client);
+        ended.unwrap();
+    }
+
+    #[tokio::test]
+    async fn both_sides_ask_who_says_nothing_and_go_on_with_who_answers() {
+        let (near, far) = duplex(100);
+        let connection = Multiplexed::begin(near, &HeaderMap::new(), SOON);
+        let quiet = tokio::time::timeout(10 * SHORT, served(far, SOON)).await;
+        assert!(quiet.is_err(), "each heard the other");
+        drop(connection);
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_when_asked_is_given_up() {
+        let (near, mut far) = duplex(1000);
+        let connection = Multiplexed::begin(near, &HeaderMap::new(), SOON);
+        let broken = connection.send(&request(b"")).await.err().unwrap();
+        assert_eq!(broken.to_string(), "the connection broke");
+        assert!(!connection.is_open());
+        drop(connection);
+        let mut sent = Vec::new();
+        far.read_to_end(&mut sent).await.unwrap();
+        assert_eq!(sent[sent.len() - 8..], [8, 0, 0, 0, 0, 0, 0, 0], "it was asked");
+
+        let (mut near, far) = duplex(1000);
+        assert_eq!(served(far, SOON).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        sent.clear();
+        near.read_to_end(&mut sent).await.unwrap();
+        assert_eq!(sent, [8, 0, 0, 0, 0, 0, 0, 0]);
+    }
+}
