@@ -135,9 +135,9 @@ async fn serve_connection(connection: Connection, address: SocketAddr, router: R
         Either::Left(encrypted) => encrypted.get_ref().1.alpn_protocol(),
         Either::Right(_) => None,
     };
+    // Boxed each on its own, so that one at rest does not keep the space that another protocol would take.
     if chosen == Some(daemon::tls::MULTIPLEXED) {
         let answer = move |asked| answer(asked, peer.clone(), router.clone());
-        // Boxed on its own, so that it does not keep the space that HTTP would take.
         let served = Box::pin(multiplex::serve(connection, QUIET, answer, async { shutdown.wait().await }));
         if let Err(error) = served.await {
             debug!(peer = %address, %error, "a connection broke");
@@ -162,9 +162,10 @@ async fn serve_connection(connection: Connection, address: SocketAddr, router: R
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(UNSENT)
             .max_header_list_size(HEADERS);
-        see_out(http.serve_connection(connection, service), address, shutdown).await;
+        Box::pin(see_out(http.serve_connection(connection, service), address, shutdown)).await;
     } else {
-        see_out(http1::Builder::new().serve_connection(connection, service), address, shutdown).await;
+        let http = http1::Builder::new().serve_connection(connection, service);
+        Box::pin(see_out(http, address, shutdown)).await;
     }
 }
 

@@ -353,8 +353,9 @@ impl Waiter {
         loop {
             let mut rung = pin!(self.hub.mailbox.bells.of(&self.site).notified());
             rung.as_mut().enable();
-            // The head was sent: whoever waits sees that it broke off, asks again, and is told why.
-            let found = self.look().await.inspect_err(|error| {
+            // The head was sent: whoever waits sees that it broke off, asks again, and is told why. Boxed, so that who waits has
+            // no space for it.
+            let found = Box::pin(self.look()).await.inspect_err(|error| {
                 tracing::error!(site = self.site, %error, "can't look into a box that is waited for");
             })?;
             let is_over = self.hub.shutdown.is_due() || Instant::now() >= until;
