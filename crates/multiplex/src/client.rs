@@ -1,10 +1,12 @@
 //! The agent's side.
 
 use std::collections::HashMap;
-use std::io;
-use std::pin::Pin;
+use std::error::Error;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -19,6 +21,8 @@ use crate::{CHUNK, FIELDS, LARGEST, Patience, broken};
 
 /// How much of an answer is kept that nobody has read yet, in frames; an answer of which there is more breaks.
 const UNREAD: usize = 1024;
+/// How long it is listened after the other side stopped to do so.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A connection. Cheap to clone: clones share it, and it is open as long as one of them or of its answers lives.
 #[derive(Clone)]
@@ -33,9 +37,27 @@ struct Shared {
 }
 
 struct Streams {
-    /// Those that are open; `None` once nothing new can be asked on this connection.
+    /// What the next one is called; `None` once nothing new can be asked on this connection.
     next: Option<u32>,
     open: HashMap<u32, mpsc::Sender<Event>>,
+    /// Why nothing comes any more.
+    broken_by: Option<Arc<io::Error>>,
+}
+
+/// The connection ended before the answer did.
+#[derive(Debug)]
+struct Broken(Option<Arc<io::Error>>);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection broke")
+    }
+}
+
+impl Error for Broken {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.as_deref().map(|error| error as _)
+    }
 }
 
 enum Event {
@@ -58,9 +80,10 @@ impl Shared {
     }
 
     /// Nothing more will come.
-    fn end(&self) {
+    fn end(&self, why: io::Result<()>) {
         let mut streams = self.streams();
         streams.next = None;
+        streams.broken_by = why.err().map(Arc::new);
         streams.open.clear();
     }
 }
@@ -73,7 +96,7 @@ impl Multiplexed {
     {
         let (reader, writer) = split(connection);
         let (outgoing, written) = mpsc::unbounded_channel();
-        let streams = Mutex::new(Streams { next: Some(1), open: HashMap::new() });
+        let streams = Mutex::new(Streams { next: Some(1), open: HashMap::new(), broken_by: None });
         let shared = Arc::new(Shared { outgoing, streams });
         let mut fields = Vec::new();
         put(&mut fields, Kind::Fields, 0, |out| put_fields(out, common));
@@ -81,11 +104,13 @@ impl Multiplexed {
         let mut tasks = JoinSet::new();
         let reading = shared.clone();
         tasks.spawn(async move {
-            tokio::select! {
-                _ = read(&reading, reader, patience) => {}
-                _ = write(written, writer) => {}
-            }
-            reading.end();
+            let mut reads = pin!(read(&reading, reader, patience));
+            let ended = tokio::select! {
+                ended = &mut reads => ended,
+                // Where nothing can be written any more, what was said last may still be there to be read.
+                failed = write(written, writer) => timeout(LAST_WORDS, reads).await.unwrap_or(failed),
+            };
+            reading.end(ended);
         });
         Self { shared, _tasks: Arc::new(tasks) }
     }
@@ -104,7 +129,9 @@ impl Multiplexed {
         let mut out = Vec::new();
         let mut answer = {
             let mut streams = self.shared.streams();
-            let stream = streams.next.ok_or(io::ErrorKind::NotConnected)?;
+            let Some(stream) = streams.next else {
+                return Err(io::Error::new(io::ErrorKind::NotConnected, Broken(streams.broken_by.clone())));
+            };
             put(&mut out, Kind::Request, stream, |out| {
                 out.extend_from_slice(format!("{} {path} HTTP/1.1\r\n", request.method()).as_bytes());
                 put_fields(out, request.headers());
@@ -142,7 +169,8 @@ pub struct Answer {
 impl Answer {
     fn broke_off(&mut self) -> io::Error {
         self.has_ended = true;
-        io::Error::new(io::ErrorKind::UnexpectedEof, "the connection broke")
+        let why = self.connection.shared.streams().broken_by.clone();
+        io::Error::new(io::ErrorKind::UnexpectedEof, Broken(why))
     }
 }
 

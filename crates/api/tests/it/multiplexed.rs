@@ -103,6 +103,32 @@ async fn a_client_with_a_certificate_asks_and_watches_on_one_connection() {
 }
 
 #[tokio::test]
+async fn promise_7_who_shows_what_is_not_taken_hears_that_it_was_that() {
+    let (authority, stranger) = (TestAuthority::new(), TestAuthority::new());
+    let hub = SecureHub::with(&authority).await;
+    let ca = authority.authority.certificate();
+    let long_ago = types::Time(daemon::now().0.checked_sub(HOUR * 2).unwrap());
+    let base = format!("https://localhost:{}", hub.address.port());
+    for pair in [
+        authority.client("anna", "system:masters", HOUR, long_ago),
+        stranger.client("anna", "system:masters", HOUR, daemon::now()),
+    ] {
+        let identity = format!("{}\n{}", pair.key, pair.certificate);
+        let client = Client::with_certificate(&base, ca, &identity).unwrap().with_patience(PATIENCE);
+        for _ in 0..3 {
+            let refused = client.list::<SiteSpec>("").await.unwrap_err();
+            assert!(refused.is_unproven(), "{}", daemon::chain(&refused));
+        }
+    }
+    let anna = authority.client("anna", "system:masters", HOUR, daemon::now());
+    let identity = format!("{}\n{}", anna.key, anna.certificate);
+    let other = stranger.authority.certificate();
+    let client = Client::with_certificate(&base, other, &identity).unwrap().with_patience(PATIENCE);
+    let unknown = client.list::<SiteSpec>("").await.unwrap_err();
+    assert!(matches!(unknown, client::Error::UnknownAuthority { .. }), "{}", daemon::chain(&unknown));
+}
+
+#[tokio::test]
 async fn requests_are_answered_in_any_order_and_who_asks_is_known() {
     let (_hub, connection) = connected().await;
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
