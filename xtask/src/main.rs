@@ -1,7 +1,8 @@
-//! What developers run: `cargo xtask setup | demo | test | ci | bench | tidy`.
+//! What developers run: `cargo xtask setup | demo | test | ci | bench | dist | tidy`.
 
 mod bench;
 mod demo;
+mod dist;
 mod http;
 mod process;
 mod setup;
@@ -36,6 +37,9 @@ enum Command {
     Ci,
     /// Measure memory, latency and the overhead of serving, with the program as it ships
     Bench(bench::Options),
+    /// Build the program as it ships, with what a site at rest runs in one place of its file: twice, with a recording by
+    /// valgrind in between
+    Dist(dist::Options),
     /// Check the layers of crates, heavy dependencies, file lengths and leftovers
     Tidy,
 }
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test(options) => tests::test(&workspace, &options),
         Command::Ci => tests::ci(&workspace),
         Command::Bench(options) => bench::bench(&workspace, &options),
+        Command::Dist(options) => dist::dist(&workspace, &options),
         Command::Tidy => tidy::tidy(&workspace),
     });
     match result {

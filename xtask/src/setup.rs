@@ -20,6 +20,7 @@ pub enum Scope {
 }
 
 /// What is there after a setup.
+#[derive(Default)]
 pub struct Tools {
     /// The Python that runs the example's functions.
     pub functions_python: PathBuf,
