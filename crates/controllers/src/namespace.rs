@@ -1,4 +1,4 @@
-//! `Namespace`: every site has one, every one has an account and the hub's certificate, and one that goes takes
+//! `Namespace`: every site has one, every other one has an account and the hub's certificate, and one that goes takes
 //! everything in it along.
 
 use std::collections::BTreeMap;
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use store::{Key, Object};
 use types::core::{ConfigMapBody, NamespaceSpec, NamespaceStatus, ServiceAccountBody};
 use types::names::finalizer;
-use types::{Condition, ConditionStatus, Kind, ObjectMeta, Plain, Time, set_condition};
+use types::{Condition, ConditionStatus, Kind, ObjectMeta, Plain, SiteSpec, Time, set_condition};
 
 use crate::write::{Action, Write};
 
-/// The account that every namespace has.
+/// The account that every namespace of people has.
 pub(crate) const ACCOUNT: &str = "default";
-/// The ConfigMap with the hub's certificate that every namespace has.
+/// The ConfigMap with the hub's certificate that every namespace of people has.
 pub(crate) const AUTHORITY: &str = "kube-root-ca.crt";
 
 /// A new namespace.
@@ -32,21 +32,24 @@ pub(crate) fn for_site(site: &Object) -> Write {
     Write::new(key, Action::Create(namespace_manifest(&site.key.name)))
 }
 
-/// What an active namespace lacks.
+/// What an active namespace lacks. In that of a site nothing runs as an account, and there may be tens of thousands: it gets
+/// nothing new.
 pub(crate) fn furnish(
     namespace: &str,
     find: &dyn Fn(&Key) -> Option<Arc<Object>>,
     certificate: &str,
 ) -> Vec<Write> {
     let mut writes = Vec::new();
+    let is_of_site = find(&Key::new(SiteSpec::PLURAL, "", namespace)).is_some();
     let metadata = |name: &str| ObjectMeta { namespace: namespace.to_owned(), ..ObjectMeta::named(name) };
     let account = Key::new(ServiceAccountBody::PLURAL, namespace, ACCOUNT);
-    if find(&account).is_none() {
+    if !is_of_site && find(&account).is_none() {
         let manifest = Plain::new(metadata(ACCOUNT), ServiceAccountBody::default());
         writes.push(Write::new(account, Action::Create(to_json(&manifest))));
     }
     let authority = Key::new(ConfigMapBody::PLURAL, namespace, AUTHORITY);
     match find(&authority) {
+        None if is_of_site => {}
         None => {
             let data = BTreeMap::from([("ca.crt".to_owned(), certificate.to_owned())]);
             let mut metadata = metadata(AUTHORITY);

@@ -126,6 +126,9 @@ impl Source {
         let (objects, _) = store.list(S::PLURAL, None);
         let mut known =
             std::mem::take(&mut self.objects).into_iter().zip(std::mem::take(resources)).peekable();
+        // There may be many of them, and they are large.
+        self.objects.reserve_exact(objects.len());
+        resources.reserve_exact(objects.len());
         for object in objects {
             let unchanged = loop {
                 // Most are as they were: those are not even looked into.

@@ -50,7 +50,7 @@ where
     let mut streams = Streams {
         writer: Arc::new(Mutex::new(writer)),
         answer,
-        common: HeaderMap::new(),
+        common: Bytes::new(),
         open: HashMap::new(),
         answers: JoinSet::new(),
     };
@@ -69,8 +69,8 @@ type Writer<C> = Arc<Mutex<WriteHalf<C>>>;
 struct Streams<C, A> {
     writer: Writer<C>,
     answer: A,
-    /// The fields that all requests have.
-    common: HeaderMap,
+    /// The fields that all requests have, as they came.
+    common: Bytes,
     /// What is being answered. Dropped, it says that nobody waits any more.
     open: HashMap<u32, oneshot::Sender<Infallible>>,
     answers: JoinSet<u32>,
@@ -107,7 +107,10 @@ where
             // Boxed, so that a connection at rest has no space for it.
             let frame = Box::pin(frame::finish(first, &mut reader, LARGEST)).await?;
             match frame.kind {
-                Some(Kind::Fields) => self.common = fields(&frame)?,
+                Some(Kind::Fields) => {
+                    fields(&frame.payload)?;
+                    self.common = frame.payload;
+                }
                 Some(Kind::Request) => self.answer(&frame)?,
                 Some(Kind::Cancel) => drop(self.open.remove(&frame.stream)),
                 Some(Kind::Ping) => self.say(Kind::Pong).await?,
@@ -119,7 +122,7 @@ where
     async fn say(&self, kind: Kind) -> io::Result<()> {
         let mut out = Vec::new();
         put(&mut out, kind, 0, |_| ());
-        write(&self.writer, &out).await
+        write(&self.writer, &mut out).await
     }
 
     fn answer(&mut self, frame: &Frame) -> io::Result<()> {
@@ -145,7 +148,8 @@ where
     }
 }
 
-/// Writes an answer as it comes, until it ends or nobody waits for it any more.
+/// Writes an answer as it comes, until it ends or nobody waits for it any more. One that has no end waits nearly always, and
+/// has no space for anything else meanwhile.
 async fn tell<C, B>(
     stream: u32,
     answer: Pin<Box<impl Future<Output = Response<B>>>>,
@@ -156,51 +160,54 @@ where
     C: AsyncWrite,
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
-    let answer = tokio::select! {
-        answer = answer => answer,
+    let mut out = Vec::new();
+    let mut body = tokio::select! {
+        answer = answer => begin(stream, answer, &mut out),
         _ = &mut cancelled => return Ok(()),
     };
-    let mut out = Vec::new();
-    put(&mut out, Kind::Head, stream, |out| {
-        out.extend_from_slice(format!("HTTP/1.1 {} \r\n", answer.status().as_str()).as_bytes());
-        put_fields(out, answer.headers());
-    });
-    let mut body = answer.into_body();
     loop {
-        if out.len() >= CHUNK {
-            write(writer, &std::mem::take(&mut out)).await?;
-        }
         // What is there goes with what was there before; only then it is waited for more.
         let next = match data(&mut body).now_or_never() {
             Some(next) => next,
             None => {
-                if !out.is_empty() {
-                    write(writer, &std::mem::take(&mut out)).await?;
-                }
+                write(writer, &mut out).await?;
                 tokio::select! {
                     next = data(&mut body) => next,
                     _ = &mut cancelled => return Ok(()),
                 }
             }
         };
-        match next {
-            Some(Ok(data)) => {
-                for chunk in data.chunks(CHUNK) {
-                    put(&mut out, Kind::Data, stream, |out| out.extend_from_slice(chunk));
-                    if out.len() >= CHUNK {
-                        write(writer, &std::mem::take(&mut out)).await?;
-                    }
-                }
+        let mut rest = match next {
+            Some(Ok(data)) => data,
+            ended => {
+                end(stream, ended.map(Result::err).unwrap_or_default(), &mut out);
+                return write(writer, &mut out).await;
             }
-            None => {
-                put(&mut out, Kind::End, stream, |_| ());
-                return write(writer, &out).await;
+        };
+        while !rest.is_empty() {
+            let chunk = rest.split_to(rest.len().min(CHUNK));
+            put(&mut out, Kind::Data, stream, |out| out.extend_from_slice(&chunk));
+            if out.len() >= CHUNK {
+                write(writer, &mut out).await?;
             }
-            Some(Err(error)) => {
-                let why = error.to_string();
-                put(&mut out, Kind::Broken, stream, |out| out.extend_from_slice(why.as_bytes()));
-                return write(writer, &out).await;
-            }
+        }
+    }
+}
+
+fn begin<B>(stream: u32, answer: Response<B>, out: &mut Vec<u8>) -> B {
+    put(out, Kind::Head, stream, |out| {
+        out.extend_from_slice(format!("HTTP/1.1 {} \r\n", answer.status().as_str()).as_bytes());
+        put_fields(out, answer.headers());
+    });
+    answer.into_body()
+}
+
+fn end<E: Display>(stream: u32, broken_by: Option<E>, out: &mut Vec<u8>) {
+    match broken_by {
+        None => put(out, Kind::End, stream, |_| ()),
+        Some(error) => {
+            let why = error.to_string();
+            put(out, Kind::Broken, stream, |out| out.extend_from_slice(why.as_bytes()));
         }
     }
 }
@@ -217,13 +224,23 @@ async fn data<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Option<Result<Byte
     }
 }
 
-async fn write<C: AsyncWrite>(writer: &Writer<C>, frames: &[u8]) -> io::Result<()> {
-    let mut writer = writer.lock().await;
-    writer.write_all(frames).await?;
-    writer.flush().await
+/// Writes what is there to be written.
+fn write<'a, C: AsyncWrite>(
+    writer: &'a Writer<C>,
+    frames: &mut Vec<u8>,
+) -> Pin<Box<impl Future<Output = io::Result<()>> + 'a>> {
+    let frames = std::mem::take(frames);
+    Box::pin(async move {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let mut writer = writer.lock().await;
+        writer.write_all(&frames).await?;
+        writer.flush().await
+    })
 }
 
-fn request(frame: &Frame, common: &HeaderMap) -> io::Result<Request<Bytes>> {
+fn request(frame: &Frame, common: &[u8]) -> io::Result<Request<Bytes>> {
     let mut space = [httparse::EMPTY_HEADER; FIELDS];
     let mut parsed = httparse::Request::new(&mut space);
     let httparse::Status::Complete(length) = parsed.parse(&frame.payload).map_err(broken)? else {
@@ -237,7 +254,7 @@ fn request(frame: &Frame, common: &HeaderMap) -> io::Result<Request<Bytes>> {
     *request.method_mut() =
         Method::from_bytes(parsed.method.unwrap_or_default().as_bytes()).map_err(broken)?;
     *request.uri_mut() = Uri::try_from(path).map_err(broken)?;
-    request.headers_mut().clone_from(common);
+    *request.headers_mut() = fields(common)?;
     frame::add_fields(request.headers_mut(), parsed.headers)?;
     if !request.body().is_empty() {
         let length = HeaderValue::from(request.body().len());
@@ -246,13 +263,16 @@ fn request(frame: &Frame, common: &HeaderMap) -> io::Result<Request<Bytes>> {
     Ok(request)
 }
 
-fn fields(frame: &Frame) -> io::Result<HeaderMap> {
+fn fields(common: &[u8]) -> io::Result<HeaderMap> {
+    let mut fields = HeaderMap::new();
+    if common.is_empty() {
+        return Ok(fields);
+    }
     let mut space = [httparse::EMPTY_HEADER; FIELDS];
-    let parsed = httparse::parse_headers(&frame.payload, &mut space).map_err(broken)?;
+    let parsed = httparse::parse_headers(common, &mut space).map_err(broken)?;
     let httparse::Status::Complete((_, found)) = parsed else {
         return Err(broken("the fields of all requests have no end"));
     };
-    let mut fields = HeaderMap::new();
     frame::add_fields(&mut fields, found)?;
     Ok(fields)
 }

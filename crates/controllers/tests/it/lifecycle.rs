@@ -125,14 +125,16 @@ fn condition(object: &Object, kind: &str) -> Value {
 }
 
 #[tokio::test]
-async fn sites_have_namespaces_and_namespaces_have_an_account_and_the_certificate() {
+async fn sites_have_namespaces_and_those_of_people_have_an_account_and_the_certificate() {
     let keeper = Keeper::start();
-    let site = keeper.create("sites", "", "plant", json!({"spec": {"tier": "edge"}})).await;
-    let certificate = Key::new("configmaps", "plant", "kube-root-ca.crt");
+    keeper.create("sites", "", "plant", json!({"spec": {"tier": "edge"}})).await;
+    keeper.until(&Key::new("namespaces", "", "plant"), |found| found.is_some()).await;
+    keeper.namespace("people").await;
+    let certificate = Key::new("configmaps", "people", "kube-root-ca.crt");
     let has_it = |found: Option<&Object>| {
         found.is_some_and(|found| found.manifest()["data"] == json!({"ca.crt": "the certificate"}))
     };
-    let account = Key::new("serviceaccounts", "plant", "default");
+    let account = Key::new("serviceaccounts", "people", "default");
     keeper.until(&account, |found| found.is_some()).await;
     keeper.until(&certificate, has_it).await;
 
@@ -143,7 +145,26 @@ async fn sites_have_namespaces_and_namespaces_have_an_account_and_the_certificat
     changed["data"] = json!({"ca.crt": "another"});
     keeper.store.update(certificate.clone(), changed, false).await.unwrap();
     keeper.until(&certificate, has_it).await;
-    drop(site);
+    // Nothing runs as an account in a site's.
+    assert_eq!(keeper.store.count("serviceaccounts", "plant"), 0);
+    assert_eq!(keeper.store.count("configmaps", "plant"), 0);
+}
+
+#[tokio::test]
+async fn the_certificate_of_a_namespace_that_became_a_sites_stays_true() {
+    let keeper = Keeper::start();
+    keeper.namespace("plant").await;
+    let certificate = Key::new("configmaps", "plant", "kube-root-ca.crt");
+    keeper.until(&certificate, |found| found.is_some()).await;
+    keeper.create("sites", "", "plant", json!({"spec": {"tier": "edge"}})).await;
+    let mut changed = keeper.store.get(&certificate).unwrap().manifest();
+    changed["data"] = json!({"ca.crt": "another"});
+    keeper.store.update(certificate.clone(), changed, false).await.unwrap();
+    keeper
+        .until(&certificate, |found| {
+            found.is_some_and(|found| found.manifest()["data"]["ca.crt"] == "the certificate")
+        })
+        .await;
 }
 
 #[tokio::test]
