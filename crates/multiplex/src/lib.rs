@@ -22,6 +22,8 @@
 
 mod client;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod server;
 
 use std::io;

@@ -352,4 +352,28 @@ mod tests {
         near.read_to_end(&mut sent).await.unwrap();
         assert_eq!(sent, [8, 0, 0, 0, 0, 0, 0, 0]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_sent_does_no_harm(
+            frames in proptest::collection::vec(
+                (0..12_u8, 0..4_u32, proptest::prelude::any::<Vec<u8>>(), proptest::bool::ANY), 0..12
+            ),
+            cut in 0..200_usize,
+        ) {
+            let mut sent = Vec::new();
+            for (kind, stream, noise, is_http) in frames {
+                let payload = match is_http {
+                    true => [b"GET /a HTTP/1.1\r\na: b\r\n\r\n", &*noise].concat(),
+                    false => noise,
+                };
+                put(&mut sent, Kind::Ping, stream, |out| out.extend_from_slice(&payload));
+                let head = sent.len() - payload.len() - 8;
+                sent[head] = kind;
+            }
+            crate::fuzzing::frames(&sent);
+            sent.truncate(cut);
+            crate::fuzzing::frames(&sent);
+        }
+    }
 }
