@@ -93,9 +93,10 @@ impl Line {
 
     async fn fetch_small(&self, address: &str, delivery: &Delivery, file: &Path) -> Result<(), Error> {
         let failed = |error| Error::disk(file, error);
-        let request = self.client.request(Method::GET, &format!("{address}/{}", delivery.id));
-        let response = self.client.send(request).await?;
-        let mut body = std::pin::pin!(self.client.stream(response));
+        let client = self.client.clone().in_bulk();
+        let request = client.request(Method::GET, &format!("{address}/{}", delivery.id));
+        let response = client.send(request).await?;
+        let mut body = std::pin::pin!(client.stream(response));
         let mut target = tokio::fs::File::create(file).await.map_err(failed)?;
         let (mut hasher, mut size) = (sha2::Sha256::new(), 0);
         while let Some(chunk) = body.next().await {

@@ -137,6 +137,11 @@ async fn serve_connection(connection: Connection, address: SocketAddr, router: R
     };
     // Boxed each on its own, so that one at rest does not keep the space that another protocol would take.
     if chosen == Some(daemon::tls::MULTIPLEXED) {
+        // Only agents speak it, and they have one: nobody else gets at so many requests at once.
+        if peer.certificate.is_none() {
+            debug!(peer = %address, "refused to multiplex for a client without a certificate");
+            return;
+        }
         let answer = move |asked| answer(asked, peer.clone(), router.clone());
         let served = Box::pin(multiplex::serve(connection, QUIET, answer, async { shutdown.wait().await }));
         if let Err(error) = served.await {

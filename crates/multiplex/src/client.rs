@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -12,15 +13,15 @@ use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::frame::{self, Frame, Kind, put, put_fields};
-use crate::{CHUNK, FIELDS, LARGEST, Patience, broken};
+use crate::{CHUNK, FIELDS, LARGEST, Patience, STREAMS, broken};
 
-/// How much of an answer is kept that nobody has read yet, in frames; an answer of which there is more breaks.
-const UNREAD: usize = 1024;
+/// How much of an answer is kept that nobody has read yet, in bytes; an answer of which there is more breaks.
+const UNREAD: usize = 16 << 20;
 /// How long it is listened after the other side stopped to do so.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -33,13 +34,15 @@ pub struct Multiplexed {
 
 struct Shared {
     outgoing: mpsc::UnboundedSender<Vec<u8>>,
+    /// For as many requests as may be open.
+    places: Arc<Semaphore>,
     streams: Mutex<Streams>,
 }
 
 struct Streams {
     /// What the next one is called; `None` once nothing new can be asked on this connection.
     next: Option<u32>,
-    open: HashMap<u32, mpsc::Sender<Event>>,
+    open: HashMap<u32, Told>,
     /// Why nothing comes any more.
     broken_by: Option<Arc<io::Error>>,
 }
@@ -58,6 +61,12 @@ impl Error for Broken {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.as_deref().map(|error| error as _)
     }
+}
+
+/// Who hears of what comes on a stream, and how many bytes they have not read yet.
+struct Told {
+    events: mpsc::UnboundedSender<Event>,
+    unread: Arc<AtomicUsize>,
 }
 
 enum Event {
@@ -97,7 +106,9 @@ impl Multiplexed {
         let (reader, writer) = split(connection);
         let (outgoing, written) = mpsc::unbounded_channel();
         let streams = Mutex::new(Streams { next: Some(1), open: HashMap::new(), broken_by: None });
-        let shared = Arc::new(Shared { outgoing, streams });
+        // The other side may not have heard yet that some have ended.
+        let places = Arc::new(Semaphore::new(STREAMS - 4));
+        let shared = Arc::new(Shared { outgoing, places, streams });
         let mut fields = Vec::new();
         put(&mut fields, Kind::Fields, 0, |out| put_fields(out, common));
         let _ = shared.outgoing.send(fields);
@@ -120,11 +131,12 @@ impl Multiplexed {
         self.shared.streams().next.is_some()
     }
 
-    /// Asks, and waits for the head of the answer.
+    /// Asks, as soon as not too much else is open, and waits for the head of the answer.
     ///
     /// # Errors
     /// If the request is too large, or the connection breaks. [`io::ErrorKind::NotConnected`] if it had ended before.
     pub async fn send(&self, request: &Request<Bytes>) -> io::Result<Response<Answer>> {
+        let place = self.shared.places.clone().acquire_owned().await.map_err(io::Error::other)?;
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let mut out = Vec::new();
         let mut answer = {
@@ -143,15 +155,17 @@ impl Multiplexed {
                     out.len()
                 )));
             }
-            let (told, events) = mpsc::channel(UNREAD);
+            let (told, events) = mpsc::unbounded_channel();
+            let unread = Arc::<AtomicUsize>::default();
             streams.next = stream.checked_add(1);
-            streams.open.insert(stream, told);
+            streams.open.insert(stream, Told { events: told, unread: unread.clone() });
             // Within the lock, so that streams begin in order.
             let _ = self.shared.outgoing.send(out);
-            Answer { events, stream, connection: self.clone(), has_ended: false }
+            Answer { events, unread, stream, connection: self.clone(), has_ended: false, _place: place }
         };
         match answer.events.recv().await {
             Some(Event::Head(head)) => Ok(head.map(|()| answer)),
+            Some(Event::Broken(why)) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, why)),
             Some(_) => Err(broken("an answer without a head")),
             None => Err(answer.broke_off()),
         }
@@ -160,10 +174,12 @@ impl Multiplexed {
 
 /// The body of an answer, as it comes. Dropped before its end, it lets the other side stop.
 pub struct Answer {
-    events: mpsc::Receiver<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
+    unread: Arc<AtomicUsize>,
     stream: u32,
     connection: Multiplexed,
     has_ended: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Answer {
@@ -184,7 +200,10 @@ impl Stream for Answer {
         let event = ready!(self.events.poll_recv(cx));
         self.has_ended = !matches!(event, Some(Event::Data(_)));
         Poll::Ready(match event {
-            Some(Event::Data(data)) => Some(Ok(data)),
+            Some(Event::Data(data)) => {
+                self.unread.fetch_sub(data.len(), Ordering::Relaxed);
+                Some(Ok(data))
+            }
             Some(Event::End) => None,
             Some(Event::Broken(why)) => Some(Err(io::Error::new(io::ErrorKind::UnexpectedEof, why))),
             Some(Event::Head(_)) => Some(Err(broken("an answer with two heads"))),
@@ -242,22 +261,32 @@ async fn read<C: AsyncRead>(shared: &Shared, mut reader: ReadHalf<C>, patience: 
                 shared.streams().next = None;
                 continue;
             }
-            Some(Kind::Head) => Event::Head(Box::new(head(&payload)?)),
+            Some(Kind::Head) => match head(&payload) {
+                Ok(head) => Event::Head(Box::new(head)),
+                Err(error) => Event::Broken(error.to_string()),
+            },
             Some(Kind::Data) => Event::Data(payload),
             Some(Kind::End) => Event::End,
             Some(Kind::Broken) => Event::Broken(String::from_utf8_lossy(&payload).into_owned()),
             _ => continue,
         };
         let mut streams = shared.streams();
-        let is_last = matches!(event, Event::End | Event::Broken(_));
         // Of those that nobody waits for any more, some may still come.
         let Some(told) = streams.open.get(&stream) else { continue };
-        let is_stuck = told.try_send(event).is_err();
-        if is_last || is_stuck {
+        let is_last = matches!(event, Event::End | Event::Broken(_));
+        let size = if let Event::Data(data) = &event { data.len() } else { 0 };
+        let is_too_much = told.unread.fetch_add(size, Ordering::Relaxed) + size > UNREAD;
+        let event = match is_too_much {
+            true => Event::Broken(format!("nobody read {UNREAD} bytes of the answer")),
+            false => event,
+        };
+        // Who is gone takes itself off the list.
+        let _ = told.events.send(event);
+        if is_last || is_too_much {
             streams.open.remove(&stream);
         }
         drop(streams);
-        if is_stuck && !is_last {
+        if is_too_much && !is_last {
             shared.say(Kind::Cancel, stream);
         }
     }

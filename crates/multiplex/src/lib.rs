@@ -1,7 +1,7 @@
 //! Many requests on one connection, for those who are there in their tens of thousands and mostly wait: agents.
 //!
 //! HTTP/2 does the same, and keeps some 40 KB for each connection at rest, most of it in buffers that can't be smaller.
-//! Here nothing is kept but what is on its way. It is spoken where both sides offer it when they shake
+//! Here nothing is kept but what is on its way, and the fields that all requests have. It is spoken where both sides offer it when they shake
 //! hands (ALPN); what is asked and answered are requests and responses of HTTP.
 //!
 //! A connection carries frames, each with a head of eight bytes: its kind, its length and the stream that it belongs to.
@@ -36,12 +36,15 @@ pub use server::{Refusal, serve};
 pub const STREAMS: usize = 64;
 /// How large a request may be, in bytes, and one frame of its answer.
 pub const LARGEST: usize = 1 << 20;
+/// How large the head of a request may be, and the fields that all requests have, in bytes.
+const LARGEST_HEAD: usize = 64 << 10;
+const LARGEST_COMMON: usize = 8 << 10;
 
 /// How much of a body is in one frame, in bytes.
 const CHUNK: usize = 16 << 10;
 /// How many fields a head may have.
 const FIELDS: usize = 64;
-/// How long a frame may take once it has begun.
+/// How long a frame may take once it has begun, be it read or written.
 const FRAME: Duration = Duration::from_secs(60);
 
 /// How long the other side may say nothing.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -13,12 +14,13 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::frame::{self, Frame, Kind, put, put_fields};
-use crate::{CHUNK, FIELDS, LARGEST, Patience, STREAMS, broken};
+use crate::{CHUNK, FIELDS, FRAME, LARGEST, LARGEST_COMMON, LARGEST_HEAD, Patience, STREAMS, broken};
 
 /// Why a request is not one that can be answered.
 #[derive(Debug)]
@@ -73,7 +75,8 @@ struct Streams<C, A> {
     common: Bytes,
     /// What is being answered. Dropped, it says that nobody waits any more.
     open: HashMap<u32, oneshot::Sender<Infallible>>,
-    answers: JoinSet<u32>,
+    /// As many, and those that are cancelled and not at their end yet.
+    answers: JoinSet<io::Result<u32>>,
 }
 
 impl<C, A, F, B> Streams<C, A>
@@ -87,12 +90,15 @@ where
     async fn read(&mut self, mut reader: ReadHalf<C>, patience: Patience) -> io::Result<()> {
         let mut is_asked = false;
         loop {
+            // Who asks and doesn't read the answers is not read from either.
+            let has_room = self.answers.len() < 2 * STREAMS;
             let first = tokio::select! {
+                biased;
                 Some(ended) = self.answers.join_next() => {
-                    self.open.remove(&ended.map_err(io::Error::other)?);
+                    self.open.remove(&ended.map_err(io::Error::other)??);
                     continue;
                 }
-                first = timeout(patience.left(is_asked), frame::begin(&mut reader)) => first,
+                first = timeout(patience.left(is_asked), frame::begin(&mut reader)), if has_room => first,
             };
             let Ok(first) = first else {
                 if is_asked {
@@ -108,6 +114,10 @@ where
             let frame = Box::pin(frame::finish(first, &mut reader, LARGEST)).await?;
             match frame.kind {
                 Some(Kind::Fields) => {
+                    if frame.payload.len() > LARGEST_COMMON {
+                        let most = LARGEST_COMMON;
+                        return Err(broken(format!("fields of all requests of more than {most} bytes")));
+                    }
                     fields(&frame.payload)?;
                     self.common = frame.payload;
                 }
@@ -134,16 +144,12 @@ where
             STREAMS.. => Err(Refusal::TooMany),
             _ => request(frame, &self.common).map_err(Refusal::Unreadable),
         };
-        // Boxed, so that an answer without end has no space for what found it.
-        let answer = Box::pin((self.answer)(asked));
+        // Boxed, so that an answer without end has no space for what found it. One that panics takes no others with it.
+        let answer = Box::pin(AssertUnwindSafe((self.answer)(asked)).catch_unwind());
         let (held, cancelled) = oneshot::channel();
         self.open.insert(stream, held);
         let writer = self.writer.clone();
-        self.answers.spawn(async move {
-            // Where writing fails, reading does, too, and ends the connection.
-            let _ = tell(stream, answer, cancelled, &writer).await;
-            stream
-        });
+        self.answers.spawn(async move { tell(stream, answer, cancelled, &writer).await.map(|()| stream) });
         Ok(())
     }
 }
@@ -152,7 +158,7 @@ where
 /// has no space for anything else meanwhile.
 async fn tell<C, B>(
     stream: u32,
-    answer: Pin<Box<impl Future<Output = Response<B>>>>,
+    answer: Pin<Box<impl Future<Output = std::thread::Result<Response<B>>>>>,
     mut cancelled: oneshot::Receiver<Infallible>,
     writer: &Writer<C>,
 ) -> io::Result<()>
@@ -161,9 +167,13 @@ where
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
     let mut out = Vec::new();
-    let mut body = tokio::select! {
-        answer = answer => begin(stream, answer, &mut out),
+    let answer = tokio::select! {
+        answer = answer => answer.map(|answer| begin(stream, answer, &mut out)),
         _ = &mut cancelled => return Ok(()),
+    };
+    let Ok(mut body) = answer else {
+        end(stream, Some("this request failed at the hub; its log says more"), &mut out);
+        return write(writer, &mut out).await;
     };
     loop {
         // What is there goes with what was there before; only then it is waited for more.
@@ -189,6 +199,9 @@ where
             put(&mut out, Kind::Data, stream, |out| out.extend_from_slice(&chunk));
             if out.len() >= CHUNK {
                 write(writer, &mut out).await?;
+                if cancelled.try_recv() == Err(TryRecvError::Closed) {
+                    return Ok(());
+                }
             }
         }
     }
@@ -224,7 +237,7 @@ async fn data<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Option<Result<Byte
     }
 }
 
-/// Writes what is there to be written.
+/// Writes what is there to be written. What does not get through in time may be there in part: the connection has to end.
 fn write<'a, C: AsyncWrite>(
     writer: &'a Writer<C>,
     frames: &mut Vec<u8>,
@@ -235,8 +248,11 @@ fn write<'a, C: AsyncWrite>(
             return Ok(());
         }
         let mut writer = writer.lock().await;
-        writer.write_all(&frames).await?;
-        writer.flush().await
+        let written = timeout(FRAME, async {
+            writer.write_all(&frames).await?;
+            writer.flush().await
+        });
+        written.await.unwrap_or_else(|_| Err(broken("a client that does not read what it asked for")))
     })
 }
 
@@ -246,6 +262,9 @@ fn request(frame: &Frame, common: &[u8]) -> io::Result<Request<Bytes>> {
     let httparse::Status::Complete(length) = parsed.parse(&frame.payload).map_err(broken)? else {
         return Err(broken("the head of the request has no end"));
     };
+    if length > LARGEST_HEAD {
+        return Err(broken(format!("the head of the request has more than {LARGEST_HEAD} bytes")));
+    }
     let path = parsed.path.unwrap_or_default();
     if !path.starts_with('/') {
         return Err(broken(format!("`{path}` is no path of a request")));
@@ -322,6 +341,56 @@ mod tests {
             assert!(too_large.to_string().contains("1048576 are the most"), "{too_large}");
         };
         let (ended, ()) = tokio::join!(served(far, LONG), client);
+        ended.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_asks_and_does_not_read_is_not_read_from() {
+        let (mut near, far) = duplex(64);
+        let asking = async move {
+            let mut frames = Vec::new();
+            for stream in 1..=10_000 {
+                put(&mut frames, Kind::Request, stream, |out| {
+                    out.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n")
+                });
+            }
+            let sent = timeout(20 * SHORT, near.write_all(&frames)).await;
+            assert!(sent.is_err(), "all that was asked was read");
+            near
+        };
+        tokio::select! {
+            ended = served(far, LONG) => panic!("{ended:?}"),
+            _ = asking => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn as_many_as_may_be_open_are_asked_at_once_and_the_others_wait() {
+        let (near, far) = duplex(1000);
+        let client = async move {
+            let connection = Multiplexed::begin(near, &HeaderMap::new(), LONG);
+            let asked =
+                (0..500).map(|_| async { connection.send(&request(b"a")).await.unwrap().status().as_u16() });
+            assert_eq!(futures::future::join_all(asked).await, [200; 500]);
+        };
+        let (ended, ()) = tokio::join!(served(far, LONG), client);
+        ended.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_takes_no_other_with_it() {
+        let (near, far) = duplex(1000);
+        let answer = |asked: Result<Request<Bytes>, Refusal>| async move {
+            assert!(asked.unwrap().body() != "panic");
+            Response::new(Full::new(Bytes::new()))
+        };
+        let client = async move {
+            let connection = Multiplexed::begin(near, &HeaderMap::new(), LONG);
+            let failed = connection.send(&request(b"panic")).await.err().unwrap();
+            assert!(failed.to_string().contains("failed at the hub"), "{failed}");
+            assert_eq!(connection.send(&request(b"")).await.unwrap().status(), 200);
+        };
+        let (ended, ()) = tokio::join!(serve(far, LONG, answer, std::future::pending()), client);
         ended.unwrap();
     }
 

@@ -110,7 +110,9 @@ async fn open(
     if !version.is_empty() {
         path += &format!("?resourceVersion={version}");
     }
-    Ok(client::changes(up.client.send(up.client.request(Method::GET, &path)).await?))
+    // Of all sites below, and taken one by one: where this takes time, the hub above waits with the rest.
+    let client = up.client.clone().in_bulk();
+    Ok(client::changes(client.send(client.request(Method::GET, &path)).await?))
 }
 
 /// Takes the list that a watch begins with; answers its version, and when to list again because something was kept that

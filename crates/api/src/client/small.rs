@@ -1,25 +1,38 @@
 //! The one connection for all that is small, where the server offers it ([`multiplex`]).
 
-use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use std::{fmt, io};
 
 use axum::http;
 use axum::http::header::{HOST, USER_AGENT};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-use multiplex::{Multiplexed, Patience};
+use futures::future::select_ok;
+use futures::{FutureExt, Stream, StreamExt};
+use multiplex::{Answer, Multiplexed, Patience};
 use reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{AGENT, CONNECT, PING};
 
-/// What is larger goes elsewhere, in bytes.
-const LARGEST: usize = 256 << 10;
+/// What is larger goes elsewhere, in bytes: on a slow way nothing else gets through meanwhile.
+const LARGEST: usize = 16 << 10;
+/// How long a server of an older version is not asked again whether it knows the protocol by now.
+const OLD: Duration = Duration::from_secs(3600);
+/// How long one of several addresses has until the next one is tried beside it (RFC 8305).
+const HEAD_START: Duration = Duration::from_millis(250);
+/// For who sets no limit.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub(super) struct Small {
     tls: TlsConnector,
@@ -29,14 +42,18 @@ pub(super) struct Small {
 enum State {
     Closed,
     Open(Multiplexed),
-    /// The server is of an older version.
-    Unknown,
+    /// The last try to connect, and why it failed.
+    Failed(Instant, Arc<io::Error>),
+    /// The server was of an older version then.
+    Old(Instant),
 }
 
 impl Small {
     pub(super) fn new(mut tls: ClientConfig) -> Self {
-        // A server that knows no better takes the second one, and the connection is dropped.
-        tls.alpn_protocols = vec![daemon::tls::MULTIPLEXED.to_vec(), daemon::tls::HTTP_2.to_vec()];
+        // A server that does not know the first takes another one, and the connection is dropped.
+        let others = [daemon::tls::HTTP_2, daemon::tls::HTTP_1];
+        tls.alpn_protocols =
+            [daemon::tls::MULTIPLEXED].into_iter().chain(others).map(<[u8]>::to_vec).collect();
         Self { tls: TlsConnector::from(Arc::new(tls)), state: Mutex::new(State::Closed) }
     }
 
@@ -48,7 +65,6 @@ impl Small {
     ) -> io::Result<Option<Response>> {
         let body = request.body().map_or(Some(&b""[..]), Body::as_bytes);
         let Some(body) = body.filter(|body| body.len() <= LARGEST) else { return Ok(None) };
-        let Some(connection) = self.connection(request.url(), instance).await? else { return Ok(None) };
         let url = request.url();
         let path =
             url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
@@ -58,48 +74,82 @@ impl Small {
         // The connection has it.
         let own = request.headers().iter().filter(|(name, _)| *name != crate::INSTANCE);
         asked.headers_mut().extend(own.map(|(name, value)| (name.clone(), value.clone())));
-        let answered = connection.send(&asked);
-        let answer = match request.timeout() {
-            None => answered.await?,
-            Some(limit) => timeout(*limit, answered).await??,
-        };
+
+        let ends = Instant::now() + request.timeout().copied().unwrap_or(FOR_EVER);
+        let answered = timeout_at(ends, async {
+            match self.connection(url, instance).await? {
+                Some(connection) => connection.send(&asked).await.map(Some),
+                None => Ok(None),
+            }
+        });
+        let Some(answer) = answered.await?? else { return Ok(None) };
         let (head, body) = answer.into_parts();
-        let mut answer =
-            http::Response::builder().status(head.status).url(url.clone()).body(Body::wrap_stream(body));
-        if let Ok(answer) = &mut answer {
-            *answer.headers_mut() = head.headers;
-        }
-        answer.map(|answer| Some(Response::from(answer))).map_err(io::Error::other)
+        let body = InTime { answer: body, ends: Box::pin(sleep_until(ends)) };
+        let answer = http::Response::builder().status(head.status).url(url.clone());
+        let mut answer = answer.body(Body::wrap_stream(body)).map_err(io::Error::other)?;
+        *answer.headers_mut() = head.headers;
+        Ok(Some(Response::from(answer)))
     }
 
     async fn connection(&self, url: &Url, instance: Option<&str>) -> io::Result<Option<Multiplexed>> {
+        let asked = Instant::now();
         let mut state = self.state.lock().await;
         match &*state {
-            State::Unknown => return Ok(None),
+            State::Old(found) if found.elapsed() < OLD => return Ok(None),
             State::Open(connection) if connection.is_open() => return Ok(Some(connection.clone())),
-            State::Open(_) | State::Closed => {}
+            // Who waited for a try does not begin another one.
+            State::Failed(tried, error) if *tried > asked => {
+                return Err(io::Error::new(error.kind(), Shared(error.clone())));
+            }
+            _ => *state = State::Closed,
         }
-        *state = State::Closed;
-        let stream = timeout(CONNECT, self.connect(url)).await??;
-        let Some(stream) = stream else {
-            *state = State::Unknown;
-            return Ok(None);
-        };
-        let connection =
-            Multiplexed::begin(stream, &common(url, instance)?, Patience { asks_after: PING, waits: PING });
-        *state = State::Open(connection.clone());
-        Ok(Some(connection))
+        let connected = timeout(CONNECT, self.connect(url)).await;
+        match connected.unwrap_or_else(|late| Err(late.into())) {
+            Ok(Some(stream)) => {
+                let patience = Patience { asks_after: PING, waits: PING };
+                let connection = Multiplexed::begin(stream, &common(url, instance)?, patience);
+                *state = State::Open(connection.clone());
+                Ok(Some(connection))
+            }
+            Ok(None) => {
+                *state = State::Old(Instant::now());
+                Ok(None)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                *state = State::Failed(Instant::now(), error.clone());
+                Err(io::Error::new(error.kind(), Shared(error)))
+            }
+        }
     }
 
-    async fn connect(&self, url: &Url) -> io::Result<Option<tokio_rustls::client::TlsStream<TcpStream>>> {
+    /// A connection on which the protocol was agreed, unless the server does not know it.
+    async fn connect(&self, url: &Url) -> io::Result<Option<TlsStream<TcpStream>>> {
         let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let stream = TcpStream::connect((host, url.port_or_known_default().unwrap_or(443))).await?;
+        let stream = reach(host, url.port_or_known_default().unwrap_or(443)).await?;
         stream.set_nodelay(true)?;
         let stream = self.tls.connect(name, stream).await?;
         let agreed = stream.get_ref().1.alpn_protocol() == Some(daemon::tls::MULTIPLEXED);
         Ok(agreed.then_some(stream))
     }
+}
+
+/// The first address of a host that answers; each has a head start over the next.
+async fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
+    let found = lookup_host((host, port)).await?;
+    let tries = found.zip(0..).map(|(address, before): (SocketAddr, u32)| {
+        async move {
+            sleep(HEAD_START * before).await;
+            TcpStream::connect(address).await
+        }
+        .boxed()
+    });
+    let tries: Vec<_> = tries.collect();
+    if tries.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address")));
+    }
+    select_ok(tries).await.map(|(stream, _)| stream)
 }
 
 /// What all requests say.
@@ -113,4 +163,37 @@ fn common(url: &Url, instance: Option<&str>) -> io::Result<HeaderMap> {
         fields.insert(name, HeaderValue::from_str(value).map_err(io::Error::other)?);
     }
     Ok(fields)
+}
+
+/// A body that has to be there by some time.
+struct InTime {
+    answer: Answer,
+    ends: Pin<Box<Sleep>>,
+}
+
+impl Stream for InTime {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Poll::Ready(next) = self.answer.poll_next_unpin(cx) {
+            return Poll::Ready(next);
+        }
+        self.ends.as_mut().poll(cx).map(|()| Some(Err(io::ErrorKind::TimedOut.into())))
+    }
+}
+
+/// Why a connection that several waited for was not made.
+#[derive(Debug)]
+struct Shared(Arc<io::Error>);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("can't connect")
+    }
+}
+
+impl std::error::Error for Shared {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
 }

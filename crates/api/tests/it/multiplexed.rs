@@ -173,24 +173,41 @@ async fn an_answer_of_many_frames_arrives_whole() {
 
 #[tokio::test]
 async fn so_many_requests_may_be_open_and_one_that_nobody_waits_for_is_not() {
-    let (_hub, connection) = connected().await;
-    let path = format!("{}?watch=true", resource(PLACEMENTS));
-    let mut open = Vec::new();
-    for _ in 0..64 {
-        let watch = send(&connection, Method::GET, &path, &Value::Null).await;
-        assert_eq!(watch.status(), 200);
-        open.push(watch);
+    let (_hub, mut stream) = start().await;
+    let watch = format!("GET {}?watch=true HTTP/1.1\r\n\r\n", resource(PLACEMENTS)).into_bytes();
+    for number in 1..=65 {
+        stream.write_all(&frame(2, number, &watch)).await.unwrap();
     }
-    let refused = send(&connection, Method::GET, &path, &Value::Null).await;
-    assert_eq!(refused.status(), 429);
-    assert!(read(refused).await["message"].as_str().unwrap().contains("64 requests are open"));
-    drop(open.pop());
+    let (mut open, mut refused) = (0, 0);
+    while open + refused < 65 {
+        match next(&mut stream).await {
+            (4, _, head) if head.starts_with(b"HTTP/1.1 200 ") => open += 1,
+            (4, _, head) => {
+                assert!(head.starts_with(b"HTTP/1.1 429 "), "{}", String::from_utf8_lossy(&head));
+                refused += 1;
+            }
+            (5, _, said) if refused == 1 => {
+                assert!(String::from_utf8_lossy(&said).contains("64 requests are open"));
+            }
+            (5 | 6, ..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((open, refused), (64, 1));
+    stream.write_all(&frame(3, 1, b"")).await.unwrap();
     // The hub hears of it in its own time.
-    let mut again = send(&connection, Method::GET, &path, &Value::Null).await;
-    while again.status() == 429 {
-        again = send(&connection, Method::GET, &path, &Value::Null).await;
+    for number in 100.. {
+        stream.write_all(&frame(2, number, &watch)).await.unwrap();
+        let head = loop {
+            match next(&mut stream).await {
+                (4, found, head) if found == number => break head,
+                _ => {}
+            }
+        };
+        if head.starts_with(b"HTTP/1.1 200 ") {
+            return;
+        }
     }
-    assert_eq!(again.status(), 200);
 }
 
 #[tokio::test]
@@ -198,35 +215,52 @@ async fn what_is_wrong_with_a_request_is_said_and_the_connection_goes_on() {
     let (_hub, mut stream) = start().await;
     // Of later versions, and more of what nobody asked for.
     let mut sent = [frame(77, 3, b"news"), frame(3, 9, b""), frame(5, 9, b"data")].concat();
+    let long = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(64 << 10));
     for (stream, payload) in [
         (1, &b"GET /healthz HTTP/1.1\r\n"[..]),
         (2, b"\x00\xff"),
         (3, b"GET nonsense HTTP/1.1\r\n\r\n"),
         (4, b""),
+        (5, long.as_bytes()),
     ] {
         sent.extend(frame(2, stream, payload));
     }
     sent.extend(frame(8, 0, b""));
     stream.write_all(&sent).await.unwrap();
     let (mut refused, mut ponged) = (0, false);
-    while refused < 4 || !ponged {
+    while refused < 5 || !ponged {
         match next(&mut stream).await {
             (4, _, head) => {
                 assert!(head.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&head));
                 refused += 1;
             }
             (9, 0, _) => ponged = true,
-            (5 | 6, 1..=4, _) => {}
+            (5 | 6, 1..=5, _) => {}
             other => panic!("{other:?}"),
         }
     }
-    stream.write_all(&frame(2, 5, b"GET /readyz HTTP/1.1\r\n\r\n")).await.unwrap();
+    stream.write_all(&frame(2, 6, b"GET /readyz HTTP/1.1\r\n\r\n")).await.unwrap();
     loop {
-        if let (4, 5, head) = next(&mut stream).await {
+        if let (4, 6, head) = next(&mut stream).await {
             assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head));
             return;
         }
     }
+}
+
+#[tokio::test]
+async fn promise_7_who_shows_no_certificate_is_not_multiplexed_for() {
+    let authority = TestAuthority::new();
+    let hub = SecureHub::with(&authority).await;
+    let mut config = tls::client(authority.authority.certificate()).unwrap();
+    config.alpn_protocols = vec![tls::MULTIPLEXED.to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    let stream = TcpStream::connect(hub.address).await.unwrap();
+    let mut stream = connector.connect(NAME.try_into().unwrap(), stream).await.unwrap();
+    let _ = stream.write_all(&frame(2, 1, b"GET /healthz HTTP/1.1\r\n\r\n")).await;
+    let mut said = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.unwrap();
+    assert_eq!(said, b"");
 }
 
 #[tokio::test]
@@ -239,6 +273,7 @@ async fn frames_that_can_not_be_meant_end_the_connection() {
         frame(2, 0, &watch),
         [frame(2, 7, &watch), frame(2, 7, &watch)].concat(),
         frame(1, 0, b"no: end\r\n"),
+        frame(1, 0, format!("a: {}\r\n\r\n", "b".repeat(8 << 10)).as_bytes()),
         frame(1, 0, b"in valid\x00\r\n\r\n"),
     ];
     for sent in wrong {
