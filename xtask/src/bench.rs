@@ -1,7 +1,7 @@
 //! `bench`: memory at rest, latency from put to result, what serving costs over the bare engine, and what the hub's
 //! store and API do beside etcd.
 //!
-//! All in one run against sites like those of the demo, with the program as it ships. Numbers are medians; machines that are
+//! All in one run against sites like those of the demo, with the program optimised as it ships. Numbers are medians; machines that are
 //! shared are noisy, so compare within a run.
 
 mod agents;
@@ -53,7 +53,8 @@ pub struct Options {
     /// What to measure [default: all]
     #[arg(value_enum)]
     pub parts: Vec<Part>,
-    /// A program to measure instead of this checkout's, such as an older one
+    /// A program to measure instead of this checkout's, optimised as it ships: an older one, or what `cargo xtask dist` built
+    /// (the same, but smaller at rest)
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
     /// Seconds for each rate of writes

@@ -35,7 +35,7 @@ enum Command {
     Test(tests::Options),
     /// What continuous integration runs: test, and cargo-deny where it is installed
     Ci,
-    /// Measure memory, latency and the overhead of serving, with the program as it ships
+    /// Measure memory, latency and the overhead of serving, with the program optimised as it ships
     Bench(bench::Options),
     /// Build the program as it ships, with what a site at rest runs in one place of its file: twice, with a recording by
     /// valgrind in between
