@@ -94,6 +94,11 @@ impl Shared {
         streams.next = None;
         streams.broken_by = why.err().map(Arc::new);
         streams.open.clear();
+        self.places.close();
+    }
+
+    fn ended(&self) -> io::Error {
+        io::Error::new(io::ErrorKind::NotConnected, Broken(self.streams().broken_by.clone()))
     }
 }
 
@@ -136,13 +141,14 @@ impl Multiplexed {
     /// # Errors
     /// If the request is too large, or the connection breaks. [`io::ErrorKind::NotConnected`] if it had ended before.
     pub async fn send(&self, request: &Request<Bytes>) -> io::Result<Response<Answer>> {
-        let place = self.shared.places.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let place = self.shared.places.clone().acquire_owned().await.map_err(|_| self.shared.ended())?;
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let mut out = Vec::new();
         let mut answer = {
             let mut streams = self.shared.streams();
             let Some(stream) = streams.next else {
-                return Err(io::Error::new(io::ErrorKind::NotConnected, Broken(streams.broken_by.clone())));
+                drop(streams);
+                return Err(self.shared.ended());
             };
             put(&mut out, Kind::Request, stream, |out| {
                 out.extend_from_slice(format!("{} {path} HTTP/1.1\r\n", request.method()).as_bytes());
@@ -201,7 +207,7 @@ impl Stream for Answer {
         self.has_ended = !matches!(event, Some(Event::Data(_)));
         Poll::Ready(match event {
             Some(Event::Data(data)) => {
-                self.unread.fetch_sub(data.len(), Ordering::Relaxed);
+                self.unread.fetch_sub(weight(&data), Ordering::Relaxed);
                 Some(Ok(data))
             }
             Some(Event::End) => None,
@@ -259,11 +265,15 @@ async fn read<C: AsyncRead>(shared: &Shared, mut reader: ReadHalf<C>, patience: 
             }
             Some(Kind::GoingAway) => {
                 shared.streams().next = None;
+                shared.places.close();
                 continue;
             }
             Some(Kind::Head) => match head(&payload) {
                 Ok(head) => Event::Head(Box::new(head)),
-                Err(error) => Event::Broken(error.to_string()),
+                Err(error) => {
+                    shared.say(Kind::Cancel, stream);
+                    Event::Broken(error.to_string())
+                }
             },
             Some(Kind::Data) => Event::Data(payload),
             Some(Kind::End) => Event::End,
@@ -274,7 +284,7 @@ async fn read<C: AsyncRead>(shared: &Shared, mut reader: ReadHalf<C>, patience: 
         // Of those that nobody waits for any more, some may still come.
         let Some(told) = streams.open.get(&stream) else { continue };
         let is_last = matches!(event, Event::End | Event::Broken(_));
-        let size = if let Event::Data(data) = &event { data.len() } else { 0 };
+        let size = if let Event::Data(data) = &event { weight(data) } else { 0 };
         let is_too_much = told.unread.fetch_add(size, Ordering::Relaxed) + size > UNREAD;
         let event = match is_too_much {
             true => Event::Broken(format!("nobody read {UNREAD} bytes of the answer")),
@@ -290,6 +300,11 @@ async fn read<C: AsyncRead>(shared: &Shared, mut reader: ReadHalf<C>, patience: 
             shared.say(Kind::Cancel, stream);
         }
     }
+}
+
+/// How much keeping it takes, about, in bytes.
+fn weight(data: &Bytes) -> usize {
+    data.len() + 128
 }
 
 fn head(payload: &[u8]) -> io::Result<Response<()>> {

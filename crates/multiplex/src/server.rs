@@ -50,7 +50,7 @@ where
 {
     let (reader, writer) = split(connection);
     let mut streams = Streams {
-        writer: Arc::new(Mutex::new(writer)),
+        writer: Arc::new(Mutex::new(Some(writer))),
         answer,
         common: Bytes::new(),
         open: HashMap::new(),
@@ -62,11 +62,15 @@ where
     }
     streams.say(Kind::GoingAway).await?;
     while streams.answers.join_next().await.is_some() {}
-    streams.writer.lock().await.shutdown().await
+    let Some(mut writer) = streams.writer.lock().await.take() else { return Ok(()) };
+    timeout(FRAME, writer.shutdown()).await?
 }
 
-/// Whoever writes holds it for a whole number of frames, so that they don't mix.
-type Writer<C> = Arc<Mutex<WriteHalf<C>>>;
+/// What is said of a request that panicked.
+const FAILED: &str = "this request failed at the hub; its log says more";
+
+/// Whoever writes has it for a whole number of frames, so that they don't mix; it is gone where one was written in part.
+type Writer<C> = Arc<Mutex<Option<WriteHalf<C>>>>;
 
 struct Streams<C, A> {
     writer: Writer<C>,
@@ -172,17 +176,17 @@ where
         _ = &mut cancelled => return Ok(()),
     };
     let Ok(mut body) = answer else {
-        end(stream, Some("this request failed at the hub; its log says more"), &mut out);
+        end(stream, Some(FAILED), &mut out);
         return write(writer, &mut out).await;
     };
     loop {
         // What is there goes with what was there before; only then it is waited for more.
-        let next = match data(&mut body).now_or_never() {
+        let next = match next(&mut body).now_or_never() {
             Some(next) => next,
             None => {
                 write(writer, &mut out).await?;
                 tokio::select! {
-                    next = data(&mut body) => next,
+                    next = next(&mut body) => next,
                     _ = &mut cancelled => return Ok(()),
                 }
             }
@@ -190,7 +194,7 @@ where
         let mut rest = match next {
             Some(Ok(data)) => data,
             ended => {
-                end(stream, ended.map(Result::err).unwrap_or_default(), &mut out);
+                end(stream, ended.and_then(Result::err), &mut out);
                 return write(writer, &mut out).await;
             }
         };
@@ -225,19 +229,24 @@ fn end<E: Display>(stream: u32, broken_by: Option<E>, out: &mut Vec<u8>) {
     }
 }
 
-/// The next data of a body; nothing here has trailers.
-async fn data<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Option<Result<Bytes, B::Error>> {
+/// The next data of a body, or why there is no more; nothing here has trailers.
+async fn next<B: Body<Data = Bytes, Error: Display> + Unpin>(body: &mut B) -> Option<Result<Bytes, String>> {
     loop {
-        let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
-        match frame.map(http_body::Frame::into_data) {
-            Ok(Ok(data)) => return Some(Ok(data)),
-            Ok(Err(_)) => {}
-            Err(error) => return Some(Err(error)),
+        let frame = AssertUnwindSafe(std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)));
+        match frame.catch_unwind().await {
+            Ok(None) => return None,
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    return Some(Ok(data));
+                }
+            }
+            Ok(Some(Err(error))) => return Some(Err(error.to_string())),
+            Err(_) => return Some(Err(FAILED.to_owned())),
         }
     }
 }
 
-/// Writes what is there to be written. What does not get through in time may be there in part: the connection has to end.
+/// Writes what is there to be written. After one that does not get through in time nothing is written any more.
 fn write<'a, C: AsyncWrite>(
     writer: &'a Writer<C>,
     frames: &mut Vec<u8>,
@@ -247,12 +256,15 @@ fn write<'a, C: AsyncWrite>(
         if frames.is_empty() {
             return Ok(());
         }
-        let mut writer = writer.lock().await;
+        let mut place = writer.lock().await;
+        let mut writer = place.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let written = timeout(FRAME, async {
             writer.write_all(&frames).await?;
             writer.flush().await
         });
-        written.await.unwrap_or_else(|_| Err(broken("a client that does not read what it asked for")))
+        written.await.unwrap_or_else(|_| Err(broken("a client that does not read what it asked for")))?;
+        *place = Some(writer);
+        Ok(())
     })
 }
 
@@ -300,6 +312,7 @@ fn fields(common: &[u8]) -> io::Result<HeaderMap> {
 mod tests {
     use std::time::Duration;
 
+    use futures::StreamExt;
     use http_body_util::Full;
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
@@ -381,12 +394,20 @@ mod tests {
     async fn a_request_that_panics_takes_no_other_with_it() {
         let (near, far) = duplex(1000);
         let answer = |asked: Result<Request<Bytes>, Refusal>| async move {
-            assert!(asked.unwrap().body() != "panic");
-            Response::new(Full::new(Bytes::new()))
+            let body = asked.unwrap().into_body();
+            assert!(body != "panic");
+            let later = futures::stream::once(async move {
+                assert!(body != "panic later");
+                Ok::<_, Infallible>(http_body::Frame::data(body))
+            });
+            Response::new(http_body_util::StreamBody::new(later.boxed()))
         };
         let client = async move {
             let connection = Multiplexed::begin(near, &HeaderMap::new(), LONG);
             let failed = connection.send(&request(b"panic")).await.err().unwrap();
+            assert!(failed.to_string().contains("failed at the hub"), "{failed}");
+            let mut later = connection.send(&request(b"panic later")).await.unwrap().into_body();
+            let failed = later.next().await.unwrap().unwrap_err();
             assert!(failed.to_string().contains("failed at the hub"), "{failed}");
             assert_eq!(connection.send(&request(b"")).await.unwrap().status(), 200);
         };

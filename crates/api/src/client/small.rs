@@ -1,6 +1,5 @@
 //! The one connection for all that is small, where the server offers it ([`multiplex`]).
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,13 +10,13 @@ use axum::http;
 use axum::http::header::{HOST, USER_AGENT};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-use futures::future::select_ok;
-use futures::{FutureExt, Stream, StreamExt};
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt};
 use multiplex::{Answer, Multiplexed, Patience};
 use reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
@@ -135,21 +134,23 @@ impl Small {
     }
 }
 
-/// The first address of a host that answers; each has a head start over the next.
+/// The first address of a host that answers; each has a head start over the next, unless it fails before.
 async fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
-    let found = lookup_host((host, port)).await?;
-    let tries = found.zip(0..).map(|(address, before): (SocketAddr, u32)| {
-        async move {
-            sleep(HEAD_START * before).await;
-            TcpStream::connect(address).await
+    let mut addresses = lookup_host((host, port)).await?.fuse();
+    let mut tries = FuturesUnordered::new();
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+    loop {
+        let next = addresses.next();
+        let was_last = next.is_none();
+        tries.extend(next.map(TcpStream::connect));
+        let head_start = if was_last { FOR_EVER } else { HEAD_START };
+        match timeout(head_start, tries.next()).await {
+            Ok(Some(Ok(stream))) => return Ok(stream),
+            Ok(Some(Err(error))) => failed = error,
+            Ok(None) if was_last => return Err(failed),
+            Ok(None) | Err(_) => {}
         }
-        .boxed()
-    });
-    let tries: Vec<_> = tries.collect();
-    if tries.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address")));
     }
-    select_ok(tries).await.map(|(stream, _)| stream)
 }
 
 /// What all requests say.
@@ -195,5 +196,23 @@ impl fmt::Display for Shared {
 impl std::error::Error for Shared {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&*self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_is_reached_at_the_address_that_answers() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // It is ::1, too, where nobody listens.
+        for host in ["localhost", "127.0.0.1"] {
+            assert_eq!(reach(host, port).await.unwrap().peer_addr().unwrap().port(), port);
+        }
+        drop(listener);
+        assert_eq!(reach("localhost", port).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(reach("no.such.host.invalid", port).await.is_err());
     }
 }
