@@ -181,12 +181,12 @@ where
     };
     loop {
         // What is there goes with what was there before; only then it is waited for more.
-        let next = match next(&mut body).now_or_never() {
+        let next = match next_data(&mut body).now_or_never() {
             Some(next) => next,
             None => {
                 write(writer, &mut out).await?;
                 tokio::select! {
-                    next = next(&mut body) => next,
+                    next = next_data(&mut body) => next,
                     _ = &mut cancelled => return Ok(()),
                 }
             }
@@ -230,7 +230,9 @@ fn end<E: Display>(stream: u32, broken_by: Option<E>, out: &mut Vec<u8>) {
 }
 
 /// The next data of a body, or why there is no more; nothing here has trailers.
-async fn next<B: Body<Data = Bytes, Error: Display> + Unpin>(body: &mut B) -> Option<Result<Bytes, String>> {
+async fn next_data<B: Body<Data = Bytes, Error: Display> + Unpin>(
+    body: &mut B,
+) -> Option<Result<Bytes, String>> {
     loop {
         let frame = AssertUnwindSafe(std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)));
         match frame.catch_unwind().await {
