@@ -19,7 +19,7 @@ use axum::http::{HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use daemon::Shutdown;
-use daemon::tls::ClientCertificate;
+use daemon::tls::{ClientCertificate, TlsStream};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -30,9 +30,7 @@ use multiplex::{Patience, Refusal};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tower::ServiceExt;
 use tracing::{debug, warn};
@@ -54,7 +52,7 @@ pub struct Peer {
 impl Peer {
     fn of(connection: &Connection, address: SocketAddr) -> Self {
         let shown = match connection {
-            Either::Left(encrypted) => encrypted.get_ref().1.peer_certificates(),
+            Either::Left(encrypted) => encrypted.session().peer_certificates(),
             Either::Right(_) => None,
         };
         let certificate = shown.and_then(|chain| ClientCertificate::read(chain.first()?));
@@ -88,7 +86,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections and serves them until the shutdown; then those that are open end what they are at.
 pub async fn serve(listener: TcpListener, config: Arc<ServerConfig>, router: Router, shutdown: Shutdown) {
-    let acceptor = TlsAcceptor::from(config);
     let places = Arc::new(Semaphore::new(HANDSHAKES));
     let mut connections = JoinSet::new();
     loop {
@@ -104,10 +101,10 @@ pub async fn serve(listener: TcpListener, config: Arc<ServerConfig>, router: Rou
                 }
             },
         };
-        let (acceptor, router, shutdown) = (acceptor.clone(), router.clone(), shutdown.clone());
+        let (config, router, shutdown) = (config.clone(), router.clone(), shutdown.clone());
         connections.spawn(async move {
             // Boxed, so that a connection does not keep the space that its handshake took.
-            let shaken = Box::pin(shake_hands(stream, address, acceptor, place));
+            let shaken = Box::pin(shake_hands(stream, address, config, place));
             match shaken.await {
                 Ok(connection) => serve_connection(connection, address, router, shutdown).await,
                 Err(error) => debug!(peer = %address, %error, "connection refused"),
@@ -132,7 +129,7 @@ async fn accept(
 async fn serve_connection(connection: Connection, address: SocketAddr, router: Router, shutdown: Shutdown) {
     let peer = Peer::of(&connection, address);
     let chosen = match &connection {
-        Either::Left(encrypted) => encrypted.get_ref().1.alpn_protocol(),
+        Either::Left(encrypted) => encrypted.session().alpn_protocol(),
         Either::Right(_) => None,
     };
     // Boxed each on its own, so that one at rest does not keep the space that another protocol would take.
@@ -221,20 +218,20 @@ fn take_origin_form(request: &mut Request<Incoming>) {
 async fn shake_hands(
     stream: TcpStream,
     peer: SocketAddr,
-    acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
     _place: Place,
 ) -> io::Result<Connection> {
-    tokio::time::timeout(HANDSHAKE, begin(stream, peer, acceptor)).await?
+    tokio::time::timeout(HANDSHAKE, begin(stream, peer, config)).await?
 }
 
-async fn begin(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) -> io::Result<Connection> {
+async fn begin(stream: TcpStream, peer: SocketAddr, config: Arc<ServerConfig>) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     if first == [TLS] {
-        return Ok(Either::Left(Box::new(acceptor.accept(stream).await?)));
+        return Ok(Either::Left(Box::new(TlsStream::accept(stream, config).await?)));
     }
     if peer.ip().is_loopback() {
         return Ok(Either::Right(stream));

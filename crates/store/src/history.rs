@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -16,13 +17,22 @@ pub struct HistoryLimits {
     pub events: usize,
     /// Bytes of JSON of the objects that they keep alive.
     pub bytes: usize,
+    /// How long ago they may be; but the latest thousand are kept whatever their age.
+    pub age: Duration,
 }
 
 impl Default for HistoryLimits {
     fn default() -> Self {
-        Self { events: 16_384, bytes: 64 << 20 }
+        Self { events: 16_384, bytes: 64 << 20, age: Duration::from_secs(120) }
     }
 }
+
+/// How many changes are kept whatever their age.
+const LATEST: usize = 1000;
+/// How many parts of the age that is kept are told apart.
+const MARKS: u32 = 8;
+/// How many changes are forgotten at once for their age, so that nobody waits for long meanwhile.
+const FORGOTTEN_AT_ONCE: usize = 4096;
 
 /// How many changes a reader takes at once, so that one that is far behind does not hold all of them.
 const TAKEN_AT_ONCE: usize = 256;
@@ -51,6 +61,10 @@ struct Logs {
     beginning: u64,
     events: usize,
     bytes: usize,
+    /// Which version was the latest at some times, the oldest first.
+    marks: VecDeque<(Instant, u64)>,
+    /// What changed up to this version is older than what is kept.
+    aged: u64,
     /// Kinds, and their watched namespaces, whose watchers were not woken yet.
     unannounced: HashSet<(&'static str, Option<Arc<str>>)>,
 }
@@ -99,11 +113,12 @@ impl Logs {
         })
     }
 
-    fn forget_oldest(&mut self) -> Option<Event> {
+    /// Forgets the oldest change, if it made no later version than this one.
+    fn forget_oldest(&mut self, up_to: u64) -> Option<Event> {
         let first = |log: &Log| log.events.front().map(|event| event.version);
         let log =
             self.kinds.values_mut().filter(|log| !log.events.is_empty()).min_by_key(|log| first(log))?;
-        let event = log.events.pop_front()?;
+        let event = log.events.pop_front_if(|first| first.version <= up_to)?;
         log.oldest = event.version;
         if let Some(place) = log.places.get_mut(event.object.key.namespace.as_str()) {
             place.oldest = event.version;
@@ -173,6 +188,8 @@ impl History {
             beginning: version,
             events: 0,
             bytes: 0,
+            marks: VecDeque::new(),
+            aged: 0,
             unannounced: HashSet::new(),
         };
         Self { limits, logs: RwLock::new(logs), latest: watch::Sender::new(version) }
@@ -198,9 +215,28 @@ impl History {
             logs.unannounced.insert((plural, place));
         }
         while logs.events > self.limits.events || logs.bytes > self.limits.bytes {
-            let Some(event) = logs.forget_oldest() else { break };
+            let Some(event) = logs.forget_oldest(u64::MAX) else { break };
             forgotten.push(event);
         }
+        drop(logs);
+        // Objects are taken apart outside of the lock.
+        drop(forgotten);
+    }
+
+    /// Forgets what is older than what is kept, as of now; to be called every few seconds.
+    pub(crate) fn forget_old(&self, now: Instant) {
+        let age = self.limits.age;
+        let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
+        if logs.marks.back().is_none_or(|(noted, _)| now.duration_since(*noted) >= age / MARKS) {
+            let mark = (now, logs.version);
+            logs.marks.push_back(mark);
+        }
+        while let Some((_, version)) = logs.marks.pop_front_if(|(noted, _)| now.duration_since(*noted) >= age)
+        {
+            logs.aged = version;
+        }
+        let (aged, most) = (logs.aged, logs.events.saturating_sub(LATEST).min(FORGOTTEN_AT_ONCE));
+        let forgotten: Vec<Event> = std::iter::from_fn(|| logs.forget_oldest(aged)).take(most).collect();
         drop(logs);
         // Objects are taken apart outside of the lock.
         drop(forgotten);
@@ -297,15 +333,47 @@ mod tests {
     #[test]
     fn bytes_bound_what_is_remembered() {
         let one = event("a", 11).bytes();
-        let history = History::starting_at(10, HistoryLimits { events: 1000, bytes: 3 * one });
+        let history = History::starting_at(10, HistoryLimits { bytes: 3 * one, ..HistoryLimits::default() });
         (11..21).for_each(|version| history.push(event("a", version)));
         assert_eq!(history.take(&Scope::Kind("a"), 16).err(), Some(Expired { asked: 16, oldest: 17 }));
         assert_eq!(versions(&history, &Scope::Kind("a"), 17), [18, 19, 20]);
     }
 
     #[test]
+    fn what_is_old_is_forgotten_but_for_the_latest_changes() {
+        let (history, began) = (History::starting_at(0, HistoryLimits::default()), Instant::now());
+        let after = |seconds: u64| history.forget_old(began + Duration::from_secs(seconds));
+        let is_known = |version| history.take(&Scope::Kind("a"), version).is_ok();
+        after(0);
+        (1..=10_000).for_each(|version| history.push(event("a", version)));
+        after(60);
+        assert!(is_known(0));
+        (10_001..=11_000).for_each(|version| history.push(event("a", version)));
+        for _ in 0..10 {
+            after(119);
+        }
+        assert!(is_known(0));
+        after(180);
+        assert!(is_known(4096) && !is_known(4095), "many are forgotten in parts");
+        for _ in 0..10 {
+            after(181);
+        }
+        assert!(is_known(10_000) && !is_known(9_999));
+        for _ in 0..10 {
+            after(100_000);
+        }
+        assert!(is_known(10_000), "the latest thousand stay");
+        (11_001..=11_500).for_each(|version| history.push(event("a", version)));
+        after(100_000);
+        assert!(is_known(10_500) && !is_known(10_499), "those were old already");
+        history.push(event("a", 11_501));
+        after(200_000);
+        assert!(is_known(10_501) && !is_known(10_500));
+    }
+
+    #[test]
     fn a_busy_kind_expires_no_watcher_of_a_quiet_one() {
-        let history = History::starting_at(10, HistoryLimits { events: 3, bytes: 1 << 20 });
+        let history = History::starting_at(10, HistoryLimits { events: 3, ..HistoryLimits::default() });
         history.push(event("quiet", 11));
         (12..30).for_each(|version| history.push(event("busy", version)));
         assert!(history.take(&Scope::Kind("quiet"), 10).is_err(), "its own change was forgotten");
@@ -334,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_busy_namespace_neither_wakes_nor_expires_who_watches_a_quiet_one() {
-        let history = History::starting_at(10, HistoryLimits { events: 3, bytes: 1 << 20 });
+        let history = History::starting_at(10, HistoryLimits { events: 3, ..HistoryLimits::default() });
         let quiet = Scope::Place("a", "quiet".into());
         let mut latest = history.subscribe(&quiet, 10).unwrap();
         for version in 11..30 {
@@ -356,7 +424,7 @@ mod tests {
 
     #[test]
     fn who_watches_a_namespace_reads_what_came_before_it_was_watched_too() {
-        let history = History::starting_at(0, HistoryLimits { events: 8, bytes: 1 << 20 });
+        let history = History::starting_at(0, HistoryLimits { events: 8, ..HistoryLimits::default() });
         let place = Scope::Place("a", "here".into());
         let push = |versions: std::ops::RangeInclusive<u64>| {
             for version in versions {

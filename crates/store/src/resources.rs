@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -275,6 +276,11 @@ impl Store {
         from: u64,
     ) -> Result<Watch, Expired> {
         Watch::begin(self.history.clone(), Scope::Place(plural, namespace.into()), from)
+    }
+
+    /// Forgets changes that are older than what is kept of them; to be called every few seconds.
+    pub fn forget_old(&self) {
+        self.history.forget_old(Instant::now());
     }
 
     /// Stores a new resource; sets uid, version, generation and creation time.

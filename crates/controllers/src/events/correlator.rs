@@ -1,6 +1,6 @@
 //! Which occurrences are told anew, which are counted, and which are dropped.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use types::Time;
 use types::core::ObjectReference;
@@ -38,29 +38,33 @@ pub(super) struct Correlator {
 
 /// Kind, namespace, name and UID of an object.
 type Identity = [String; 4];
-/// Type and reason of events, and their message unless that is of no account.
-type Likeness = (&'static str, &'static str, Option<String>);
+/// Type and reason of events.
+type Sort = (&'static str, &'static str);
 
-/// What was told of an object.
+/// What was told of an object: of most of them one thing, so that lists are smaller than maps, and no slower.
 #[derive(Debug)]
 struct Told {
     last: Time,
     tokens: f64,
-    events: BTreeMap<Likeness, Counted>,
-    messages: BTreeMap<(&'static str, &'static str), Messages>,
+    events: Vec<Counted>,
+    messages: Vec<Messages>,
 }
 
 #[derive(Debug)]
 struct Counted {
+    sort: Sort,
+    /// `None` if it is of no account.
+    message: Option<String>,
     name: String,
     count: i64,
     last: Time,
 }
 
-/// Different messages of one type and reason; none is let go before all are.
+/// Different messages of one sort; none is let go before all are.
 #[derive(Debug)]
 struct Messages {
-    seen: BTreeSet<String>,
+    sort: Sort,
+    seen: Vec<String>,
     last: Time,
 }
 
@@ -75,26 +79,29 @@ impl Correlator {
         let told = self.objects.entry(identity).or_insert_with(|| Told {
             last: now,
             tokens: BURST,
-            events: BTreeMap::new(),
-            messages: BTreeMap::new(),
+            events: Vec::new(),
+            messages: Vec::new(),
         });
         told.tokens = (told.tokens + seconds(told.last, now) / REFILL).min(BURST);
         told.last = now;
-        told.events.retain(|_, event| seconds(event.last, now) <= WINDOW);
-        told.messages.retain(|_, messages| seconds(messages.last, now) <= WINDOW);
+        told.events.retain(|event| seconds(event.last, now) <= WINDOW);
+        told.messages.retain(|messages| seconds(messages.last, now) <= WINDOW);
         if told.tokens < 1.0 {
             return Verdict::Drop;
         }
         told.tokens -= 1.0;
-        let (likeness, message) = told.liken(occurrence, now);
-        if let Some(event) = told.events.get_mut(&likeness) {
+        let sort = (occurrence.kind, occurrence.reason);
+        let (alike, message) = told.liken(occurrence, now);
+        let is_alike = |event: &&mut Counted| event.sort == sort && event.message == alike;
+        if let Some(event) = told.events.iter_mut().find(is_alike) {
             event.count += 1;
             event.last = now;
             return Verdict::Again { name: event.name.clone(), message, count: event.count };
         }
         let instant = now.0.as_nanosecond().unsigned_abs() + u128::from(serial);
         let name = format!("{}.{instant:x}", stem(&occurrence.object));
-        told.events.insert(likeness, Counted { name: name.clone(), count: 1, last: now });
+        told.events.reserve_exact(1);
+        told.events.push(Counted { sort, message: alike, name: name.clone(), count: 1, last: now });
         Verdict::New { name, message }
     }
 
@@ -108,19 +115,23 @@ impl Correlator {
 }
 
 impl Told {
-    /// What an occurrence is counted with, and how it is worded.
-    fn liken(&mut self, occurrence: &Occurrence, now: Time) -> (Likeness, String) {
+    /// The message that an occurrence is counted with, unless it is of no account, and how it is worded.
+    fn liken(&mut self, occurrence: &Occurrence, now: Time) -> (Option<String>, String) {
         let Occurrence { kind, reason, message, .. } = occurrence;
-        let empty = || Messages { seen: BTreeSet::new(), last: now };
-        let messages = self.messages.entry((kind, reason)).or_insert_with(empty);
-        messages.last = now;
-        if messages.seen.len() < ALIKE {
-            messages.seen.insert(message.clone());
+        let (sort, empty) = ((*kind, *reason), Vec::new);
+        let known = self.messages.iter().position(|messages| messages.sort == sort);
+        let mut seen = known.map_or_else(empty, |place| self.messages.swap_remove(place).seen);
+        if seen.len() < ALIKE && !seen.contains(message) {
+            seen.reserve_exact(1);
+            seen.push(message.clone());
         }
-        if messages.seen.len() < ALIKE {
-            return ((kind, reason, Some(message.clone())), message.clone());
+        let are_too_many = seen.len() >= ALIKE;
+        self.messages.reserve_exact(1);
+        self.messages.push(Messages { sort, seen, last: now });
+        if are_too_many {
+            return (None, format!("(combined from similar events): {message}"));
         }
-        ((kind, reason, None), format!("(combined from similar events): {message}"))
+        (Some(message.clone()), message.clone())
     }
 }
 
@@ -135,6 +146,7 @@ fn seconds(from: Time, to: Time) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     fn at(second: u64) -> Time {

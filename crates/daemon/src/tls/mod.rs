@@ -12,6 +12,7 @@ mod peer;
 mod pinned;
 mod serving;
 mod signing;
+mod stream;
 
 use std::io;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use peer::ClientCertificate;
 pub use pinned::{PINNED_NAME, pinned_server};
 pub use serving::{Served, Source, server, server_for_all, server_of};
 pub use signing::{RequestError, Usage, applicant};
+pub use stream::TlsStream;
 
 /// How the protocols are called that clients and servers agree on (ALPN).
 pub const HTTP_1: &[u8] = b"http/1.1";

@@ -154,7 +154,7 @@ proptest! {
         events in 0..6_usize,
         bytes in 0..4000_usize,
     ) {
-        let limits = HistoryLimits { events, bytes };
+        let limits = HistoryLimits { events, bytes, ..HistoryLimits::default() };
         let store = Store::open_with(Ledger::memory().unwrap(), &PLURALS, Options { history: limits, seal: None }).unwrap();
         let reader = block_on(run(&store, &steps));
         prop_assert!(reader.seen.windows(2).all(|pair| pair[0] < pair[1]));
