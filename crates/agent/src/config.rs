@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use artifacts::signature::TrustedKeys;
 use serde::{Deserialize, Serialize};
+use types::SmallMap;
 
 use crate::Joining;
 
@@ -22,7 +23,7 @@ pub struct Config {
     /// The tier to join as.
     pub tier: String,
     /// The labels to join with.
-    pub labels: BTreeMap<String, String>,
+    pub labels: SmallMap,
     /// What the operator says of the site, for selectors.
     pub claims: BTreeMap<String, String>,
     /// Locations to measure the way to: names with a URL there, of which host and port count.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use inference::Repository;
 use runtimes::Runtimes;
-use types::{Amount, Capacity, Claim, Endpoints, OutputsStatus, SiteStatus};
+use types::{Amount, Capacity, Claim, Endpoints, OutputsStatus, SiteStatus, SmallMap};
 
 use crate::config::Access;
 use crate::usage::{self, Readings};
@@ -47,7 +47,7 @@ impl Facts {
         let memory = daemon::machine_memory().unwrap_or(0);
         let usable_memory = daemon::usable_memory().unwrap_or(0);
         let gpus = gpus(Path::new("/proc/driver/nvidia/gpus"));
-        let mut extended = BTreeMap::new();
+        let mut extended = SmallMap::new();
         if !gpus.is_empty() {
             extended.insert("gpu".to_owned(), Amount::of(gpus.len() as u64));
             found.entry("gpu".to_owned()).or_insert_with(|| gpus.join(", "));
@@ -112,7 +112,7 @@ pub(crate) fn is_news(told: &SiteStatus, now: &SiteStatus) -> bool {
     let lasting = |status: &SiteStatus| {
         let mut lasting = SiteStatus {
             links: vec![],
-            usage: BTreeMap::new(),
+            usage: SmallMap::new(),
             outputs: OutputsStatus::default(),
             ..status.clone()
         };
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn free_space_is_news_when_it_changed_much() {
         let free = |mebibytes: u64| SiteStatus {
-            allocatable: BTreeMap::from([(DISK.to_owned(), Amount::of(mebibytes << 20))]),
+            allocatable: SmallMap::from([(DISK.to_owned(), Amount::of(mebibytes << 20))]),
             ..SiteStatus::default()
         };
         assert!(!is_news(&free(10_000), &free(9_000)));
@@ -188,7 +188,7 @@ mod tests {
         assert!(is_news(&free(10_000), &free(8_000)));
         assert!(is_news(&free(1000), &SiteStatus::default()));
         assert!(is_news(&free(10), &SiteStatus { version: "2".to_owned(), ..free(10) }));
-        let busy = BTreeMap::from([("cpu".to_owned(), 1.0)]);
+        let busy = SmallMap::from([("cpu".to_owned(), 1.0)]);
         assert!(!is_news(&free(10), &SiteStatus { usage: busy, ..free(10) }), "usage has a pace of its own");
     }
 

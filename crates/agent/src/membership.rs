@@ -1,6 +1,5 @@
 //! Which hub a site belongs to, as whom, and how it got there.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use daemon::{Backoff, Shutdown};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
-use types::Digest;
+use types::{Digest, SmallMap};
 
 use crate::Error;
 use crate::identity::{self, encrypted};
@@ -78,7 +77,7 @@ pub struct Joining {
     /// The tier to join as.
     pub tier: String,
     /// The labels to join with.
-    pub labels: BTreeMap<String, String>,
+    pub labels: SmallMap,
 }
 
 /// A join token as people carry it from the hub to the machine that joins: the hub's single-use secret, the

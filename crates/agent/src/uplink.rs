@@ -14,7 +14,7 @@ mod deliveries;
 mod relay;
 mod reports;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use daemon::{Shutdown, Tasks};
 use store::{Key, Ledger};
 use tokio::sync::watch;
 use tracing::{error, info};
-use types::{Kind, Site, SiteSpec, SiteStatus, Time};
+use types::{Kind, Site, SiteSpec, SiteStatus, SmallMap, Time};
 
 use crate::identity::Identity;
 use crate::links::{self, Links, Named};
@@ -80,7 +80,7 @@ struct Up {
     links: Links,
     ledger: Ledger,
     tier: String,
-    labels: BTreeMap<String, String>,
+    labels: SmallMap,
     /// Sites that became known above in this session, and when: they may not have been assigned yet what they had.
     young: Arc<Mutex<HashMap<String, Instant>>>,
     /// Counts how often that happened.

@@ -1,9 +1,8 @@
 //! How busy a site is, for placements that look at it. Cheap to look at, and news only where it changed much.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use types::SiteMetric;
+use types::{SiteMetric, SmallMap};
 
 use crate::links;
 
@@ -27,7 +26,7 @@ pub(crate) struct Readings<'a> {
 }
 
 /// By name; what the system doesn't tell is left out.
-pub(crate) fn of(readings: &Readings) -> BTreeMap<String, f64> {
+pub(crate) fn of(readings: &Readings) -> SmallMap<f64> {
     let values = [
         (SiteMetric::Cpu, load(readings.loadavg, readings.cpus)),
         (SiteMetric::Memory, memory(readings)),
@@ -39,7 +38,7 @@ pub(crate) fn of(readings: &Readings) -> BTreeMap<String, f64> {
 }
 
 /// Whether usage changed so much that it matters to anybody.
-pub(crate) fn is_news(told: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) -> bool {
+pub(crate) fn is_news(told: &SmallMap<f64>, now: &SmallMap<f64>) -> bool {
     let (factor, least) = QUEUE;
     let changed = |(name, now): (&String, &f64)| match told.get(name) {
         None => true,
@@ -89,7 +88,7 @@ mod tests {
         }
     }
 
-    fn told(values: &[(&str, f64)]) -> BTreeMap<String, f64> {
+    fn told(values: &[(&str, f64)]) -> SmallMap<f64> {
         values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
     }
 
@@ -119,6 +118,6 @@ mod tests {
             assert_eq!(is_news(&idle, &now), news, "{name} {value}");
             now.insert(name.to_owned(), before);
         }
-        assert!(is_news(&BTreeMap::new(), &idle));
+        assert!(is_news(&SmallMap::new(), &idle));
     }
 }

@@ -1,6 +1,5 @@
 //! How machines become sites, and stay them: invitations, joining, the next certificate, and the end of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Key, Object};
 use types::core::{CertificateSigningRequestSpec, CertificateSigningRequestStatus};
-use types::{Kind, ObjectMeta, Resource, Site, SiteSpec, Time};
+use types::{Kind, ObjectMeta, Resource, Site, SiteSpec, SmallMap, Time};
 
 use crate::authentication::{Invitation, Proof, SITES, User, outlived};
 use crate::body::Body;
@@ -39,7 +38,7 @@ pub struct JoinRequest {
     pub tier: String,
     /// The site's labels.
     #[serde(default)]
-    pub labels: BTreeMap<String, String>,
+    pub labels: SmallMap,
 }
 
 /// What the hub answers.
@@ -111,7 +110,7 @@ pub struct JoinTokenRequest {
     pub tier: String,
     /// Labels beside those that the agent names.
     #[serde(default)]
-    pub labels: BTreeMap<String, String>,
+    pub labels: SmallMap,
     /// Whether a person approves before the agent is in.
     #[serde(default)]
     pub manual: bool,

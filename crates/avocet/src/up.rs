@@ -115,7 +115,7 @@ fn uplink(data: &Path, name: &str, options: &UplinkArgs) -> anyhow::Result<Optio
         hub: options.join.trim_end_matches('/').to_owned(),
         join_token: token.map(str::to_owned),
         tier: TIER.to_owned(),
-        labels: BTreeMap::new(),
+        labels: types::SmallMap::new(),
     }))
 }
 
@@ -165,7 +165,7 @@ fn site_config(
         hub: hub.trim_end_matches('/').to_owned(),
         join_token,
         tier: options.tier.clone(),
-        labels: pairs("label", &options.labels)?,
+        labels: pairs("label", &options.labels)?.into(),
         claims: pairs("claim", &options.claims)?,
         measure: pairs("measure", &options.measure)?,
         measure_width: documents(options)?,

@@ -1,6 +1,9 @@
 //! Who owns whom: an index over all objects, so that a change leads to the few objects that it concerns.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use store::{Event, EventKind, Key, Object, Store};
 use types::core::{
@@ -16,8 +19,8 @@ use crate::namespace::{ACCOUNT, AUTHORITY};
 pub(crate) struct Dependents {
     /// The version that this is of.
     pub(crate) version: u64,
-    /// Where the object of a UID is.
-    places: HashMap<String, Key>,
+    /// All objects, by their UIDs.
+    all: HashSet<Indexed>,
     /// The objects that refer to an owner, by its UID.
     of_owner: HashMap<String, BTreeSet<Key>>,
     /// The UIDs that an object refers to; only of those that do.
@@ -27,6 +30,30 @@ pub(crate) struct Dependents {
     /// Namespaces that are going.
     terminating: HashSet<String>,
 }
+
+/// An object among all, found by its own UID: there are many, and none is kept twice.
+#[derive(Debug)]
+struct Indexed(Arc<Object>);
+
+impl Borrow<str> for Indexed {
+    fn borrow(&self) -> &str {
+        &self.0.metadata.uid
+    }
+}
+
+impl Hash for Indexed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.metadata.uid.hash(state);
+    }
+}
+
+impl PartialEq for Indexed {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.metadata.uid == other.0.metadata.uid
+    }
+}
+
+impl Eq for Indexed {}
 
 impl Dependents {
     /// The index of a store, and the objects in it that somebody may have to act on.
@@ -91,18 +118,18 @@ impl Dependents {
 
     /// Where the object of a UID is.
     pub(crate) fn place(&self, uid: &str) -> Option<&Key> {
-        self.places.get(uid)
+        self.all.get(uid).map(|Indexed(object)| &object.key)
     }
 
     fn places_of_owners(&self, key: &Key) -> BTreeSet<Key> {
         let owners = self.owners.get(key).into_iter().flatten();
-        owners.filter_map(|uid| self.places.get(uid).cloned()).collect()
+        owners.filter_map(|uid| self.place(uid).cloned()).collect()
     }
 
-    fn put(&mut self, object: &Object) {
+    fn put(&mut self, object: &Arc<Object>) {
         self.forget_owners(&object.key);
         let metadata = &object.metadata;
-        self.places.insert(metadata.uid.clone(), object.key.clone());
+        self.all.replace(Indexed(object.clone()));
         if !metadata.owner_references.is_empty() {
             let owners: Vec<String> =
                 metadata.owner_references.iter().map(|owner| owner.uid.clone()).collect();
@@ -121,7 +148,7 @@ impl Dependents {
 
     fn remove(&mut self, object: &Object) {
         self.forget_owners(&object.key);
-        self.places.remove(&object.metadata.uid);
+        self.all.remove(object.metadata.uid.as_str());
         if object.key.plural == NamespaceSpec::PLURAL {
             self.terminating.remove(&object.key.name);
         }

@@ -2,8 +2,9 @@
 //!
 //! Spaces and tabs count for nothing but between a key and a word. A missing label meets no constraint, not even `!=`.
 
-use std::collections::BTreeMap;
 use std::fmt;
+
+use types::SmallMap;
 
 /// Not a constraint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -183,7 +184,7 @@ impl LabelConstraint {
     }
 
     /// Whether it holds.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &SmallMap) -> bool {
         let Some(value) = labels.get(&self.key) else { return false };
         match self.operator {
             LabelOperator::Equal | LabelOperator::In => self.values.contains(value),

@@ -3,7 +3,9 @@
 //! Every write is checked and made in the ledger's writer, so compare-and-swap is exact; once durable it is
 //! applied to the copy in memory that all reads and watches are served from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -110,9 +112,38 @@ pub(crate) struct Shared {
     pub(crate) ahead: Mutex<Ahead>,
 }
 
+/// A resource among all, in its place by its own key.
+struct Stored(Arc<Object>);
+
+impl Borrow<Key> for Stored {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl Ord for Stored {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
+
+impl PartialOrd for Stored {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Stored {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for Stored {}
+
 /// What readers see: all that is durable.
 pub(crate) struct Memory {
-    pub(crate) objects: BTreeMap<Key, Arc<Object>>,
+    objects: BTreeSet<Stored>,
     /// By plural and namespace.
     counts: HashMap<&'static str, HashMap<String, usize>>,
     pub(crate) version: u64,
@@ -121,11 +152,15 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    fn of(objects: BTreeMap<Key, Arc<Object>>, version: u64) -> Self {
+    fn of(objects: BTreeSet<Stored>, version: u64) -> Self {
         let mut memory =
-            Self { objects: BTreeMap::new(), counts: HashMap::new(), version, latest: HashMap::new() };
-        objects.keys().for_each(|key| memory.count(key, true));
+            Self { objects: BTreeSet::new(), counts: HashMap::new(), version, latest: HashMap::new() };
+        objects.iter().for_each(|Stored(object)| memory.count(&object.key, true));
         Self { objects, ..memory }
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Object>> {
+        self.objects.get(key).map(|Stored(object)| object.clone())
     }
 
     fn count(&mut self, key: &Key, is_new: bool) {
@@ -143,15 +178,15 @@ impl Memory {
         self.latest.insert(event.object.key.plural, event.version);
         let key = &event.object.key;
         let replaced = match event.kind {
-            EventKind::Deleted => self.objects.remove(key),
-            _ => self.objects.insert(key.clone(), event.object.clone()),
+            EventKind::Deleted => self.objects.take(key),
+            EventKind::Added | EventKind::Modified => self.objects.replace(Stored(event.object.clone())),
         };
         match (event.kind, &replaced) {
             (EventKind::Deleted, Some(_)) => self.count(key, false),
             (EventKind::Added | EventKind::Modified, None) => self.count(key, true),
             _ => {}
         }
-        replaced
+        replaced.map(|Stored(object)| object)
     }
 }
 
@@ -170,7 +205,7 @@ impl Store {
     /// If a record can't be read.
     pub fn open_with(ledger: Ledger, plurals: &[&'static str], options: Options) -> Result<Self, Error> {
         let Options { history: limits, seal } = options;
-        let mut objects = BTreeMap::new();
+        let mut objects = BTreeSet::new();
         let version = ledger.read(|tables| {
             let mut version = tables.get(VERSION_TABLE, LATEST)?.unwrap_or(1);
             tables.each_json(TABLE, |row, json| {
@@ -189,7 +224,7 @@ impl Store {
                 };
                 version = version.max(object.version());
                 if known.is_some() {
-                    objects.insert(key, Arc::new(object));
+                    objects.insert(Stored(Arc::new(object)));
                 }
                 Ok::<_, Error>(())
             })?;
@@ -203,7 +238,7 @@ impl Store {
 
     /// The resource of that key.
     pub fn get(&self, key: &Key) -> Option<Arc<Object>> {
-        self.shared.memory().objects.get(key).cloned()
+        self.shared.memory().get(key)
     }
 
     /// All resources of a kind, in one namespace or in all, in order of namespace and name, and the version that
@@ -213,11 +248,12 @@ impl Store {
         let from = Key::new(plural, namespace.unwrap_or(""), "");
         let objects = memory
             .objects
-            .range((Bound::Included(from), Bound::Unbounded))
-            .take_while(|(key, _)| {
-                key.plural == plural && namespace.is_none_or(|wanted| key.namespace == wanted)
+            .range::<Key, _>((Bound::Included(from), Bound::Unbounded))
+            .map(|Stored(object)| object)
+            .take_while(|object| {
+                object.key.plural == plural && namespace.is_none_or(|wanted| object.key.namespace == wanted)
             })
-            .map(|(_, object)| object.clone())
+            .cloned()
             .collect();
         (objects, memory.version)
     }

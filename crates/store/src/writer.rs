@@ -200,7 +200,7 @@ impl<'a> Writer<'a> {
     fn current(&self, key: &Key) -> Option<Arc<Object>> {
         match self.changed.get(key).or_else(|| self.ahead.objects.get(key)) {
             Some(changed) => changed.clone(),
-            None => self.shared.memory().objects.get(key).cloned(),
+            None => self.shared.memory().get(key),
         }
     }
 

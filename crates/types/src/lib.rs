@@ -33,6 +33,7 @@ mod rollout;
 mod score;
 mod selector;
 mod site;
+mod small_map;
 mod source;
 
 pub use amount::Amount;
@@ -83,6 +84,7 @@ pub use site::{
     Capacity, Claim, Complaint, Endpoints, Link, MeasuredLocation, OutputsStatus, Site, SiteSpec, SiteStatus,
     Taint, TaintEffect, Toleration, TolerationOperator,
 };
+pub use small_map::SmallMap;
 pub use source::{
     AppliedObject, DeletionPolicy, DriftPolicy, FailedObject, GitReference, GitSource, HelmOptions,
     SecretReference, Source, SourceDrift, SourceSpec, SourceStatus, Verification, VerificationMode, Webhook,

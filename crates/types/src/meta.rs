@@ -1,11 +1,12 @@
 //! `metadata`: what every resource has.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::SmallMap;
 
 /// An instant, written as RFC 3339 in UTC to the second, as the Kubernetes API does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
@@ -62,11 +63,11 @@ pub struct ObjectMeta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
     /// Key-value pairs to select by.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
-    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "SmallMap::is_empty", deserialize_with = "null_is_default")]
+    pub labels: SmallMap,
     /// Key-value pairs that are not selected by.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
-    pub annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "SmallMap::is_empty", deserialize_with = "null_is_default")]
+    pub annotations: SmallMap,
     /// Who must act before a deletion completes.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub finalizers: Vec<String>,

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::SmallMap;
+
 pub use query::{InvalidSelector, Selector};
 
 /// Selects by labels: every entry of `matchLabels` and every requirement must hold; empty selects all.
@@ -65,7 +67,7 @@ pub struct Requirement {
 
 impl Requirement {
     /// Whether these labels meet the requirement. A missing label meets NotIn, as in Kubernetes.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &SmallMap) -> bool {
         let value = labels.get(&self.key);
         match self.operator {
             Operator::In => value.is_some_and(|value| self.values.contains(value)),
@@ -78,7 +80,7 @@ impl Requirement {
 
 impl LabelSelector {
     /// Whether these labels are selected.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &SmallMap) -> bool {
         self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self.match_expressions.iter().all(|requirement| requirement.matches(labels))
     }

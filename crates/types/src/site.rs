@@ -1,11 +1,9 @@
 //! `Site`: a place where Avocet runs.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Amount, Condition, FieldError, Kind, MaintenanceWindow, Resource, Time, names};
+use crate::{Amount, Condition, FieldError, Kind, MaintenanceWindow, Resource, SmallMap, Time, names};
 
 /// A place where Avocet runs: a cloud region, a plant, a gateway.
 pub type Site = Resource<SiteSpec>;
@@ -165,16 +163,16 @@ pub struct SiteStatus {
     /// What the machine has.
     pub capacity: Capacity,
     /// What of it can be given to components, by resource: `cpu`, `memory` and others; what is absent is all there is.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub allocatable: BTreeMap<String, Amount>,
+    #[serde(skip_serializing_if = "SmallMap::is_empty")]
+    pub allocatable: SmallMap<Amount>,
     /// What the site says of itself, for selectors.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<Claim>,
     /// How busy it is, for metrics of placements: `cpu`, `memory` and `disk` as shares of what there is, and how many
     /// `invocations` wait. Told again where it changed much, once a minute at most.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "SmallMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
-    pub usage: BTreeMap<String, f64>,
+    pub usage: SmallMap<f64>,
     /// CPU architecture, for example `x86_64`.
     pub architecture: String,
     /// Operating system, for example `linux`.
@@ -239,8 +237,8 @@ pub struct Capacity {
     /// Memory in bytes.
     pub memory_bytes: u64,
     /// Other resources by name, for example `gpu`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub extended: BTreeMap<String, Amount>,
+    #[serde(skip_serializing_if = "SmallMap::is_empty")]
+    pub extended: SmallMap<Amount>,
 }
 
 /// Something that a site says of itself.

@@ -1,12 +1,11 @@
 //! The single-use tokens that sites join with, kept as hashes.
 
-use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use store::ledger::{self, Tables};
-use types::{Digest, Time};
+use types::{Digest, SmallMap, Time};
 
 use super::User;
 use super::tokens::{Tokens, after, hash, id_of, is_granted, random_token, replace_token};
@@ -32,8 +31,8 @@ pub struct Invitation {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tier: String,
     /// Labels beside those that the agent names; where both name one, these count.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "SmallMap::is_empty")]
+    pub labels: SmallMap,
     /// Whether a person approves before the agent is in.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub manual: bool,

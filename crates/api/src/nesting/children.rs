@@ -3,7 +3,6 @@
 //! Each becomes a Site here, of the same name. What the child says of labels and spec counts until somebody changes it
 //! here; then it counts again where the child changes the same.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -14,7 +13,7 @@ use serde_json::{Map, Value, json};
 use store::{Deletion, Key, Object};
 use types::core::NamespaceSpec;
 use types::names::{annotation, label};
-use types::{Kind, ObjectMeta, OwnerReference, Site, SiteSpec, SiteStatus, Time};
+use types::{Kind, ObjectMeta, OwnerReference, Site, SiteSpec, SiteStatus, SmallMap, Time};
 
 use super::Branch;
 use crate::body::Body;
@@ -37,7 +36,7 @@ pub struct Child {
     pub name: String,
     /// Its labels.
     #[serde(default)]
-    pub labels: BTreeMap<String, String>,
+    pub labels: SmallMap,
     /// What it should be; the parent is of the same branch.
     pub spec: SiteSpec,
     /// What it reports of itself; conditions are left out.

@@ -9,6 +9,7 @@ use avocet_planner::metrics::{normalize, rank, weighted};
 use avocet_planner::retry::{Retry, after_failure};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use types::SmallMap;
 
 use super::{Case, Verdict};
 
@@ -82,7 +83,7 @@ fn label_parse(case: &Case) -> Result<Verdict, String> {
 fn label_match(case: &Case) -> Result<Verdict, String> {
     let constraint =
         LabelConstraint::parse(text(&case.input, "expression")?).map_err(|error| error.to_string())?;
-    let labels: BTreeMap<String, String> = read(&case.input, "labels")?;
+    let labels: SmallMap = read(&case.input, "labels")?;
     let expected = case.expected.get("match").and_then(Value::as_bool);
     Ok(Verdict::compare("match", &Some(constraint.matches(&labels)), &expected))
 }
@@ -179,7 +180,7 @@ struct Cluster {
     #[serde(default)]
     namespace: Option<String>,
     #[serde(default)]
-    labels: BTreeMap<String, String>,
+    labels: SmallMap,
     #[serde(default)]
     metrics: Vec<Reference>,
     #[serde(default, alias = "customResources")]

@@ -1,11 +1,11 @@
 //! What policies ask of sites, one column a question.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use schema::cel::{Expression, Value as CelValue};
 use serde_json::{Map, Value, json};
-use types::{Amount, PlacementScore, Site, names::label};
+use types::{Amount, PlacementScore, Site, SmallMap, names::label};
 
 use super::{Dialect, Slot};
 
@@ -271,7 +271,7 @@ pub fn holds_all(expressions: &[Expression], document: &Value, variable: &str, b
 }
 
 /// Labels and claims of a site outside a fleet.
-pub(crate) fn texts(site: &Site) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+pub(crate) fn texts(site: &Site) -> (SmallMap, SmallMap) {
     let mut labels = site.metadata.labels.clone();
     labels.insert(label::TIER.to_owned(), site.spec.tier.clone());
     let claims = site.status.claims.iter().map(|claim| (claim.name.clone(), claim.value.clone())).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 use serde_json::Value;
-use types::Selector;
+use types::{Selector, SmallMap};
 
 use super::Resource;
 use super::file::{Patch, Target};
@@ -191,7 +191,7 @@ impl Chooser {
     fn takes(&self, resource: &Resource) -> bool {
         let fits =
             |pattern: &Option<Regex>, text: &str| pattern.as_ref().is_none_or(|known| known.is_match(text));
-        let pairs = |field: &str| -> BTreeMap<String, String> {
+        let pairs = |field: &str| -> SmallMap {
             let found = resource.value.pointer(&format!("/metadata/{field}")).and_then(Value::as_object);
             let pairs = found.into_iter().flatten();
             pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()

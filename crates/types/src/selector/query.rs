@@ -1,9 +1,9 @@
 //! Label selectors as query strings write them, read and refused in the way of Kubernetes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use crate::names;
+use crate::{SmallMap, names};
 
 /// A selector in query form: `tier=edge,env in (prod, test),!legacy,cpus>3`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,7 +33,7 @@ enum Test {
 
 impl Selector {
     /// Whether these labels are selected.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &SmallMap) -> bool {
         self.0.iter().all(|term| term.matches(labels.get(&term.key).map(String::as_str)))
     }
 }
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    fn labels(pairs: &[(&str, &str)]) -> SmallMap {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use types::{
     Amount, DecisionGroups, LabelSelector, Migration, PlacementScore, PlacementSpec, Predicate,
-    PrioritizerMode, PrioritizerPolicy, Site, TaintEffect, Toleration, TolerationOperator,
+    PrioritizerMode, PrioritizerPolicy, Site, SmallMap, TaintEffect, Toleration, TolerationOperator,
 };
 
 /// The members of all kinds of input.
@@ -44,7 +44,7 @@ pub struct Placement {
     #[serde(default)]
     pub name: String,
     #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: SmallMap,
     #[serde(default)]
     pub spec: Value,
     #[serde(default)]
@@ -56,9 +56,9 @@ pub struct Cluster {
     #[serde(default)]
     pub name: String,
     #[serde(default)]
-    pub labels: BTreeMap<String, String>,
+    pub labels: SmallMap,
     #[serde(default)]
-    pub claims: BTreeMap<String, String>,
+    pub claims: SmallMap,
     #[serde(default)]
     pub allocatable: BTreeMap<String, Value>,
     #[serde(default)]
@@ -291,7 +291,7 @@ pub fn document(site: &Site) -> Value {
         }
         value
     };
-    let amounts = |amounts: &BTreeMap<String, Amount>| -> Map<String, Value> {
+    let amounts = |amounts: &SmallMap<Amount>| -> Map<String, Value> {
         let known = amounts.iter().filter(|(name, _)| !name.is_empty());
         known
             .map(|(name, amount)| {
