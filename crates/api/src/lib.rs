@@ -17,6 +17,7 @@ mod approval;
 pub mod audit;
 pub mod authentication;
 mod authority;
+mod bells;
 mod blobs;
 mod body;
 mod bootstrap;

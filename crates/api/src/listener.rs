@@ -20,6 +20,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use daemon::Shutdown;
 use daemon::tls::{ClientCertificate, TlsStream};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -126,25 +128,33 @@ async fn accept(
     Ok((place, stream, address))
 }
 
-async fn serve_connection(connection: Connection, address: SocketAddr, router: Router, shutdown: Shutdown) {
+/// Serves a connection by the protocol that was agreed on. Boxed each on its own, so that one at rest does not keep the space
+/// that another protocol would take.
+fn serve_connection(
+    connection: Connection,
+    address: SocketAddr,
+    router: Router,
+    shutdown: Shutdown,
+) -> BoxFuture<'static, ()> {
     let peer = Peer::of(&connection, address);
     let chosen = match &connection {
         Either::Left(encrypted) => encrypted.session().alpn_protocol(),
         Either::Right(_) => None,
     };
-    // Boxed each on its own, so that one at rest does not keep the space that another protocol would take.
     if chosen == Some(daemon::tls::MULTIPLEXED) {
         // Only agents speak it, and they have one: nobody else gets at so many requests at once.
         if peer.certificate.is_none() {
             debug!(peer = %address, "refused to multiplex for a client without a certificate");
-            return;
+            return Box::pin(std::future::ready(()));
         }
         let answer = move |asked| answer(asked, peer.clone(), router.clone());
-        let served = Box::pin(multiplex::serve(connection, QUIET, answer, async { shutdown.wait().await }));
-        if let Err(error) = served.await {
-            debug!(peer = %address, %error, "a connection broke");
-        }
-        return;
+        let shut_down = Box::pin(async move { shutdown.wait().await });
+        let served = multiplex::serve(connection, QUIET, answer, shut_down);
+        return Box::pin(served.map(move |ended| {
+            if let Err(error) = ended {
+                debug!(peer = %address, %error, "a connection broke");
+            }
+        }));
     }
     let is_http2 = chosen == Some(daemon::tls::HTTP_2);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -164,10 +174,10 @@ async fn serve_connection(connection: Connection, address: SocketAddr, router: R
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(UNSENT)
             .max_header_list_size(HEADERS);
-        Box::pin(see_out(http.serve_connection(connection, service), address, shutdown)).await;
+        Box::pin(see_out(http.serve_connection(connection, service), address, shutdown))
     } else {
         let http = http1::Builder::new().serve_connection(connection, service);
-        Box::pin(see_out(http, address, shutdown)).await;
+        Box::pin(see_out(http, address, shutdown))
     }
 }
 

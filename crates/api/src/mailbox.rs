@@ -6,7 +6,6 @@
 //! that it has it durably. Inputs and outputs of offloaded work travel in the same boxes, see [`crate::offload`].
 
 mod arriving;
-mod bells;
 mod boxes;
 mod tending;
 mod usage;
@@ -349,26 +348,34 @@ impl Waiter {
     }
 
     /// What is there once there is something, or the time is up; as JSON.
-    async fn wait(self, until: Instant) -> Result<Vec<u8>, BoxError> {
-        loop {
-            let mut rung = pin!(self.hub.mailbox.bells.of(&self.site).notified());
-            rung.as_mut().enable();
-            // The head was sent: whoever waits sees that it broke off, asks again, and is told why. Boxed, so that who waits has
-            // no space for it.
-            let found = Box::pin(self.look()).await.inspect_err(|error| {
-                tracing::error!(site = self.site, %error, "can't look into a box that is waited for");
-            })?;
-            let is_over = self.hub.shutdown.is_due() || Instant::now() >= until;
-            if is_over || !found.is_empty() {
-                return Ok(serde_json::to_vec(&found)?);
-            }
-            tokio::select! {
-                () = rung => {}
-                () = self.told() => {}
-                () = self.hub.shutdown.wait() => {}
-                () = tokio::time::sleep_until(until) => {}
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for what it is given twice")]
+    fn wait(self, until: Instant) -> impl Future<Output = Result<Vec<u8>, BoxError>> {
+        async move {
+            loop {
+                let mut rung = pin!(self.hub.mailbox.bells.of(&self.site).notified());
+                rung.as_mut().enable();
+                // Boxed, so that who waits has no space for it.
+                if let Some(found) = Box::pin(self.found(until)).await? {
+                    return Ok(found);
+                }
+                tokio::select! {
+                    () = rung => {}
+                    () = self.told() => {}
+                    () = self.hub.shutdown.wait() => {}
+                    () = tokio::time::sleep_until(until) => {}
+                }
             }
         }
+    }
+
+    /// What is to be answered, if it is time to.
+    async fn found(&self, until: Instant) -> Result<Option<Vec<u8>>, BoxError> {
+        // The head was sent: whoever waits sees that it broke off, asks again, and is told why.
+        let found = self.look().await.inspect_err(|error| {
+            tracing::error!(site = self.site, %error, "can't look into a box that is waited for");
+        })?;
+        let is_over = self.hub.shutdown.is_due() || Instant::now() >= until;
+        Ok(if is_over || !found.is_empty() { Some(serde_json::to_vec(&found)?) } else { None })
     }
 }
 

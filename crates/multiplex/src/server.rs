@@ -36,12 +36,12 @@ pub enum Refusal {
 ///
 /// # Errors
 /// If the connection breaks, says nothing for too long, or says what can't be meant.
-pub async fn serve<C, A, F, B>(
+pub fn serve<C, A, F, B>(
     connection: C,
     patience: Patience,
     answer: A,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()>
+    mut shutdown: impl Future<Output = ()> + Unpin,
+) -> impl Future<Output = io::Result<()>>
 where
     C: AsyncRead + AsyncWrite + Send + 'static,
     A: Fn(Result<Request<Bytes>, Refusal>) -> F,
@@ -56,14 +56,17 @@ where
         open: HashMap::new(),
         answers: JoinSet::new(),
     };
-    tokio::select! {
-        read = streams.read(reader, patience) => return read,
-        () = shutdown => {}
+    // Not an `async fn`, which has room for what it is given twice.
+    async move {
+        tokio::select! {
+            read = streams.read(reader, patience) => return read,
+            () = &mut shutdown => {}
+        }
+        streams.say(Kind::GoingAway).await?;
+        while streams.answers.join_next().await.is_some() {}
+        let Some(mut writer) = streams.writer.lock().await.take() else { return Ok(()) };
+        timeout(FRAME, writer.shutdown()).await?
     }
-    streams.say(Kind::GoingAway).await?;
-    while streams.answers.join_next().await.is_some() {}
-    let Some(mut writer) = streams.writer.lock().await.take() else { return Ok(()) };
-    timeout(FRAME, writer.shutdown()).await?
 }
 
 /// What is said of a request that panicked.

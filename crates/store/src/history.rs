@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::watch::{Event, Expired};
 
@@ -50,7 +50,7 @@ pub(crate) struct History {
     limits: HistoryLimits,
     logs: RwLock<Logs>,
     /// Wakes those who watch all kinds.
-    latest: watch::Sender<u64>,
+    announcements: Arc<Notify>,
 }
 
 struct Logs {
@@ -73,7 +73,7 @@ struct Log {
     events: VecDeque<Event>,
     /// A watch from this version or later misses nothing.
     oldest: u64,
-    latest: watch::Sender<u64>,
+    announcements: Arc<Notify>,
     /// Namespaces that somebody watches, and some that nobody watches any more.
     places: HashMap<Arc<str>, Place>,
     /// How many of them make it worth a look for those.
@@ -89,7 +89,14 @@ struct Place {
     since: u64,
     /// A watch of this namespace from this version or later misses nothing.
     oldest: u64,
-    latest: watch::Sender<u64>,
+    /// Shared with those who watch it.
+    announcements: Arc<Notify>,
+}
+
+impl Place {
+    fn is_watched(&self) -> bool {
+        Arc::strong_count(&self.announcements) > 1
+    }
 }
 
 /// What a reader took.
@@ -103,11 +110,11 @@ pub(crate) struct Taken {
 
 impl Logs {
     fn log(&mut self, plural: &'static str) -> &mut Log {
-        let (oldest, version) = (self.beginning, self.version);
+        let oldest = self.beginning;
         self.kinds.entry(plural).or_insert_with(|| Log {
             events: VecDeque::new(),
             oldest,
-            latest: watch::Sender::new(version),
+            announcements: Arc::default(),
             places: HashMap::new(),
             places_to_look: FEW_PLACES,
         })
@@ -150,12 +157,11 @@ impl Log {
     /// A namespace that is watched from now on.
     fn place(&mut self, namespace: &Arc<str>, version: u64) -> &Place {
         if self.places.len() >= self.places_to_look && !self.places.contains_key(namespace) {
-            self.places.retain(|_, place| place.latest.receiver_count() > 0);
+            self.places.retain(|_, place| place.is_watched());
             self.places_to_look = FEW_PLACES.max(2 * self.places.len());
         }
         let oldest = self.oldest;
-        let new =
-            || Place { events: VecDeque::new(), since: version, oldest, latest: watch::Sender::new(version) };
+        let new = || Place { events: VecDeque::new(), since: version, oldest, announcements: Arc::default() };
         self.places.entry(namespace.clone()).or_insert_with(new)
     }
 
@@ -192,7 +198,7 @@ impl History {
             aged: 0,
             unannounced: HashSet::new(),
         };
-        Self { limits, logs: RwLock::new(logs), latest: watch::Sender::new(version) }
+        Self { limits, logs: RwLock::new(logs), announcements: Arc::default() }
     }
 
     /// Adds a change. Nobody is woken before [`Self::announce`].
@@ -245,35 +251,36 @@ impl History {
     /// Wakes those who watch what changed.
     pub(crate) fn announce(&self) {
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
-        let version = logs.version;
         let mut woken = Vec::new();
         for (plural, namespace) in std::mem::take(&mut logs.unannounced) {
             let log = logs.log(plural);
             let Some(namespace) = namespace else {
-                woken.push(log.latest.clone());
+                woken.push(log.announcements.clone());
                 continue;
             };
             match log.places.get(&namespace) {
-                Some(place) if place.latest.receiver_count() > 0 => woken.push(place.latest.clone()),
+                Some(place) if place.is_watched() => woken.push(place.announcements.clone()),
                 // Nobody watches there any more.
                 _ => drop(log.places.remove(&namespace)),
             }
         }
         drop(logs);
-        for latest in woken {
-            latest.send_replace(version);
+        for announcements in woken {
+            announcements.notify_waiters();
         }
-        self.latest.send_replace(version);
+        self.announcements.notify_waiters();
     }
 
-    pub(crate) fn subscribe(&self, scope: &Scope, from: u64) -> Result<watch::Receiver<u64>, Expired> {
+    pub(crate) fn subscribe(&self, scope: &Scope, from: u64) -> Result<Arc<Notify>, Expired> {
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
         logs.check(scope, from)?;
         let version = logs.version;
         Ok(match scope {
-            Scope::All => self.latest.subscribe(),
-            Scope::Kind(plural) => logs.log(plural).latest.subscribe(),
-            Scope::Place(plural, namespace) => logs.log(plural).place(namespace, version).latest.subscribe(),
+            Scope::All => self.announcements.clone(),
+            Scope::Kind(plural) => logs.log(plural).announcements.clone(),
+            Scope::Place(plural, namespace) => {
+                logs.log(plural).place(namespace, version).announcements.clone()
+            }
         })
     }
 
@@ -404,18 +411,23 @@ mod tests {
     fn a_busy_namespace_neither_wakes_nor_expires_who_watches_a_quiet_one() {
         let history = History::starting_at(10, HistoryLimits { events: 3, ..HistoryLimits::default() });
         let quiet = Scope::Place("a", "quiet".into());
-        let mut latest = history.subscribe(&quiet, 10).unwrap();
+        let announcements = history.subscribe(&quiet, 10).unwrap();
+        let announced = || {
+            let mut announced = Box::pin(announcements.clone().notified_owned());
+            announced.as_mut().enable();
+            announced
+        };
+        let mut woken = announced();
         for version in 11..30 {
             history.push(event_in("busy", "a", version));
             history.announce();
         }
-        assert!(!latest.has_changed().unwrap());
+        assert!(!woken.as_mut().enable());
         assert!(history.take(&Scope::Kind("a"), 10).is_err());
         assert!(versions(&history, &quiet, 10).is_empty());
         history.push(event_in("quiet", "a", 30));
         history.announce();
-        assert!(latest.has_changed().unwrap());
-        latest.mark_unchanged();
+        assert!(woken.as_mut().enable());
         assert_eq!(versions(&history, &quiet, 10), [30]);
         (31..40).for_each(|version| history.push(event_in("busy", "a", version)));
         assert!(history.take(&quiet, 10).is_err(), "its own change was forgotten");

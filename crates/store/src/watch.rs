@@ -1,11 +1,12 @@
 //! What happened to resources, in order, from a version on.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::sync::watch;
-use tokio_util::sync::ReusableBoxFuture;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use crate::Object;
 use crate::history::{History, Scope};
@@ -59,27 +60,20 @@ pub struct Expired {
 pub struct Watch {
     history: Arc<History>,
     scope: Scope,
-    /// Waits for the next announcement; kept from one question to the next, so that it is enrolled only once.
-    announced: ReusableBoxFuture<'static, Latest>,
+    announcements: Arc<Notify>,
+    /// Waits for the next of them; kept from one question to the next, so that it is enrolled only once.
+    announced: Pin<Box<OwnedNotified>>,
     /// Whether there may be changes that were not taken.
     is_behind: bool,
     seen: u64,
 }
 
-type Latest = watch::Receiver<u64>;
-
-async fn change(mut latest: Latest) -> Latest {
-    if latest.changed().await.is_err() {
-        // The store is gone; there will never be another change.
-        std::future::pending::<()>().await;
-    }
-    latest
-}
-
 impl Watch {
     pub(crate) fn begin(history: Arc<History>, scope: Scope, from: u64) -> Result<Self, Expired> {
-        let announced = ReusableBoxFuture::new(change(history.subscribe(&scope, from)?));
-        Ok(Self { history, scope, announced, is_behind: true, seen: from })
+        let announcements = history.subscribe(&scope, from)?;
+        let mut announced = Box::pin(announcements.clone().notified_owned());
+        announced.as_mut().enable();
+        Ok(Self { history, scope, announcements, announced, is_behind: true, seen: from })
     }
 
     /// Waits for changes and takes those that there are, at least one and at most a few hundred. Cancel safe.
@@ -104,8 +98,10 @@ impl Watch {
                     return Poll::Ready(Ok(taken.events));
                 }
             }
-            let latest = ready!(self.announced.poll(context));
-            self.announced.set(change(latest));
+            ready!(self.announced.as_mut().poll(context));
+            // Enrolled again before it looks, so that nothing comes in between.
+            self.announced.set(self.announcements.clone().notified_owned());
+            self.announced.as_mut().enable();
             self.is_behind = true;
         }
     }

@@ -1,7 +1,7 @@
 //! `Site`: a place where Avocet runs.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Amount, Condition, FieldError, Kind, MaintenanceWindow, Resource, SmallMap, Time, names};
 
@@ -155,6 +155,7 @@ impl Toleration {
 #[serde(rename_all = "camelCase", default)]
 pub struct SiteStatus {
     /// `Ready`: heartbeats arrive.
+    #[serde(deserialize_with = "exact")]
     pub conditions: Vec<Condition>,
     /// Version of the program there.
     pub version: String,
@@ -167,6 +168,7 @@ pub struct SiteStatus {
     pub allocatable: SmallMap<Amount>,
     /// What the site says of itself, for selectors.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "exact")]
     pub claims: Vec<Claim>,
     /// How busy it is, for metrics of placements: `cpu`, `memory` and `disk` as shares of what there is, and how many
     /// `invocations` wait. Told again where it changed much, once a minute at most.
@@ -178,18 +180,29 @@ pub struct SiteStatus {
     /// Operating system, for example `linux`.
     pub operating_system: String,
     /// Inference engines that work there, preferred first.
+    #[serde(deserialize_with = "exact")]
     pub engines: Vec<String>,
     /// Function runtimes that work there.
+    #[serde(deserialize_with = "exact")]
     pub runtimes: Vec<String>,
     /// Measured connections to other sites.
+    #[serde(deserialize_with = "exact")]
     pub links: Vec<Link>,
     /// The site's operator wants it left out of rollouts (`avocet agent --rollout-opt-out`).
     pub rollout_opt_out: bool,
     /// What goes wrong at the site, as it says itself: the hub makes conditions of it.
     #[schemars(length(max = 16))]
+    #[serde(deserialize_with = "exact")]
     pub complaints: Vec<Complaint>,
     /// Outputs for other sites that it could not get rid of.
     pub outputs: OutputsStatus,
+}
+
+/// A list that takes no more space than its entries: a hub keeps those of all sites.
+fn exact<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let mut list = Vec::deserialize(deserializer)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 /// Something that goes wrong at a site.

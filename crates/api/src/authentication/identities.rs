@@ -5,16 +5,17 @@
 //! revoke all certificates of a site, it is enough to forget its key.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use daemon::tls::{self, Usage};
 use serde::{Deserialize, Serialize};
 use store::ledger::{Ledger, Tables};
-use tokio::sync::watch;
 use types::{Digest, Time};
 
 use super::{Claim, Proof, SITES, User, join_tokens};
+use crate::bells::Bells;
 use crate::{ApiError, Trust};
 
 const TABLE: &str = "site-identities";
@@ -113,7 +114,9 @@ pub struct Identities {
     options: IdentityOptions,
     known: Arc<RwLock<HashMap<String, Identity>>>,
     /// How often each site lost what it proved itself with. Sites that never did are missing.
-    losses: watch::Sender<HashMap<String, u64>>,
+    losses: Arc<RwLock<HashMap<String, u64>>>,
+    /// Ring where a site does.
+    bells: Bells,
 }
 
 impl Identities {
@@ -128,7 +131,7 @@ impl Identities {
     ) -> Result<Self, store::ledger::Error> {
         let rows: Vec<(String, Identity)> = ledger.read(|tables| tables.range(TABLE, "", "", usize::MAX))?;
         let known = Arc::new(RwLock::new(rows.into_iter().collect()));
-        Ok(Self { ledger, trust, options, known, losses: watch::Sender::default() })
+        Ok(Self { ledger, trust, options, known, losses: Arc::default(), bells: Bells::new() })
     }
 
     /// By what the hub is known.
@@ -279,15 +282,15 @@ impl Identities {
 
     /// Waits until a site loses what it proved itself with: its key, or its bearer token.
     pub async fn lost(&self, site: &str) {
-        let mut losses = self.losses.subscribe();
-        let count = |losses: &HashMap<String, u64>| losses.get(site).copied();
-        let before = count(&losses.borrow_and_update());
-        while losses.changed().await.is_ok() {
-            if count(&losses.borrow_and_update()) != before {
+        let before = self.losses_of(site);
+        loop {
+            let mut rung = pin!(self.bells.of(site).notified());
+            rung.as_mut().enable();
+            if self.losses_of(site) != before {
                 return;
             }
+            rung.await;
         }
-        std::future::pending().await
     }
 
     /// What a site is to trust that just got a certificate; that it was told is noted.
@@ -347,7 +350,15 @@ impl Identities {
     }
 
     fn lose(&self, site: &str) {
-        self.losses.send_modify(|losses| *losses.entry(site.to_owned()).or_default() += 1);
+        let mut losses = self.losses.write().unwrap_or_else(PoisonError::into_inner);
+        *losses.entry(site.to_owned()).or_default() += 1;
+        drop(losses);
+        self.bells.of(site).notify_waiters();
+    }
+
+    fn losses_of(&self, site: &str) -> u64 {
+        let losses = self.losses.read().unwrap_or_else(PoisonError::into_inner);
+        losses.get(site).copied().unwrap_or_default()
     }
 
     fn identity(&self, site: &str) -> Option<Identity> {

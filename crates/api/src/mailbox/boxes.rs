@@ -15,11 +15,11 @@ use tokio::sync::OnceCell;
 use types::Digest;
 
 use super::arriving::{Arriving, ArrivingError};
-use super::bells::Bells;
 use super::usage::{Fill, Usage};
 use super::writers::Writers;
 use super::{Delivery, DeliveryKind, LARGEST, UP};
 use crate::ApiError;
+use crate::bells::Bells;
 
 pub(super) const BUCKET: &str = "mailbox";
 /// How many deliveries one answer tells of; the receiver asks again.
