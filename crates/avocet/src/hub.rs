@@ -25,6 +25,8 @@ use crate::lock;
 
 /// How many connections wait to be taken: all sites may come back at once.
 const BACKLOG: u32 = 4096;
+/// How often it is looked which changes are too old to be kept for watchers.
+const FORGET: Duration = Duration::from_secs(10);
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -154,6 +156,12 @@ pub async fn start(
     });
     let (store, shutdown) = (hub.store.clone(), tasks.shutdown());
     tasks.spawn("measurements", controllers::run_measurements(store, measurements, shutdown));
+    let (store, shutdown) = (hub.store.clone(), tasks.shutdown());
+    tasks.spawn("history", async move {
+        while shutdown.sleep(FORGET).await {
+            store.forget_old();
+        }
+    });
     let (known_by, certificates) = watch::channel(access.authority.as_str().into());
     let authority = controllers::Authority { certificates, signer: Arc::new(HubSigner(authorities)) };
     tasks.spawn(

@@ -50,7 +50,6 @@ pub async fn run(
             writes.extend(aggregation::reconcile(&store));
         }
         let look = look.elapsed();
-        store.forget_old();
         let overtaken = write_all(writes, &store, &events, now).await?;
         // Where so much changed that a watch can't begin there, it is looked at once more.
         if !overtaken && let Ok(watch) = store.watch(version) {

@@ -23,14 +23,14 @@ pub struct HistoryLimits {
 
 impl Default for HistoryLimits {
     fn default() -> Self {
-        Self { events: 16_384, bytes: 64 << 20, age: Duration::from_secs(120) }
+        Self { events: 16_384, bytes: 64 << 20, age: Duration::from_secs(300) }
     }
 }
 
 /// How many changes are kept whatever their age.
 const LATEST: usize = 1000;
 /// How many parts of the age that is kept are told apart.
-const MARKS: u32 = 8;
+const MARKS: u32 = 30;
 /// How many changes are forgotten at once for their age, so that nobody waits for long meanwhile.
 const FORGOTTEN_AT_ONCE: usize = 4096;
 
@@ -229,7 +229,7 @@ impl History {
         drop(forgotten);
     }
 
-    /// Forgets what is older than what is kept, as of now; to be called every few seconds.
+    /// Forgets what is older than what is kept, as of now; to be called now and then.
     pub(crate) fn forget_old(&self, now: Instant) {
         let age = self.limits.age;
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
@@ -353,17 +353,17 @@ mod tests {
         let is_known = |version| history.take(&Scope::Kind("a"), version).is_ok();
         after(0);
         (1..=10_000).for_each(|version| history.push(event("a", version)));
-        after(60);
+        after(150);
         assert!(is_known(0));
         (10_001..=11_000).for_each(|version| history.push(event("a", version)));
         for _ in 0..10 {
-            after(119);
+            after(299);
         }
         assert!(is_known(0));
-        after(180);
+        after(450);
         assert!(is_known(4096) && !is_known(4095), "many are forgotten in parts");
         for _ in 0..10 {
-            after(181);
+            after(451);
         }
         assert!(is_known(10_000) && !is_known(9_999));
         for _ in 0..10 {

@@ -314,7 +314,7 @@ impl Store {
         Watch::begin(self.history.clone(), Scope::Place(plural, namespace.into()), from)
     }
 
-    /// Forgets changes that are older than what is kept of them; to be called every few seconds.
+    /// Forgets changes that are older than what is kept of them; to be called now and then.
     pub fn forget_old(&self) {
         self.history.forget_old(Instant::now());
     }

@@ -104,13 +104,15 @@ impl<V, K: Borrow<str> + ?Sized> Index<&K> for SmallMap<V> {
 impl<V> FromIterator<(String, V)> for SmallMap<V> {
     /// Of entries of one key the last counts.
     fn from_iter<T: IntoIterator<Item = (String, V)>>(entries: T) -> Self {
-        Self(entries.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect())
+        Self::from(entries.into_iter().collect::<BTreeMap<_, _>>())
     }
 }
 
 impl<V> From<BTreeMap<String, V>> for SmallMap<V> {
     fn from(entries: BTreeMap<String, V>) -> Self {
-        Self(entries.into_iter().collect())
+        let mut exact = Vec::with_capacity(entries.len());
+        exact.extend(entries);
+        Self(exact)
     }
 }
 

@@ -32,7 +32,7 @@ const AT_ONCE: usize = 100;
 /// How long the hub gets to settle.
 const SETTLE: Duration = Duration::from_secs(5);
 /// How long nobody asks for anything: some heartbeats of all, and longer than the hub keeps its history.
-const REST: Duration = Duration::from_secs(150);
+const REST: Duration = Duration::from_secs(330);
 /// After how long who could not connect tries again, as often as there are such.
 const AGAIN: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
@@ -107,7 +107,7 @@ pub fn measure(workspace: &Workspace, folder: &Path, options: &Options) -> anyho
     };
     let note = "Agents are simulated, in one thread on the hub's cores: TLS with a key of its own, one \
                 connection with a watch and a wait for deliveries each, heartbeats every 20 s, and they run nothing. KB/AGENT: growth of \
-                the hub's resident memory, but for pages of files, from before the first joined until all were at rest for two and a half \
+                the hub's resident memory, but for pages of files, from before the first joined until all were at rest for five and a half \
                 minutes; CPU: what the hub works for one agent at rest; SENT: \
                 by one agent at rest, as TLS has it. APPLIED: from before an application of one \
                 component on all sites is changed until the hub has taken an agent's word that it runs; ALL READY: until the \

@@ -2,7 +2,7 @@
 //! keeps four kilobytes for each, which is too much for tens of thousands of agents that say something every twenty seconds.
 
 use std::cmp::min;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub struct TlsStream<T> {
     has_closed: bool,
     /// Something came that could not have been sent; nothing is right after it.
     is_broken: bool,
+    /// What is to be told of it to who reads, after all that came before.
+    problem: Option<io::Error>,
 }
 
 /// What is to be said once all that came is heard.
@@ -70,14 +72,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
             has_ended: false,
             has_closed: false,
             is_broken: false,
+            problem: None,
         };
         while stream.session.is_handshaking() {
             let heard = std::future::poll_fn(|cx| stream.poll_hear(cx)).await;
-            stream.flush().await?;
-            heard?;
-            if stream.has_ended {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            // What tells the other side why, too.
+            let told = stream.flush().await;
+            heard.and(told)?;
         }
         Ok(stream)
     }
@@ -122,7 +123,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
     }
 
     fn go_through(&mut self, words: Words) -> io::Result<()> {
-        let mut problem = None;
         loop {
             let UnbufferedStatus { discard, state, .. } =
                 self.session.process_tls_records(&mut self.incoming);
@@ -154,20 +154,29 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
                     Words::Data(_) => return Err(io::ErrorKind::NotConnected.into()),
                     Words::Nothing | Words::Close => false,
                 },
-                // What tells the other side so is next, if anything does.
-                Err(error) if problem.is_none() => {
-                    problem = Some(error);
+                Err(error) => {
                     self.incoming.advance(discard);
-                    continue;
+                    self.tell_what_is_left()?;
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 }
-                Err(_) => false,
             };
             self.incoming.advance(discard);
-            if !goes_on || problem.is_some() {
-                let problem = problem.map(|error| io::Error::new(io::ErrorKind::InvalidData, error));
-                return problem.map_or(Ok(()), Err);
+            if !goes_on {
+                return Ok(());
             }
         }
+    }
+
+    /// Encodes what rustls has to say after an error: not all of it may have been asked for before.
+    fn tell_what_is_left(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            let UnbufferedStatus { discard, state, .. } =
+                self.session.process_tls_records(&mut self.incoming);
+            let Ok(ConnectionState::EncodeTlsData(mut last)) = state else { break };
+            append(&mut self.outgoing, 0, |space| Ok(last.encode(space)?))?;
+            self.incoming.advance(discard);
+        }
+        Ok(())
     }
 
     /// Sends what is encrypted.
@@ -192,9 +201,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while this.heard.is_empty() && !this.has_ended {
-            if let Err(error) = ready!(this.poll_hear(cx)) {
+            if let Some(problem) = this.problem.take() {
+                return Poll::Ready(Err(problem));
+            }
+            if let Err(problem) = ready!(this.poll_hear(cx)) {
                 let _ = this.poll_send(cx);
-                return Poll::Ready(Err(error));
+                this.problem = Some(problem);
             }
         }
         let read = min(this.heard.len(), buffer.remaining());
@@ -211,6 +223,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_send(cx))?;
+        if this.has_closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let data = data.get(..WRITTEN).unwrap_or(data);
         this.process(Words::Data(data))?;
         // What the connection does not take now goes before what comes next.
@@ -218,6 +233,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<T> {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(data.len())),
         }
+    }
+
+    /// Whole records of what comes in pieces: HTTP/2 writes the head of each of its frames apart.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let [piece] = pieces {
+            return self.poll_write(cx, piece);
+        }
+        let mut whole = Vec::new();
+        for piece in pieces {
+            let room = WRITTEN - whole.len();
+            whole.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        }
+        self.poll_write(cx, &whole)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -462,6 +498,57 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_speaks_no_protocol_of_ours_hears_why() {
+        let (server, client) = configs(&TLS13);
+        let mut client = Arc::unwrap_or_clone(client);
+        client.alpn_protocols = vec![b"other".to_vec()];
+        let (near, far) = duplex(1 << 16);
+        let name = ServerName::try_from("localhost").unwrap();
+        let (refused, told) = tokio::join!(
+            TlsStream::accept(far, server),
+            TlsConnector::from(Arc::new(client)).connect(name, near)
+        );
+        assert_eq!(refused.err().unwrap().kind(), io::ErrorKind::InvalidData);
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains("NoApplicationProtocol"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn who_says_all_at_once_is_heard() {
+        let (server, client) = configs(&TLS13);
+        let (near, far) = duplex(1 << 16);
+        let name = ServerName::try_from("localhost").unwrap();
+        let all = async {
+            let mut client = TlsConnector::from(client).connect(name, near).await.unwrap();
+            client.write_all(b"all").await.unwrap();
+            client.shutdown().await.unwrap();
+            client
+        };
+        let (server, mut client) = tokio::join!(TlsStream::accept(far, server), all);
+        let (mut server, mut heard) = (server.unwrap(), String::new());
+        server.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "all");
+        server.write_all(b"answer").await.unwrap();
+        server.shutdown().await.unwrap();
+        assert!(server.write_all(b"more").await.is_err());
+        heard.clear();
+        client.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "answer");
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_pieces_goes_as_a_whole() {
+        let (mut server, mut client) = pair(&TLS13, 1 << 20).await;
+        let (first, second) = (noise(9), noise(2 * WRITTEN));
+        let pieces = [IoSlice::new(&first), IoSlice::new(&second), IoSlice::new(&first)];
+        assert!(server.is_write_vectored());
+        assert_eq!(server.write_vectored(&pieces).await.unwrap(), WRITTEN);
+        let mut heard = vec![0; WRITTEN];
+        client.read_exact(&mut heard).await.unwrap();
+        assert!(heard == [first, second].concat()[..WRITTEN]);
+    }
+
+    #[tokio::test]
     async fn a_handshake_without_end_is_not_kept() {
         let (server, _) = configs(&TLS13);
         let (mut near, far) = duplex(1000);
@@ -482,8 +569,10 @@ mod tests {
     async fn what_was_changed_on_its_way_is_not_heard_and_nothing_after_it() {
         let (mut server, client) = pair(&TLS13, 1 << 16).await;
         let (mut near, mut session) = client.into_inner();
-        io::Write::write_all(&mut session.writer(), b"changed").unwrap();
         let mut sealed = Vec::new();
+        io::Write::write_all(&mut session.writer(), b"before").unwrap();
+        session.write_tls(&mut sealed).unwrap();
+        io::Write::write_all(&mut session.writer(), b"changed").unwrap();
         session.write_tls(&mut sealed).unwrap();
         *sealed.last_mut().unwrap() ^= 1;
         io::Write::write_all(&mut session.writer(), b"after").unwrap();
@@ -492,6 +581,6 @@ mod tests {
         let mut heard = Vec::new();
         assert_eq!(server.read_to_end(&mut heard).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert!(server.read_u8().await.is_err() && server.write_all(b"a").await.is_err());
-        assert!(heard.is_empty());
+        assert_eq!(heard, b"before");
     }
 }
