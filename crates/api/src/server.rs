@@ -113,12 +113,12 @@ async fn guard(State(hub): State<Arc<Hub>>, mut request: Request, next: Next) ->
 
 /// What a site is answered ends when the site loses what it proved itself with: watches would go on for long.
 async fn while_credible(
-    hub: &Hub,
+    hub: &Arc<Hub>,
     site: &str,
     answer: impl Future<Output = Response>,
 ) -> Result<Response, ApiError> {
-    let (identities, name) = (hub.identities.clone(), site.to_owned());
-    let mut lost = Box::pin(async move { identities.lost(&name).await });
+    let (keeping, name) = (hub.clone(), site.to_owned());
+    let mut lost = Box::pin(async move { keeping.identities.lost(&name).await });
     let response = tokio::select! {
         biased;
         () = &mut lost => {

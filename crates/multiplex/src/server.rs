@@ -156,7 +156,9 @@ where
         let (held, cancelled) = oneshot::channel();
         self.open.insert(stream, held);
         let writer = self.writer.clone();
-        self.answers.spawn(async move { tell(stream, answer, cancelled, &writer).await.map(|()| stream) });
+        let told = async move { tell(stream, answer, cancelled, &writer).await.map(|()| stream) };
+        // Boxed, since what a task has in itself is rounded up by far.
+        self.answers.spawn(Box::pin(told));
         Ok(())
     }
 }
