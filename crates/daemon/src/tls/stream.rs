@@ -237,13 +237,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<T> {
 
     /// Whole records of what comes in pieces: HTTP/2 writes the head of each of its frames apart.
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if let [piece] = pieces {
             return self.poll_write(cx, piece);
         }
+        // Put together once, and not each time that there is no room for it.
+        ready!(self.poll_send(cx))?;
         let mut whole = Vec::new();
         for piece in pieces {
             let room = WRITTEN - whole.len();
